@@ -1,0 +1,20 @@
+//! The use cases of NORA and the ports through which they reach the world.
+//!
+//! A [`Registry`] is what every protocol surface talks to. Its `commands` change things (push, mount, delete), its
+//! `queries` read them; neither calls the other. Both speak domain words and know no protocol.
+//!
+//! Guarantees: a blob's bytes are durable before the log says they are there; an artifact is acknowledged only after
+//! its command is committed and applied; a tag is read only after the metadata is known to be up to date.
+//!
+//! Must not know: HTTP, gRPC, RocksDB, files, or a concrete async runtime.
+
+pub mod commands;
+pub mod error;
+pub mod ports;
+pub mod queries;
+mod registry;
+#[cfg(feature = "testkit")]
+pub mod testkit;
+
+pub use error::Error;
+pub use registry::{Dependencies, Registry, Settings};

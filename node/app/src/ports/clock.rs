@@ -1,0 +1,15 @@
+//! Time and random values: the only place where use cases meet either.
+
+use nora_domain::record::{Timestamp, UploadId};
+
+/// Tells the time.
+pub trait Clock: Send + Sync {
+    /// Now, in milliseconds since the Unix epoch. May step; the replicated clock is what keeps time monotone.
+    fn now(&self) -> Timestamp;
+}
+
+/// Makes unguessable names.
+pub trait Ids: Send + Sync {
+    /// A new random name for an upload session: knowing it must be as hard as guessing 128 bits.
+    fn upload_id(&self) -> UploadId;
+}

@@ -1,0 +1,54 @@
+//! The replicated state, as use cases see it: propose a command, read rows.
+
+use nora_domain::command::{Command, Outcome, Refusal};
+use nora_domain::record::{Key, Record};
+use nora_domain::store::Rows;
+
+use super::{BoxError, BoxFuture};
+
+/// Why the metadata gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// There is no leader to ask, or this node is not ready. Nothing was changed; asking again later is right.
+    #[error("no leader can be reached")]
+    NoLeader,
+    /// The proposal was sent and no answer came in time: it may or may not have been applied.
+    #[error("no answer in time: the outcome is unknown")]
+    OutcomeUnknown,
+    /// Too much is waiting already. Nothing was changed.
+    #[error("too many proposals are waiting")]
+    Busy,
+    /// The command is larger than a log entry may be.
+    #[error("the command has {bytes} bytes, over the limit of {bytes_max}")]
+    CommandTooLarge {
+        /// Its encoded size.
+        bytes: usize,
+        /// What is allowed.
+        bytes_max: usize,
+    },
+    /// Reading or writing the local store failed.
+    #[error("the metadata store failed")]
+    Store(#[source] BoxError),
+}
+
+/// The replicated state.
+pub trait Metadata: Send + Sync {
+    /// Proposes a command. On return it is durable on a quorum and applied on this node.
+    fn propose(
+        &self,
+        command: Command,
+    ) -> BoxFuture<'_, Result<Result<Outcome, Refusal>, MetadataError>>;
+
+    /// Waits until reads on this node show every change that was acknowledged anywhere before the call.
+    fn linearize(&self) -> BoxFuture<'_, Result<(), MetadataError>>;
+
+    /// Reads one row from this node's applied state.
+    fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>, MetadataError>>;
+
+    /// Reads up to `limit` rows of a run from one moment of this node's applied state, in key order.
+    fn scan(
+        &self,
+        rows: Rows,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Key, Record)>, MetadataError>>;
+}

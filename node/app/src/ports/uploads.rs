@@ -1,0 +1,125 @@
+//! Upload sessions: bytes on their way to becoming a blob, kept on the node that took them and across its restarts.
+
+use nora_domain::record::{Generation, Timestamp, UploadId};
+use nora_domain::{Algorithm, Digest, RepositoryKey};
+
+use super::{BoxError, BoxFuture, ByteStream};
+
+/// Why an upload did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// There is no such session here (any more).
+    #[error("no such upload session")]
+    Unknown,
+    /// Another request is writing to the session.
+    #[error("another request is writing to this upload session")]
+    Busy,
+    /// The request's bytes do not start where the session ends.
+    #[error("the session is at byte {offset}, the request starts at {start}")]
+    WrongOffset {
+        /// Where the session ends.
+        offset: u64,
+        /// Where the request wanted to write.
+        start: u64,
+    },
+    /// The session would grow over the limit.
+    #[error("an upload may have {bytes_max} bytes")]
+    TooLarge {
+        /// What is allowed.
+        bytes_max: u64,
+    },
+    /// Too many sessions are open.
+    #[error("{sessions_max} upload sessions are open already")]
+    TooMany {
+        /// What is allowed.
+        sessions_max: usize,
+    },
+    /// The bytes have another digest than the client said.
+    #[error("the bytes have digest {computed}, not {expected}")]
+    DigestMismatch {
+        /// What the client said.
+        expected: Digest,
+        /// What the bytes have.
+        computed: Digest,
+    },
+    /// The client's body broke off; what came before is kept and the session can go on.
+    #[error("the request body broke off")]
+    BodyBroken(#[source] BoxError),
+    /// The disk is full; the session can go on once there is room.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The store failed.
+    #[error("cannot {step}")]
+    Io {
+        /// What was being done.
+        step: &'static str,
+        /// Why it failed.
+        source: BoxError,
+    },
+}
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadState {
+    /// Its name.
+    pub id: UploadId,
+    /// Where its blob will be linked; a request for another repository must not see the session.
+    pub repository: RepositoryKey,
+    /// Bytes it holds.
+    pub offset: u64,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+}
+
+/// Bytes that are durable under their final name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredBlob {
+    /// Their digest, verified.
+    pub digest: Digest,
+    /// The copy they became.
+    pub generation: Generation,
+    /// How many they are.
+    pub size: u64,
+    /// Root of their chunk table.
+    pub chunk_root: [u8; 32],
+}
+
+/// The store of upload sessions on this node.
+pub trait Uploads: Send + Sync {
+    /// Opens a session. `algorithm` is the one to hash with while bytes come in; a session that ends with a digest of
+    /// another algorithm is hashed again.
+    fn open(
+        &self,
+        id: UploadId,
+        repository: RepositoryKey,
+        algorithm: Algorithm,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<UploadState, UploadError>>;
+
+    /// The session as it is.
+    fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>>;
+
+    /// Appends a body as it comes in, hashing on the way. `start` is where the client believes the session ends.
+    /// Dropping the future keeps what was written.
+    fn append(
+        &self,
+        id: UploadId,
+        start: Option<u64>,
+        body: ByteStream,
+    ) -> BoxFuture<'_, Result<UploadState, UploadError>>;
+
+    /// Ends the session: verifies the digest and makes the bytes durable as `digest/generation`. A mismatch ends the
+    /// session too; any other error leaves it as it was.
+    fn finish(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        generation: Generation,
+    ) -> BoxFuture<'_, Result<StoredBlob, UploadError>>;
+
+    /// Drops the session and its bytes.
+    fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>>;
+
+    /// Drops sessions that nobody wrote to since `before`, and tells which.
+    fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>>;
+}

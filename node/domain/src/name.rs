@@ -1,0 +1,176 @@
+//! Names: tenants, formats, repositories, tags, media types.
+//!
+//! The rules here are what every ecosystem shares and what the rest of the program leans on: a name is bounded, is
+//! printable, and holds no control character (stored keys end names with a zero byte). Grammars that belong to one
+//! ecosystem, as OCI's for repository names, live in `nora-formats`, which is where requests are parsed.
+
+use std::fmt;
+
+/// Why a text is no such name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameError {
+    /// What the text should have been, as "repository path".
+    pub what: &'static str,
+    /// The rule it breaks.
+    pub rule: &'static str,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not a valid {}: {}", self.what, self.rule)
+    }
+}
+
+impl std::error::Error for NameError {}
+
+fn check(text: &str, what: &'static str, max_bytes: usize) -> Result<(), NameError> {
+    let rule = if text.is_empty() {
+        "it is empty"
+    } else if text.len() > max_bytes {
+        "it is too long"
+    } else if text.chars().any(char::is_control) {
+        "it holds a control character"
+    } else {
+        return Ok(());
+    };
+    Err(NameError { what, rule })
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $max:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Box<str>);
+
+        impl $type {
+            /// The most bytes such a name has.
+            pub const BYTES_MAX: usize = $max;
+
+            /// Accepts a text that keeps the rules which every ecosystem shares.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                check(text, $what, $max)?;
+                Ok(Self(text.into()))
+            }
+
+            /// Sorts before every valid name; is none itself, and only starts a range.
+            pub(crate) fn lowest() -> Self {
+                Self("".into())
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+name!(
+    /// Who owns repositories; at most 63 bytes.
+    TenantName, "tenant name", 63
+);
+name!(
+    /// A repository's name within its format, as `library/nginx`; at most 255 bytes.
+    RepositoryPath, "repository path", 255
+);
+name!(
+    /// A mutable name for an artifact, as `latest`; at most 128 bytes.
+    TagName, "tag name", 128
+);
+name!(
+    /// A media type as the client wrote it; at most 255 bytes.
+    MediaType, "media type", 255
+);
+
+impl TenantName {
+    /// The tenant that owns whatever nobody claims.
+    pub fn default_tenant() -> Self {
+        Self("default".into())
+    }
+}
+
+/// The ecosystem that a repository speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Format {
+    /// OCI and Docker images and artifacts.
+    Oci,
+    /// npm packages.
+    Npm,
+    /// Python packages.
+    Pypi,
+    /// Maven artifacts.
+    Maven,
+    /// Rust crates.
+    Cargo,
+}
+
+impl Format {
+    /// The name used in configuration, permissions and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Oci => "oci",
+            Self::Npm => "npm",
+            Self::Pypi => "pypi",
+            Self::Maven => "maven",
+            Self::Cargo => "cargo",
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A repository's identity: every stored key about it carries all three parts.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RepositoryKey {
+    /// The owner.
+    pub tenant: TenantName,
+    /// The ecosystem.
+    pub format: Format,
+    /// The name within the ecosystem.
+    pub path: RepositoryPath,
+}
+
+impl fmt::Display for RepositoryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.format, self.path)
+    }
+}
+
+impl fmt::Debug for RepositoryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}:{}", self.tenant, self.format, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_rules_hold() {
+        assert!(TagName::parse("v1.0").is_ok());
+        assert_eq!(TagName::parse("").unwrap_err().rule, "it is empty");
+        assert_eq!(TagName::parse(&"x".repeat(129)).unwrap_err().rule, "it is too long");
+        assert_eq!(TagName::parse("a\0b").unwrap_err().rule, "it holds a control character");
+        assert_eq!(
+            TagName::parse("a\nb").unwrap_err().to_string(),
+            "not a valid tag name: it holds a control character"
+        );
+    }
+}

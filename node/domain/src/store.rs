@@ -1,0 +1,214 @@
+//! The replicated state as a transition sees it: an ordered map from [`Key`] to [`Record`].
+//!
+//! `nora-cluster` keeps it in RocksDB behind one write batch per applied entry; [`MemoryStore`] keeps it in a
+//! `BTreeMap` for tests and models. Reads see the writes made before them.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ops::Bound;
+
+use crate::digest::Digest;
+use crate::name::{Format, RepositoryKey, RepositoryPath, TagName, TenantName};
+use crate::record::{Key, NodeId, Record, UploadId};
+
+/// A run of neighbouring rows of one kind. `after` is exclusive: a page's last name starts the next page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Every node.
+    Nodes,
+    /// A tenant's repositories of one format.
+    Repositories {
+        /// The owner.
+        tenant: TenantName,
+        /// The ecosystem.
+        format: Format,
+        /// Start after this path.
+        after: Option<RepositoryPath>,
+    },
+    /// A repository's artifacts.
+    Artifacts {
+        /// The repository.
+        repository: RepositoryKey,
+        /// Start after this artifact.
+        after: Option<Digest>,
+    },
+    /// A repository's tags.
+    Tags {
+        /// The repository.
+        repository: RepositoryKey,
+        /// Start after this tag, which need not exist.
+        after: Option<TagName>,
+    },
+    /// A repository's links.
+    Links {
+        /// The repository.
+        repository: RepositoryKey,
+        /// Start after this blob.
+        after: Option<Digest>,
+    },
+    /// Artifacts of a repository that speak about `subject`.
+    Referrers {
+        /// The repository.
+        repository: RepositoryKey,
+        /// What they speak about.
+        subject: Digest,
+        /// Start after this artifact.
+        after: Option<Digest>,
+    },
+    /// Every blob.
+    Blobs {
+        /// Start after this blob.
+        after: Option<Digest>,
+    },
+    /// Artifacts of one repository that reference a blob.
+    EdgesIn {
+        /// The blob.
+        blob: Digest,
+        /// The repository.
+        repository: RepositoryKey,
+    },
+    /// A blob's pins.
+    Pins {
+        /// The blob.
+        blob: Digest,
+    },
+    /// Every upload session.
+    Uploads {
+        /// Start after this session.
+        after: Option<UploadId>,
+    },
+}
+
+/// The least digest there is.
+const DIGEST_MIN: Digest = Digest::sha256([0; 32]);
+
+impl Rows {
+    /// Where the run starts.
+    pub fn start(&self) -> Bound<Key> {
+        fn from<T>(after: &Option<T>, key: impl Fn(&T) -> Key, first: impl Fn() -> Key) -> Bound<Key> {
+            match after {
+                Some(after) => Bound::Excluded(key(after)),
+                None => Bound::Included(first()),
+            }
+        }
+        match self {
+            Self::Nodes => Bound::Included(Key::Node(NodeId(0))),
+            Self::Repositories { tenant, format, after } => {
+                let key = |path: &RepositoryPath| {
+                    Key::Repository(RepositoryKey {
+                        tenant: tenant.clone(),
+                        format: *format,
+                        path: path.clone(),
+                    })
+                };
+                from(after, key, || key(&RepositoryPath::lowest()))
+            }
+            Self::Artifacts { repository, after } => {
+                let key = |digest: &Digest| Key::Artifact(repository.clone(), *digest);
+                from(after, key, || key(&DIGEST_MIN))
+            }
+            Self::Tags { repository, after } => {
+                let key = |tag: &TagName| Key::Tag(repository.clone(), tag.clone());
+                from(after, key, || key(&TagName::lowest()))
+            }
+            Self::Links { repository, after } => {
+                let key = |digest: &Digest| Key::Link(repository.clone(), *digest);
+                from(after, key, || key(&DIGEST_MIN))
+            }
+            Self::Referrers { repository, subject, after } => {
+                let key = |digest: &Digest| Key::Referrer(repository.clone(), *subject, *digest);
+                from(after, key, || key(&DIGEST_MIN))
+            }
+            Self::Blobs { after } => from(after, |d| Key::Blob(*d), || Key::Blob(DIGEST_MIN)),
+            Self::EdgesIn { blob, repository } => {
+                Bound::Included(Key::Edge(*blob, repository.clone(), DIGEST_MIN))
+            }
+            Self::Pins { blob } => Bound::Included(Key::Pin(*blob, UploadId(0))),
+            Self::Uploads { after } => {
+                from(after, |id| Key::Upload(*id), || Key::Upload(UploadId(0)))
+            }
+        }
+    }
+
+    /// Whether a key at or after the start belongs to the run.
+    pub fn contains(&self, key: &Key) -> bool {
+        match (self, key) {
+            (Self::Nodes, Key::Node(_))
+            | (Self::Blobs { .. }, Key::Blob(_))
+            | (Self::Uploads { .. }, Key::Upload(_)) => true,
+            (Self::Repositories { tenant, format, .. }, Key::Repository(key)) => {
+                key.tenant == *tenant && key.format == *format
+            }
+            (Self::Artifacts { repository, .. }, Key::Artifact(of, _))
+            | (Self::Tags { repository, .. }, Key::Tag(of, _))
+            | (Self::Links { repository, .. }, Key::Link(of, _)) => of == repository,
+            (Self::Referrers { repository, subject, .. }, Key::Referrer(of, about, _)) => {
+                of == repository && about == subject
+            }
+            (Self::EdgesIn { blob, repository }, Key::Edge(to, of, _)) => {
+                to == blob && of == repository
+            }
+            (Self::Pins { blob }, Key::Pin(of, _)) => of == blob,
+            _ => false,
+        }
+    }
+}
+
+/// Where a transition reads and writes.
+pub trait Store {
+    /// Why a read can fail. A failed read stops the transition: half of it must never be kept.
+    type Error;
+
+    /// The row at `key`.
+    fn get(&self, key: &Key) -> Result<Option<Record>, Self::Error>;
+
+    /// Up to `limit` rows of a run, in key order.
+    fn scan(&self, rows: &Rows, limit: usize) -> Result<Vec<(Key, Record)>, Self::Error>;
+
+    /// Sets the row at `key`.
+    fn put(&mut self, key: Key, record: Record) -> Result<(), Self::Error>;
+
+    /// Removes the row at `key`, if there is one.
+    fn delete(&mut self, key: &Key) -> Result<(), Self::Error>;
+}
+
+/// The state in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryStore {
+    rows: BTreeMap<Key, Record>,
+}
+
+impl MemoryStore {
+    /// Every row, in key order.
+    pub fn rows(&self) -> impl Iterator<Item = (&Key, &Record)> {
+        self.rows.iter()
+    }
+}
+
+impl Store for MemoryStore {
+    type Error = Infallible;
+
+    fn get(&self, key: &Key) -> Result<Option<Record>, Infallible> {
+        Ok(self.rows.get(key).cloned())
+    }
+
+    fn scan(&self, rows: &Rows, limit: usize) -> Result<Vec<(Key, Record)>, Infallible> {
+        Ok(self
+            .rows
+            .range((rows.start(), Bound::Unbounded))
+            .take_while(|(key, _)| rows.contains(key))
+            .take(limit)
+            .map(|(key, record)| (key.clone(), record.clone()))
+            .collect())
+    }
+
+    fn put(&mut self, key: Key, record: Record) -> Result<(), Infallible> {
+        self.rows.insert(key, record);
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &Key) -> Result<(), Infallible> {
+        self.rows.remove(key);
+        Ok(())
+    }
+}
