@@ -38,8 +38,9 @@ apt_install() {
 
 # bindgen-runtime opens libclang.so (or libclang-NN.so) at build time; headers come with the clang package's resources.
 has_libclang() {
-  ls "${LIBCLANG_PATH:-/nonexistent}"/libclang*.so* /usr/lib/llvm-*/lib/libclang*.so* \
-     /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* 2>/dev/null | grep -qv 'libclang-cpp'
+  # `ls` fails for each pattern that matches nothing; only what it did find counts.
+  { ls "${LIBCLANG_PATH:-/nonexistent}"/libclang*.so* /usr/lib/llvm-*/lib/libclang*.so* \
+       /usr/lib/*/libclang*.so* /usr/lib64/libclang*.so* 2>/dev/null || true; } | grep -qv 'libclang-cpp'
 }
 
 missing=()
