@@ -1,1 +1,24 @@
-//! To be written.
+//! The SDK: what a program says to a NORA server, and the command line's verbs that are made of it.
+//!
+//! [`Client`] speaks HTTP to one origin: it signs in, retries what may be retried, reads the error bodies that
+//! registries answer with, and checks digests. [`verbs`] compose its methods into what a person asks for and return
+//! plain data. Guarantees: credentials go to the configured origin and nowhere else; every body read has a limit;
+//! nothing is printed here.
+//!
+//! Must not know: the server's insides (nothing of `node` but the shared words of `nora-domain`), terminals, tables.
+
+mod auth;
+mod client;
+mod config;
+mod content;
+mod error;
+mod model;
+mod reference;
+pub mod verbs;
+
+pub use client::Client;
+pub use config::{Address, AddressError, ClientConfig, Credentials, Secret};
+pub use content::{Manifest, ManifestHead, Paged};
+pub use error::{ClientError, OciError};
+pub use model::{Descriptor, HistoryEntry, ImageConfig, ManifestBody, Platform, RuntimeConfig};
+pub use reference::{Reference, ReferenceError, Target};

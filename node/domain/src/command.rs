@@ -172,6 +172,8 @@ pub enum Outcome {
 pub enum Refusal {
     /// The node that asks has been started anew since: what it wrote belongs to a retired epoch.
     RetiredEpoch,
+    /// An upload session of that name is known already, for another repository or on another node.
+    UploadConflict,
     /// The blob is not visible in the repository asked about.
     BlobUnknown(Digest),
     /// The artifact is not in the repository.

@@ -70,9 +70,14 @@ pub enum DigestError {
 impl fmt::Display for DigestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed => f.write_str("a digest is written algorithm:hex, as in sha256:9f86d0…"),
+            Self::Malformed => {
+                f.write_str("a digest is written algorithm:hex, as in sha256:9f86d0…")
+            }
             Self::UnsupportedAlgorithm(name) => {
-                write!(f, "digest algorithm {name:?} is not supported; use sha256 or sha512")
+                write!(
+                    f,
+                    "digest algorithm {name:?} is not supported; use sha256 or sha512"
+                )
             }
             Self::BadValue(algorithm) => write!(
                 f,
@@ -94,12 +99,18 @@ impl Digest {
             full[i] = value[i];
             i += 1;
         }
-        Self { algorithm: Algorithm::Sha256, value: full }
+        Self {
+            algorithm: Algorithm::Sha256,
+            value: full,
+        }
     }
 
     /// The digest with this SHA-512 value.
     pub const fn sha512(value: [u8; 64]) -> Self {
-        Self { algorithm: Algorithm::Sha512, value }
+        Self {
+            algorithm: Algorithm::Sha512,
+            value,
+        }
     }
 
     /// The digest of that algorithm and raw hash value; `None` if the length does not fit.
@@ -109,7 +120,10 @@ impl Digest {
         }
         let mut full = [0; 64];
         full[..value.len()].copy_from_slice(value);
-        Some(Self { algorithm, value: full })
+        Some(Self {
+            algorithm,
+            value: full,
+        })
     }
 
     /// Reads the text form, strictly: lower case, exact length, known algorithm.
@@ -117,7 +131,9 @@ impl Digest {
         let (name, hex) = text.split_once(':').ok_or(DigestError::Malformed)?;
         let name_ok = !name.is_empty()
             && name.len() <= 32
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+._-".contains(&b));
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+._-".contains(&b));
         if !name_ok || hex.is_empty() {
             return Err(DigestError::Malformed);
         }
@@ -207,7 +223,12 @@ mod tests {
             Digest::parse("md5:d41d8cd98f00b204e9800998ecf8427e"),
             Err(DigestError::UnsupportedAlgorithm("md5".into()))
         );
-        for bad in [hex.to_uppercase(), hex[1..].to_owned(), format!("{hex}0"), hex.replace('e', "g")] {
+        for bad in [
+            hex.to_uppercase(),
+            hex[1..].to_owned(),
+            format!("{hex}0"),
+            hex.replace('e', "g"),
+        ] {
             assert_eq!(
                 Digest::parse(&format!("sha256:{bad}")),
                 Err(DigestError::BadValue(Algorithm::Sha256))

@@ -10,13 +10,16 @@
 //!
 //! Must not know: async, clocks, files, sockets, randomness, or any encoding. Nothing here iterates a hash map.
 
+pub mod audit;
 pub mod command;
 pub mod digest;
 pub mod event;
 pub mod name;
 pub mod record;
+pub mod reference;
 pub mod store;
 pub mod transition;
 
 pub use digest::{Algorithm, Digest};
 pub use name::{Format, MediaType, RepositoryKey, RepositoryPath, TagName, TenantName};
+pub use reference::Reference;

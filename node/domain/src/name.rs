@@ -52,11 +52,6 @@ macro_rules! name {
                 Ok(Self(text.into()))
             }
 
-            /// Sorts before every valid name; is none itself, and only starts a range.
-            pub(crate) fn lowest() -> Self {
-                Self("".into())
-            }
-
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -93,6 +88,20 @@ name!(
     /// A media type as the client wrote it; at most 255 bytes.
     MediaType, "media type", 255
 );
+
+impl RepositoryPath {
+    /// Sorts before every valid path; is none itself, and only starts a range.
+    pub(crate) fn lowest() -> Self {
+        Self("".into())
+    }
+}
+
+impl TagName {
+    /// Sorts before every valid tag; is none itself, and only starts a range.
+    pub(crate) fn lowest() -> Self {
+        Self("".into())
+    }
+}
 
 impl TenantName {
     /// The tenant that owns whatever nobody claims.
@@ -166,8 +175,14 @@ mod tests {
     fn shared_rules_hold() {
         assert!(TagName::parse("v1.0").is_ok());
         assert_eq!(TagName::parse("").unwrap_err().rule, "it is empty");
-        assert_eq!(TagName::parse(&"x".repeat(129)).unwrap_err().rule, "it is too long");
-        assert_eq!(TagName::parse("a\0b").unwrap_err().rule, "it holds a control character");
+        assert_eq!(
+            TagName::parse(&"x".repeat(129)).unwrap_err().rule,
+            "it is too long"
+        );
+        assert_eq!(
+            TagName::parse("a\0b").unwrap_err().rule,
+            "it holds a control character"
+        );
         assert_eq!(
             TagName::parse("a\nb").unwrap_err().to_string(),
             "not a valid tag name: it holds a control character"

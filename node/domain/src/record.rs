@@ -55,6 +55,8 @@ pub enum Key {
     Artifact(RepositoryKey, Digest),
     /// A tag.
     Tag(RepositoryKey, TagName),
+    /// A tag that names an artifact, found from the artifact: (repository, artifact, tag).
+    TagOf(RepositoryKey, Digest, TagName),
     /// Membership of a blob in a repository: what makes it visible there.
     Link(RepositoryKey, Digest),
     /// An artifact that names `subject` as its subject: (repository, subject, artifact).
@@ -84,6 +86,8 @@ pub enum Record {
     Artifact(ArtifactRecord),
     /// For [`Key::Tag`].
     Tag(TagRecord),
+    /// For [`Key::TagOf`]: the row's being there says all.
+    TagOf,
     /// For [`Key::Link`].
     Link(LinkRecord),
     /// For [`Key::Referrer`].
@@ -114,7 +118,7 @@ pub struct NodeRecord {
     pub epoch: Epoch,
 }
 
-/// What a tenant uses; always equal to a recount of its rows.
+/// What a tenant uses; always equal to a recount of its rows. A tenant that uses nothing has no such row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageRecord {
     /// Sum over the tenant's links of their blobs' sizes, and over its artifacts with inline bodies of their sizes.

@@ -39,6 +39,15 @@ pub enum Rows {
         /// Start after this tag, which need not exist.
         after: Option<TagName>,
     },
+    /// Tags of a repository that name one artifact, as [`Key::TagOf`] rows.
+    TagsOf {
+        /// The repository.
+        repository: RepositoryKey,
+        /// The artifact.
+        digest: Digest,
+        /// Start after this tag.
+        after: Option<TagName>,
+    },
     /// A repository's links.
     Links {
         /// The repository.
@@ -71,6 +80,8 @@ pub enum Rows {
     Pins {
         /// The blob.
         blob: Digest,
+        /// Start after this pin, which need not exist.
+        after: Option<UploadId>,
     },
     /// Every upload session.
     Uploads {
@@ -85,7 +96,11 @@ const DIGEST_MIN: Digest = Digest::sha256([0; 32]);
 impl Rows {
     /// Where the run starts.
     pub fn start(&self) -> Bound<Key> {
-        fn from<T>(after: &Option<T>, key: impl Fn(&T) -> Key, first: impl Fn() -> Key) -> Bound<Key> {
+        fn from<T>(
+            after: &Option<T>,
+            key: impl Fn(&T) -> Key,
+            first: impl Fn() -> Key,
+        ) -> Bound<Key> {
             match after {
                 Some(after) => Bound::Excluded(key(after)),
                 None => Bound::Included(first()),
@@ -93,7 +108,11 @@ impl Rows {
         }
         match self {
             Self::Nodes => Bound::Included(Key::Node(NodeId(0))),
-            Self::Repositories { tenant, format, after } => {
+            Self::Repositories {
+                tenant,
+                format,
+                after,
+            } => {
                 let key = |path: &RepositoryPath| {
                     Key::Repository(RepositoryKey {
                         tenant: tenant.clone(),
@@ -111,11 +130,23 @@ impl Rows {
                 let key = |tag: &TagName| Key::Tag(repository.clone(), tag.clone());
                 from(after, key, || key(&TagName::lowest()))
             }
+            Self::TagsOf {
+                repository,
+                digest,
+                after,
+            } => {
+                let key = |tag: &TagName| Key::TagOf(repository.clone(), *digest, tag.clone());
+                from(after, key, || key(&TagName::lowest()))
+            }
             Self::Links { repository, after } => {
                 let key = |digest: &Digest| Key::Link(repository.clone(), *digest);
                 from(after, key, || key(&DIGEST_MIN))
             }
-            Self::Referrers { repository, subject, after } => {
+            Self::Referrers {
+                repository,
+                subject,
+                after,
+            } => {
                 let key = |digest: &Digest| Key::Referrer(repository.clone(), *subject, *digest);
                 from(after, key, || key(&DIGEST_MIN))
             }
@@ -123,7 +154,10 @@ impl Rows {
             Self::EdgesIn { blob, repository } => {
                 Bound::Included(Key::Edge(*blob, repository.clone(), DIGEST_MIN))
             }
-            Self::Pins { blob } => Bound::Included(Key::Pin(*blob, UploadId(0))),
+            Self::Pins { blob, after } => {
+                let key = |id: &UploadId| Key::Pin(*blob, *id);
+                from(after, key, || key(&UploadId(0)))
+            }
             Self::Uploads { after } => {
                 from(after, |id| Key::Upload(*id), || Key::Upload(UploadId(0)))
             }
@@ -142,13 +176,24 @@ impl Rows {
             (Self::Artifacts { repository, .. }, Key::Artifact(of, _))
             | (Self::Tags { repository, .. }, Key::Tag(of, _))
             | (Self::Links { repository, .. }, Key::Link(of, _)) => of == repository,
-            (Self::Referrers { repository, subject, .. }, Key::Referrer(of, about, _)) => {
-                of == repository && about == subject
-            }
+            (
+                Self::TagsOf {
+                    repository, digest, ..
+                },
+                Key::TagOf(of, named, _),
+            ) => of == repository && named == digest,
+            (
+                Self::Referrers {
+                    repository,
+                    subject,
+                    ..
+                },
+                Key::Referrer(of, about, _),
+            ) => of == repository && about == subject,
             (Self::EdgesIn { blob, repository }, Key::Edge(to, of, _)) => {
                 to == blob && of == repository
             }
-            (Self::Pins { blob }, Key::Pin(of, _)) => of == blob,
+            (Self::Pins { blob, .. }, Key::Pin(of, _)) => of == blob,
             _ => false,
         }
     }

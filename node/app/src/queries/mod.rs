@@ -1,1 +1,38 @@
-//! To be written.
+//! Use cases that read. None changes anything, and none calls a command.
+//!
+//! A tag is read after the metadata is known to be up to date. What a digest names cannot change, so a row found by
+//! digest is served as it is; only a miss is asked again after catching up, so that a client reads its own writes
+//! whichever node it asks.
+
+mod artifacts;
+mod blobs;
+mod lists;
+
+pub use artifacts::{Artifact, ArtifactBody};
+pub use blobs::BlobStat;
+pub use lists::{Page, Referrer};
+
+use nora_domain::RepositoryKey;
+use nora_domain::record::{Key, Record};
+
+use crate::{Error, Registry};
+
+impl Registry {
+    /// A row whose content its key fixes: a miss is asked again once this node has caught up.
+    async fn get_immutable(&self, key: Key) -> Result<Option<Record>, Error> {
+        if let Some(record) = self.metadata.get(key.clone()).await? {
+            return Ok(Some(record));
+        }
+        self.metadata.linearize().await?;
+        Ok(self.metadata.get(key).await?)
+    }
+
+    /// `absent`, or that the repository itself is not known.
+    async fn absent(&self, repository: &RepositoryKey, absent: Error) -> Error {
+        match self.metadata.get(Key::Repository(repository.clone())).await {
+            Ok(Some(_)) => absent,
+            Ok(None) => Error::RepositoryUnknown,
+            Err(error) => error.into(),
+        }
+    }
+}

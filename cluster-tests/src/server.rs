@@ -1,0 +1,163 @@
+//! The life of a server process under test: start until ready, stop, kill.
+//!
+//! Each server has a process group of its own, so that what it started ends with it and nothing else does. A server
+//! that is dropped is ended. It listens on loopback only, at a port that was free a moment ago.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::error::{During, Error, Result};
+use crate::http::Connection;
+
+/// How long an asked server may take to end before it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(1);
+
+/// A running server.
+pub struct Server {
+    child: Child,
+    addr: SocketAddr,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts `command` and waits until GET `ready_path` answers 200. Returns the server and the time that took.
+    ///
+    /// Its output goes to the file `log`; the end of it is in the error when the server does not become ready.
+    pub fn start(
+        mut command: Command,
+        addr: SocketAddr,
+        ready_path: &str,
+        log: &Path,
+        limit: Duration,
+    ) -> Result<(Self, Duration)> {
+        let open = || File::options().create(true).append(true).open(log);
+        let out = open().during(|| format!("open {}", log.display()))?;
+        let err = open().during(|| format!("open {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+        let started = Instant::now();
+        let child =
+            command.spawn().during(|| format!("start {}", command.get_program().display()))?;
+        let mut server = Self { child, addr, log: log.to_owned() };
+        while !is_ready(addr, ready_path) {
+            let exited = server.child.try_wait().during(|| "wait for the server".into())?;
+            if let Some(status) = exited {
+                return Err(server.failed(&format!("ended ({status}) before it was ready")));
+            }
+            if started.elapsed() > limit {
+                return Err(server.failed(&format!("was not ready within {limit:?}")));
+            }
+            thread::sleep(POLL);
+        }
+        Ok((server, started.elapsed()))
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end, waits, and kills it when it takes too long. Returns how long that took.
+    pub fn stop(mut self) -> Result<Duration> {
+        let asked = Instant::now();
+        self.signal(Signal::TERM);
+        while self.exited()?.is_none() {
+            if asked.elapsed() > STOP_LIMIT {
+                return Err(self.failed(&format!("did not end within {STOP_LIMIT:?} of SIGTERM")));
+            }
+            thread::sleep(POLL);
+        }
+        Ok(asked.elapsed())
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(mut self) -> Result<()> {
+        self.signal(Signal::KILL);
+        self.child.wait().during(|| "wait for the killed server".into())?;
+        Ok(())
+    }
+
+    fn exited(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().during(|| "wait for the server".into())
+    }
+
+    fn failed(&self, how: &str) -> Error {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(600)..]).into_owned();
+        Error::Wrong(format!("the server {how}; its log ends: {}", tail.trim()))
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The group's id is the child's: it exists until the child has been waited for.
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A loopback address at which nobody listens now.
+pub fn free_address() -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .during(|| "find a free port".into())?;
+    Ok(listener)
+}
+
+fn is_ready(addr: SocketAddr, path: &str) -> bool {
+    Connection::open(addr)
+        .and_then(|mut connection| connection.exchange("GET", path, &[], &[]))
+        .is_ok_and(|answer| answer.head.status == 200)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_ends_at_once_is_reported_with_its_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo no such option; exit 3"]);
+        let addr = free_address().unwrap();
+        let log = dir.path().join("log");
+        let error = Server::start(command, addr, "/", &log, Duration::from_secs(20)).err().unwrap();
+        let text = error.to_string();
+        assert!(text.contains("exit status: 3") && text.contains("no such option"), "{text}");
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid_file = dir.path().join("pid");
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("echo $$ > {}; exec tail -f /dev/null", pid_file.display()));
+        let log = Path::new("/dev/null");
+        let addr = free_address().unwrap();
+        let limit = Duration::from_secs(1);
+        let error = Server::start(command, addr, "/", log, limit).err().unwrap();
+        assert!(error.to_string().contains("not ready within"), "{error}");
+        let pid = fs::read_to_string(pid_file).unwrap();
+        assert!(!Path::new(&format!("/proc/{}", pid.trim())).exists());
+    }
+}

@@ -1,0 +1,213 @@
+//! The tables: crates and their allowed edges, modules and what they must not name, limits.
+//!
+//! docs/ARCHITECTURE.md explains them; a change here is a change of the architecture and belongs into an ADR.
+
+/// What crates of other projects a crate may depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum External {
+    /// Whatever `.deny.toml` lets through.
+    Any,
+    /// These alone. A name that ends in `?` must be optional: only the testkit may switch it on.
+    Only(&'static [&'static str]),
+}
+
+/// A crate of the workspace. Dev-dependencies are free: tests may use what they like, but for `nora-*` crates they
+/// keep to `internal` as well, so that a layer cannot be tested only together with what lies above it.
+#[derive(Clone, Copy, Debug)]
+pub struct CrateRule {
+    /// Its name.
+    pub name: &'static str,
+    /// Crates of this workspace that it may depend on; `*` is any.
+    pub internal: &'static [&'static str],
+    /// Other crates that it may depend on.
+    pub external: External,
+}
+
+/// Every crate of the workspace.
+pub const CRATES: &[CrateRule] = &[
+    CrateRule {
+        name: "nora-proto",
+        internal: &[],
+        external: External::Any,
+    },
+    CrateRule {
+        name: "nora-domain",
+        internal: &[],
+        external: External::Only(&[]),
+    },
+    CrateRule {
+        name: "nora-app",
+        internal: &["nora-domain"],
+        external: External::Only(&[
+            "bytes",
+            "futures-core",
+            "futures-util",
+            "thiserror",
+            "tracing",
+            "tokio?",
+        ]),
+    },
+    CrateRule {
+        name: "nora-formats",
+        internal: &["nora-domain"],
+        external: External::Only(&["serde", "serde_json", "thiserror"]),
+    },
+    CrateRule {
+        name: "nora-cluster",
+        internal: &["nora-app", "nora-domain", "nora-proto"],
+        external: External::Any,
+    },
+    CrateRule {
+        name: "nora-blobs",
+        internal: &["nora-app", "nora-domain"],
+        external: External::Any,
+    },
+    CrateRule {
+        name: "nora-client",
+        internal: &["nora-domain"],
+        external: External::Any,
+    },
+    CrateRule {
+        name: "nora",
+        internal: &[
+            "nora-app",
+            "nora-domain",
+            "nora-formats",
+            "nora-cluster",
+            "nora-blobs",
+            "nora-client",
+        ],
+        external: External::Any,
+    },
+    CrateRule {
+        name: "nora-cluster-tests",
+        internal: &["*"],
+        external: External::Any,
+    },
+    CrateRule {
+        name: "nora-tidy",
+        internal: &[],
+        external: External::Only(&[]),
+    },
+];
+
+/// Files that must not name certain paths.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerRule {
+    /// The rule's name in findings.
+    pub rule: &'static str,
+    /// Files that it is about: path prefixes from the workspace's root.
+    pub within: &'static [&'static str],
+    /// Files among them that it is not about: path prefixes.
+    pub except: &'static [&'static str],
+    /// Path prefixes that must not be named, as in `std::fs` or `crate::queries`, however they are written. One that
+    /// starts with `::` is a single name that must not stand anywhere in a path.
+    pub never: &'static [&'static str],
+    /// Whether `#[cfg(test)]` code is free of it.
+    pub tests_may: bool,
+    /// Why, and what to do instead.
+    pub why: &'static str,
+}
+
+/// The walls inside crates.
+pub const LAYERS: &[LayerRule] = &[
+    LayerRule {
+        rule: "domain-pure",
+        within: &["node/domain/src/"],
+        except: &[],
+        never: &[
+            "std::fs",
+            "std::net",
+            "std::time",
+            "std::thread",
+            "std::process",
+            "std::env",
+            "std::os",
+            "std::io",
+            "::HashMap",
+            "::HashSet",
+            "::RandomState",
+        ],
+        tests_may: false,
+        why: "the domain is the same on every replica: no clock, I/O, threads or unordered maps; \
+              take the value as an argument, iterate a BTreeMap",
+    },
+    LayerRule {
+        rule: "adapters-in-wiring",
+        within: &["node/src/"],
+        except: &["node/src/wiring.rs", "node/src/wiring/", "node/src/main.rs"],
+        never: &["nora_cluster", "nora_blobs"],
+        tests_may: false,
+        why: "only wiring names concrete adapters; take a port of nora_app::ports instead",
+    },
+    LayerRule {
+        rule: "api-below-shell",
+        within: &["node/src/api/"],
+        except: &[],
+        never: &["crate::wiring", "crate::cli"],
+        tests_may: false,
+        why: "the HTTP surface speaks to nora_app and nora_formats; what it needs is handed to it",
+    },
+    LayerRule {
+        rule: "config-alone",
+        within: &["node/src/config/"],
+        except: &[],
+        never: &[
+            "crate::api",
+            "crate::wiring",
+            "crate::cli",
+            "crate::server",
+            "axum",
+            "hyper",
+            "tokio",
+        ],
+        tests_may: true,
+        why: "configuration is parsed and checked by itself; nobody is asked",
+    },
+    LayerRule {
+        rule: "commands-not-queries",
+        within: &["node/app/src/commands/"],
+        except: &[],
+        never: &["crate::queries"],
+        tests_may: false,
+        why: "a command never calls a query: what both need belongs into the registry module",
+    },
+    LayerRule {
+        rule: "queries-not-commands",
+        within: &["node/app/src/queries/"],
+        except: &[],
+        never: &["crate::commands"],
+        tests_may: false,
+        why: "a query changes nothing, so it names no command use case",
+    },
+    LayerRule {
+        rule: "ports-below",
+        within: &["node/app/src/ports/"],
+        except: &[],
+        never: &[
+            "crate::commands",
+            "crate::queries",
+            "crate::registry",
+            "crate::testkit",
+        ],
+        tests_may: false,
+        why: "ports are what use cases stand on; they know domain words only",
+    },
+    LayerRule {
+        rule: "app-without-runtime",
+        within: &["node/app/src/"],
+        except: &["node/app/src/testkit/"],
+        never: &["tokio"],
+        tests_may: true,
+        why: "use cases know no runtime; take a port, or futures_util",
+    },
+];
+
+/// The one module that may hold unsafe code, with a proof beside each block.
+pub const UNSAFE_ALLOWED: &[&str] = &["node/blobs/src/map.rs"];
+
+/// Names that say nothing about what is inside.
+pub const NAMELESS: &[&str] = &["util", "utils", "common", "helper", "helpers", "misc"];
+
+/// Lines a file may have. What reads well is 600; this is where a file is certainly two.
+pub const FILE_LINES_MAX: usize = 900;

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# The programs that the checks need beyond Cargo, at pinned versions, fetched once a machine into $NORA_CACHE/tools:
+# the OCI conformance program and real clients, and cargo-deny. Nothing is skipped: what cannot be had ends the run with
+# what to do about it.
+#
+# Usage: . deploy/dev/setup.sh; . deploy/dev/tools.sh; need crane oras skopeo …
+
+conformance_version=v0.0.0-20260831232431-97274622c111
+crane_version=v0.22.1
+oras_version=v1.3.6
+cargo_deny_version=0.20.2
+go_version=1.26.8               # oras asks for 1.26.7 at least
+
+tools="$NORA_CACHE/tools"
+
+# need NAME...: makes each program callable by its name, or ends the script.
+need() {
+  local name
+  local packages=()
+  for name in "$@"; do
+    case "$name" in
+      conformance) go_tool "$name" "github.com/opencontainers/distribution-spec/conformance@$conformance_version" ;;
+      crane) go_tool "$name" "github.com/google/go-containerregistry/cmd/crane@$crane_version" ;;
+      oras) go_tool "$name" "oras.land/oras/cmd/oras@$oras_version" ;;
+      cargo-deny) cargo_tool "$name" "$cargo_deny_version" ;;
+      busybox) has busybox || packages+=(busybox-static) ;;
+      *) has "$name" || packages+=("$name") ;;      # the package is named after its program
+    esac
+  done
+  if [ ${#packages[@]} -gt 0 ]; then apt_install "${packages[@]}"; fi
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# go_tool NAME MODULE@VERSION
+go_tool() {
+  local dir="$tools/$1-${2##*@}"
+  if [ ! -x "$dir/$1" ]; then
+    need_go
+    once "$dir" "$1" env GOBIN="$dir" GOFLAGS= GOTOOLCHAIN=local go install "$2"
+  fi
+  PATH="$dir:$PATH"
+}
+
+# cargo_tool NAME VERSION
+cargo_tool() {
+  local dir="$tools/$1-$2"
+  if [ ! -x "$dir/bin/$1" ]; then
+    # A debug build takes half the time of a release build and answers as fast on a tree of this size.
+    once "$dir" "bin/$1" env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC CARGO_TARGET_DIR="$dir/build" \
+      cargo install --debug --locked --no-default-features --version "$2" --root "$dir" "$1"
+    rm -rf "$dir/build"
+  fi
+  PATH="$dir/bin:$PATH"
+}
+
+# once DIR FILE COMMAND...: runs a command that makes DIR/FILE, one process at a time, its output in DIR/log.
+once() {
+  local dir="$1" file="$2" lock
+  shift 2
+  mkdir -p "$dir"
+  exec {lock}>"$dir/lock"
+  flock "$lock"
+  if [ ! -x "$dir/$file" ]; then
+    echo "building $(basename "$dir") once for this machine (log: $dir/log)" >&2
+    if ! "$@" >"$dir/log" 2>&1; then
+      tail -n 20 "$dir/log" >&2
+      echo "$(basename "$dir") did not build; the whole log is $dir/log" >&2
+      exit 1
+    fi
+  fi
+  exec {lock}>&-
+}
+
+# need_go: Go $go_version or newer. An older one, such as Debian's, can still fetch a newer toolchain: it is a module on
+# the module proxy, verified against the checksum database. Go 1.21 does that by itself; older ones are shown how.
+need_go() {
+  if [ -x /usr/local/go/bin/go ]; then PATH="$PATH:/usr/local/go/bin"; fi
+  has go || apt_install golang-go ca-certificates
+  local have
+  have="$(GOTOOLCHAIN=local go env GOVERSION | sed 's/^go//')"
+  if [ "$(printf '%s\n' "$go_version" "$have" | sort -V | head -n 1)" = "$go_version" ]; then return; fi
+  local module
+  module="golang.org/toolchain@v0.0.1-go$go_version.$(go env GOOS)-$(go env GOARCH)"
+  echo "fetching Go $go_version (this machine has $have)" >&2
+  mkdir -p "$tools"
+  if ! GOTOOLCHAIN=local GOFLAGS= go mod download "$module" >"$tools/go.log" 2>&1; then
+    tail -n 5 "$tools/go.log" >&2
+    echo "Real clients are built with Go $go_version or newer. Install it from https://go.dev/dl and run this again." >&2
+    exit 1
+  fi
+  local root
+  root="$(go env GOMODCACHE)/$module"
+  chmod +x "$root"/bin/* "$root"/pkg/tool/*/* 2>/dev/null || true
+  PATH="$root/bin:$PATH"
+}

@@ -1,0 +1,222 @@
+//! Pushing a blob: a session takes its bytes, and the log makes them visible once they are durable.
+//!
+//! Guarantee: `CommitBlob` is proposed only after the bytes are durable under `digest/generation`, so a blob that the
+//! metadata calls live was whole on this disk before. What a refused or repeated push wrote is deleted again; what an
+//! unknown outcome left is not, because the log may have made it the live copy.
+
+use std::sync::Arc;
+
+use futures_util::future::join;
+use nora_domain::command::{Action, Outcome, Refusal};
+use nora_domain::record::{Key, Record, UploadId};
+use nora_domain::store::Rows;
+use nora_domain::{Algorithm, Digest, RepositoryKey};
+use tracing::warn;
+
+use crate::ports::ByteStream;
+use crate::ports::metadata::MetadataError;
+use crate::ports::uploads::{StoredBlob, UploadState};
+use crate::{Error, Registry};
+
+/// Rows that upkeep looks at in one step.
+const UPKEEP_PAGE_ROWS: usize = 256;
+
+impl Registry {
+    /// Opens an upload session.
+    pub async fn start_upload(
+        &self,
+        repository: RepositoryKey,
+        algorithm: Algorithm,
+    ) -> Result<UploadState, Error> {
+        let id = self.ids.upload_id();
+        self.uploads
+            .open(id, repository, algorithm, self.now())
+            .await
+            .map_err(|error| Error::of_upload(id, error))
+    }
+
+    /// The session as it is, for whoever pushes to that repository.
+    pub async fn upload_state(
+        &self,
+        repository: &RepositoryKey,
+        id: UploadId,
+    ) -> Result<UploadState, Error> {
+        let state =
+            self.uploads.state(id).await.map_err(|error| Error::of_upload(id, error))?;
+        // A session of another repository is told from none by nothing: its id opens only its own repository.
+        if state.repository != *repository {
+            return Err(Error::UploadUnknown(id));
+        }
+        Ok(state)
+    }
+
+    /// Appends a part of a blob, which a later request goes on from: the cluster gets to know the session.
+    pub async fn append_upload(
+        &self,
+        repository: &RepositoryKey,
+        id: UploadId,
+        start: Option<u64>,
+        body: ByteStream,
+    ) -> Result<UploadState, Error> {
+        self.upload_state(repository, id).await?;
+        let lease = self.propose(Action::OpenUpload {
+            upload: id,
+            repository: repository.clone(),
+            node: self.node,
+            expires_at: self.now().plus_millis(self.settings.upload_expiry_millis),
+        });
+        // The lease's round goes on while the bytes stream in.
+        let (appended, lease) = join(self.uploads.append(id, start, body), lease).await;
+        match lease {
+            Ok(Ok(_)) => {}
+            // The lease tells other nodes of the session; the bytes are safe without it.
+            Ok(Err(refusal)) => warn!(?refusal, "upload lease refused"),
+            Err(error) => warn!(%error, "upload lease not written"),
+        }
+        appended.map_err(|error| Error::of_upload(id, error))
+    }
+
+    /// Appends what is left of a blob and makes it visible in the repository.
+    pub async fn finish_upload(
+        &self,
+        repository: RepositoryKey,
+        id: UploadId,
+        start: Option<u64>,
+        rest: Option<ByteStream>,
+        digest: Digest,
+    ) -> Result<StoredBlob, Error> {
+        self.upload_state(&repository, id).await?;
+        if let Some(body) = rest {
+            self.uploads
+                .append(id, start, body)
+                .await
+                .map_err(|error| Error::of_upload(id, error))?;
+        }
+        let stored = self
+            .uploads
+            .finish(id, digest, self.next_generation())
+            .await
+            .map_err(|error| Error::of_upload(id, error))?;
+        self.commit_blob(repository, id, stored).await
+    }
+
+    /// Drops a session and its bytes.
+    pub async fn cancel_upload(&self, repository: &RepositoryKey, id: UploadId) -> Result<(), Error> {
+        self.upload_state(repository, id).await?;
+        self.uploads.cancel(id).await.map_err(|error| Error::of_upload(id, error))?;
+        self.close_upload(id).await
+    }
+
+    /// Drops sessions that nobody wrote to for too long, and leases that outlived theirs. Returns how many sessions
+    /// were dropped. Runs now and then on every node.
+    pub async fn expire_uploads(&self) -> Result<usize, Error> {
+        let now = self.now();
+        let before = nora_domain::record::Timestamp(
+            now.0.saturating_sub(self.settings.upload_expiry_millis),
+        );
+        let dropped = self.uploads.expire(before).await.map_err(|error| Error::Internal {
+            what: "expired uploads could not be dropped",
+            source: Some(Box::new(error)),
+        })?;
+        let mut after = None;
+        loop {
+            let rows = self.metadata.scan(Rows::Uploads { after }, UPKEEP_PAGE_ROWS).await?;
+            let Some((Key::Upload(last), _)) = rows.last() else { break };
+            after = Some(*last);
+            for (key, record) in &rows {
+                if let (Key::Upload(id), Record::Upload(lease)) = (key, record)
+                    && lease.node == self.node
+                    && lease.expires_at < now
+                {
+                    self.close_upload(*id).await?;
+                }
+            }
+        }
+        Ok(dropped.len())
+    }
+
+    async fn close_upload(&self, upload: UploadId) -> Result<(), Error> {
+        match self.propose(Action::CloseUpload { upload }).await? {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(Error::impossible(refusal)),
+        }
+    }
+
+    /// Makes durable bytes visible. On success the stored blob's generation is the one to read.
+    pub(super) async fn commit_blob(
+        &self,
+        repository: RepositoryKey,
+        upload: UploadId,
+        stored: StoredBlob,
+    ) -> Result<StoredBlob, Error> {
+        let StoredBlob { digest, generation, size, chunk_root } = stored;
+        let command = nora_domain::command::Command {
+            at: self.now(),
+            action: Action::CommitBlob {
+                repository,
+                digest,
+                size,
+                generation,
+                node: self.node,
+                chunk_root,
+                upload,
+                pinned_until: self.now().plus_millis(self.settings.pin_millis),
+            },
+        };
+        let answer = match self.metadata.propose(command).await {
+            Ok(answer) => answer,
+            Err(error @ (MetadataError::NoLeader | MetadataError::Busy)) => {
+                self.delete_copy(stored).await;
+                return Err(error.into());
+            }
+            // Any other failure leaves the outcome open: the copy may be live now. It stays; if the log never took
+            // it, the next start finds it as an orphan of a retired epoch.
+            Err(error) => return Err(error.into()),
+        };
+        match answer {
+            Ok(Outcome::BlobCommitted { live }) => {
+                if live != generation {
+                    self.delete_copy(stored).await;
+                }
+                Ok(StoredBlob { digest, generation: live, size, chunk_root })
+            }
+            Ok(other) => Err(Error::impossible(other)),
+            Err(Refusal::SizeConflict { digest, live }) => {
+                self.delete_copy(stored).await;
+                Err(Error::Internal {
+                    what: "a stored blob has another size than the same digest pushed now",
+                    source: Some(format!("{digest}: {live} bytes are stored").into()),
+                })
+            }
+            Err(refusal) => {
+                self.delete_copy(stored).await;
+                Err(Error::impossible(refusal))
+            }
+        }
+    }
+
+    /// Deletes a copy that the log did not take. A failure costs only disk space until the next start.
+    async fn delete_copy(&self, stored: StoredBlob) {
+        if let Err(error) = self.blobs.delete(stored.digest, stored.generation).await {
+            warn!(digest = %stored.digest, %error, "a redundant copy was not deleted");
+        }
+    }
+
+    /// Stores bytes that are in memory already as a blob of the repository.
+    pub(super) async fn store_bytes(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+        bytes: bytes::Bytes,
+    ) -> Result<StoredBlob, Error> {
+        let id = self.start_upload(repository.clone(), digest.algorithm()).await?.id;
+        let body: ByteStream = Box::pin(futures_util::stream::iter([Ok(bytes)]));
+        self.finish_upload(repository.clone(), id, None, Some(body), digest).await
+    }
+}
+
+/// Registries are shared between requests.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Arc<Registry>>();
+};

@@ -1,0 +1,156 @@
+//! Why a use case did not do what was asked. Protocol surfaces match on this exhaustively, each into its own codes;
+//! causes are for logs and never reach clients.
+
+use nora_domain::record::UploadId;
+use nora_domain::{Digest, TagName};
+
+use crate::ports::BoxError;
+use crate::ports::blobs::BlobError;
+use crate::ports::metadata::MetadataError;
+use crate::ports::uploads::UploadError;
+
+/// Why a use case did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was ever stored under that repository name, or all of it was deleted.
+    #[error("the repository is not known")]
+    RepositoryUnknown,
+    /// The blob is not visible in the repository, whether or not its bytes are stored somewhere.
+    #[error("blob {0} is not in the repository")]
+    BlobUnknown(Digest),
+    /// The artifact is not in the repository.
+    #[error("artifact {0} is not in the repository")]
+    ArtifactUnknown(Digest),
+    /// The tag is not in the repository.
+    #[error("tag {0} is not in the repository")]
+    TagUnknown(TagName),
+    /// The session is not there, is over, or belongs to another repository.
+    #[error("upload session {:032x} is not known", .0.0)]
+    UploadUnknown(UploadId),
+    /// Another request is writing to the session.
+    #[error("another request is writing to the upload session")]
+    UploadBusy,
+    /// The bytes do not continue where the session ends.
+    #[error("the upload session is at byte {offset}, the request starts at {start}")]
+    UploadOffset {
+        /// Where the session ends.
+        offset: u64,
+        /// Where the request wanted to write.
+        start: u64,
+    },
+    /// The bytes have another digest than was said.
+    #[error("the bytes have digest {computed}, not {expected}")]
+    DigestMismatch {
+        /// What was said.
+        expected: Digest,
+        /// What the bytes have.
+        computed: Digest,
+    },
+    /// More bytes than allowed.
+    #[error("more than {bytes_max} bytes")]
+    TooLarge {
+        /// What is allowed.
+        bytes_max: u64,
+    },
+    /// The artifact names more blobs and artifacts than one log entry may carry.
+    #[error("more than {references_max} references")]
+    TooManyReferences {
+        /// What is allowed.
+        references_max: usize,
+    },
+    /// Too many upload sessions are open on this node; trying again later is right.
+    #[error("{sessions_max} upload sessions are open already")]
+    TooManyUploads {
+        /// What is allowed.
+        sessions_max: usize,
+    },
+    /// What the artifact references must be pushed or mounted first.
+    #[error("{} blobs and {} artifacts that it references are missing", .blobs.len(), .children.len())]
+    ReferencesMissing {
+        /// Blobs.
+        blobs: Vec<Digest>,
+        /// Artifacts.
+        children: Vec<Digest>,
+    },
+    /// The blob cannot go while an artifact of the repository needs it.
+    #[error("blob {digest} is referenced by {by}")]
+    BlobReferenced {
+        /// The blob.
+        digest: Digest,
+        /// An artifact that needs it.
+        by: Digest,
+    },
+    /// The client's body broke off.
+    #[error("the request body broke off")]
+    BodyBroken(#[source] BoxError),
+    /// The node's disk is full.
+    #[error("the disk is full")]
+    DiskFull,
+    /// No leader, or too much waiting: nothing was changed, and trying again is right.
+    #[error("the metadata is not available")]
+    Unavailable(#[source] MetadataError),
+    /// The change may or may not have happened.
+    #[error("the outcome is unknown")]
+    OutcomeUnknown,
+    /// Something that must be there could not be read or written.
+    #[error("{what}")]
+    Internal {
+        /// What failed.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Option<BoxError>,
+    },
+}
+
+impl From<MetadataError> for Error {
+    fn from(error: MetadataError) -> Self {
+        match error {
+            MetadataError::NoLeader | MetadataError::Busy => Self::Unavailable(error),
+            MetadataError::OutcomeUnknown => Self::OutcomeUnknown,
+            MetadataError::CommandTooLarge { bytes_max, .. } => {
+                Self::TooLarge { bytes_max: bytes_max as u64 }
+            }
+            MetadataError::Store(_) => {
+                Self::Internal { what: "the metadata store failed", source: Some(Box::new(error)) }
+            }
+        }
+    }
+}
+
+impl From<BlobError> for Error {
+    /// A visible blob whose bytes are not here is a fault of this node, never an absent blob: a client that is told
+    /// 404 would push again, or believe that a signature does not exist.
+    fn from(error: BlobError) -> Self {
+        Self::Internal { what: "a blob could not be read", source: Some(Box::new(error)) }
+    }
+}
+
+impl Error {
+    /// Tells an upload's failure; `id` names the session for the client.
+    pub(crate) fn of_upload(id: UploadId, error: UploadError) -> Self {
+        match error {
+            UploadError::Unknown => Self::UploadUnknown(id),
+            UploadError::Busy => Self::UploadBusy,
+            UploadError::WrongOffset { offset, start } => Self::UploadOffset { offset, start },
+            UploadError::TooLarge { bytes_max } => Self::TooLarge { bytes_max },
+            UploadError::TooMany { sessions_max } => Self::TooManyUploads { sessions_max },
+            UploadError::DigestMismatch { expected, computed } => {
+                Self::DigestMismatch { expected, computed }
+            }
+            UploadError::BodyBroken(source) => Self::BodyBroken(source),
+            UploadError::DiskFull => Self::DiskFull,
+            UploadError::Io { .. } => {
+                Self::Internal { what: "an upload could not be stored", source: Some(Box::new(error)) }
+            }
+        }
+    }
+
+    /// An answer that the state machine never gives to such a command.
+    pub(crate) fn impossible(answer: impl std::fmt::Debug) -> Self {
+        Self::Internal {
+            what: "the state machine gave an answer that does not fit the command",
+            source: Some(format!("{answer:?}").into()),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Reading blobs: visible only through a link of the repository asked for.
+
+use std::sync::Arc;
+
+use nora_domain::record::{Generation, Key, Record};
+use nora_domain::{Digest, RepositoryKey};
+
+use crate::ports::blobs::OpenBlob;
+use crate::{Error, Registry};
+
+/// A blob that a repository shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobStat {
+    /// Its name.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The copy to read.
+    pub generation: Generation,
+}
+
+impl Registry {
+    /// What is known of a blob, if the repository shows it.
+    pub async fn stat_blob(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+    ) -> Result<BlobStat, Error> {
+        match self.get_immutable(Key::Link(repository.clone(), digest)).await? {
+            Some(Record::Link(_)) => {}
+            Some(other) => return Err(Self::wrong_record(&other)),
+            None => return Err(self.absent(repository, Error::BlobUnknown(digest)).await),
+        }
+        match self.metadata.get(Key::Blob(digest)).await? {
+            Some(Record::Blob(blob)) => {
+                Ok(BlobStat { digest, size: blob.size, generation: blob.generation })
+            }
+            Some(other) => Err(Self::wrong_record(&other)),
+            // The link may have gone between the two reads; were it a lasting state, the state's audit would tell.
+            None => Err(Error::BlobUnknown(digest)),
+        }
+    }
+
+    /// Opens a blob that the repository shows.
+    pub async fn open_blob(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+    ) -> Result<Arc<dyn OpenBlob>, Error> {
+        let stat = self.stat_blob(repository, digest).await?;
+        Ok(self.blobs.open(digest, stat.generation, stat.size).await?)
+    }
+
+    /// Whether the metadata calls this physical copy the live one: what a start asks of every copy it finds.
+    pub async fn is_live_copy(&self, digest: Digest, generation: Generation) -> Result<bool, Error> {
+        match self.metadata.get(Key::Blob(digest)).await? {
+            Some(Record::Blob(blob)) => Ok(blob.generation == generation),
+            Some(other) => Err(Self::wrong_record(&other)),
+            None => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Lists: tags, repositories, referrers. Each is a page read from one moment of the state, in byte order.
+
+use nora_domain::record::{ArtifactRecord, Key, Record};
+use nora_domain::store::Rows;
+use nora_domain::{Digest, Format, MediaType, RepositoryKey, RepositoryPath, TagName, TenantName};
+
+use super::Artifact;
+use crate::{Error, Registry};
+
+/// Rows read at once where a filter may skip most of them.
+const FILTER_PAGE_ROWS: usize = 500;
+
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// In order.
+    pub items: Vec<T>,
+    /// Whether the list goes on after the last item.
+    pub more: bool,
+}
+
+/// An artifact that speaks about another.
+pub struct Referrer {
+    /// The artifact.
+    pub artifact: Artifact,
+    /// Its artifact type.
+    pub artifact_type: Option<MediaType>,
+}
+
+impl<T> Page<T> {
+    /// A page of at most `limit` out of what was read with one row more.
+    fn cut(mut items: Vec<T>, limit: usize) -> Self {
+        let more = items.len() > limit;
+        items.truncate(limit);
+        Self { items, more }
+    }
+}
+
+impl Registry {
+    /// A repository's tags after `after`.
+    pub async fn tags(
+        &self,
+        repository: &RepositoryKey,
+        after: Option<TagName>,
+        limit: usize,
+    ) -> Result<Page<TagName>, Error> {
+        self.metadata.linearize().await?;
+        if self.metadata.get(Key::Repository(repository.clone())).await?.is_none() {
+            return Err(Error::RepositoryUnknown);
+        }
+        let rows = Rows::Tags { repository: repository.clone(), after };
+        let tags = self.metadata.scan(rows, limit + 1).await?;
+        let tags = tags.into_iter().filter_map(|(key, _)| match key {
+            Key::Tag(_, tag) => Some(tag),
+            _ => None,
+        });
+        Ok(Page::cut(tags.collect(), limit))
+    }
+
+    /// A format's repositories that hold artifacts, after `after`.
+    pub async fn repositories(
+        &self,
+        format: Format,
+        after: Option<RepositoryPath>,
+        limit: usize,
+    ) -> Result<Page<RepositoryPath>, Error> {
+        self.metadata.linearize().await?;
+        let tenant = TenantName::default_tenant();
+        let mut after = after;
+        let mut found = Vec::new();
+        // Repositories that hold only blobs yet are skipped, so one scan may not fill a page.
+        while found.len() <= limit {
+            let wanted = limit + 1 - found.len();
+            let rows = Rows::Repositories { tenant: tenant.clone(), format, after: after.take() };
+            let rows = self.metadata.scan(rows, wanted).await?;
+            let exhausted = rows.len() < wanted;
+            for (key, record) in rows {
+                if let (Key::Repository(key), Record::Repository(record)) = (key, record) {
+                    after = Some(key.path.clone());
+                    if record.artifacts > 0 {
+                        found.push(key.path);
+                    }
+                }
+            }
+            if exhausted {
+                break;
+            }
+        }
+        Ok(Page::cut(found, limit))
+    }
+
+    /// Artifacts of the repository that name `subject`, after `after`, of one type if that is asked for. An unknown
+    /// repository has none.
+    pub async fn referrers(
+        &self,
+        repository: &RepositoryKey,
+        subject: Digest,
+        artifact_type: Option<&MediaType>,
+        after: Option<Digest>,
+        limit: usize,
+    ) -> Result<Page<Referrer>, Error> {
+        self.metadata.linearize().await?;
+        let mut after = after;
+        let mut found = Vec::new();
+        while found.len() <= limit {
+            let wanted = match artifact_type {
+                None => limit + 1 - found.len(),
+                Some(_) => FILTER_PAGE_ROWS,
+            };
+            let rows =
+                Rows::Referrers { repository: repository.clone(), subject, after: after.take() };
+            let rows = self.metadata.scan(rows, wanted).await?;
+            let exhausted = rows.len() < wanted;
+            for (key, record) in rows {
+                if let (Key::Referrer(_, _, digest), Record::Referrer(row)) = (key, record) {
+                    after = Some(digest);
+                    if artifact_type.is_none() || row.artifact_type.as_ref() == artifact_type {
+                        found.push((digest, row.artifact_type));
+                    }
+                }
+            }
+            if exhausted {
+                break;
+            }
+        }
+        let page = Page::cut(found, limit);
+        let mut items = Vec::with_capacity(page.items.len());
+        for (digest, artifact_type) in page.items {
+            // One that was deleted since the scan is left out.
+            if let Some(record) = self.artifact_record(repository, digest).await? {
+                let artifact = self.with_body(repository, digest, record).await?;
+                items.push(Referrer { artifact, artifact_type });
+            }
+        }
+        Ok(Page { items, more: page.more })
+    }
+
+    async fn artifact_record(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+    ) -> Result<Option<ArtifactRecord>, Error> {
+        match self.metadata.get(Key::Artifact(repository.clone(), digest)).await? {
+            Some(Record::Artifact(record)) => Ok(Some(record)),
+            Some(other) => Err(Self::wrong_record(&other)),
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Upload sessions: what each is for, who writes to it, and how it outlives the process.
+//!
+//! Guarantees: a session has one writer at a time; its sidecar file exists from its opening until its end, and a data
+//! file without a sidecar (or the other way round) is no session and is removed at start.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nora_app::ports::uploads::UploadState;
+use nora_domain::record::{Timestamp, UploadId};
+use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::layout::{Layout, UploadFileName};
+use crate::writer::Writer;
+
+/// The sidecar's stored form.
+#[derive(Serialize, Deserialize)]
+struct SidecarV1 {
+    version: u32,
+    tenant: String,
+    format: String,
+    path: String,
+    algorithm: String,
+    opened_at: u64,
+}
+
+/// An upload session.
+pub(crate) struct Session {
+    id: UploadId,
+    repository: RepositoryKey,
+    algorithm: Algorithm,
+    opened_at: Timestamp,
+    // Copies of what the writer knows, for those who may not wait for it.
+    offset: AtomicU64,
+    written_at: AtomicU64,
+    pub(crate) writer: Arc<tokio::sync::Mutex<Writer>>,
+}
+
+impl Session {
+    /// A session that holds nothing yet and has no files.
+    pub(crate) fn new(
+        layout: &Layout,
+        id: UploadId,
+        repository: RepositoryKey,
+        algorithm: Algorithm,
+        opened_at: Timestamp,
+    ) -> Self {
+        let writer = Writer::new(layout.upload(id), algorithm, 0);
+        Self::with(id, repository, algorithm, opened_at, opened_at, writer)
+    }
+
+    /// Makes the session's two files.
+    fn create_files(&self, layout: &Layout) -> io::Result<()> {
+        let sidecar = SidecarV1 {
+            version: 1,
+            tenant: self.repository.tenant.as_str().to_owned(),
+            format: self.repository.format.name().to_owned(),
+            path: self.repository.path.as_str().to_owned(),
+            algorithm: self.algorithm.name().to_owned(),
+            opened_at: self.opened_at.0,
+        };
+        File::create_new(layout.upload(self.id))?;
+        std::fs::write(layout.sidecar(self.id), serde_json::to_vec(&sidecar)?)
+    }
+
+    fn with(
+        id: UploadId,
+        repository: RepositoryKey,
+        algorithm: Algorithm,
+        opened_at: Timestamp,
+        written_at: Timestamp,
+        writer: Writer,
+    ) -> Self {
+        Self {
+            id,
+            repository,
+            algorithm,
+            opened_at,
+            offset: AtomicU64::new(writer.offset()),
+            written_at: AtomicU64::new(written_at.0),
+            writer: Arc::new(tokio::sync::Mutex::new(writer)),
+        }
+    }
+
+    /// Reads a session back from its files; `None` if they are not a session's.
+    fn load(layout: &Layout, id: UploadId) -> io::Result<Option<Self>> {
+        let path = layout.upload(id);
+        let sidecar: SidecarV1 = match serde_json::from_slice(&std::fs::read(layout.sidecar(id))?) {
+            Ok(sidecar) => sidecar,
+            Err(_) => return Ok(None),
+        };
+        let (Some(repository), Some(algorithm), 1) = (
+            repository_of(&sidecar),
+            Algorithm::from_name(&sidecar.algorithm),
+            sidecar.version,
+        ) else {
+            return Ok(None);
+        };
+        let metadata = std::fs::metadata(&path)?;
+        let opened_at = Timestamp(sidecar.opened_at);
+        let written_at = match metadata.len() {
+            0 => opened_at,
+            _ => metadata.modified().map_or(opened_at, timestamp),
+        };
+        let writer = Writer::new(path, algorithm, metadata.len());
+        Ok(Some(Self::with(
+            id, repository, algorithm, opened_at, written_at, writer,
+        )))
+    }
+
+    pub(crate) fn id(&self) -> UploadId {
+        self.id
+    }
+
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn written_at(&self) -> Timestamp {
+        Timestamp(self.written_at.load(Ordering::Acquire))
+    }
+
+    /// Tells those who look from outside how far the writer is.
+    pub(crate) fn record_progress(&self, writer: &Writer) {
+        self.offset.store(writer.offset(), Ordering::Release);
+        self.written_at
+            .store(timestamp(SystemTime::now()).0, Ordering::Release);
+    }
+
+    pub(crate) fn state(&self) -> UploadState {
+        UploadState {
+            id: self.id,
+            repository: self.repository.clone(),
+            offset: self.offset(),
+            opened_at: self.opened_at,
+        }
+    }
+}
+
+fn repository_of(sidecar: &SidecarV1) -> Option<RepositoryKey> {
+    let formats = [
+        Format::Oci,
+        Format::Npm,
+        Format::Pypi,
+        Format::Maven,
+        Format::Cargo,
+    ];
+    Some(RepositoryKey {
+        tenant: TenantName::parse(&sidecar.tenant).ok()?,
+        format: formats
+            .into_iter()
+            .find(|format| format.name() == sidecar.format)?,
+        path: RepositoryPath::parse(&sidecar.path).ok()?,
+    })
+}
+
+fn timestamp(time: SystemTime) -> Timestamp {
+    let millis = time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
+    Timestamp(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
+/// The sessions of this node.
+pub(crate) struct Sessions {
+    open: Mutex<HashMap<UploadId, Arc<Session>>>,
+}
+
+impl Sessions {
+    /// Reads the sessions that an earlier run of the server left, and removes leftovers that are none.
+    pub(crate) fn load(layout: &Layout) -> io::Result<Self> {
+        let (mut bytes, mut sidecars) = (BTreeSet::new(), BTreeSet::new());
+        for entry in std::fs::read_dir(layout.uploads())? {
+            match entry?.file_name().to_str().and_then(UploadFileName::parse) {
+                Some(UploadFileName::Bytes(id)) => bytes.insert(id),
+                Some(UploadFileName::Sidecar(id)) => sidecars.insert(id),
+                None => continue,
+            };
+        }
+        let mut open = HashMap::new();
+        for id in bytes.union(&sidecars).copied() {
+            let whole = bytes.contains(&id) && sidecars.contains(&id);
+            match if whole {
+                Session::load(layout, id)?
+            } else {
+                None
+            } {
+                Some(session) => {
+                    open.insert(id, Arc::new(session));
+                }
+                None => {
+                    warn!(
+                        id = format!("{:032x}", id.0),
+                        "removing the rest of an upload session"
+                    );
+                    remove_files(layout, id)?;
+                }
+            }
+        }
+        Ok(Self {
+            open: Mutex::new(open),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<UploadId, Arc<Session>>> {
+        // A panic elsewhere cannot leave the map half changed: every use is one call.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, id: UploadId) -> Option<Arc<Session>> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// Adds a session and makes its files; `None` if `sessions_max` are open already.
+    pub(crate) fn open(
+        &self,
+        layout: &Layout,
+        session: Arc<Session>,
+        sessions_max: usize,
+    ) -> io::Result<Option<UploadState>> {
+        let id = session.id();
+        {
+            let mut open = self.lock();
+            if open.len() >= sessions_max {
+                return Ok(None);
+            }
+            match open.entry(id) {
+                Entry::Occupied(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+                Entry::Vacant(place) => place.insert(Arc::clone(&session)),
+            };
+        }
+        if let Err(error) = session.create_files(layout) {
+            self.lock().remove(&id);
+            remove_files(layout, id)?;
+            return Err(error);
+        }
+        Ok(Some(session.state()))
+    }
+
+    pub(crate) fn last_written_before(&self, before: Timestamp) -> Vec<Arc<Session>> {
+        self.lock()
+            .values()
+            .filter(|session| session.written_at() < before)
+            .cloned()
+            .collect()
+    }
+
+    /// Ends a session whose writer the caller holds: it is gone for everybody, and so are its files.
+    pub(crate) fn end(&self, layout: &Layout, id: UploadId, writer: &mut Writer) -> io::Result<()> {
+        writer.end();
+        self.lock().remove(&id);
+        remove_files(layout, id)
+    }
+}
+
+fn remove_files(layout: &Layout, id: UploadId) -> io::Result<()> {
+    for path in [layout.upload(id), layout.sidecar(id)] {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}

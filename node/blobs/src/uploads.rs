@@ -1,0 +1,369 @@
+//! The port `Uploads`: takes bodies in, a batch at a time, and hands the batches to blocking threads.
+//!
+//! Guarantees: while one batch is hashed and written the next one is read, but not a third; what all requests together
+//! read ahead is bounded. A request that is dropped leaves the session as a request that ended: what it had read is
+//! written, and the session is free again. Must not know how bytes are hashed or laid out.
+
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use nora_app::ports::uploads::{StoredBlob, UploadError, UploadState, Uploads};
+use nora_app::ports::{BoxError, BoxFuture, ByteStream};
+use nora_domain::record::{Generation, Timestamp, UploadId};
+use nora_domain::{Algorithm, Digest, RepositoryKey};
+use tokio::runtime::Handle;
+use tokio::sync::OwnedMutexGuard;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tracing::warn;
+
+use crate::session::Session;
+use crate::store::{Inner, LocalBlobs};
+use crate::writer::{FinishError, StepError, Writer};
+
+/// A batch goes to the disk when it has so many bytes, or so many frames.
+const BATCH_BYTES: usize = 256 << 10;
+const BATCH_FRAMES_MAX: usize = 256;
+
+type WriterGuard = OwnedMutexGuard<Writer>;
+
+impl Uploads for LocalBlobs {
+    fn open(
+        &self,
+        id: UploadId,
+        repository: RepositoryKey,
+        algorithm: Algorithm,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        Box::pin(self.blocking("open an upload session", move |inner| {
+            let session = Session::new(&inner.layout, id, repository, algorithm, now);
+            let sessions_max = inner.sessions_max;
+            inner
+                .sessions
+                .open(&inner.layout, Arc::new(session), sessions_max)
+                .map_err(|source| StepError {
+                    step: "open an upload session",
+                    source,
+                })?
+                .ok_or(UploadError::TooMany { sessions_max })
+        }))
+    }
+
+    fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        Box::pin(async move { Ok(self.session(id)?.state()) })
+    }
+
+    fn append(
+        &self,
+        id: UploadId,
+        start: Option<u64>,
+        body: ByteStream,
+    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        Box::pin(async move {
+            let (session, writer) = self.claim(id)?;
+            let offset = writer.offset();
+            if let Some(start) = start.filter(|start| *start != offset) {
+                return Err(UploadError::WrongOffset { offset, start });
+            }
+            let intake = Intake {
+                inner: Arc::clone(&self.inner),
+                session: Arc::clone(&session),
+                writer: Place::Here(writer),
+                batch: Batch::default(),
+                end: offset,
+            };
+            intake.run(body).await?;
+            Ok(session.state())
+        })
+    }
+
+    fn finish(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        generation: Generation,
+    ) -> BoxFuture<'_, Result<StoredBlob, UploadError>> {
+        Box::pin(async move {
+            let (_, mut writer) = self.claim(id)?;
+            self.blocking("finish an upload", move |inner| {
+                let error = match writer.finish(&inner.layout, digest, generation) {
+                    Ok(blob) => {
+                        inner.end(id, &mut writer);
+                        return Ok(blob);
+                    }
+                    Err(FinishError::Step(error)) => {
+                        writer.rest();
+                        return Err(error.into());
+                    }
+                    Err(FinishError::Mismatch { computed }) => UploadError::DigestMismatch {
+                        expected: digest,
+                        computed,
+                    },
+                    Err(FinishError::Sync(source)) => StepError {
+                        step: "sync the upload",
+                        source,
+                    }
+                    .into(),
+                };
+                inner.end(id, &mut writer);
+                Err(error)
+            })
+            .await
+        })
+    }
+
+    fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>> {
+        Box::pin(async move {
+            let (_, mut writer) = self.claim(id)?;
+            self.blocking("cancel an upload", move |inner| {
+                inner
+                    .sessions
+                    .end(&inner.layout, id, &mut writer)
+                    .map_err(|source| {
+                        StepError {
+                            step: "remove an upload",
+                            source,
+                        }
+                        .into()
+                    })
+            })
+            .await
+        })
+    }
+
+    fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
+        Box::pin(self.blocking("expire uploads", move |inner| {
+            let mut expired = Vec::new();
+            for session in inner.sessions.last_written_before(before) {
+                // A session that is being written to is not forgotten.
+                let Ok(mut writer) = Arc::clone(&session.writer).try_lock_owned() else {
+                    continue;
+                };
+                if writer.ended() || session.written_at() >= before {
+                    continue;
+                }
+                inner
+                    .sessions
+                    .end(&inner.layout, session.id(), &mut writer)
+                    .map_err(|source| StepError {
+                        step: "remove an upload",
+                        source,
+                    })?;
+                expired.push(session.id());
+            }
+            Ok(expired)
+        }))
+    }
+}
+
+impl LocalBlobs {
+    fn session(&self, id: UploadId) -> Result<Arc<Session>, UploadError> {
+        self.inner.sessions.get(id).ok_or(UploadError::Unknown)
+    }
+
+    /// Makes the caller the session's one writer.
+    fn claim(&self, id: UploadId) -> Result<(Arc<Session>, WriterGuard), UploadError> {
+        let session = self.session(id)?;
+        let writer = Arc::clone(&session.writer)
+            .try_lock_owned()
+            .map_err(|_| UploadError::Busy)?;
+        if writer.ended() {
+            return Err(UploadError::Unknown);
+        }
+        Ok((session, writer))
+    }
+
+    /// Runs work on a blocking thread. It runs to its end even if nobody waits for it any more.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        step: &'static str,
+        work: impl FnOnce(&Inner) -> Result<T, UploadError> + Send + 'static,
+    ) -> Result<T, UploadError> {
+        let inner = Arc::clone(&self.inner);
+        match spawn_blocking(move || work(&inner)).await {
+            Ok(result) => result,
+            Err(error) => Err(UploadError::Io {
+                step,
+                source: error.into(),
+            }),
+        }
+    }
+}
+
+impl Inner {
+    /// Ends a session that has nothing left to lose: should its files resist, the next start removes them.
+    fn end(&self, id: UploadId, writer: &mut Writer) {
+        if let Err(error) = self.sessions.end(&self.layout, id, writer) {
+            warn!(%error, "cannot remove the files of an ended upload session");
+        }
+    }
+}
+
+impl From<StepError> for UploadError {
+    fn from(error: StepError) -> Self {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match error.source.kind() {
+            StorageFull | QuotaExceeded => Self::DiskFull,
+            _ => Self::Io {
+                step: error.step,
+                source: error.source.into(),
+            },
+        }
+    }
+}
+
+/// Frames on their way to the disk.
+#[derive(Default)]
+struct Batch {
+    frames: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.frames.push(frame);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= BATCH_BYTES || self.frames.len() >= BATCH_FRAMES_MAX
+    }
+}
+
+/// Where the session's writer is.
+enum Place {
+    Here(WriterGuard),
+    /// On a blocking thread, writing a batch.
+    Away(JoinHandle<Written>),
+    /// Given back: the request is over.
+    GivenBack,
+}
+
+type Written = (WriterGuard, Result<(), StepError>);
+
+/// Why no more frames come.
+type End = Result<(), UploadError>;
+
+/// One request's body on its way in.
+struct Intake {
+    inner: Arc<Inner>,
+    session: Arc<Session>,
+    writer: Place,
+    batch: Batch,
+    // Where the session would end if all that was read were written.
+    end: u64,
+}
+
+impl Intake {
+    async fn run(mut self, mut body: ByteStream) -> Result<(), UploadError> {
+        let inner = Arc::clone(&self.inner);
+        loop {
+            // Reading on while a batch is written costs memory, so not every request may at once.
+            let read_ahead = inner.read_ahead.try_acquire();
+            if read_ahead.is_err() {
+                self.writer_back().await?;
+            }
+            let end = self.fill(&mut body).await;
+            self.writer_back().await?;
+            drop(read_ahead);
+            self.send_off(end.is_some());
+            if let Some(end) = end {
+                self.writer_back().await?;
+                self.writer = Place::GivenBack;
+                return end;
+            }
+        }
+    }
+
+    /// Reads frames until the batch is full (`None`) or the body ends.
+    async fn fill(&mut self, body: &mut ByteStream) -> Option<End> {
+        let bytes_max = self.inner.upload_bytes_max;
+        while !self.batch.is_full() {
+            match body.next().await {
+                None => return Some(Ok(())),
+                Some(Err(source)) => return Some(Err(UploadError::BodyBroken(source))),
+                Some(Ok(frame)) if frame.is_empty() => {}
+                Some(Ok(frame)) => {
+                    let end = self.end.saturating_add(frame.len() as u64);
+                    if end > bytes_max {
+                        return Some(Err(UploadError::TooLarge { bytes_max }));
+                    }
+                    self.end = end;
+                    self.batch.push(frame);
+                }
+            }
+        }
+        None
+    }
+
+    /// Waits for the batch that is being written, if one is.
+    async fn writer_back(&mut self) -> Result<(), UploadError> {
+        let Place::Away(writing) = &mut self.writer else {
+            return Ok(());
+        };
+        let written = writing.await;
+        self.writer = Place::GivenBack;
+        match written {
+            Ok((writer, Ok(()))) => {
+                self.writer = Place::Here(writer);
+                Ok(())
+            }
+            Ok((_, Err(error))) => Err(error.into()),
+            Err(panicked) => {
+                let source: BoxError = panicked.into();
+                Err(UploadError::Io {
+                    step: "write the upload",
+                    source,
+                })
+            }
+        }
+    }
+
+    fn send_off(&mut self, last: bool) {
+        if let Place::Here(writer) = mem::replace(&mut self.writer, Place::GivenBack) {
+            let (session, batch) = (Arc::clone(&self.session), mem::take(&mut self.batch));
+            self.writer = Place::Away(spawn_blocking(move || {
+                write(writer, &session, &batch, last)
+            }));
+        }
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        let writer = mem::replace(&mut self.writer, Place::GivenBack);
+        // Only a future that was dropped before its end still has the writer. Outside a runtime nothing can be written
+        // any more, and dropping the writer frees the session.
+        let (Place::Here(_) | Place::Away(_), Ok(runtime)) = (&writer, Handle::try_current())
+        else {
+            return;
+        };
+        let (session, batch) = (Arc::clone(&self.session), mem::take(&mut self.batch));
+        runtime.spawn(async move {
+            let writer = match writer {
+                Place::Here(writer) => writer,
+                Place::Away(writing) => match writing.await {
+                    Ok((writer, Ok(()))) => writer,
+                    _ => return,
+                },
+                Place::GivenBack => return,
+            };
+            spawn_blocking(move || write(writer, &session, &batch, true));
+        });
+    }
+}
+
+/// Writes a batch on this thread. The `last` one of a request, or one that failed, leaves the file at rest.
+fn write(mut writer: WriterGuard, session: &Session, batch: &Batch, last: bool) -> Written {
+    let result = if batch.frames.is_empty() {
+        Ok(())
+    } else {
+        writer.append(&batch.frames)
+    };
+    if last || result.is_err() {
+        writer.rest();
+    }
+    session.record_progress(&writer);
+    (writer, result)
+}

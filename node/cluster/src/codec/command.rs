@@ -1,0 +1,205 @@
+//! Commands as the log holds them.
+//!
+//! Guarantee: an action that this version does not know is an error. The state machine stops on it, for a replica that
+//! skipped an entry would hold another state than the others.
+
+use nora_domain::command::{Action, Command};
+use nora_domain::record::{NodeId, Timestamp};
+use nora_domain::{MediaType, TagName};
+use nora_proto::command::v1 as proto;
+use prost::Message;
+
+use super::{
+    DecodeError, body_required, body_to_proto, chunk_root_from_proto, digest_optional,
+    digest_required, digest_to_proto, digests_from_proto, digests_to_proto, generation_required,
+    generation_to_proto, media_type_optional, media_type_to_proto, repository_required,
+    repository_to_proto, upload_from_proto, upload_to_proto,
+};
+
+/// The bytes of a command.
+pub fn encode(command: &Command) -> Vec<u8> {
+    let action = action_to_proto(&command.action);
+    proto::Command { at: command.at.0, action: Some(action) }.encode_to_vec()
+}
+
+/// The command that these bytes say.
+pub fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
+    let command = proto::Command::decode(bytes)?;
+    let action = command.action.ok_or(DecodeError::Unknown("command.action"))?;
+    Ok(Command { at: Timestamp(command.at), action: action_from_proto(action)? })
+}
+
+fn action_to_proto(action: &Action) -> proto::command::Action {
+    use proto::command::Action as To;
+    match action {
+        Action::StartNode { node } => To::StartNode(proto::StartNode { node: node.0 }),
+        Action::OpenUpload { upload, repository, node, expires_at } => {
+            To::OpenUpload(proto::OpenUpload {
+                upload: upload_to_proto(*upload),
+                repository: Some(repository_to_proto(repository)),
+                node: node.0,
+                expires_at: expires_at.0,
+            })
+        }
+        Action::CloseUpload { upload } => {
+            To::CloseUpload(proto::CloseUpload { upload: upload_to_proto(*upload) })
+        }
+        Action::CommitBlob { .. } => To::CommitBlob(commit_blob_to_proto(action)),
+        Action::MountBlob { from, to, digest, pin, pinned_until } => {
+            To::MountBlob(proto::MountBlob {
+                from: Some(repository_to_proto(from)),
+                to: Some(repository_to_proto(to)),
+                digest: Some(digest_to_proto(digest)),
+                pin: upload_to_proto(*pin),
+                pinned_until: pinned_until.0,
+            })
+        }
+        Action::PinBlob { repository, digest, pin, pinned_until } => To::PinBlob(proto::PinBlob {
+            repository: Some(repository_to_proto(repository)),
+            digest: Some(digest_to_proto(digest)),
+            pin: upload_to_proto(*pin),
+            pinned_until: pinned_until.0,
+        }),
+        Action::UnlinkBlob { repository, digest } => To::UnlinkBlob(proto::UnlinkBlob {
+            repository: Some(repository_to_proto(repository)),
+            digest: Some(digest_to_proto(digest)),
+        }),
+        Action::PutArtifact { .. } => To::PutArtifact(put_artifact_to_proto(action)),
+        Action::DeleteArtifact { repository, digest } => {
+            To::DeleteArtifact(proto::DeleteArtifact {
+                repository: Some(repository_to_proto(repository)),
+                digest: Some(digest_to_proto(digest)),
+            })
+        }
+        Action::DeleteTag { repository, tag } => To::DeleteTag(proto::DeleteTag {
+            repository: Some(repository_to_proto(repository)),
+            tag: tag.as_str().to_owned(),
+        }),
+    }
+}
+
+/// For a [`Action::CommitBlob`]; any other action gives an empty message, and none is ever passed.
+fn commit_blob_to_proto(action: &Action) -> proto::CommitBlob {
+    let Action::CommitBlob {
+        repository,
+        digest,
+        size,
+        generation,
+        node,
+        chunk_root,
+        upload,
+        pinned_until,
+    } = action
+    else {
+        debug_assert!(false, "not a CommitBlob: {action:?}");
+        return proto::CommitBlob::default();
+    };
+    proto::CommitBlob {
+        repository: Some(repository_to_proto(repository)),
+        digest: Some(digest_to_proto(digest)),
+        size: *size,
+        generation: Some(generation_to_proto(generation)),
+        node: node.0,
+        chunk_root: chunk_root.to_vec(),
+        upload: upload_to_proto(*upload),
+        pinned_until: pinned_until.0,
+    }
+}
+
+/// For a [`Action::PutArtifact`]; any other action gives an empty message, and none is ever passed.
+fn put_artifact_to_proto(action: &Action) -> proto::PutArtifact {
+    let Action::PutArtifact {
+        repository,
+        digest,
+        media_type,
+        size,
+        body,
+        subject,
+        artifact_type,
+        blobs,
+        children,
+        tags,
+    } = action
+    else {
+        debug_assert!(false, "not a PutArtifact: {action:?}");
+        return proto::PutArtifact::default();
+    };
+    proto::PutArtifact {
+        repository: Some(repository_to_proto(repository)),
+        digest: Some(digest_to_proto(digest)),
+        media_type: media_type.as_str().to_owned(),
+        size: *size,
+        body: Some(body_to_proto(body)),
+        subject: subject.as_ref().map(digest_to_proto),
+        artifact_type: media_type_to_proto(artifact_type.as_ref()),
+        blobs: digests_to_proto(blobs),
+        children: digests_to_proto(children),
+        tags: tags.iter().map(|tag| tag.as_str().to_owned()).collect(),
+    }
+}
+
+fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeError> {
+    use proto::command::Action as From;
+    Ok(match action {
+        From::StartNode(m) => Action::StartNode { node: NodeId(m.node) },
+        From::OpenUpload(m) => Action::OpenUpload {
+            upload: upload_from_proto(&m.upload)?,
+            repository: repository_required(m.repository.as_ref())?,
+            node: NodeId(m.node),
+            expires_at: Timestamp(m.expires_at),
+        },
+        From::CloseUpload(m) => Action::CloseUpload { upload: upload_from_proto(&m.upload)? },
+        From::CommitBlob(m) => Action::CommitBlob {
+            repository: repository_required(m.repository.as_ref())?,
+            digest: digest_required(m.digest.as_ref())?,
+            size: m.size,
+            generation: generation_required(m.generation.as_ref())?,
+            node: NodeId(m.node),
+            chunk_root: chunk_root_from_proto(&m.chunk_root)?,
+            upload: upload_from_proto(&m.upload)?,
+            pinned_until: Timestamp(m.pinned_until),
+        },
+        From::MountBlob(m) => Action::MountBlob {
+            from: repository_required(m.from.as_ref())?,
+            to: repository_required(m.to.as_ref())?,
+            digest: digest_required(m.digest.as_ref())?,
+            pin: upload_from_proto(&m.pin)?,
+            pinned_until: Timestamp(m.pinned_until),
+        },
+        From::PinBlob(m) => Action::PinBlob {
+            repository: repository_required(m.repository.as_ref())?,
+            digest: digest_required(m.digest.as_ref())?,
+            pin: upload_from_proto(&m.pin)?,
+            pinned_until: Timestamp(m.pinned_until),
+        },
+        From::UnlinkBlob(m) => Action::UnlinkBlob {
+            repository: repository_required(m.repository.as_ref())?,
+            digest: digest_required(m.digest.as_ref())?,
+        },
+        From::PutArtifact(m) => put_artifact_from_proto(m)?,
+        From::DeleteArtifact(m) => Action::DeleteArtifact {
+            repository: repository_required(m.repository.as_ref())?,
+            digest: digest_required(m.digest.as_ref())?,
+        },
+        From::DeleteTag(m) => Action::DeleteTag {
+            repository: repository_required(m.repository.as_ref())?,
+            tag: TagName::parse(&m.tag)?,
+        },
+    })
+}
+
+fn put_artifact_from_proto(m: proto::PutArtifact) -> Result<Action, DecodeError> {
+    let tags = m.tags.iter().map(|tag| TagName::parse(tag)).collect::<Result<_, _>>()?;
+    Ok(Action::PutArtifact {
+        repository: repository_required(m.repository.as_ref())?,
+        digest: digest_required(m.digest.as_ref())?,
+        media_type: MediaType::parse(&m.media_type)?,
+        size: m.size,
+        body: body_required(m.body)?,
+        subject: digest_optional(m.subject.as_ref())?,
+        artifact_type: media_type_optional(m.artifact_type.as_ref())?,
+        blobs: digests_from_proto(&m.blobs)?,
+        children: digests_from_proto(&m.children)?,
+        tags,
+    })
+}

@@ -1,0 +1,153 @@
+//! Records as rows hold them.
+
+use nora_domain::record::{
+    ArtifactRecord, BlobRecord, ClusterRecord, Epoch, LinkRecord, NodeId, NodeRecord, PinRecord,
+    Record, ReferrerRecord, RepositoryRecord, TagRecord, Timestamp, UploadRecord, UsageRecord,
+};
+use nora_domain::MediaType;
+use nora_proto::record::v1 as proto;
+use prost::Message;
+
+use super::{
+    DecodeError, body_required, body_to_proto, chunk_root_from_proto, digest_optional,
+    digest_required, digest_to_proto, digests_from_proto, digests_to_proto, generation_required,
+    generation_to_proto, media_type_optional, media_type_to_proto, repository_required,
+    repository_to_proto,
+};
+
+/// The bytes of a record.
+pub fn encode(record: &Record) -> Vec<u8> {
+    proto::Record { kind: Some(kind_to_proto(record)) }.encode_to_vec()
+}
+
+/// The record that these bytes say.
+pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
+    let record = proto::Record::decode(bytes)?;
+    kind_from_proto(record.kind.ok_or(DecodeError::Unknown("record.kind"))?)
+}
+
+fn kind_to_proto(record: &Record) -> proto::record::Kind {
+    use proto::record::Kind as To;
+    match record {
+        Record::Cluster(r) => {
+            To::Cluster(proto::Cluster { clock: r.clock.0, epoch: r.epoch.0 })
+        }
+        Record::Node(r) => To::Node(proto::Node { epoch: r.epoch.0 }),
+        Record::Usage(r) => To::Usage(proto::Usage {
+            bytes: r.bytes,
+            artifacts: r.artifacts,
+            tags: r.tags,
+            links: r.links,
+        }),
+        Record::Repository(r) => To::Repository(proto::Repository {
+            created_at: r.created_at.0,
+            revision: r.revision,
+            artifacts: r.artifacts,
+            tags: r.tags,
+            links: r.links,
+        }),
+        Record::Artifact(r) => To::Artifact(artifact_to_proto(r)),
+        Record::Tag(r) => To::Tag(proto::Tag {
+            digest: Some(digest_to_proto(&r.digest)),
+            moved_at: r.moved_at.0,
+        }),
+        Record::TagOf => To::TagOf(proto::TagOf {}),
+        Record::Link(r) => To::Link(proto::Link { size: r.size, linked_at: r.linked_at.0 }),
+        Record::Referrer(r) => To::Referrer(proto::Referrer {
+            artifact_type: media_type_to_proto(r.artifact_type.as_ref()),
+        }),
+        Record::Blob(r) => To::Blob(proto::Blob {
+            generation: Some(generation_to_proto(&r.generation)),
+            size: r.size,
+            chunk_root: r.chunk_root.to_vec(),
+            references: r.references,
+            unreferenced_at: r.unreferenced_at.0,
+            touched_at: r.touched_at.0,
+        }),
+        Record::Edge => To::Edge(proto::Edge {}),
+        Record::Pin(r) => To::Pin(proto::Pin { expires_at: r.expires_at.0 }),
+        Record::Upload(r) => To::Upload(proto::Upload {
+            repository: Some(repository_to_proto(&r.repository)),
+            node: r.node.0,
+            opened_at: r.opened_at.0,
+            expires_at: r.expires_at.0,
+        }),
+    }
+}
+
+fn artifact_to_proto(r: &ArtifactRecord) -> proto::Artifact {
+    proto::Artifact {
+        media_type: r.media_type.as_str().to_owned(),
+        size: r.size,
+        body: Some(body_to_proto(&r.body)),
+        subject: r.subject.as_ref().map(digest_to_proto),
+        artifact_type: media_type_to_proto(r.artifact_type.as_ref()),
+        blobs: digests_to_proto(&r.blobs),
+        children: digests_to_proto(&r.children),
+        pushed_at: r.pushed_at.0,
+    }
+}
+
+fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
+    use proto::record::Kind as From;
+    Ok(match kind {
+        From::Cluster(m) => {
+            Record::Cluster(ClusterRecord { clock: Timestamp(m.clock), epoch: Epoch(m.epoch) })
+        }
+        From::Node(m) => Record::Node(NodeRecord { epoch: Epoch(m.epoch) }),
+        From::Usage(m) => Record::Usage(UsageRecord {
+            bytes: m.bytes,
+            artifacts: m.artifacts,
+            tags: m.tags,
+            links: m.links,
+        }),
+        From::Repository(m) => Record::Repository(RepositoryRecord {
+            created_at: Timestamp(m.created_at),
+            revision: m.revision,
+            artifacts: m.artifacts,
+            tags: m.tags,
+            links: m.links,
+        }),
+        From::Artifact(m) => Record::Artifact(artifact_from_proto(m)?),
+        From::Tag(m) => Record::Tag(TagRecord {
+            digest: digest_required(m.digest.as_ref())?,
+            moved_at: Timestamp(m.moved_at),
+        }),
+        From::TagOf(proto::TagOf {}) => Record::TagOf,
+        From::Link(m) => {
+            Record::Link(LinkRecord { size: m.size, linked_at: Timestamp(m.linked_at) })
+        }
+        From::Referrer(m) => Record::Referrer(ReferrerRecord {
+            artifact_type: media_type_optional(m.artifact_type.as_ref())?,
+        }),
+        From::Blob(m) => Record::Blob(BlobRecord {
+            generation: generation_required(m.generation.as_ref())?,
+            size: m.size,
+            chunk_root: chunk_root_from_proto(&m.chunk_root)?,
+            references: m.references,
+            unreferenced_at: Timestamp(m.unreferenced_at),
+            touched_at: Timestamp(m.touched_at),
+        }),
+        From::Edge(proto::Edge {}) => Record::Edge,
+        From::Pin(m) => Record::Pin(PinRecord { expires_at: Timestamp(m.expires_at) }),
+        From::Upload(m) => Record::Upload(UploadRecord {
+            repository: repository_required(m.repository.as_ref())?,
+            node: NodeId(m.node),
+            opened_at: Timestamp(m.opened_at),
+            expires_at: Timestamp(m.expires_at),
+        }),
+    })
+}
+
+fn artifact_from_proto(m: proto::Artifact) -> Result<ArtifactRecord, DecodeError> {
+    Ok(ArtifactRecord {
+        media_type: MediaType::parse(&m.media_type)?,
+        size: m.size,
+        body: body_required(m.body)?,
+        subject: digest_optional(m.subject.as_ref())?,
+        artifact_type: media_type_optional(m.artifact_type.as_ref())?,
+        blobs: digests_from_proto(&m.blobs)?,
+        children: digests_from_proto(&m.children)?,
+        pushed_at: Timestamp(m.pushed_at),
+    })
+}

@@ -1,0 +1,53 @@
+//! What can be set about the replicated metadata.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a node takes part in the cluster. Sizes are in bytes.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// Where the log, the state and the snapshots are kept.
+    pub data_dir: PathBuf,
+    /// Where other nodes reach this one; kept in the membership.
+    pub address: String,
+    /// Block cache of both stores, write buffers included.
+    pub cache_bytes: usize,
+    /// Write buffers of both stores.
+    pub write_buffer_bytes: usize,
+    /// Entries after which a new snapshot is made.
+    pub snapshot_entries: u64,
+    /// Entries that stay in the log behind a snapshot, for nodes that were away for a moment.
+    pub keep_entries: u64,
+    /// The largest command, encoded.
+    pub command_bytes_max: usize,
+    /// Commands that may be on their way at once, all together.
+    pub proposals_bytes_max: usize,
+    /// How long a proposal or a read index may take.
+    pub answer_timeout: Duration,
+    /// How long a start may take until the state is recovered.
+    pub start_timeout: Duration,
+    /// Reads that may wait for the disk at once.
+    pub disk_reads_max: usize,
+    /// Events kept for a listener that is behind.
+    pub events_max: usize,
+}
+
+impl ClusterConfig {
+    /// The defaults, in `data_dir`.
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            address: "127.0.0.1:7700".to_owned(),
+            cache_bytes: 16 << 20,
+            write_buffer_bytes: 8 << 20,
+            snapshot_entries: 20_000,
+            keep_entries: 2_000,
+            command_bytes_max: 256 << 10,
+            proposals_bytes_max: 16 << 20,
+            answer_timeout: Duration::from_secs(10),
+            start_timeout: Duration::from_secs(60),
+            disk_reads_max: 16,
+            events_max: 1024,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! openraft's storage and network, as NORA has them.
+//!
+//! Must not know: use cases, HTTP, blobs. openraft's types stay inside this crate.
+
+pub mod flusher;
+pub mod log_store;
+pub mod network;
+pub mod overlay;
+pub mod snapshot;
+pub mod state_machine;
+pub mod voters;
+
+use std::fmt;
+
+use bytes::Bytes;
+use nora_domain::command::{Outcome, Refusal};
+
+openraft::declare_raft_types!(
+    /// The types that openraft is used with.
+    pub TypeConfig:
+        D = Proposal,
+        R = Reply,
+        NodeId = u64,
+        Node = openraft::BasicNode,
+);
+
+/// A leader: a term and a node.
+pub type LeaderId = openraft::alias::LeaderIdOf<TypeConfig>;
+/// A position in the log.
+pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
+/// A vote.
+pub type Vote = openraft::alias::VoteOf<TypeConfig>;
+/// A log entry.
+pub type Entry = openraft::alias::EntryOf<TypeConfig>;
+/// Who takes part.
+pub type Membership = openraft::Membership<u64, openraft::BasicNode>;
+/// A membership and the entry that made it so.
+pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+/// What a snapshot covers.
+pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+/// A snapshot that can be read.
+pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, snapshot::SnapshotHandle>;
+
+/// A command on its way through the log: encoded once, by whoever proposes it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proposal(pub Bytes);
+
+impl fmt::Debug for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "command of {} bytes", self.0.len())
+    }
+}
+
+/// What an applied entry answers: nothing, unless it was a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply(pub Option<Result<Outcome, Refusal>>);

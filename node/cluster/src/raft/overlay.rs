@@ -1,0 +1,144 @@
+//! Entries being applied: what they changed, laid over the stored rows until all is written at once.
+//!
+//! Guarantee: a command sees what commands before it wrote, and a command whose transition fails half-way leaves
+//! nothing behind.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use nora_domain::record::{Body, Key, Record};
+use nora_domain::store::{Rows, Store};
+
+use crate::rocks::state::{ReadError, StateDb, Tier};
+
+/// Changed rows; `None` is a row that was deleted.
+pub type Changes = BTreeMap<Key, Option<Record>>;
+
+/// What earlier commands of the same write changed.
+#[derive(Debug, Default)]
+pub struct Overlay {
+    changes: Changes,
+    bytes: usize,
+}
+
+impl Overlay {
+    /// Takes over what a command changed.
+    pub fn merge(&mut self, changes: Changes) {
+        for (key, record) in changes {
+            self.bytes += weight(record.as_ref());
+            self.changes.insert(key, record);
+        }
+    }
+
+    /// The changed rows.
+    pub fn rows(&self) -> impl Iterator<Item = (&Key, &Option<Record>)> {
+        self.changes.iter()
+    }
+
+    /// About how many bytes the changes take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A row's memory, roughly: what matters is that inline bodies and long lists count.
+fn weight(record: Option<&Record>) -> usize {
+    const ROW: usize = 256;
+    match record {
+        Some(Record::Artifact(artifact)) => {
+            let body = match &artifact.body {
+                Body::Inline(bytes) => bytes.len(),
+                Body::Blob => 0,
+            };
+            ROW + body + 65 * (artifact.blobs.len() + artifact.children.len())
+        }
+        _ => ROW,
+    }
+}
+
+/// One command's view: stored rows, under the overlay, under its own changes.
+pub struct Transaction<'a> {
+    db: &'a StateDb,
+    overlay: &'a Overlay,
+    changes: Changes,
+    tier: Tier,
+}
+
+impl<'a> Transaction<'a> {
+    /// A view that reads as far as `tier` allows.
+    pub fn new(db: &'a StateDb, overlay: &'a Overlay, tier: Tier) -> Self {
+        Self { db, overlay, changes: Changes::new(), tier }
+    }
+
+    /// What the command changed.
+    pub fn into_changes(self) -> Changes {
+        self.changes
+    }
+
+    /// Changes within a run, the command's own before the overlay's.
+    fn changes_in(&self, rows: &Rows) -> BTreeMap<&Key, &Option<Record>> {
+        let from = (rows.start(), Bound::Unbounded);
+        let within = |(key, _): &(&Key, &Option<Record>)| rows.contains(key);
+        let mut changes: BTreeMap<_, _> =
+            self.overlay.changes.range(from.clone()).take_while(within).collect();
+        changes.extend(self.changes.range(from).take_while(within));
+        changes
+    }
+}
+
+impl Store for Transaction<'_> {
+    type Error = ReadError;
+
+    fn get(&self, key: &Key) -> Result<Option<Record>, ReadError> {
+        match self.changes.get(key).or_else(|| self.overlay.changes.get(key)) {
+            Some(record) => Ok(record.clone()),
+            None => self.db.get(key, self.tier),
+        }
+    }
+
+    fn scan(&self, rows: &Rows, limit: usize) -> Result<Vec<(Key, Record)>, ReadError> {
+        let mut changed = self.changes_in(rows).into_iter().peekable();
+        let mut stored = self.db.run(rows, self.tier).peekable();
+        let mut found = Vec::new();
+        while found.len() < limit {
+            // An error ends the run; it is handed on as soon as it comes up.
+            if let Some(Err(_)) = stored.peek() {
+                if let Some(Err(error)) = stored.next() {
+                    return Err(error);
+                }
+                break;
+            }
+            let stored_key = match stored.peek() {
+                Some(Ok((key, _))) => Some(key),
+                _ => None,
+            };
+            let change_first = match (changed.peek(), stored_key) {
+                (Some((changed, _)), Some(stored)) => *changed <= stored,
+                (change, _) => change.is_some(),
+            };
+            if change_first {
+                let Some((key, record)) = changed.next() else { break };
+                if stored_key == Some(key) {
+                    stored.next();
+                }
+                if let Some(record) = record {
+                    found.push((key.clone(), record.clone()));
+                }
+            } else {
+                let Some(row) = stored.next() else { break };
+                found.push(row?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn put(&mut self, key: Key, record: Record) -> Result<(), ReadError> {
+        self.changes.insert(key, Some(record));
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &Key) -> Result<(), ReadError> {
+        self.changes.insert(key.clone(), None);
+        Ok(())
+    }
+}

@@ -1,0 +1,109 @@
+//! RocksDB as NORA uses it: one log instance and one state instance under a shared memory budget.
+//!
+//! Guarantees: both instances draw from one block cache, and their write buffers are charged to it; neither grows with
+//! what is stored. Must not know: Raft, or what rows mean.
+
+pub mod state;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rocksdb::{
+    BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, WriteBufferManager,
+};
+
+/// The memory that all instances share.
+pub struct Memory {
+    cache: Cache,
+    write_buffers: WriteBufferManager,
+    write_buffer_bytes: usize,
+}
+
+impl Memory {
+    /// A budget: blocks, indexes, filters and write buffers together take about `cache_bytes`, and write buffers at
+    /// most `write_buffer_bytes` of it.
+    pub fn new(cache_bytes: usize, write_buffer_bytes: usize) -> Self {
+        let cache = Cache::new_lru_cache(cache_bytes);
+        let write_buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
+            write_buffer_bytes,
+            false,
+            cache.clone(),
+        );
+        Self { cache, write_buffers, write_buffer_bytes }
+    }
+
+    /// Bytes in the block cache, write buffers' charge included.
+    pub fn cache_usage(&self) -> usize {
+        self.cache.get_usage()
+    }
+
+    /// Bytes in write buffers.
+    pub fn write_buffer_usage(&self) -> usize {
+        self.write_buffers.get_usage()
+    }
+
+    /// What both instances have in common.
+    pub fn options(&self) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        table.set_bloom_filter(10.0, false);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_optimize_filters_for_memory(true);
+        table.set_format_version(6);
+
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&table);
+        options.set_write_buffer_manager(&self.write_buffers);
+        options.set_write_buffer_size(self.write_buffer_bytes / 2);
+        options.set_max_write_buffer_number(3);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_max_open_files(256);
+        options.set_max_background_jobs(2);
+        options.set_max_total_wal_size(4 * self.write_buffer_bytes as u64);
+        options.set_bytes_per_sync(1 << 20);
+        options.set_max_manifest_file_size(4 << 20);
+        options.set_skip_stats_update_on_db_open(true);
+        options.set_stats_dump_period_sec(0);
+        options.set_stats_persist_period_sec(0);
+        options.set_log_level(LogLevel::Warn);
+        options.set_max_log_file_size(1 << 20);
+        options.set_keep_log_file_num(2);
+        options
+    }
+}
+
+/// Makes a file's bytes durable under its name in one step: a crash leaves the old bytes or the new ones.
+pub fn write_atomically(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = directory.join(format!("{name}.tmp"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(name))?;
+    sync_directory(directory)
+}
+
+/// Makes a directory's entries durable.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Removes a directory and all in it, if it is there.
+pub fn remove_directory(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Locks a mutex. One that was poisoned guards values which no panic leaves half-changed.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a failed RocksDB call means to those who know `std` only.
+pub fn io_error(error: rocksdb::Error) -> io::Error {
+    io::Error::other(error)
+}

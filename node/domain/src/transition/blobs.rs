@@ -1,0 +1,181 @@
+//! Blobs: their live copies, where they are visible, and what keeps them while no artifact references them.
+//!
+//! Guarantees: a blob has one live copy at most; a link, like a pin when it is made, has a live copy behind it; a link
+//! stays while an artifact of its repository references the blob.
+
+use super::ledger::Ledger;
+use super::{Decision, Step, Stop};
+use crate::command::{Outcome, Refusal};
+use crate::digest::Digest;
+use crate::event::Event;
+use crate::name::RepositoryKey;
+use crate::record::{
+    BlobRecord, Generation, Key, LinkRecord, NodeId, PinRecord, Record, Timestamp, UploadId,
+};
+use crate::store::{Rows, Store};
+
+/// How many of a blob's pins each new one looks at for removing expired ones.
+const PINS_SWEPT_MAX: usize = 16;
+
+/// The parts of [`crate::command::Action::CommitBlob`].
+pub(super) struct Commit<'a> {
+    pub(super) repository: &'a RepositoryKey,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) generation: Generation,
+    pub(super) node: NodeId,
+    pub(super) chunk_root: [u8; 32],
+    pub(super) upload: UploadId,
+    pub(super) pinned_until: Timestamp,
+}
+
+impl<S: Store> Step<'_, S> {
+    pub(super) fn commit_blob(&mut self, commit: &Commit<'_>) -> Decision<Outcome, S::Error> {
+        let node = read!(self.store, Node, Key::Node(commit.node));
+        if node.is_none_or(|node| node.epoch != commit.generation.epoch) {
+            return Err(Stop::Refused(Refusal::RetiredEpoch));
+        }
+        let blob = match self.blob(commit.digest)? {
+            Some(live) if live.size != commit.size => {
+                return Err(Stop::Refused(Refusal::SizeConflict {
+                    digest: commit.digest,
+                    live: live.size,
+                }));
+            }
+            Some(live) => live,
+            None => BlobRecord {
+                generation: commit.generation,
+                size: commit.size,
+                chunk_root: commit.chunk_root,
+                references: 0,
+                unreferenced_at: self.now,
+                touched_at: self.now,
+            },
+        };
+        let live = blob.generation;
+
+        let mut ledger = self.ledger(commit.repository)?;
+        self.put_link(&mut ledger, commit.digest, blob.size)?;
+        self.touch_and_pin(commit.digest, blob, commit.upload, commit.pinned_until)?;
+        self.store.delete(&Key::Upload(commit.upload))?;
+        self.settle(ledger)?;
+        Ok(Outcome::BlobCommitted { live })
+    }
+
+    pub(super) fn mount_blob(
+        &mut self,
+        from: &RepositoryKey,
+        to: &RepositoryKey,
+        digest: Digest,
+        pin: UploadId,
+        pinned_until: Timestamp,
+    ) -> Decision<Outcome, S::Error> {
+        let blob = self.visible_blob(from, digest)?;
+        let mut ledger = self.ledger(to)?;
+        self.put_link(&mut ledger, digest, blob.size)?;
+        self.touch_and_pin(digest, blob, pin, pinned_until)?;
+        self.settle(ledger)?;
+        Ok(Outcome::BlobMounted)
+    }
+
+    pub(super) fn pin_blob(
+        &mut self,
+        repository: &RepositoryKey,
+        digest: Digest,
+        pin: UploadId,
+        pinned_until: Timestamp,
+    ) -> Decision<Outcome, S::Error> {
+        let blob = self.visible_blob(repository, digest)?;
+        self.touch_and_pin(digest, blob, pin, pinned_until)?;
+        Ok(Outcome::BlobPinned)
+    }
+
+    pub(super) fn unlink_blob(
+        &mut self,
+        repository: &RepositoryKey,
+        digest: Digest,
+    ) -> Decision<Outcome, S::Error> {
+        let Some(link) = self.link(repository, digest)? else {
+            return Err(Stop::Refused(Refusal::BlobUnknown(digest)));
+        };
+        let edges = Rows::EdgesIn {
+            blob: digest,
+            repository: repository.clone(),
+        };
+        if let Some((Key::Edge(_, _, by), _)) = self.store.scan(&edges, 1)?.into_iter().next() {
+            return Err(Stop::Refused(Refusal::BlobReferenced { digest, by }));
+        }
+        let mut ledger = self.ledger(repository)?;
+        self.store.delete(&Key::Link(repository.clone(), digest))?;
+        ledger.remove_link(
+            link.size,
+            Event::BlobUnlinked {
+                repository: repository.clone(),
+                digest,
+            },
+        );
+        self.settle(ledger)?;
+        Ok(Outcome::BlobUnlinked)
+    }
+
+    /// Makes a blob visible in the ledger's repository, unless it is.
+    fn put_link(
+        &mut self,
+        ledger: &mut Ledger<'_>,
+        digest: Digest,
+        size: u64,
+    ) -> Result<(), S::Error> {
+        let repository = ledger.repository;
+        if self.link(repository, digest)?.is_some() {
+            return Ok(());
+        }
+        let record = LinkRecord {
+            size,
+            linked_at: self.now,
+        };
+        self.store
+            .put(Key::Link(repository.clone(), digest), Record::Link(record))?;
+        ledger.add_link(
+            size,
+            Event::BlobLinked {
+                repository: repository.clone(),
+                digest,
+                size,
+            },
+        );
+        Ok(())
+    }
+
+    /// Notes that someone relies on a blob, and keeps it until `pinned_until` or longer.
+    fn touch_and_pin(
+        &mut self,
+        digest: Digest,
+        mut blob: BlobRecord,
+        pin: UploadId,
+        pinned_until: Timestamp,
+    ) -> Result<(), S::Error> {
+        blob.touched_at = self.now;
+        self.store.put(Key::Blob(digest), Record::Blob(blob))?;
+
+        let key = Key::Pin(digest, pin);
+        let known = read!(self.store, Pin, key);
+        let expires_at = known.map_or(pinned_until, |known| known.expires_at.max(pinned_until));
+        self.store.put(key, Record::Pin(PinRecord { expires_at }))?;
+        self.sweep_pins(digest, pin)
+    }
+
+    /// Removes expired pins among the neighbours of a new one. Pins have random names, so the neighbours are a fair
+    /// sample: once more than one in [`PINS_SWEPT_MAX`] has expired, each new pin removes more than it adds.
+    fn sweep_pins(&mut self, digest: Digest, pin: UploadId) -> Result<(), S::Error> {
+        let neighbours = Rows::Pins {
+            blob: digest,
+            after: Some(pin),
+        };
+        for (key, record) in self.store.scan(&neighbours, PINS_SWEPT_MAX)? {
+            if matches!(record, Record::Pin(pin) if pin.expires_at <= self.now) {
+                self.store.delete(&key)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! Upload sessions that outlive one request: the cluster knows which node holds their bytes, and nothing more.
+
+use super::{Decision, Step, Stop};
+use crate::command::{Outcome, Refusal};
+use crate::name::RepositoryKey;
+use crate::record::{Key, NodeId, Record, Timestamp, UploadId, UploadRecord};
+use crate::store::Store;
+
+impl<S: Store> Step<'_, S> {
+    pub(super) fn open_upload(
+        &mut self,
+        upload: UploadId,
+        repository: &RepositoryKey,
+        node: NodeId,
+        expires_at: Timestamp,
+    ) -> Decision<Outcome, S::Error> {
+        let key = Key::Upload(upload);
+        let known = read!(self.store, Upload, key);
+        let record = match known {
+            // A session never changes hands: answering for another repository's would let one tenant end it.
+            Some(known) if known.repository != *repository || known.node != node => {
+                return Err(Stop::Refused(Refusal::UploadConflict));
+            }
+            // Proposals of one session may overtake one another, so none may shorten its life.
+            Some(known) => UploadRecord {
+                expires_at: known.expires_at.max(expires_at),
+                ..known
+            },
+            None => UploadRecord {
+                repository: repository.clone(),
+                node,
+                opened_at: self.now,
+                expires_at,
+            },
+        };
+        self.store.put(key, Record::Upload(record))?;
+        Ok(Outcome::UploadOpened)
+    }
+
+    pub(super) fn close_upload(&mut self, upload: UploadId) -> Decision<Outcome, S::Error> {
+        self.store.delete(&Key::Upload(upload))?;
+        Ok(Outcome::UploadClosed)
+    }
+}

@@ -1,0 +1,11 @@
+//! Tests of the state transition through its public face, and tests that these tests can fail.
+
+// Clippy knows test functions, not the functions that they share.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod answers;
+mod audit;
+mod faults;
+mod projection;
+mod properties;
+mod universe;

@@ -1,0 +1,332 @@
+//! A small universe of names in which random commands meet one another, and the strategy that makes them.
+
+use nora_domain::command::{Action, Command};
+use nora_domain::record::{Body, Generation, Key, NodeId, Record, Timestamp, UploadId};
+use nora_domain::store::{MemoryStore, Store};
+use nora_domain::transition::{Applied, apply};
+use nora_domain::{Digest, Format, MediaType, RepositoryKey, RepositoryPath, TagName, TenantName};
+use proptest::prelude::{Strategy, any, prop_oneof};
+
+/// Blobs are the digests under 6, artifacts those from 4 on: two may be both.
+const BLOBS: u8 = 6;
+const ARTIFACTS_FROM: u8 = 4;
+const ARTIFACTS: u8 = 5;
+
+/// A digest of the universe; one of them is a SHA-512.
+pub fn digest(i: u8) -> Digest {
+    if i == 2 {
+        Digest::sha512([i; 64])
+    } else {
+        Digest::sha256([i; 32])
+    }
+}
+
+/// Three repositories of two tenants: two share a tenant, two a path.
+pub fn repository(i: u8) -> RepositoryKey {
+    let (tenant, path) =
+        [("acme", "app"), ("acme", "app/tools"), ("globex", "app")][usize::from(i % 3)];
+    RepositoryKey {
+        tenant: TenantName::parse(tenant).unwrap(),
+        format: Format::Oci,
+        path: RepositoryPath::parse(path).unwrap(),
+    }
+}
+
+pub fn tag(text: &str) -> TagName {
+    TagName::parse(text).unwrap()
+}
+
+pub fn media_type(text: &str) -> MediaType {
+    MediaType::parse(text).unwrap()
+}
+
+pub fn row(store: &MemoryStore, key: &Key) -> Option<Record> {
+    let Ok(row) = store.get(key);
+    row
+}
+
+pub fn run(store: &mut MemoryStore, position: u64, command: &Command) -> Applied {
+    let Ok(applied) = apply(store, position, command);
+    applied
+}
+
+/// A command with its choices still open; which names exist by then decides some of them.
+#[derive(Clone, Debug)]
+pub struct Op {
+    /// Milliseconds from the cluster's clock to the proposer's: clocks of proposers differ.
+    tick: i64,
+    repository: u8,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Start {
+        node: u8,
+    },
+    Open {
+        upload: u8,
+        node: u8,
+        for_millis: u64,
+    },
+    Close {
+        upload: u8,
+    },
+    Commit {
+        blob: u8,
+        node: u8,
+        upload: u8,
+        stale: bool,
+        corrupt: bool,
+        for_millis: u64,
+    },
+    Mount {
+        to: u8,
+        blob: u8,
+        pin: u8,
+        for_millis: u64,
+    },
+    Pin {
+        blob: u8,
+        pin: u8,
+        for_millis: u64,
+    },
+    Unlink {
+        blob: u8,
+    },
+    Put(PutOp),
+    DeleteArtifact {
+        artifact: u8,
+    },
+    DeleteTag {
+        tag: u8,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct PutOp {
+    artifact: u8,
+    blobs: u8,
+    children: u8,
+    subject: Option<u8>,
+    tags: u8,
+    has_blob_body: bool,
+    /// Names only what is there, so that the artifact can be stored.
+    only_present: bool,
+    corrupt: bool,
+}
+
+fn rarely() -> impl Strategy<Value = bool> {
+    (0..16u8).prop_map(|n| n == 0)
+}
+
+fn put() -> impl Strategy<Value = Kind> {
+    let lists = (
+        any::<u8>(),
+        any::<u8>(),
+        proptest::option::of(0..9u8),
+        any::<u8>(),
+    );
+    (0..ARTIFACTS, lists, rarely(), (0..4u8), rarely()).prop_map(
+        |(artifact, (blobs, children, subject, tags), has_blob_body, hope, corrupt)| {
+            Kind::Put(PutOp {
+                artifact: artifact + ARTIFACTS_FROM,
+                blobs,
+                children,
+                subject,
+                tags,
+                has_blob_body: has_blob_body || (artifact < 2 && hope == 1),
+                only_present: hope != 0,
+                corrupt,
+            })
+        },
+    )
+}
+
+/// One random command.
+fn op() -> impl Strategy<Value = Op> {
+    let blob = 0..BLOBS;
+    let millis = 0..400u64;
+    let kind = prop_oneof![
+        1 => (0..2u8).prop_map(|node| Kind::Start { node }),
+        2 => (0..4u8, 0..2u8, millis.clone())
+            .prop_map(|(upload, node, for_millis)| Kind::Open { upload, node, for_millis }),
+        1 => (0..4u8).prop_map(|upload| Kind::Close { upload }),
+        8 => (blob.clone(), 0..2u8, 0..8u8, rarely(), rarely(), millis.clone()).prop_map(
+            |(blob, node, upload, stale, corrupt, for_millis)| Kind::Commit {
+                blob, node, upload, stale, corrupt, for_millis,
+            }
+        ),
+        3 => (0..3u8, blob.clone(), 0..8u8, millis.clone())
+            .prop_map(|(to, blob, pin, for_millis)| Kind::Mount { to, blob, pin, for_millis }),
+        2 => (blob.clone(), 0..8u8, millis)
+            .prop_map(|(blob, pin, for_millis)| Kind::Pin { blob, pin, for_millis }),
+        4 => blob.prop_map(|blob| Kind::Unlink { blob }),
+        9 => put(),
+        3 => (0..ARTIFACTS)
+            .prop_map(|artifact| Kind::DeleteArtifact { artifact: artifact + ARTIFACTS_FROM }),
+        2 => (0..4u8).prop_map(|tag| Kind::DeleteTag { tag }),
+    ];
+    (-50..150i64, 0..3u8, kind).prop_map(|(tick, repository, kind)| Op {
+        tick,
+        repository,
+        kind,
+    })
+}
+
+/// A random sequence of commands, after both nodes have started.
+pub fn ops() -> impl Strategy<Value = Vec<Op>> {
+    proptest::collection::vec(op(), 1..60).prop_map(|mut ops| {
+        for node in 0..2 {
+            ops.insert(
+                0,
+                Op {
+                    tick: 1,
+                    repository: 0,
+                    kind: Kind::Start { node },
+                },
+            );
+        }
+        ops
+    })
+}
+
+fn members(mask: u8, from: u8, count: u8) -> impl Iterator<Item = u8> {
+    (0..count)
+        .filter(move |i| mask >> i & 1 == 1)
+        .map(move |i| i + from)
+}
+
+impl Op {
+    /// The command as its proposer would have made it, seeing this state. `serial` is never used twice.
+    pub fn command(&self, store: &MemoryStore, serial: u64) -> Command {
+        let clock = match row(store, &Key::Cluster) {
+            Some(Record::Cluster(cluster)) => cluster.clock,
+            _ => Timestamp(1_000),
+        };
+        let at = Timestamp(clock.0.saturating_add_signed(self.tick));
+        Command {
+            at,
+            action: self.action(store, at, serial),
+        }
+    }
+
+    fn action(&self, store: &MemoryStore, at: Timestamp, serial: u64) -> Action {
+        let here = repository(self.repository);
+        let upload = |i: u8| UploadId(u128::from(i));
+        match self.kind {
+            Kind::Start { node } => Action::StartNode {
+                node: NodeId(u64::from(node)),
+            },
+            Kind::Open {
+                upload: id,
+                node,
+                for_millis,
+            } => Action::OpenUpload {
+                upload: upload(id),
+                repository: here,
+                node: NodeId(u64::from(node)),
+                expires_at: at.plus_millis(for_millis),
+            },
+            Kind::Close { upload: id } => Action::CloseUpload { upload: upload(id) },
+            Kind::Commit {
+                blob,
+                node,
+                upload: id,
+                stale,
+                corrupt,
+                for_millis,
+            } => {
+                let node = NodeId(u64::from(node));
+                let mut epoch = match row(store, &Key::Node(node)) {
+                    Some(Record::Node(node)) => node.epoch,
+                    _ => Default::default(),
+                };
+                epoch.0 -= u64::from(stale).min(epoch.0);
+                Action::CommitBlob {
+                    repository: here,
+                    digest: digest(blob),
+                    size: 100 + u64::from(blob) + u64::from(corrupt),
+                    generation: Generation {
+                        epoch,
+                        sequence: serial,
+                    },
+                    node,
+                    chunk_root: [blob; 32],
+                    upload: upload(id),
+                    pinned_until: at.plus_millis(for_millis),
+                }
+            }
+            Kind::Mount {
+                to,
+                blob,
+                pin,
+                for_millis,
+            } => Action::MountBlob {
+                from: here,
+                to: repository(to),
+                digest: digest(blob),
+                pin: upload(pin),
+                pinned_until: at.plus_millis(for_millis),
+            },
+            Kind::Pin {
+                blob,
+                pin,
+                for_millis,
+            } => Action::PinBlob {
+                repository: here,
+                digest: digest(blob),
+                pin: upload(pin),
+                pinned_until: at.plus_millis(for_millis),
+            },
+            Kind::Unlink { blob } => Action::UnlinkBlob {
+                repository: here,
+                digest: digest(blob),
+            },
+            Kind::Put(ref put) => put.action(store, here),
+            Kind::DeleteArtifact { artifact } => Action::DeleteArtifact {
+                repository: here,
+                digest: digest(artifact),
+            },
+            Kind::DeleteTag { tag: i } => Action::DeleteTag {
+                repository: here,
+                tag: tag(&format!("v{i}")),
+            },
+        }
+    }
+}
+
+impl PutOp {
+    fn action(&self, store: &MemoryStore, here: RepositoryKey) -> Action {
+        let keep = |key: Key| !self.only_present || row(store, &key).is_some();
+        let mut blobs: Vec<_> = members(self.blobs, 0, BLOBS)
+            .map(digest)
+            .filter(|blob| keep(Key::Link(here.clone(), *blob)))
+            .collect();
+        let mut children: Vec<_> = members(self.children, ARTIFACTS_FROM, ARTIFACTS)
+            .map(digest)
+            .filter(|child| keep(Key::Artifact(here.clone(), *child)))
+            .collect();
+        blobs.sort_unstable();
+        children.sort_unstable();
+        let (body, size) = if self.has_blob_body {
+            (Body::Blob, 100 + u64::from(self.artifact))
+        } else {
+            (Body::Inline(vec![self.artifact; 7]), 7)
+        };
+        Action::PutArtifact {
+            repository: here,
+            digest: digest(self.artifact),
+            media_type: media_type(&format!("type/{}", self.tags % 3)),
+            size: size + u64::from(self.corrupt),
+            body,
+            subject: self.subject.map(digest),
+            artifact_type: (self.blobs > 99).then(|| media_type("type/of-artifact")),
+            blobs,
+            children,
+            tags: members(self.tags, 0, 4)
+                .map(|i| tag(&format!("v{i}")))
+                .collect(),
+        }
+    }
+}
