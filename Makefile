@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance interop bench fix
+.PHONY: help run test conformance interop bench fix shell
 
 setup = . deploy/dev/setup.sh
 
@@ -28,3 +28,6 @@ bench: ## measure a release build on this machine
 
 fix: ## format the code and apply what the lints can mend by themselves
 	@exec deploy/dev/fix.sh
+
+shell: ## a shell in which cargo finds what these targets find
+	@$(setup); exec bash

@@ -53,10 +53,9 @@ start_node() {
     echo "there is no $nora: build it with 'cargo build --bin nora', or name another one in NORA_BIN" >&2
     exit 1
   fi
-  local attempt
-  for attempt in 1 2 3; do
+  for _ in 1 2 3; do
     node_addr="127.0.0.1:$(free_port)"
-    "$nora" serve --data-dir "$work/data" --listen "$node_addr" "$@" >"$work/node.log" 2>&1 &
+    "$nora" serve --data-dir "${node_data:-$work/data}" --listen "$node_addr" "$@" >"$work/node.log" 2>&1 &
     node_pid=$!
     if answers "${node_scheme:-http}://$node_addr/ready"; then return 0; fi
     stop_node

@@ -44,7 +44,9 @@ struct ErrorBody {
 
 /// Reads a registry's error body; a body of another shape gives an empty list.
 pub(crate) fn parse_body(bytes: &[u8]) -> Vec<OciError> {
-    serde_json::from_slice::<ErrorBody>(bytes).unwrap_or_default().errors
+    serde_json::from_slice::<ErrorBody>(bytes)
+        .unwrap_or_default()
+        .errors
 }
 
 /// Why a request gave no answer to use.
@@ -137,16 +139,18 @@ impl ClientError {
             Self::Unreachable { source, .. } if source.is_timeout() => {
                 Some("the server did not answer in time; is it overloaded?".into())
             }
-            Self::Unreachable { address, .. } => {
-                Some(format!("is the server running, and is {address} its address? See --addr"))
-            }
+            Self::Unreachable { address, .. } => Some(format!(
+                "is the server running, and is {address} its address? See --addr"
+            )),
             Self::Refused { status, .. } => match status.as_u16() {
                 401 => Some(
                     "log in with --username and --password-file, or set NORA_TOKEN; \
                      check them if you did"
                         .into(),
                 ),
-                403 => Some("these credentials may not do that; ask whoever runs the server".into()),
+                403 => {
+                    Some("these credentials may not do that; ask whoever runs the server".into())
+                }
                 404 => Some("`nora images ls` shows what there is".into()),
                 429 => Some("the server limits requests; try again later".into()),
                 503 => Some("the server is not ready; `nora health` says more".into()),
@@ -174,6 +178,9 @@ mod tests {
             r#"no such repository (NAME_UNKNOWN): {"name":"a"}"#
         );
         assert_eq!(parse_body(b"<html>"), []);
-        assert_eq!(parse_body(br#"{"errors":[{"code":"DENIED"}]}"#)[0].to_string(), "DENIED");
+        assert_eq!(
+            parse_body(br#"{"errors":[{"code":"DENIED"}]}"#)[0].to_string(),
+            "DENIED"
+        );
     }
 }

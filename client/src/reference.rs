@@ -82,9 +82,10 @@ impl Reference {
     pub fn parse(text: &str, authority: &str) -> Result<Self, ReferenceError> {
         let rest = strip_host(text, authority)?;
         let (rest, digest) = match rest.split_once('@') {
-            Some((rest, digest)) => {
-                (rest, Some(Digest::parse(digest).map_err(ReferenceError::Digest)?))
-            }
+            Some((rest, digest)) => (
+                rest,
+                Some(Digest::parse(digest).map_err(ReferenceError::Digest)?),
+            ),
             None => (rest, None),
         };
         let (repository, tag) = match rest.split_once(':') {
@@ -99,7 +100,11 @@ impl Reference {
         {
             return Err(ReferenceError::Tag(tag.to_owned()));
         }
-        Ok(Self { repository: repository.to_owned(), tag: tag.map(str::to_owned), digest })
+        Ok(Self {
+            repository: repository.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest,
+        })
     }
 
     /// What to ask for: the digest where there is one, else the tag, else `latest`.
@@ -115,8 +120,16 @@ impl Reference {
     pub fn at(&self, target: &Target) -> Self {
         let repository = self.repository.clone();
         match target {
-            Target::Tag(tag) => Self { repository, tag: Some(tag.clone()), digest: None },
-            Target::Digest(digest) => Self { repository, tag: None, digest: Some(*digest) },
+            Target::Tag(tag) => Self {
+                repository,
+                tag: Some(tag.clone()),
+                digest: None,
+            },
+            Target::Digest(digest) => Self {
+                repository,
+                tag: None,
+                digest: Some(*digest),
+            },
         }
     }
 }
@@ -135,7 +148,9 @@ impl fmt::Display for Reference {
 }
 
 fn strip_host<'a>(text: &'a str, authority: &str) -> Result<&'a str, ReferenceError> {
-    let Some((first, rest)) = text.split_once('/') else { return Ok(text) };
+    let Some((first, rest)) = text.split_once('/') else {
+        return Ok(text);
+    };
     if first == authority {
         return Ok(rest);
     }
@@ -185,7 +200,11 @@ mod tests {
             ("my.org/app", "my.org/app", "latest"),
             ("a__b/c--d.e:V_1", "a__b/c--d.e:V_1", "V_1"),
             (&format!("app@{DIGEST}"), &format!("app@{DIGEST}"), DIGEST),
-            (&format!("app:v1@{DIGEST}"), &format!("app:v1@{DIGEST}"), DIGEST),
+            (
+                &format!("app:v1@{DIGEST}"),
+                &format!("app:v1@{DIGEST}"),
+                DIGEST,
+            ),
         ] {
             let reference = Reference::parse(text, server).unwrap();
             assert_eq!(reference.to_string(), written);
@@ -196,12 +215,23 @@ mod tests {
     #[test]
     fn bad_references_say_which_part_is_bad() {
         let error = |text: &str| Reference::parse(text, "127.0.0.1:4000").unwrap_err();
-        for text in ["", "App", "a//b", "a/", "/a", "a..b", "a___b", "../a", "a b", "-a"] {
-            assert!(matches!(error(text), ReferenceError::Repository(_)), "{text}");
+        for text in [
+            "", "App", "a//b", "a/", "/a", "a..b", "a___b", "../a", "a b", "-a",
+        ] {
+            assert!(
+                matches!(error(text), ReferenceError::Repository(_)),
+                "{text}"
+            );
         }
         assert_eq!(error("a:"), ReferenceError::Tag(String::new()));
         assert_eq!(error("a:-x"), ReferenceError::Tag("-x".into()));
-        assert_eq!(error("a@sha256"), ReferenceError::Digest(DigestError::Malformed));
-        assert!(matches!(error("other:5000/a"), ReferenceError::OtherServer { .. }));
+        assert_eq!(
+            error("a@sha256"),
+            ReferenceError::Digest(DigestError::Malformed)
+        );
+        assert!(matches!(
+            error("other:5000/a"),
+            ReferenceError::OtherServer { .. }
+        ));
     }
 }

@@ -41,6 +41,9 @@ pub trait During<T> {
 
 impl<T> During<T> for io::Result<T> {
     fn during(self, step: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::Io { step: step(), source })
+        self.map_err(|source| Error::Io {
+            step: step(),
+            source,
+        })
     }
 }

@@ -64,7 +64,14 @@ impl Connection {
     pub fn open(addr: SocketAddr) -> Result<Self> {
         let stream = connect(addr)?;
         let buffer = vec![0; READ_BUFFER_BYTES];
-        Ok(Self { addr, stream, buffer, start: 0, end: 0, closed: false })
+        Ok(Self {
+            addr,
+            stream,
+            buffer,
+            start: 0,
+            end: 0,
+            closed: false,
+        })
     }
 
     /// Sends a request whose body is `parts` in a row, and reads the response's small body.
@@ -80,7 +87,9 @@ impl Connection {
         self.receive(method, &head, |bytes| {
             body.extend_from_slice(bytes);
             if body.len() > SMALL_BODY_BYTES_MAX {
-                return Err(Error::Wrong(format!("{method} {path}: the body is too long")));
+                return Err(Error::Wrong(format!(
+                    "{method} {path}: the body is too long"
+                )));
             }
             Ok(())
         })?;
@@ -199,7 +208,9 @@ impl Connection {
             if self.start == self.end && self.fill()? == 0 {
                 return Err(Error::Wrong(format!("the body ended {left} bytes early")));
             }
-            let here = usize::try_from(left).unwrap_or(usize::MAX).min(self.end - self.start);
+            let here = usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(self.end - self.start);
             let piece = &self.buffer[self.start..self.start + here];
             self.start += here;
             left -= here as u64;
@@ -220,10 +231,14 @@ impl Connection {
                 continue;
             }
             if bytes.len() > HEAD_BYTES_MAX {
-                return Err(Error::Wrong(format!("{method} {path}: the head is too long")));
+                return Err(Error::Wrong(format!(
+                    "{method} {path}: the head is too long"
+                )));
             }
             if self.fill()? == 0 {
-                return Err(Error::Wrong(format!("{method} {path}: closed without an answer")));
+                return Err(Error::Wrong(format!(
+                    "{method} {path}: closed without an answer"
+                )));
             }
         }
     }
@@ -302,9 +317,16 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>> {
         .and_then(|rest| rest.get(2..5))
         .and_then(|digits| digits.parse().ok())
         .ok_or_else(|| Error::Wrong(format!("not a response: {first:?}")))?;
-    let mut head = Head { status, body: BodyEnd::Close, location: None, closes: false };
+    let mut head = Head {
+        status,
+        body: BodyEnd::Close,
+        location: None,
+        closes: false,
+    };
     for line in lines {
-        let Some((name, value)) = line.split_once(':') else { continue };
+        let Some((name, value)) = line.split_once(':') else {
+            continue;
+        };
         let value = value.trim();
         if name.eq_ignore_ascii_case("content-length") && head.body != BodyEnd::Chunked {
             let length = value
@@ -360,8 +382,13 @@ mod tests {
         ]);
         let mut connection = Connection::open(addr).unwrap();
         let answer = connection.exchange("GET", "/a", &[], &[]).unwrap();
-        assert_eq!((answer.head.status, answer.body.as_slice()), (200, b"abc".as_slice()));
-        let answer = connection.exchange("GET", "/b", &[("Accept", "x/y")], &[]).unwrap();
+        assert_eq!(
+            (answer.head.status, answer.body.as_slice()),
+            (200, b"abc".as_slice())
+        );
+        let answer = connection
+            .exchange("GET", "/b", &[("Accept", "x/y")], &[])
+            .unwrap();
         assert_eq!(answer.head.status, 404);
         assert_eq!(answer.body, b"de\r\n0123456789abcdef");
         let answer = connection.exchange("GET", "/c", &[], &[]).unwrap();
@@ -371,20 +398,30 @@ mod tests {
     #[test]
     fn a_head_request_has_no_body_whatever_its_length() {
         let addr = scripted(vec![
-            ("\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"),
-            ("Content-Length: 4\r\n\r\nwxyz", b"HTTP/1.1 201 Created\r\nLocation: /v2/up?a=b\r\nContent-Length: 0\r\n\r\n"),
+            (
+                "\r\n\r\n",
+                b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n",
+            ),
+            (
+                "Content-Length: 4\r\n\r\nwxyz",
+                b"HTTP/1.1 201 Created\r\nLocation: /v2/up?a=b\r\nContent-Length: 0\r\n\r\n",
+            ),
         ]);
         let mut connection = Connection::open(addr).unwrap();
         let answer = connection.expect(200, "HEAD", "/a", &[], &[]).unwrap();
         assert_eq!(answer.head.body, BodyEnd::Length(900));
-        let answer = connection.expect(201, "PUT", "/a", &[], &[b"wx", b"yz"]).unwrap();
+        let answer = connection
+            .expect(201, "PUT", "/a", &[], &[b"wx", b"yz"])
+            .unwrap();
         assert_eq!(answer.head.location.as_deref(), Some("/v2/up?a=b"));
     }
 
     #[test]
     fn a_refusal_names_the_exchange_and_what_was_said() {
-        let addr =
-            scripted(vec![("\r\n\r\n", b"HTTP/1.1 400 Bad\r\nContent-Length: 5\r\n\r\nno no")]);
+        let addr = scripted(vec![(
+            "\r\n\r\n",
+            b"HTTP/1.1 400 Bad\r\nContent-Length: 5\r\n\r\nno no",
+        )]);
         let mut connection = Connection::open(addr).unwrap();
         let error = connection.expect(200, "GET", "/a", &[], &[]).unwrap_err();
         assert_eq!(error.to_string(), "GET /a: status 400: no no");
@@ -392,7 +429,10 @@ mod tests {
 
     #[test]
     fn a_body_that_breaks_off_is_an_error() {
-        let addr = scripted(vec![("\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc")]);
+        let addr = scripted(vec![(
+            "\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",
+        )]);
         let mut connection = Connection::open(addr).unwrap();
         let error = connection.exchange("GET", "/a", &[], &[]).unwrap_err();
         assert!(error.to_string().contains("2 bytes early"), "{error}");

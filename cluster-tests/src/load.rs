@@ -74,7 +74,9 @@ impl Load<'_> {
                 other => other.during(|| "wait for responses".into())?,
             }
             for event in &events {
-                let Some(connection) = connections.get_mut(event.token().0) else { continue };
+                let Some(connection) = connections.get_mut(event.token().0) else {
+                    continue;
+                };
                 if self.read(connection)? {
                     last_answer = Instant::now();
                     samples.push(micros(last_answer - connection.sent_at));
@@ -86,7 +88,10 @@ impl Load<'_> {
             }
         }
         let per_second = samples.len() as f64 / started.elapsed().as_secs_f64();
-        Ok(Outcome { per_second, latencies: Latencies::from_micros(samples) })
+        Ok(Outcome {
+            per_second,
+            latencies: Latencies::from_micros(samples),
+        })
     }
 
     fn connect(&self, poll: &Poll, token: Token) -> Result<Connection> {
@@ -96,16 +101,27 @@ impl Load<'_> {
             .and_then(|stream| stream.set_nonblocking(true).map(|()| stream))
             .during(step)?;
         let mut stream = TcpStream::from_std(stream);
-        poll.registry().register(&mut stream, token, Interest::READABLE).during(step)?;
+        poll.registry()
+            .register(&mut stream, token, Interest::READABLE)
+            .during(step)?;
         let buffer = vec![0; BUFFER_BYTES + self.content.len()];
-        Ok(Connection { stream, buffer, filled: 0, sent_at: Instant::now() })
+        Ok(Connection {
+            stream,
+            buffer,
+            filled: 0,
+            sent_at: Instant::now(),
+        })
     }
 
     fn ask(&self, connection: &mut Connection, request: &[u8]) -> Result<()> {
         connection.filled = 0;
         connection.sent_at = Instant::now();
         // A request fits the socket's buffer: the previous one was answered, so the buffer is empty.
-        match connection.stream.write(request).during(|| "send a request".into())? {
+        match connection
+            .stream
+            .write(request)
+            .during(|| "send a request".into())?
+        {
             sent if sent == request.len() => Ok(()),
             _ => Err(self.wrong("the request was sent only in part")),
         }
@@ -139,7 +155,9 @@ impl Load<'_> {
     }
 
     fn is_whole(&self, bytes: &[u8]) -> Result<bool> {
-        let Some((head, length)) = parse_head(bytes)? else { return Ok(false) };
+        let Some((head, length)) = parse_head(bytes)? else {
+            return Ok(false);
+        };
         if head.status != 200 {
             return Err(self.wrong(&format!("status {}", head.status)));
         }
@@ -147,7 +165,11 @@ impl Load<'_> {
             return Err(self.wrong(&format!("unexpected head: {head:?}")));
         }
         let body = &bytes[length..];
-        let expected = if self.method == "HEAD" { &[] } else { self.content };
+        let expected = if self.method == "HEAD" {
+            &[]
+        } else {
+            self.content
+        };
         if body.len() < expected.len() {
             return Ok(false);
         }
@@ -190,7 +212,16 @@ mod tests {
 
     fn load(addr: SocketAddr, method: &'static str, content: &'static [u8]) -> Result<Outcome> {
         let duration = Duration::from_millis(200);
-        Load { addr, method, path: "/x", headers: &[], connections: 2, duration, content }.run()
+        Load {
+            addr,
+            method,
+            path: "/x",
+            headers: &[],
+            connections: 2,
+            duration,
+            content,
+        }
+        .run()
     }
 
     #[test]
@@ -212,7 +243,12 @@ mod tests {
 
     #[test]
     fn wrong_bytes_lengths_and_statuses_end_the_run() {
-        let error = |answer| load(serve(answer), "GET", b"hello").err().unwrap().to_string();
+        let error = |answer| {
+            load(serve(answer), "GET", b"hello")
+                .err()
+                .unwrap()
+                .to_string()
+        };
         assert!(error(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhallo").contains("differ"));
         assert!(error(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhell").contains("unexpected"));
         assert!(error(b"HTTP/1.1 500 no\r\nContent-Length: 5\r\n\r\nhello").contains("status 500"));

@@ -41,13 +41,25 @@ impl Server {
         let open = || File::options().create(true).append(true).open(log);
         let out = open().during(|| format!("open {}", log.display()))?;
         let err = open().during(|| format!("open {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0);
+        command
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .process_group(0);
         let started = Instant::now();
-        let child =
-            command.spawn().during(|| format!("start {}", command.get_program().display()))?;
-        let mut server = Self { child, addr, log: log.to_owned() };
+        let child = command
+            .spawn()
+            .during(|| format!("start {}", command.get_program().display()))?;
+        let mut server = Self {
+            child,
+            addr,
+            log: log.to_owned(),
+        };
         while !is_ready(addr, ready_path) {
-            let exited = server.child.try_wait().during(|| "wait for the server".into())?;
+            let exited = server
+                .child
+                .try_wait()
+                .during(|| "wait for the server".into())?;
             if let Some(status) = exited {
                 return Err(server.failed(&format!("ended ({status}) before it was ready")));
             }
@@ -85,12 +97,16 @@ impl Server {
     /// Ends it as a crash would.
     pub fn kill(mut self) -> Result<()> {
         self.signal(Signal::KILL);
-        self.child.wait().during(|| "wait for the killed server".into())?;
+        self.child
+            .wait()
+            .during(|| "wait for the killed server".into())?;
         Ok(())
     }
 
     fn exited(&mut self) -> Result<Option<ExitStatus>> {
-        self.child.try_wait().during(|| "wait for the server".into())
+        self.child
+            .try_wait()
+            .during(|| "wait for the server".into())
     }
 
     fn failed(&self, how: &str) -> Error {
@@ -141,9 +157,14 @@ mod tests {
         command.args(["-c", "echo no such option; exit 3"]);
         let addr = free_address().unwrap();
         let log = dir.path().join("log");
-        let error = Server::start(command, addr, "/", &log, Duration::from_secs(20)).err().unwrap();
+        let error = Server::start(command, addr, "/", &log, Duration::from_secs(20))
+            .err()
+            .unwrap();
         let text = error.to_string();
-        assert!(text.contains("exit status: 3") && text.contains("no such option"), "{text}");
+        assert!(
+            text.contains("exit status: 3") && text.contains("no such option"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -151,7 +172,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");
         let mut command = Command::new("sh");
-        command.arg("-c").arg(format!("echo $$ > {}; exec tail -f /dev/null", pid_file.display()));
+        command.arg("-c").arg(format!(
+            "echo $$ > {}; exec tail -f /dev/null",
+            pid_file.display()
+        ));
         let log = Path::new("/dev/null");
         let addr = free_address().unwrap();
         let limit = Duration::from_secs(1);

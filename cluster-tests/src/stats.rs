@@ -47,9 +47,13 @@ impl Latencies {
 
     /// The latency in milliseconds that `per_cent` of the samples do not exceed. 0 without samples.
     pub fn percentile_ms(&self, per_cent: f64) -> f64 {
-        let rank = (per_cent / 100.0 * self.sorted_us.len() as f64).ceil() as usize;
+        let exact = per_cent / 100.0 * self.sorted_us.len() as f64;
+        // 99.9 % of 1,000 is 999: what floating point adds to it must not round it up.
+        let rank = (exact - 1e-6).ceil().max(0.0) as usize;
         let at = rank.clamp(1, self.sorted_us.len().max(1)) - 1;
-        self.sorted_us.get(at).map_or(0.0, |us| f64::from(*us) / 1e3)
+        self.sorted_us
+            .get(at)
+            .map_or(0.0, |us| f64::from(*us) / 1e3)
     }
 }
 

@@ -5,11 +5,11 @@
 # The library is the expensive part of a cold build (20 CPU minutes). Cargo would build it once for every profile and
 # every target folder; here it is built once a machine and named to Cargo by ROCKSDB_LIB_DIR (ADR-0003).
 #
-# Usage: . deploy/dev/setup.sh    sets and exports what Cargo needs
+# Usage: . deploy/dev/setup.sh    in a script: sets and exports what Cargo needs; ends the script if it cannot
+#        make shell               the same for a terminal
 set -euo pipefail
 
 nora_cache="${NORA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nora}"
-rocksdb_crate_version=0.25.0
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
 if ! command -v cargo >/dev/null 2>&1; then
@@ -17,6 +17,13 @@ if ! command -v cargo >/dev/null 2>&1; then
     echo "NORA is built with Rust and 'cargo' was not found. Install it from https://rustup.rs and run this again." >&2
     exit 1
   fi
+fi
+
+rust_version_min="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$here/../../Cargo.toml")"
+rust_version="$(rustc --version | cut -d ' ' -f 2)"
+if [ "$(printf '%s\n' "$rust_version_min" "$rust_version" | sort -V | head -n 1)" != "$rust_version_min" ]; then
+  echo "NORA needs Rust $rust_version_min or newer, this is $rust_version. 'rustup update stable' brings it." >&2
+  exit 1
 fi
 
 # apt_install PACKAGE...: installs Debian packages, as root or through sudo; says what to do where neither works.
@@ -50,13 +57,24 @@ command -v cmake >/dev/null 2>&1 || missing+=(cmake)   # aws-lc, the cryptograph
 command -v curl >/dev/null 2>&1 || missing+=(curl)
 if [ ${#missing[@]} -gt 0 ]; then apt_install "${missing[@]}"; fi
 
+# locked NAME: the version of a crate that Cargo.lock holds.
+locked() { sed -n "/^name = \"$1\"\$/{n;s/^version = \"\(.*\)\"/\1/p;}" "$here/../../Cargo.lock"; }
+
 host="$(rustc -vV | sed -n 's/^host: //p')"
-rocksdb_dir="$nora_cache/rocksdb-$rocksdb_crate_version-lz4-$host"
-if [ ! -f "$rocksdb_dir/librocksdb.a" ]; then
+rocksdb_version="$(locked rocksdb)"
+rocksdb_sys_version="$(locked librocksdb-sys)"        # carries the C++ version behind a plus sign
+rocksdb_dir="$nora_cache/rocksdb-$rocksdb_version-lz4-$host"
+
+# The library links with bindings of its own version alone.
+rocksdb_is_built() {
+  [ -f "$rocksdb_dir/librocksdb.a" ] && [ "$(cat "$rocksdb_dir/built-from" 2>/dev/null)" = "$rocksdb_sys_version" ]
+}
+
+if ! rocksdb_is_built; then
   mkdir -p "$rocksdb_dir"
   exec 9>"$rocksdb_dir/lock"
   flock 9                       # two clones on one machine build it once
-  if [ ! -f "$rocksdb_dir/librocksdb.a" ]; then
+  if ! rocksdb_is_built; then
     echo "building RocksDB once for this machine: about 20 CPU minutes (log: $rocksdb_dir/build.log)" >&2
     mkdir -p "$rocksdb_dir/build/src"
     : >"$rocksdb_dir/build/src/lib.rs"
@@ -67,7 +85,8 @@ version = "0.0.0"
 edition = "2021"
 [workspace]
 [dependencies]
-rocksdb = { version = "=$rocksdb_crate_version", default-features = false, features = ["bindgen-runtime", "lz4"] }
+rocksdb = { version = "=$rocksdb_version", default-features = false, features = ["bindgen-runtime", "lz4"] }
+librocksdb-sys = { version = "=${rocksdb_sys_version%+*}", default-features = false }
 [profile.release]
 debug = false
 TOML
@@ -80,6 +99,7 @@ TOML
     built="$(find "$rocksdb_dir/build/target/release/build" -name librocksdb.a | head -n 1)"
     cp "$built" "$rocksdb_dir/librocksdb.a.part"
     mv "$rocksdb_dir/librocksdb.a.part" "$rocksdb_dir/librocksdb.a"
+    echo "$rocksdb_sys_version" >"$rocksdb_dir/built-from"
     rm -rf "$rocksdb_dir/build"
   fi
   flock -u 9

@@ -24,6 +24,7 @@ need() {
       oras) go_tool "$name" "oras.land/oras/cmd/oras@$oras_version" ;;
       cargo-deny) cargo_tool "$name" "$cargo_deny_version" ;;
       busybox) has busybox || packages+=(busybox-static) ;;
+      newuidmap) has newuidmap || packages+=(uidmap) ;;
       *) has "$name" || packages+=("$name") ;;      # the package is named after its program
     esac
   done
@@ -37,7 +38,7 @@ go_tool() {
   local dir="$tools/$1-${2##*@}"
   if [ ! -x "$dir/$1" ]; then
     need_go
-    once "$dir" "$1" env GOBIN="$dir" GOFLAGS= GOTOOLCHAIN=local go install "$2"
+    once "$dir" "$1" env GOBIN="$dir" GOFLAGS="" GOTOOLCHAIN=local go install "$2"
   fi
   PATH="$dir:$PATH"
 }
@@ -84,7 +85,7 @@ need_go() {
   module="golang.org/toolchain@v0.0.1-go$go_version.$(go env GOOS)-$(go env GOARCH)"
   echo "fetching Go $go_version (this machine has $have)" >&2
   mkdir -p "$tools"
-  if ! GOTOOLCHAIN=local GOFLAGS= go mod download "$module" >"$tools/go.log" 2>&1; then
+  if ! GOTOOLCHAIN=local GOFLAGS="" go mod download "$module" >"$tools/go.log" 2>&1; then
     tail -n 5 "$tools/go.log" >&2
     echo "Real clients are built with Go $go_version or newer. Install it from https://go.dev/dl and run this again." >&2
     exit 1

@@ -1,1 +1,5 @@
-//! Integration tests of the SDK.
+//! Integration tests of the SDK, against a registry in memory that speaks real HTTP.
+
+mod conversation;
+mod server;
+mod verbs;

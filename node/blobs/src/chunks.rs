@@ -1,7 +1,7 @@
 //! The chunk table: BLAKE3 of every 1 MiB of a blob, made while its bytes stream through.
 //!
-//! Guarantees: the table depends on the bytes alone, not on how they arrived; its root names it, so a table from
-//! anywhere can be checked against the metadata before it is used.
+//! Guarantees: the table depends on the bytes alone, not on how they arrived; its root names it, so
+//! a table from anywhere can be checked against the metadata before it is used.
 
 /// Bytes in a chunk; the last one of a blob may have fewer.
 pub const CHUNK_BYTES: usize = 1 << 20;

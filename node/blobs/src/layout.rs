@@ -1,7 +1,7 @@
 //! Where files are: the only module that makes or reads file names.
 //!
-//! Guarantees: a name is made of digits that this program wrote (hexadecimal digests, numbers, session ids), so nothing
-//! a client says becomes part of a path.
+//! Guarantees: a name is made of digits that this program wrote (hexadecimal digests, numbers,
+//! session ids), so nothing a client says becomes part of a path.
 
 use std::fs::File;
 use std::io;
@@ -80,7 +80,8 @@ impl Layout {
             .join(blob_file_name(digest, generation) + CHUNKS_SUFFIX)
     }
 
-    /// Makes the folder of a blob and everything above it, durably. Needed once for each of 256 folders.
+    /// Makes the folder of a blob and everything above it, durably. Needed once for each of 256
+    /// folders.
     pub(crate) fn create_blob_dir(&self, digest: &Digest) -> io::Result<()> {
         std::fs::create_dir_all(self.blob_dir(digest))?;
         sync_dir(&self.algorithm_dir(digest.algorithm()))?;
@@ -103,7 +104,8 @@ fn blob_file_name(digest: &Digest, generation: Generation) -> String {
 }
 
 impl BlobFileName {
-    /// Reads the name of a blob's bytes or of its chunk table; `None` for a name this program does not write.
+    /// Reads the name of a blob's bytes or of its chunk table; `None` for a name this program does
+    /// not write.
     pub(crate) fn parse(algorithm: Algorithm, name: &str) -> Option<Self> {
         let stem = name.strip_suffix(CHUNKS_SUFFIX).unwrap_or(name);
         let (hex, generation) = stem.split_once('.')?;

@@ -8,10 +8,11 @@
 //! uploads/<id>, uploads/<id>.json                   an upload session's bytes and what it is for
 //! ```
 //!
-//! Guarantees: bytes have their final name only once they are verified and on the disk, so a crash at any point leaves
-//! a session, a whole blob, or a whole blob that the metadata does not name, which [`LocalBlobs::reconcile`] removes.
-//! Hashing and file access happen on blocking threads, each byte is hashed once on its way in, and what is buffered is
-//! bounded for all transfers together.
+//! Guarantees: bytes have their final name only once they are verified and on the disk, so a crash
+//! at any point leaves a session, a whole blob, or a whole blob that the metadata does not name,
+//! which [`LocalBlobs::reconcile`] removes. Hashing and file access happen on blocking threads,
+//! each byte is hashed once on its way in, and what is buffered is bounded for all transfers
+//! together.
 //!
 //! Must not know: the metadata, the log, other nodes, or any protocol.
 

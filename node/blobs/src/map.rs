@@ -1,8 +1,10 @@
-//! What this crate asks of the kernel about a file's pages: mapped windows, space ahead of a write, early write-back.
+//! What this crate asks of the kernel about a file's pages: mapped windows, space ahead of a write,
+//! early write-back.
 //!
-//! Guarantees: a [`Window`]'s bytes were in the page cache when it was made, and making one never raises a signal, even
-//! if the file is cut short by somebody else: that is an error like any other. What must hold for the bytes is said at
-//! [`Window::map`]. This is the one module with unsafe code; it must not know blobs or sessions.
+//! Guarantees: a [`Window`]'s bytes were in the page cache when it was made, and making one never
+//! raises a signal, even if the file is cut short by somebody else: that is an error like any
+//! other. What must hold for the bytes is said at [`Window::map`]. This is the one module with
+//! unsafe code; it must not know blobs or sessions.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -25,11 +27,12 @@ impl AsRef<[u8]> for Window {
     }
 }
 
-/// Maps `len` bytes from `offset` and brings them into memory; blocks while the disk reads. The mapping goes when the
-/// last slice of the answer goes.
+/// Maps `len` bytes from `offset` and brings them into memory; blocks while the disk reads. The
+/// mapping goes when the last slice of the answer goes.
 ///
-/// The slices are meant for the kernel: handed to `write` on a plain socket, a page that vanished with the end of the
-/// file makes the call fail with `EFAULT`, whereas this process touching it would be killed by `SIGBUS`.
+/// The slices are meant for the kernel: handed to `write` on a plain socket, a page that vanished
+/// with the end of the file makes the call fail with `EFAULT`, whereas this process touching it
+/// would be killed by `SIGBUS`.
 pub(crate) fn window(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
     let window = Window::map(file, offset, len)?;
     match window.0.advise(Advice::PopulateRead) {
@@ -43,11 +46,13 @@ pub(crate) fn window(file: &File, offset: u64, len: usize) -> io::Result<Bytes> 
 
 impl Window {
     fn map(file: &File, offset: u64, len: usize) -> io::Result<Self> {
-        // SAFETY: the mapping is private, read-only and owned by the value that is returned, and memmap2 checks offset
-        // and length. What remains is that the file's bytes must not change while Rust code looks at them. No code of
-        // this program writes to or shortens a file that has its final name, so the bytes behind a slice stay the
-        // same; and slices go only to callers who asked for `Delivery::Socket`, by which they promise that the kernel
-        // alone reads the bytes. Were the file shortened from outside, the kernel would answer with an error.
+        // SAFETY: the mapping is private, read-only and owned by the value that is returned, and
+        // memmap2 checks offset and length. What remains is that the file's bytes must not change
+        // while Rust code looks at them. No code of this program writes to or shortens a file that
+        // has its final name, so the bytes behind a slice stay the same; and slices go only to
+        // callers who asked for `Delivery::Socket`, by which they promise that the kernel alone
+        // reads the bytes. Were the file shortened from outside, the kernel would answer with an
+        // error.
         let map = unsafe { MmapOptions::new().offset(offset).len(len).map(file)? };
         Ok(Self(map))
     }
@@ -66,17 +71,20 @@ fn warm(file: &File, mut offset: u64, len: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Reserves space for bytes to come, so that they are laid out in one run and need no allocation one page at a time.
-/// The file's length stays. Best effort: where it fails, the writes themselves say what is wrong.
+/// Reserves space for bytes to come, so that they are laid out in one run and need no allocation
+/// one page at a time. The file's length stays. Best effort: where it fails, the writes themselves
+/// say what is wrong.
 pub(crate) fn allocate_ahead(file: &File, offset: u64, len: u64) {
     let (Ok(offset), Ok(len)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len)) else {
         return;
     };
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of this process.
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no
+    // memory of this process.
     unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset, len) };
 }
 
-/// Asks the kernel to begin writing a range to the disk, so that a sync at the end finds little left to do. Best effort.
+/// Asks the kernel to begin writing a range to the disk, so that a sync at the end finds little
+/// left to do. Best effort.
 pub(crate) fn start_write_back(file: &File, offset: u64, len: u64) {
     let (Ok(offset), Ok(len)) = (
         libc::off64_t::try_from(offset),
@@ -84,7 +92,8 @@ pub(crate) fn start_write_back(file: &File, offset: u64, len: u64) {
     ) else {
         return;
     };
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of this process.
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no
+    // memory of this process.
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 

@@ -1,8 +1,9 @@
 //! Streaming a blob out: pieces are loaded on blocking threads, one ahead of the one being sent.
 //!
-//! Large bodies for a plain socket are slices of mapped windows, which spare a copy; all others are read into buffers.
-//! Guarantees: an async thread never waits for the disk; the more streams there are, the smaller are their pieces, so
-//! what all of them hold stays bounded (mapped pages count as this process's memory). Must not know sessions or names.
+//! Large bodies for a plain socket are slices of mapped windows, which spare a copy; all others are
+//! read into buffers. Guarantees: an async thread never waits for the disk; the more streams there
+//! are, the smaller are their pieces, so what all of them hold stays bounded (mapped pages count as
+//! this process's memory). Must not know sessions or names.
 
 use std::fs::File;
 use std::io;
@@ -23,8 +24,9 @@ use crate::map;
 pub(crate) const SMALL_BYTES_MAX: usize = 64 << 10;
 /// Ranges up to this size are not worth a mapping.
 const UNMAPPED_BYTES_MAX: u64 = 128 << 10;
-/// What all streams together may hold, as long as none has less than a piece of [`PIECE_BYTES_MIN`].
-const STREAMS_BYTES_MAX: usize = 48 << 20;
+/// What all streams together may hold, as long as none has less than a piece of
+/// [`PIECE_BYTES_MIN`].
+const STREAMS_BYTES_MAX: usize = 32 << 20;
 /// A stream holds up to three pieces: one leaving the socket, one being sent, one being loaded.
 const PIECES_PER_STREAM: usize = 3;
 const PIECE_BYTES_MIN: usize = 64 << 10;
@@ -130,7 +132,8 @@ impl Reader {
     fn piece_bytes(&self, piece_bytes_max: usize) -> usize {
         let streams = self.0.0.load(Ordering::Relaxed).max(1);
         let share = STREAMS_BYTES_MAX / (streams * PIECES_PER_STREAM);
-        // Whole multiples of the least piece, so that windows begin where pages begin if the range does.
+        // Whole multiples of the least piece, so that windows begin where pages begin if the range
+        // does.
         let whole = share / PIECE_BYTES_MIN * PIECE_BYTES_MIN;
         whole.clamp(PIECE_BYTES_MIN, piece_bytes_max)
     }
@@ -191,7 +194,7 @@ mod tests {
         let mut streams = vec![Reader::enter(&readers)];
         assert_eq!(streams[0].piece_bytes(WINDOW_BYTES_MAX), WINDOW_BYTES_MAX);
         streams.extend((1..64).map(|_| Reader::enter(&readers)));
-        assert_eq!(streams[0].piece_bytes(WINDOW_BYTES_MAX), 256 << 10);
+        assert_eq!(streams[0].piece_bytes(WINDOW_BYTES_MAX), 128 << 10);
         streams.extend((64..1000).map(|_| Reader::enter(&readers)));
         assert_eq!(streams[0].piece_bytes(WINDOW_BYTES_MAX), PIECE_BYTES_MIN);
         streams.truncate(1);

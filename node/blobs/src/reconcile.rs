@@ -1,7 +1,7 @@
 //! Removing blobs that earlier runs of the server wrote and the metadata does not name.
 //!
-//! Guarantees: a file goes only if its epoch is over, so that nobody can still be about to name it, and the metadata
-//! was asked about it and said no. Any error stops the sweep.
+//! Guarantees: a file goes only if its epoch is over, so that nobody can still be about to name it,
+//! and the metadata was asked about it and said no. Any error stops the sweep.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -46,8 +46,9 @@ pub enum ReconcileError {
 }
 
 impl LocalBlobs {
-    /// Removes copies that were written before epoch `running` and are not `live`. Blocks; uploads and reads may go on.
-    /// The metadata must know everything that was acknowledged before `running` began.
+    /// Removes copies that were written before epoch `running` and are not `live`. Blocks; uploads
+    /// and reads may go on. The metadata must know everything that was acknowledged before
+    /// `running` began.
     pub fn reconcile(
         &self,
         running: Epoch,

@@ -1,7 +1,8 @@
 //! Upload sessions: what each is for, who writes to it, and how it outlives the process.
 //!
-//! Guarantees: a session has one writer at a time; its sidecar file exists from its opening until its end, and a data
-//! file without a sidecar (or the other way round) is no session and is removed at start.
+//! Guarantees: a session has one writer at a time; its sidecar file exists from its opening until
+//! its end, and a data file without a sidecar (or the other way round) is no session and is removed
+//! at start.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -174,7 +175,8 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Reads the sessions that an earlier run of the server left, and removes leftovers that are none.
+    /// Reads the sessions that an earlier run of the server left, and removes leftovers that are
+    /// none.
     pub(crate) fn load(layout: &Layout) -> io::Result<Self> {
         let (mut bytes, mut sidecars) = (BTreeSet::new(), BTreeSet::new());
         for entry in std::fs::read_dir(layout.uploads())? {
@@ -252,7 +254,8 @@ impl Sessions {
             .collect()
     }
 
-    /// Ends a session whose writer the caller holds: it is gone for everybody, and so are its files.
+    /// Ends a session whose writer the caller holds: it is gone for everybody, and so are its
+    /// files.
     pub(crate) fn end(&self, layout: &Layout, id: UploadId, writer: &mut Writer) -> io::Result<()> {
         writer.end();
         self.lock().remove(&id);

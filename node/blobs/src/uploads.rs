@@ -1,8 +1,14 @@
-//! The port `Uploads`: takes bodies in, a batch at a time, and hands the batches to blocking threads.
+//! The port `Uploads`: takes bodies in, a batch at a time, and hands the batches to blocking
+//! threads.
 //!
-//! Guarantees: while one batch is hashed and written the next one is read, but not a third; what all requests together
-//! read ahead is bounded. A request that is dropped leaves the session as a request that ended: what it had read is
-//! written, and the session is free again. Must not know how bytes are hashed or laid out.
+//! Guarantees: while one batch is hashed and written the next one is read, but not a third; what
+//! all requests together read ahead is bounded. A request that is dropped leaves the session as a
+//! request that ended: what it had read is written, and the session is free again. Must not know
+//! how bytes are hashed or laid out.
+#![allow(
+    clippy::result_large_err,
+    reason = "the port's error carries two digests and is rare"
+)]
 
 use std::mem;
 use std::sync::Arc;
@@ -192,7 +198,8 @@ impl LocalBlobs {
 }
 
 impl Inner {
-    /// Ends a session that has nothing left to lose: should its files resist, the next start removes them.
+    /// Ends a session that has nothing left to lose: should its files resist, the next start
+    /// removes them.
     fn end(&self, id: UploadId, writer: &mut Writer) {
         if let Err(error) = self.sessions.end(&self.layout, id, writer) {
             warn!(%error, "cannot remove the files of an ended upload session");
@@ -333,8 +340,8 @@ impl Intake {
 impl Drop for Intake {
     fn drop(&mut self) {
         let writer = mem::replace(&mut self.writer, Place::GivenBack);
-        // Only a future that was dropped before its end still has the writer. Outside a runtime nothing can be written
-        // any more, and dropping the writer frees the session.
+        // Only a future that was dropped before its end still has the writer. Outside a runtime
+        // nothing can be written any more, and dropping the writer frees the session.
         let (Place::Here(_) | Place::Away(_), Ok(runtime)) = (&writer, Handle::try_current())
         else {
             return;
@@ -354,7 +361,8 @@ impl Drop for Intake {
     }
 }
 
-/// Writes a batch on this thread. The `last` one of a request, or one that failed, leaves the file at rest.
+/// Writes a batch on this thread. The `last` one of a request, or one that failed, leaves the file
+/// at rest.
 fn write(mut writer: WriterGuard, session: &Session, batch: &Batch, last: bool) -> Written {
     let result = if batch.frames.is_empty() {
         Ok(())

@@ -1,7 +1,9 @@
-//! The end of an upload that touches the disk: writes and hashes batches, and turns a session's bytes into a blob.
+//! The end of an upload that touches the disk: writes and hashes batches, and turns a session's
+//! bytes into a blob.
 //!
-//! Guarantees: `offset` is what the file holds and the hashes cover; a write that fails is undone, so the session can
-//! go on from `offset`. Everything here blocks and belongs on a blocking thread. Must not know async.
+//! Guarantees: `offset` is what the file holds and the hashes cover; a write that fails is undone,
+//! so the session can go on from `offset`. Everything here blocks and belongs on a blocking thread.
+//! Must not know async.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
@@ -13,7 +15,7 @@ use nora_app::ports::uploads::StoredBlob;
 use nora_domain::record::Generation;
 use nora_domain::{Algorithm, Digest};
 
-use crate::chunks::ChunkHasher;
+use crate::chunks::{ChunkHasher, ChunkTable};
 use crate::hash::ContentHasher;
 use crate::layout::{self, Layout};
 use crate::map;
@@ -46,8 +48,8 @@ pub(crate) enum FinishError {
     Mismatch { computed: Digest },
     /// A step failed; the session is as it was.
     Step(StepError),
-    /// The bytes could not be made durable. The kernel forgets which pages it failed to write, so asking again would
-    /// say nothing: the session cannot go on.
+    /// The bytes or their name could not be made durable. The kernel forgets which pages it failed
+    /// to write, so asking again would say nothing: the session cannot go on.
     Sync(io::Error),
 }
 
@@ -235,40 +237,44 @@ impl Writer {
         })
     }
 
+    /// Gives bytes that are on the disk their final name, durably.
     fn publish(
         &self,
         layout: &Layout,
         digest: &Digest,
         generation: Generation,
-        table: &crate::ChunkTable,
-    ) -> Result<(), StepError> {
-        let target = layout.blob(digest, generation);
-        match std::fs::rename(&self.path, &target) {
+        table: &ChunkTable,
+    ) -> Result<(), FinishError> {
+        let (blob, chunks) = (
+            layout.blob(digest, generation),
+            layout.chunks(digest, generation),
+        );
+        match std::fs::rename(&self.path, &blob) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 layout
                     .create_blob_dir(digest)
                     .map_err(step("create the blob's folder"))?;
-                std::fs::rename(&self.path, &target).map_err(step("name the blob"))?;
+                std::fs::rename(&self.path, &blob).map_err(step("name the blob"))?;
             }
             other => other.map_err(step("name the blob"))?,
         }
-        let chunks = layout.chunks(digest, generation);
-        // A table of one chunk says no more than the root does. The file needs no sync of its own: a table that a crash
-        // tore does not have the root that the metadata names, and can be computed again from the bytes.
-        let named = if table.hashes().len() > 1 {
-            std::fs::write(&chunks, table.encode()).map_err(step("write the chunk table"))
-        } else {
-            Ok(())
-        };
-        named
-            .and_then(|()| {
-                layout::sync_dir(&layout.blob_dir(digest)).map_err(step("sync the blob's name"))
-            })
-            .inspect_err(|_| {
-                // The session must be as it was. Should even that fail, the blob is one that nobody names.
-                let _ = std::fs::remove_file(&chunks);
-                let _ = std::fs::rename(&target, &self.path);
-            })
+        // A table of one chunk says no more than the root does. The file needs no sync of its own:
+        // a table that a crash tore does not have the root that the metadata names, and can be
+        // computed again from the bytes.
+        if table.hashes().len() > 1
+            && let Err(source) = std::fs::write(&chunks, table.encode())
+        {
+            let _ = std::fs::remove_file(&chunks);
+            // Should this fail too, the blob is one that nobody names.
+            let _ = std::fs::rename(&blob, &self.path);
+            return Err(StepError {
+                step: "write the chunk table",
+                source,
+            }
+            .into());
+        }
+        // A name that may or may not be on the disk belongs to a blob that nobody names.
+        layout::sync_dir(&layout.blob_dir(digest)).map_err(FinishError::Sync)
     }
 }
 

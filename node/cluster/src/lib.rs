@@ -6,20 +6,32 @@
 //!
 //! Must not know: HTTP, formats, blobs' bytes. No type of openraft or RocksDB leaves this crate.
 
-mod codec;
 mod config;
-mod linearize;
 mod node;
+
+#[cfg(not(feature = "internals"))]
+mod codec;
+#[cfg(not(feature = "internals"))]
+mod linearize;
+#[cfg(not(feature = "internals"))]
 mod raft;
+#[cfg(not(feature = "internals"))]
 mod rocks;
+
+// This crate's own tests look into these; nobody else may.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod codec;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod linearize;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod raft;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod rocks;
 
 pub use config::ClusterConfig;
 pub use node::{Cluster, ClusterStatus, StartError, StopReason, StoreUsage};
 pub use raft::state_machine::PositionedEvent;
-
-/// What this crate's own tests look into; no part of what others may use.
-#[cfg(feature = "internals")]
-#[doc(hidden)]
-pub mod internals {
-    pub use crate::{codec, linearize, raft, rocks};
-}

@@ -194,11 +194,11 @@ pub enum Refusal {
         /// One of the artifacts that need it.
         by: Digest,
     },
-    /// The live copy has another size than the bytes just written under the same digest: one of the two is corrupt.
+    /// What is stored under the digest has another size than the command says: one of the two is corrupt.
     SizeConflict {
-        /// The blob.
+        /// The blob, or the artifact.
         digest: Digest,
-        /// Size of the live copy in bytes.
+        /// Size of what is stored, in bytes.
         live: u64,
     },
 }

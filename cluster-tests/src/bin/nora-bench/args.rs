@@ -21,7 +21,11 @@ pub struct Args {
     pub targets: Vec<String>,
 
     /// Parts to run.
-    #[arg(long, value_delimiter = ',', default_value = "start,blobs,reads,images,catalogue")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "start,blobs,reads,images,catalogue"
+    )]
     pub parts: Vec<Part>,
 
     /// How many interleaved rounds; a figure is the median over rounds and repeats.

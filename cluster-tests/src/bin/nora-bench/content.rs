@@ -54,7 +54,12 @@ impl Source {
         random.read_exact(&mut run).during(step)?;
         let mut hashed = Context::new(&SHA256);
         hashed.update(&bulk);
-        Ok(Self { bulk, hashed, run, made: AtomicU64::new(0) })
+        Ok(Self {
+            bulk,
+            hashed,
+            run,
+            made: AtomicU64::new(0),
+        })
     }
 
     /// A new large blob.
@@ -64,7 +69,10 @@ impl Source {
         tail[16..24].copy_from_slice(&self.number().to_be_bytes());
         let mut hashed = self.hashed.clone();
         hashed.update(&tail);
-        LargeBlob { digest: named(hashed.finish().as_ref()), tail }
+        LargeBlob {
+            digest: named(hashed.finish().as_ref()),
+            tail,
+        }
     }
 
     /// The bytes of a large blob, in two parts.
@@ -84,10 +92,20 @@ impl Source {
         )
         .into_bytes();
         let config_digest = sha256(&config);
-        let manifest =
-            manifest(&config_digest, config.len(), &layer_digest, layer.len(), number);
+        let manifest = manifest(
+            &config_digest,
+            config.len(),
+            &layer_digest,
+            layer.len(),
+            number,
+        );
         let config = (config, config_digest);
-        Image { config, layer: (layer, layer_digest), manifest, tag: format!("t{number}") }
+        Image {
+            config,
+            layer: (layer, layer_digest),
+            manifest,
+            tag: format!("t{number}"),
+        }
     }
 
     fn number(&self) -> u64 {

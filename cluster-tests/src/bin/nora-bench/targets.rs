@@ -47,17 +47,29 @@ const NAMES: [(&str, Kind); 5] = [
 ];
 
 impl Kind {
+    /// Every kind.
+    pub fn all() -> impl Iterator<Item = Self> {
+        NAMES.into_iter().map(|(_, kind)| kind)
+    }
+
     /// The kind called `name`.
     pub fn parse(name: &str) -> Result<Self> {
-        NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind).ok_or_else(|| {
-            let known = NAMES.map(|(name, _)| name).join(", ");
-            Error::Wrong(format!("no target is called {name:?}; there are {known}"))
-        })
+        NAMES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, kind)| *kind)
+            .ok_or_else(|| {
+                let known = NAMES.map(|(name, _)| name).join(", ");
+                Error::Wrong(format!("no target is called {name:?}; there are {known}"))
+            })
     }
 
     /// Its name in arguments and tables.
     pub fn name(self) -> &'static str {
-        NAMES.iter().find(|(_, kind)| *kind == self).map_or("?", |(name, _)| name)
+        NAMES
+            .iter()
+            .find(|(_, kind)| *kind == self)
+            .map_or("?", |(name, _)| name)
     }
 
     /// Whether it is another registry, to which NORA is compared.
@@ -105,20 +117,29 @@ impl Target {
         match self.kind {
             Kind::Distribution => {
                 let config = write(dir, "config.yml", &distribution_config(&data, addr))?;
-                command.arg("serve").arg(config).env("OTEL_TRACES_EXPORTER", "none");
+                command
+                    .arg("serve")
+                    .arg(config)
+                    .env("OTEL_TRACES_EXPORTER", "none");
             }
             Kind::Zot | Kind::ZotSync => {
                 let config = zot_config(&data, addr, self.kind == Kind::ZotSync);
-                command.arg("serve").arg(write(dir, "config.json", &config)?);
+                command
+                    .arg("serve")
+                    .arg(write(dir, "config.json", &config)?);
             }
             Kind::Nginx => {
                 write(&data.join("v2"), "index.html", "{}")?;
                 let config = write(dir, "nginx.conf", &nginx_config(dir, &data, addr))?;
+                command.arg("-e").arg(dir.join("error.log"));
                 command.arg("-p").arg(dir).arg("-c").arg(config);
             }
             Kind::Nora => {
                 command.arg("serve").arg("--data-dir").arg(&data);
-                command.arg("--listen").arg(addr.to_string()).env("RUST_LOG", "error");
+                command
+                    .arg("--listen")
+                    .arg(addr.to_string())
+                    .env("RUST_LOG", "error");
             }
         }
         command.current_dir(dir);
@@ -177,7 +198,11 @@ fn zot_config(data: &Path, addr: SocketAddr, commit: bool) -> String {
 
 fn nginx_config(dir: &Path, data: &Path, addr: SocketAddr) -> String {
     // Without a user, workers of a master that runs as root would be nobody's, who cannot read the store.
-    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    let user = if rustix::process::geteuid().is_root() {
+        "user root;"
+    } else {
+        ""
+    };
     let (dir, data) = (dir.display(), data.display());
     format!(
         "worker_processes auto; daemon off; pid {dir}/pid; error_log {dir}/error.log; {user}\n\
@@ -199,7 +224,12 @@ mod tests {
             assert_eq!(Kind::parse(name).unwrap(), kind);
             assert_eq!(kind.name(), name);
         }
-        assert!(Kind::parse("harbor").unwrap_err().to_string().contains("zot-sync"));
+        assert!(
+            Kind::parse("harbor")
+                .unwrap_err()
+                .to_string()
+                .contains("zot-sync")
+        );
     }
 
     #[test]
@@ -213,13 +243,19 @@ mod tests {
     fn the_given_folder_comes_before_the_path() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("sh"), "").unwrap();
-        assert_eq!(find_program(&["sh"], Some(dir.path())), Some(dir.path().join("sh")));
+        assert_eq!(
+            find_program(&["sh"], Some(dir.path())),
+            Some(dir.path().join("sh"))
+        );
         assert_ne!(find_program(&["sh"], None), Some(dir.path().join("sh")));
         assert_eq!(find_program(&["no-such-program"], Some(dir.path())), None);
     }
 
     #[test]
     fn a_url_path_is_a_file_below_the_store() {
-        assert_eq!(static_file(Path::new("/w"), "/v2/a"), Path::new("/w/data/v2/a"));
+        assert_eq!(
+            static_file(Path::new("/w"), "/v2/a"),
+            Path::new("/w/data/v2/a")
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod blobs;
 pub mod clock;
+pub mod health;
 pub mod metadata;
 pub mod uploads;
 

@@ -7,6 +7,7 @@
 mod artifacts;
 mod blobs;
 mod lists;
+mod usage;
 
 pub use artifacts::{Artifact, ArtifactBody};
 pub use blobs::BlobStat;

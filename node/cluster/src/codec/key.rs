@@ -111,8 +111,10 @@ pub fn encode(key: &Key) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
     let mut rest = Parts(bytes);
     let byte = rest.byte()?;
-    let table =
-        TABLES.into_iter().find(|table| *table as u8 == byte).ok_or(DecodeError::Unknown("key.table"))?;
+    let table = TABLES
+        .into_iter()
+        .find(|table| *table as u8 == byte)
+        .ok_or(DecodeError::Unknown("key.table"))?;
     let key = match table {
         Table::Cluster => Key::Cluster,
         Table::Node => Key::Node(NodeId(u64::from_be_bytes(rest.array()?))),
@@ -120,9 +122,11 @@ pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
         Table::Repository => Key::Repository(rest.repository()?),
         Table::Artifact => Key::Artifact(rest.repository()?, rest.digest()?),
         Table::Tag => Key::Tag(rest.repository()?, TagName::parse(rest.name()?)?),
-        Table::TagOf => {
-            Key::TagOf(rest.repository()?, rest.digest()?, TagName::parse(rest.name()?)?)
-        }
+        Table::TagOf => Key::TagOf(
+            rest.repository()?,
+            rest.digest()?,
+            TagName::parse(rest.name()?)?,
+        ),
         Table::Link => Key::Link(rest.repository()?, rest.digest()?),
         Table::Referrer => Key::Referrer(rest.repository()?, rest.digest()?, rest.digest()?),
         Table::Blob => Key::Blob(rest.digest()?),
@@ -130,7 +134,11 @@ pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
         Table::Pin => Key::Pin(rest.digest()?, UploadId(u128::from_be_bytes(rest.array()?))),
         Table::Upload => Key::Upload(UploadId(u128::from_be_bytes(rest.array()?))),
     };
-    if rest.0.is_empty() { Ok(key) } else { Err(DecodeError::Key) }
+    if rest.0.is_empty() {
+        Ok(key)
+    } else {
+        Err(DecodeError::Key)
+    }
 }
 
 fn put_name(out: &mut Vec<u8>, name: &str) {
@@ -148,8 +156,13 @@ const fn format_byte(format: Format) -> u8 {
     }
 }
 
-const FORMATS: [Format; 5] =
-    [Format::Oci, Format::Npm, Format::Pypi, Format::Maven, Format::Cargo];
+const FORMATS: [Format; 5] = [
+    Format::Oci,
+    Format::Npm,
+    Format::Pypi,
+    Format::Maven,
+    Format::Cargo,
+];
 
 fn put_repository(out: &mut Vec<u8>, table: Table, repository: &RepositoryKey) {
     out.push(table as u8);
@@ -193,7 +206,11 @@ impl<'a> Parts<'a> {
     }
 
     fn name(&mut self) -> Result<&'a str, DecodeError> {
-        let end = self.0.iter().position(|byte| *byte == 0).ok_or(DecodeError::Key)?;
+        let end = self
+            .0
+            .iter()
+            .position(|byte| *byte == 0)
+            .ok_or(DecodeError::Key)?;
         let name = self.take(end)?;
         self.take(1)?;
         std::str::from_utf8(name).map_err(|_| DecodeError::Key)
@@ -206,7 +223,11 @@ impl<'a> Parts<'a> {
             .into_iter()
             .find(|format| format_byte(*format) == byte)
             .ok_or(DecodeError::Unknown("key.format"))?;
-        Ok(RepositoryKey { tenant, format, path: RepositoryPath::parse(self.name()?)? })
+        Ok(RepositoryKey {
+            tenant,
+            format,
+            path: RepositoryPath::parse(self.name()?)?,
+        })
     }
 
     fn digest(&mut self) -> Result<Digest, DecodeError> {

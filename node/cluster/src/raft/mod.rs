@@ -14,6 +14,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use nora_domain::command::{Outcome, Refusal};
+use openraft::{BasicNode, EntryPayload};
 
 openraft::declare_raft_types!(
     /// The types that openraft is used with.
@@ -21,25 +22,25 @@ openraft::declare_raft_types!(
         D = Proposal,
         R = Reply,
         NodeId = u64,
-        Node = openraft::BasicNode,
+        Node = BasicNode,
 );
 
 /// A leader: a term and a node.
-pub type LeaderId = openraft::alias::LeaderIdOf<TypeConfig>;
+pub type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
 /// A position in the log.
-pub type LogId = openraft::alias::LogIdOf<TypeConfig>;
+pub type LogId = openraft::LogId<LeaderId>;
 /// A vote.
-pub type Vote = openraft::alias::VoteOf<TypeConfig>;
+pub type Vote = openraft::Vote<LeaderId>;
 /// A log entry.
-pub type Entry = openraft::alias::EntryOf<TypeConfig>;
+pub type Entry = openraft::Entry<LeaderId, EntryPayload<Proposal, u64, BasicNode>>;
 /// Who takes part.
-pub type Membership = openraft::Membership<u64, openraft::BasicNode>;
+pub type Membership = openraft::Membership<u64, BasicNode>;
 /// A membership and the entry that made it so.
-pub type StoredMembership = openraft::alias::StoredMembershipOf<TypeConfig>;
+pub type StoredMembership = openraft::StoredMembership<LeaderId, u64, BasicNode>;
 /// What a snapshot covers.
-pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
+pub type SnapshotMeta = openraft::SnapshotMeta<LeaderId, u64, BasicNode>;
 /// A snapshot that can be read.
-pub type Snapshot = openraft::alias::SnapshotOf<TypeConfig, snapshot::SnapshotHandle>;
+pub type Snapshot = openraft::Snapshot<LeaderId, u64, BasicNode, snapshot::SnapshotHandle>;
 
 /// A command on its way through the log: encoded once, by whoever proposes it.
 #[derive(Clone, PartialEq, Eq)]

@@ -77,9 +77,21 @@ impl StateMachine {
         let applied = state.applied().map_err(io::Error::other)?;
         let membership = state.membership().map_err(io::Error::other)?;
         let snapshots = Snapshots::open(data_dir.join("snapshots"), memory.clone())?;
-        let shared = Shared { state: ArcSwap::from_pointee(state), snapshots, events };
+        let shared = Shared {
+            state: ArcSwap::from_pointee(state),
+            snapshots,
+            events,
+        };
         let shared = Arc::new(shared);
-        Ok(Self { shared, directory, number, memory, voters, applied, membership })
+        Ok(Self {
+            shared,
+            directory,
+            number,
+            memory,
+            voters,
+            applied,
+            membership,
+        })
     }
 
     /// What readers of the state need.
@@ -141,34 +153,47 @@ impl StateMachine {
         }
         .map_err(io::Error::other)?;
         pending.overlay.merge(changes);
-        pending.events.extend((0..).zip(applied.events).map(|(index, event)| PositionedEvent {
-            position,
-            index,
-            event: Arc::new(event),
-        }));
+        pending.events.extend(
+            (0..)
+                .zip(applied.events)
+                .map(|(index, event)| PositionedEvent {
+                    position,
+                    index,
+                    event: Arc::new(event),
+                }),
+        );
         Ok(applied.answer)
     }
 
     /// Writes what is pending, then tells everybody.
     fn write(&mut self, pending: Pending) -> io::Result<()> {
-        let Some(applied) = pending.applied else { return Ok(()) };
+        let Some(applied) = pending.applied else {
+            return Ok(());
+        };
         self.shared
             .state
             .load()
-            .write(pending.overlay.rows(), &applied, pending.membership.as_ref())
+            .write(
+                pending.overlay.rows(),
+                &applied,
+                pending.membership.as_ref(),
+            )
             .map_err(crate::rocks::io_error)?;
         self.applied = Some(applied);
         if let Some(membership) = pending.membership {
-            let index = membership.log_id().as_ref().map_or(0, |log_id| log_id.index);
+            let index = membership
+                .log_id()
+                .as_ref()
+                .map_or(0, |log_id| log_id.index);
             self.voters.applied(index, membership.membership());
             self.membership = membership;
-        }
-        for (responder, reply) in pending.replies {
-            responder.send(reply);
         }
         for event in pending.events {
             // Without a listener there is nobody to tell. One that is too slow is told how many it missed.
             let _ = self.shared.events.send(event);
+        }
+        for (responder, reply) in pending.replies {
+            responder.send(reply);
         }
         Ok(())
     }
@@ -227,7 +252,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 tracing::error!(%error, "cannot begin a snapshot; the log is kept until one succeeds");
                 None
             }
-            building => Some(SnapshotBuilder { shared: self.shared.clone(), building: Some(building) }),
+            building => Some(SnapshotBuilder {
+                shared: self.shared.clone(),
+                building: Some(building),
+            }),
         }
     }
 
@@ -236,7 +264,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Some(builder) => return builder,
             None => Err(io::Error::other("no snapshot could be begun")),
         };
-        SnapshotBuilder { shared: self.shared.clone(), building: Some(building) }
+        SnapshotBuilder {
+            shared: self.shared.clone(),
+            building: Some(building),
+        }
     }
 
     async fn install_snapshot(
@@ -245,13 +276,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotHandle,
     ) -> io::Result<()> {
         let number = self.number + 1;
-        let (shared, directory, memory) =
-            (self.shared.clone(), self.directory.clone(), self.memory.clone());
+        let (shared, directory, memory) = (
+            self.shared.clone(),
+            self.directory.clone(),
+            self.memory.clone(),
+        );
         let meta = meta.clone();
-        let (applied, membership) = blocking(move || {
-            install(&shared, &directory, &memory, number, &meta, &snapshot)
-        })
-        .await?;
+        let (applied, membership) =
+            blocking(move || install(&shared, &directory, &memory, number, &meta, &snapshot))
+                .await?;
         self.number = number;
         self.applied = applied;
         if let Some(at) = membership.log_id() {

@@ -33,7 +33,11 @@ pub struct SoleVoter {
 impl SoleVoter {
     /// Down, until a membership is applied.
     pub fn new(node: u64) -> Self {
-        Self { node, newest: Mutex::new(None), sole: AtomicBool::new(false) }
+        Self {
+            node,
+            newest: Mutex::new(None),
+            sole: AtomicBool::new(false),
+        }
     }
 
     /// Whether this node was the only voter at some moment during the call.
@@ -78,9 +82,15 @@ mod tests {
         assert!(flag.holds());
 
         flag.appended(7);
-        assert!(!flag.holds(), "an entry stands in the log that may add a voter");
+        assert!(
+            !flag.holds(),
+            "an entry stands in the log that may add a voter"
+        );
         flag.applied(0, &voters(&[1]));
-        assert!(!flag.holds(), "an older membership says nothing about the newest");
+        assert!(
+            !flag.holds(),
+            "an older membership says nothing about the newest"
+        );
         flag.applied(7, &voters(&[1, 2]));
         assert!(!flag.holds());
 

@@ -10,9 +10,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rocksdb::{
-    BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, WriteBufferManager,
-};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, WriteBufferManager};
 
 /// The memory that all instances share.
 pub struct Memory {
@@ -31,7 +29,11 @@ impl Memory {
             false,
             cache.clone(),
         );
-        Self { cache, write_buffers, write_buffer_bytes }
+        Self {
+            cache,
+            write_buffers,
+            write_buffer_bytes,
+        }
     }
 
     /// Bytes in the block cache, write buffers' charge included.

@@ -1,310 +1,18 @@
 //! Each answer and each special case of the transition: commands in, an answer, events and rows out.
 
-use nora_domain::audit::audit;
-use nora_domain::command::{Action, Command, Outcome, Refusal};
+use nora_domain::TagName;
+use nora_domain::command::{Action, Outcome, Refusal};
 use nora_domain::event::Event;
 use nora_domain::record::{
-    ArtifactRecord, BlobRecord, Body, Epoch, Generation, Key, NodeId, PinRecord, Record,
-    RepositoryRecord, TagRecord, Timestamp, UploadId, UploadRecord, UsageRecord,
+    BlobRecord, Body, Epoch, Key, LinkRecord, NodeId, Record, RepositoryRecord, Timestamp,
+    UploadId, UploadRecord, UsageRecord,
 };
-use nora_domain::store::MemoryStore;
-use nora_domain::{Digest, TagName};
 
-use crate::universe::{digest, media_type, repository, row, run, tag};
-
-const NODE: NodeId = NodeId(1);
-
-/// A state that commands are given to, one after the other; command n is stamped n × 1000 unless a test says otherwise.
-#[derive(Default)]
-struct World {
-    store: MemoryStore,
-    position: u64,
-    events: Vec<Event>,
-}
-
-impl World {
-    /// With node 1 started under epoch 1.
-    fn new() -> Self {
-        let mut world = Self::default();
-        world.check(
-            Action::StartNode { node: NODE },
-            Ok(Outcome::NodeStarted(Epoch(1))),
-        );
-        world
-    }
-
-    #[track_caller]
-    fn answer(&mut self, at: u64, action: Action) -> Result<Outcome, Refusal> {
-        let before = self.store.clone();
-        self.position += 1;
-        let command = Command {
-            at: Timestamp(at),
-            action,
-        };
-        let applied = run(&mut self.store, self.position, &command);
-        assert_eq!(audit(self.store.rows()), Vec::new(), "after {command:?}");
-        if applied.answer.is_err() {
-            assert_eq!(
-                (&before, applied.events.len()),
-                (&self.store, 0),
-                "{command:?}"
-            );
-        }
-        self.events = applied.events;
-        applied.answer
-    }
-
-    /// The one door: this action gets this answer.
-    #[track_caller]
-    fn check(&mut self, action: Action, expected: Result<Outcome, Refusal>) {
-        let at = (self.position + 1) * 1000;
-        assert_eq!(self.answer(at, action.clone()), expected, "{action:?}");
-    }
-
-    /// Accepted, whatever the outcome.
-    #[track_caller]
-    fn given(&mut self, actions: impl IntoIterator<Item = Action>) -> &mut Self {
-        for action in actions {
-            let at = (self.position + 1) * 1000;
-            let answer = self.answer(at, action.clone());
-            assert!(answer.is_ok(), "{action:?}: {answer:?}");
-        }
-        self
-    }
-
-    #[track_caller]
-    fn blob(&self, i: u8) -> BlobRecord {
-        match row(&self.store, &Key::Blob(digest(i))) {
-            Some(Record::Blob(blob)) => blob,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[track_caller]
-    fn artifact(&self, repo: u8, i: u8) -> ArtifactRecord {
-        match row(&self.store, &Key::Artifact(repository(repo), digest(i))) {
-            Some(Record::Artifact(artifact)) => artifact,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn tag(&self, repo: u8, name: &str) -> Option<TagRecord> {
-        match row(&self.store, &Key::Tag(repository(repo), tag(name))) {
-            Some(Record::Tag(record)) => Some(record),
-            _ => None,
-        }
-    }
-
-    fn repository(&self, repo: u8) -> Option<RepositoryRecord> {
-        match row(&self.store, &Key::Repository(repository(repo))) {
-            Some(Record::Repository(record)) => Some(record),
-            _ => None,
-        }
-    }
-
-    fn usage(&self, repo: u8) -> Option<UsageRecord> {
-        match row(&self.store, &Key::Usage(repository(repo).tenant)) {
-            Some(Record::Usage(usage)) => Some(usage),
-            _ => None,
-        }
-    }
-
-    /// (pin, expiry) of a blob.
-    fn pins(&self, blob: u8) -> Vec<(u128, u64)> {
-        let rows = self
-            .store
-            .rows()
-            .filter_map(|(key, record)| match (key, record) {
-                (Key::Pin(of, id), Record::Pin(PinRecord { expires_at }))
-                    if *of == digest(blob) =>
-                {
-                    Some((id.0, expires_at.0))
-                }
-                _ => None,
-            });
-        rows.collect()
-    }
-
-    fn has(&self, key: &Key) -> bool {
-        row(&self.store, key).is_some()
-    }
-}
-
-fn generation(epoch: u64, sequence: u64) -> Generation {
-    Generation {
-        epoch: Epoch(epoch),
-        sequence,
-    }
-}
-
-/// Commits blob `i` of 100 bytes as its i-th copy, through upload session 1, pinned until 50000.
-fn commit(repo: u8, i: u8) -> Action {
-    commit_as(repo, i, 100, generation(1, u64::from(i)), 1, 50_000)
-}
-
-fn commit_as(
-    repo: u8,
-    i: u8,
-    size: u64,
-    generation: Generation,
-    upload: u128,
-    pinned_until: u64,
-) -> Action {
-    Action::CommitBlob {
-        repository: repository(repo),
-        digest: digest(i),
-        size,
-        generation,
-        node: NODE,
-        chunk_root: [i; 32],
-        upload: UploadId(upload),
-        pinned_until: Timestamp(pinned_until),
-    }
-}
-
-fn mount(from: u8, to: u8, i: u8) -> Action {
-    Action::MountBlob {
-        from: repository(from),
-        to: repository(to),
-        digest: digest(i),
-        pin: UploadId(2),
-        pinned_until: Timestamp(60_000),
-    }
-}
-
-fn pin(repo: u8, i: u8, id: u128, pinned_until: u64) -> Action {
-    Action::PinBlob {
-        repository: repository(repo),
-        digest: digest(i),
-        pin: UploadId(id),
-        pinned_until: Timestamp(pinned_until),
-    }
-}
-
-fn unlink(repo: u8, i: u8) -> Action {
-    Action::UnlinkBlob {
-        repository: repository(repo),
-        digest: digest(i),
-    }
-}
-
-/// An artifact with an inline body of 10 bytes.
-fn put(repo: u8, i: u8, blobs: &[u8], children: &[u8], tags: &[&str]) -> Action {
-    Action::PutArtifact {
-        repository: repository(repo),
-        digest: digest(i),
-        media_type: media_type("type/one"),
-        size: 10,
-        body: Body::Inline(vec![i; 10]),
-        subject: None,
-        artifact_type: None,
-        blobs: blobs.iter().copied().map(digest).collect(),
-        children: children.iter().copied().map(digest).collect(),
-        tags: tags.iter().map(|name| tag(name)).collect(),
-    }
-}
-
-/// The same artifact, with some parts told otherwise.
-fn put_with(
-    mut action: Action,
-    change: impl FnOnce(&mut Body, &mut u64, &mut Option<Digest>),
-) -> Action {
-    if let Action::PutArtifact {
-        body,
-        size,
-        subject,
-        ..
-    } = &mut action
-    {
-        change(body, size, subject);
-    }
-    action
-}
-
-fn delete(repo: u8, i: u8) -> Action {
-    Action::DeleteArtifact {
-        repository: repository(repo),
-        digest: digest(i),
-    }
-}
-
-fn delete_tag(repo: u8, name: &str) -> Action {
-    Action::DeleteTag {
-        repository: repository(repo),
-        tag: tag(name),
-    }
-}
-
-fn open(upload: u128, repo: u8, node: NodeId, expires_at: u64) -> Action {
-    Action::OpenUpload {
-        upload: UploadId(upload),
-        repository: repository(repo),
-        node,
-        expires_at: Timestamp(expires_at),
-    }
-}
-
-fn missing(blobs: &[u8], children: &[u8]) -> Result<Outcome, Refusal> {
-    Err(Refusal::ReferencesMissing {
-        blobs: blobs.iter().copied().map(digest).collect(),
-        children: children.iter().copied().map(digest).collect(),
-    })
-}
-
-fn committed(epoch: u64, sequence: u64) -> Result<Outcome, Refusal> {
-    Ok(Outcome::BlobCommitted {
-        live: generation(epoch, sequence),
-    })
-}
-
-fn stored(created: bool) -> Result<Outcome, Refusal> {
-    Ok(Outcome::ArtifactStored { created })
-}
-
-fn linked(repo: u8, i: u8) -> Event {
-    Event::BlobLinked {
-        repository: repository(repo),
-        digest: digest(i),
-        size: 100,
-    }
-}
-
-fn unlinked(repo: u8, i: u8) -> Event {
-    Event::BlobUnlinked {
-        repository: repository(repo),
-        digest: digest(i),
-    }
-}
-
-fn pushed(repo: u8, i: u8) -> Event {
-    Event::ArtifactPushed {
-        repository: repository(repo),
-        digest: digest(i),
-        media_type: media_type("type/one"),
-        size: 10,
-    }
-}
-
-fn moved(repo: u8, name: &str, from: Option<u8>, to: u8) -> Event {
-    Event::TagMoved {
-        repository: repository(repo),
-        tag: tag(name),
-        from: from.map(digest),
-        to: digest(to),
-    }
-}
-
-fn created(repo: u8) -> Event {
-    Event::RepositoryCreated {
-        repository: repository(repo),
-    }
-}
-
-fn removed(repo: u8) -> Event {
-    Event::RepositoryRemoved {
-        repository: repository(repo),
-    }
-}
+use crate::universe::{digest, media_type, repository, row, tag};
+use crate::world::{
+    NODE, World, commit, commit_as, committed, created, delete, delete_tag, generation, linked,
+    missing, mount, moved, open, pin, pushed, put, put_with, removed, stored, unlink, unlinked,
+};
 
 #[test]
 fn each_start_of_a_node_gets_a_new_epoch() {
@@ -480,6 +188,14 @@ fn a_mount_needs_a_blob_visible_in_its_source() {
     assert_eq!(world.events, [created(2), linked(2, 1)]);
     assert_eq!(world.blob(1).touched_at, Timestamp(5_000));
     assert_eq!(world.pins(1), [(1, 50_000), (2, 60_000)]);
+    let link = Some(Record::Link(LinkRecord {
+        size: 100,
+        linked_at: Timestamp(5_000),
+    }));
+    assert_eq!(
+        row(&world.store, &Key::Link(repository(2), digest(1))),
+        link
+    );
     let usage = UsageRecord {
         bytes: 100,
         links: 1,

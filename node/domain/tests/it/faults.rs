@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use nora_domain::audit::audit;
+use nora_domain::command::Action;
 use nora_domain::record::{BlobRecord, Generation, Key, LinkRecord, Record, Timestamp};
 use nora_domain::store::{MemoryStore, Rows, Store};
 use nora_domain::transition::apply;
@@ -12,6 +13,8 @@ use crate::properties::samples;
 /// What a broken store does differently.
 #[derive(Clone, Copy)]
 struct Fault {
+    /// Which commands meet the fault.
+    when: fn(&Action) -> bool,
     /// What is read, given what is there.
     get: fn(&Key, Option<Record>) -> Option<Record>,
     /// Whether a run is read as empty.
@@ -23,6 +26,7 @@ struct Fault {
 }
 
 const SOUND: Fault = Fault {
+    when: |_| true,
     get: |_, there| there,
     hide: |_| false,
     put: |_, record| Some(record),
@@ -75,6 +79,11 @@ fn findings(fault: Fault) -> Vec<String> {
         };
         for (op, position) in ops.iter().zip(1..) {
             let command = op.command(&store.rows, position);
+            store.fault = if (fault.when)(&command.action) {
+                fault
+            } else {
+                SOUND
+            };
             let Ok(_) = apply(&mut store, position, &command);
             let found = audit(store.rows.rows());
             if !found.is_empty() {
@@ -200,6 +209,7 @@ fn the_audit_catches_missing_checks() {
     );
 
     let links_unchecked = Fault {
+        when: |action| matches!(action, Action::PutArtifact { .. }),
         get: |key, there| match key {
             Key::Link(..) => there.or(Some(Record::Link(LinkRecord {
                 size: 100,
@@ -222,6 +232,7 @@ fn the_audit_catches_missing_checks() {
     check("counting a tag that moves", moves_unseen, "a recount gives");
 
     let liveness_unchecked = Fault {
+        when: |action| matches!(action, Action::PutArtifact { .. }),
         get: |key, there| match key {
             Key::Link(..) => there.or(Some(Record::Link(LinkRecord {
                 size: 100,

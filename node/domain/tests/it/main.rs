@@ -9,3 +9,4 @@ mod faults;
 mod projection;
 mod properties;
 mod universe;
+mod world;

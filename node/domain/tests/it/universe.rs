@@ -149,7 +149,7 @@ fn op() -> impl Strategy<Value = Op> {
     let millis = 0..400u64;
     let kind = prop_oneof![
         1 => (0..2u8).prop_map(|node| Kind::Start { node }),
-        2 => (0..4u8, 0..2u8, millis.clone())
+        3 => (0..4u8, 0..2u8, millis.clone())
             .prop_map(|(upload, node, for_millis)| Kind::Open { upload, node, for_millis }),
         1 => (0..4u8).prop_map(|upload| Kind::Close { upload }),
         8 => (blob.clone(), 0..2u8, 0..8u8, rarely(), rarely(), millis.clone()).prop_map(
@@ -161,9 +161,9 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(to, blob, pin, for_millis)| Kind::Mount { to, blob, pin, for_millis }),
         2 => (blob.clone(), 0..8u8, millis)
             .prop_map(|(blob, pin, for_millis)| Kind::Pin { blob, pin, for_millis }),
-        4 => blob.prop_map(|blob| Kind::Unlink { blob }),
-        9 => put(),
-        3 => (0..ARTIFACTS)
+        6 => blob.prop_map(|blob| Kind::Unlink { blob }),
+        10 => put(),
+        5 => (0..ARTIFACTS)
             .prop_map(|artifact| Kind::DeleteArtifact { artifact: artifact + ARTIFACTS_FROM }),
         2 => (0..4u8).prop_map(|tag| Kind::DeleteTag { tag }),
     ];
@@ -176,7 +176,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// A random sequence of commands, after both nodes have started.
 pub fn ops() -> impl Strategy<Value = Vec<Op>> {
-    proptest::collection::vec(op(), 1..60).prop_map(|mut ops| {
+    proptest::collection::vec(op(), 1..150).prop_map(|mut ops| {
         for node in 0..2 {
             ops.insert(
                 0,

@@ -1,0 +1,125 @@
+//! `nora-bench`: NORA beside other registries and nginx, over HTTP, in one run.
+//!
+//! Rounds are interleaved (A B C, A B C, …), each with a fresh process and an empty store, so that whatever changes
+//! on the machine during the run changes for all. Only ratios within one run are compared. It starts servers on
+//! loopback and ends those it started, and no others.
+
+mod args;
+mod blobs;
+mod catalogue;
+mod content;
+mod images;
+mod phase;
+mod reads;
+mod registry;
+mod report;
+mod round;
+mod samples;
+mod targets;
+
+use std::fs;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use nora_cluster_tests::error::{During, Error, Result};
+
+use crate::args::{Args, Part};
+use crate::report::Report;
+use crate::round::Bench;
+use crate::targets::{Kind, Target};
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("nora-bench: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Measures and reports; says whether every exchange went well.
+fn run(args: Args) -> Result<bool> {
+    let targets = find_targets(&args)?;
+    let mut errors = Vec::new();
+    let mut bench = Bench::new(args)?;
+    let rounds = bench.args.rounds;
+    let needs_rounds = bench.args.parts.iter().any(|part| *part != Part::Catalogue);
+    for round in 1..=if needs_rounds { rounds } else { 0 } {
+        for target in &targets {
+            let what = format!("round {round} of {rounds}, {}", target.kind.name());
+            attempt(&what, &mut errors, || bench.round(target));
+        }
+    }
+    if bench.args.has(Part::Catalogue) {
+        for target in &targets {
+            let name = target.kind.name();
+            if bench
+                .args
+                .manifest_targets
+                .iter()
+                .any(|wanted| wanted == name)
+            {
+                let what = format!("many manifests, {name}");
+                attempt(&what, &mut errors, || catalogue::run(&mut bench, target));
+            }
+        }
+    }
+    let kinds: Vec<Kind> = targets.iter().map(|target| target.kind).collect();
+    let report = Report {
+        args: &bench.args,
+        kinds: &kinds,
+        samples: &bench.samples,
+        errors: &errors,
+        date: report::today(),
+    };
+    publish(&report)?;
+    Ok(errors.is_empty())
+}
+
+fn attempt(what: &str, errors: &mut Vec<String>, work: impl FnOnce() -> Result<()>) {
+    eprintln!("{what}");
+    if let Err(error) = work() {
+        eprintln!("  {error}");
+        errors.push(format!("{what}: {error}"));
+    }
+}
+
+fn find_targets(args: &Args) -> Result<Vec<Target>> {
+    for name in &args.manifest_targets {
+        if !Kind::parse(name)?.takes_pushes() {
+            return Err(Error::Wrong(format!(
+                "{name} takes no pushes: it cannot be filled"
+            )));
+        }
+    }
+    let mut targets = Vec::new();
+    for name in &args.targets {
+        let kind = Kind::parse(name)?;
+        match Target::find(kind, args) {
+            Some(target) => targets.push(target),
+            None => eprintln!("{name} is not installed and is left out"),
+        }
+    }
+    if targets.is_empty() {
+        return Err(Error::Wrong("none of the targets is installed".into()));
+    }
+    Ok(targets)
+}
+
+fn publish(report: &Report<'_>) -> Result<()> {
+    let text = report.markdown();
+    io::stdout()
+        .write_all(text.as_bytes())
+        .during(|| "write the report".into())?;
+    if let Some(path) = &report.args.markdown {
+        fs::write(path, &text).during(|| format!("write {}", path.display()))?;
+    }
+    if let Some(path) = &report.args.json {
+        let json = format!("{:#}\n", report.json());
+        fs::write(path, json).during(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
+}

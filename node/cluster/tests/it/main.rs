@@ -1,0 +1,15 @@
+//! The replicated metadata, tested as one binary: linking RocksDB takes long enough once.
+
+// Helpers outside of test functions may panic too: it is all a test.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod codec;
+mod golden;
+mod kill;
+mod limits;
+mod node;
+mod samples;
+mod snapshots;
+mod state_machine;
+mod storage_suite;
+mod support;

@@ -1,0 +1,219 @@
+//! A node through its public face: starting, recovering, compacting, reading.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use nora_app::ports::metadata::Metadata;
+use nora_cluster::{Cluster, StopReason};
+use nora_domain::command::Outcome;
+use nora_domain::event::Event;
+use nora_domain::record::{Epoch, Key, NodeId, Record, UploadId};
+use nora_domain::store::Rows;
+use tempfile::TempDir;
+
+use crate::support::{assert_sound, cluster_rows, config, life, open_upload, workload};
+
+// The workload's first command is the start of a node, which would retire the epoch of the node under test.
+
+async fn propose_uploads(cluster: &Arc<Cluster>, numbers: std::ops::Range<u64>) {
+    let proposals = numbers.map(|number| cluster.propose(open_upload(number)));
+    let answers: Vec<_> = stream::iter(proposals).buffer_unordered(64).collect().await;
+    for answer in answers {
+        assert_eq!(answer.unwrap(), Ok(Outcome::UploadOpened));
+    }
+}
+
+/// Rows that a mere start of the node does not change.
+fn without_starts(rows: Vec<(Key, Record)>) -> Vec<(Key, Record)> {
+    rows.into_iter()
+        .filter(|(key, _)| !matches!(key, Key::Cluster | Key::Node(_)))
+        .collect()
+}
+
+#[test]
+fn each_start_has_an_epoch_of_its_own() {
+    let directory = TempDir::new().unwrap();
+    for epoch in 1..=3 {
+        life(config(directory.path()), async |cluster| {
+            assert_eq!(cluster.epoch(), Epoch(epoch));
+            let status = cluster.status();
+            assert!(status.ready, "{status:?}");
+            assert_eq!(
+                (status.leader, status.voters),
+                (Some(NodeId(1)), vec![NodeId(1)])
+            );
+            let row = cluster.get(Key::Node(NodeId(1))).await.unwrap();
+            let Some(Record::Node(node)) = row else {
+                panic!("{row:?}")
+            };
+            assert_eq!(node.epoch, Epoch(epoch));
+        });
+    }
+}
+
+#[test]
+fn a_node_that_was_not_shut_down_recovers_what_it_acknowledged() {
+    let directory = TempDir::new().unwrap();
+    let before = life(config(directory.path()), async |cluster| {
+        for command in workload(300).into_iter().skip(1) {
+            let _ = cluster.propose(command).await.unwrap();
+        }
+        cluster_rows(&cluster).await
+    });
+    assert_sound(&before);
+    life(config(directory.path()), async |cluster| {
+        let rows = cluster_rows(&cluster).await;
+        assert_sound(&rows);
+        assert_eq!(without_starts(rows), without_starts(before));
+    });
+}
+
+#[test]
+fn the_log_is_cut_behind_a_snapshot_and_the_state_survives() {
+    let directory = TempDir::new().unwrap();
+    let mut config = config(directory.path());
+    config.snapshot_entries = 1500;
+    config.keep_entries = 10;
+    let before = life(config.clone(), async |cluster| {
+        let mut next = 0;
+        while cluster.status().purged_index.is_none() {
+            assert!(
+                next < 40_000,
+                "the log was never cut: {:?}",
+                cluster.status()
+            );
+            propose_uploads(&cluster, next..next + 500).await;
+            next += 500;
+        }
+        propose_uploads(&cluster, next..next + 100).await;
+        let applied = cluster.status().applied_index;
+        cluster.snapshot_now().await.unwrap();
+        let status = cluster.status();
+        assert!(status.snapshot_index >= applied, "{status:?}");
+        propose_uploads(&cluster, next + 100..next + 200).await;
+        cluster_rows(&cluster).await
+    });
+    assert!(before.len() > 1700);
+    life(config, async |cluster| {
+        let rows = cluster_rows(&cluster).await;
+        assert_sound(&rows);
+        assert_eq!(without_starts(rows), without_starts(before));
+        let status = cluster.status();
+        assert!(status.purged_index > Some(1000), "{status:?}");
+    });
+}
+
+#[test]
+fn reads_see_every_acknowledged_write_and_pages_follow_one_another() {
+    let directory = TempDir::new().unwrap();
+    life(config(directory.path()), async |cluster| {
+        for number in 0..50 {
+            cluster.propose(open_upload(number)).await.unwrap().unwrap();
+            cluster.linearize().await.unwrap();
+            let row = cluster
+                .get(Key::Upload(UploadId(number.into())))
+                .await
+                .unwrap();
+            assert!(matches!(row, Some(Record::Upload(_))));
+        }
+        assert_eq!(cluster.get(Key::Upload(UploadId(50))).await.unwrap(), None);
+        let mut after = None;
+        let mut found = Vec::new();
+        loop {
+            let page = cluster.scan(Rows::Uploads { after }, 7).await.unwrap();
+            let Some((Key::Upload(last), _)) = page.last() else {
+                break;
+            };
+            after = Some(*last);
+            found.extend(page.into_iter().map(|(key, _)| key));
+        }
+        let expected: Vec<_> = (0..50)
+            .map(|number| Key::Upload(UploadId(number)))
+            .collect();
+        assert_eq!(found, expected);
+    });
+}
+
+#[test]
+fn the_leader_answers_probes_too() {
+    let directory = TempDir::new().unwrap();
+    life(config(directory.path()), async |cluster| {
+        let probes = (0..100).map(|_| cluster.linearize_by_probe());
+        let answers: Vec<_> = stream::iter(probes).buffer_unordered(32).collect().await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    });
+}
+
+#[test]
+fn events_are_numbered_by_the_position_of_their_command() {
+    let directory = TempDir::new().unwrap();
+    life(config(directory.path()), async |cluster| {
+        let mut events = cluster.subscribe();
+        let mut last = None;
+        let mut linked = 0;
+        for command in workload(60).into_iter().skip(1) {
+            let _ = cluster.propose(command).await.unwrap();
+            let mut index = 0;
+            while let Ok(event) = events.try_recv() {
+                let first = index == 0;
+                assert_eq!(
+                    event.index, index,
+                    "the events of a command are counted from 0"
+                );
+                assert!(if first {
+                    last < Some(event.position)
+                } else {
+                    last == Some(event.position)
+                });
+                (last, index) = (Some(event.position), index + 1);
+                linked += usize::from(matches!(*event.event, Event::BlobLinked { .. }));
+            }
+        }
+        let rows = cluster_rows(&cluster).await;
+        let links = rows
+            .iter()
+            .filter(|(key, _)| matches!(key, Key::Link(..)))
+            .count();
+        assert!(
+            links > 0 && linked >= links,
+            "{linked} events for {links} links"
+        );
+    });
+}
+
+#[test]
+fn a_node_that_was_shut_down_says_so_and_takes_no_more() {
+    let directory = TempDir::new().unwrap();
+    life(config(directory.path()), async |cluster| {
+        propose_uploads(&cluster, 0..10).await;
+        cluster.shutdown().await.unwrap();
+        assert_eq!(cluster.stopped().await, StopReason::Shutdown);
+        assert!(!cluster.status().ready);
+        assert!(cluster.propose(open_upload(11)).await.is_err());
+        let row = cluster.get(Key::Upload(UploadId(9))).await.unwrap();
+        assert!(row.is_some(), "what was applied can still be read");
+    });
+    life(config(directory.path()), async |cluster| {
+        let rows = cluster
+            .scan(Rows::Uploads { after: None }, 100)
+            .await
+            .unwrap();
+        assert_eq!(rows.len(), 10);
+    });
+}
+
+#[test]
+fn two_nodes_cannot_have_the_same_directory() {
+    let directory = TempDir::new().unwrap();
+    life(config(directory.path()), async |_cluster| {
+        let error = Cluster::start(config(directory.path()))
+            .await
+            .err()
+            .unwrap();
+        assert!(
+            error.to_string().contains("cannot open the metadata"),
+            "{error}"
+        );
+    });
+}

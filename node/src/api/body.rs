@@ -1,0 +1,115 @@
+//! Bodies on their way in and out.
+//!
+//! Guarantees: an outgoing body announces its exact length and fails, rather than ends early, if fewer bytes come; an
+//! incoming body that falls silent for too long breaks off.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http_body::{Frame, SizeHint};
+use nora_app::ports::{BoxError, ByteStream};
+
+use crate::metrics::Metrics;
+
+/// A stream of bytes whose whole length is known.
+struct SizedBody {
+    stream: ByteStream,
+    left: u64,
+    metrics: Arc<Metrics>,
+}
+
+impl http_body::Body for SizedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        match self.stream.as_mut().poll_next(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(bytes))) => {
+                let count = bytes.len() as u64;
+                if count > self.left {
+                    return Poll::Ready(Some(Err("more bytes than announced".into())));
+                }
+                self.left -= count;
+                self.metrics.bytes_sent(count);
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                // The status line is gone already: breaking the connection is all that can tell the client.
+                tracing::warn!(%error, "a blob could not be sent whole");
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Ready(None) => Poll::Ready(Some(Err("fewer bytes than announced".into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// A body of exactly `length` bytes.
+pub fn sized(stream: ByteStream, length: u64, metrics: Arc<Metrics>) -> Body {
+    Body::new(SizedBody { stream, left: length, metrics })
+}
+
+/// A request's body as use cases take it.
+pub fn incoming(body: Body, idle: Duration, metrics: Arc<Metrics>) -> ByteStream {
+    let stream = body.into_data_stream();
+    Box::pin(futures_util::stream::unfold(Some(stream), move |stream| {
+        let metrics = metrics.clone();
+        async move {
+            let mut stream = stream?;
+            match tokio::time::timeout(idle, stream.next()).await {
+                Ok(None) => None,
+                Ok(Some(Ok(bytes))) => {
+                    metrics.bytes_received(bytes.len() as u64);
+                    Some((Ok(bytes), Some(stream)))
+                }
+                Ok(Some(Err(error))) => Some((Err(Box::new(error) as BoxError), None)),
+                Err(_) => Some((Err("the client sent nothing for too long".into()), None)),
+            }
+        }
+    }))
+}
+
+/// Reads a whole body of at most `bytes_max`; `None` if it is longer.
+pub async fn read_whole(
+    mut body: ByteStream,
+    bytes_max: usize,
+) -> Result<Option<Bytes>, BoxError> {
+    let mut first = None;
+    let mut all = Vec::new();
+    while let Some(part) = body.next().await {
+        let part = part?;
+        let so_far = first.as_ref().map_or(all.len(), Bytes::len);
+        if so_far + part.len() > bytes_max {
+            return Ok(None);
+        }
+        // Most manifests come in one part, which is kept as it is.
+        match first.take() {
+            None if all.is_empty() => first = Some(part),
+            None => all.extend_from_slice(&part),
+            Some(one) => {
+                all.extend_from_slice(&one);
+                all.extend_from_slice(&part);
+            }
+        }
+    }
+    Ok(Some(first.unwrap_or_else(|| Bytes::from(all))))
+}

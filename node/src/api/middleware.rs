@@ -1,0 +1,162 @@
+//! What every request passes: a request id, the gate, metrics and the access log.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, StatusCode};
+use nora_formats::oci::errors::Code;
+use tracing::{debug, info, warn};
+
+use super::Api;
+use super::oci::error::ApiError;
+use crate::identity::Decision;
+use crate::metrics::Route;
+
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the server knows of the connection that a request came on.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionInfo {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Whether this process encrypts what it sends.
+    pub tls: bool,
+}
+
+/// The request's name in logs, errors and the `x-request-id` header.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub Arc<str>);
+
+impl RequestId {
+    /// The client's id if it sent a sane one, else a new one.
+    fn of(request: &Request) -> Self {
+        let sent = request.headers().get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
+        let sane = |id: &&str| {
+            (1..=64).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        match sent.filter(sane) {
+            Some(id) => Self(id.into()),
+            None => Self(new_id().into()),
+        }
+    }
+}
+
+/// 64 random bits in hexadecimal: unique enough to find a request in a log.
+fn new_id() -> String {
+    use std::cell::Cell;
+    use std::hash::{BuildHasher, RandomState};
+    thread_local! {
+        // Seeded once a thread by the operating system; an id is no secret, so counting on from there is enough.
+        static NEXT: Cell<u64> = Cell::new(RandomState::new().hash_one(0u8));
+    }
+    let id = NEXT.with(|next| {
+        let id = next.get();
+        next.set(id.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+        id
+    });
+    format!("{id:016x}")
+}
+
+/// Runs a request through the gate and its handler, and tells metrics and the log how it went.
+pub(super) async fn observe(
+    State(api): State<Arc<Api>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let id = RequestId::of(&request);
+    let route = Route::of(request.method(), request.uri().path());
+    let line = RequestLine::of(&api, &request);
+    request.extensions_mut().insert(id.clone());
+
+    let mut response = match api.gate.decide(route, request.headers()) {
+        Decision::Allow => next.run(request).await,
+        Decision::Challenge => challenge(&id),
+    };
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        response.headers_mut().insert(X_REQUEST_ID.clone(), value);
+    }
+    let elapsed = started.elapsed();
+    api.metrics.request(route, response.status(), elapsed);
+    line.log(&id, response.status(), elapsed);
+    response
+}
+
+fn challenge(id: &RequestId) -> Response {
+    let error = ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Unauthorized,
+        "log in first: this node asks for a user name and password",
+    );
+    let mut response = error.with_request_id(id).into_response();
+    response.headers_mut().insert(
+        WWW_AUTHENTICATE,
+        HeaderValue::from_static("Basic realm=\"nora\", charset=\"UTF-8\""),
+    );
+    response
+}
+
+/// Where a request comes from: the other end of the connection, unless that is a proxy whose word is taken. Then it is
+/// the last address in `X-Forwarded-For` that no trusted proxy has: everything before it may be made up.
+fn client_address(api: &Api, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    let trusted =
+        |address: IpAddr| api.settings.trusted_proxies.iter().any(|net| net.contains(address));
+    let mut client = peer;
+    let forwarded = headers.get_all("x-forwarded-for").iter().rev();
+    let forwarded = forwarded.filter_map(|value| value.to_str().ok());
+    for address in forwarded.flat_map(|value| value.rsplit(',')).map(|text| text.trim().parse()) {
+        if !trusted(client) {
+            break;
+        }
+        match address {
+            Ok(address) => client = address,
+            Err(_) => break,
+        }
+    }
+    client
+}
+
+/// What the access log says of a request; nothing is kept if nobody listens.
+struct RequestLine(Option<(http::Method, String, Option<IpAddr>)>);
+
+impl RequestLine {
+    fn of(api: &Api, request: &Request) -> Self {
+        if !tracing::enabled!(tracing::Level::WARN) {
+            return Self(None);
+        }
+        // Successful requests are logged at debug level; only then is the line worth a copy of the path up front.
+        let wanted = tracing::enabled!(tracing::Level::DEBUG)
+            || !matches!(*request.method(), http::Method::GET | http::Method::HEAD);
+        if !wanted {
+            return Self(None);
+        }
+        let peer = request.extensions().get::<ConnectionInfo>().map(|info| info.peer.ip());
+        let peer = peer.map(|peer| client_address(api, peer, request.headers()));
+        Self(Some((request.method().clone(), request.uri().path().to_owned(), peer)))
+    }
+
+    fn log(self, id: &RequestId, status: StatusCode, elapsed: std::time::Duration) {
+        let elapsed_ms = elapsed.as_secs_f64() * 1e3;
+        let Some((method, path, peer)) = self.0 else {
+            if status.is_server_error() {
+                warn!(request_id = %id.0, status = status.as_u16(), elapsed_ms, "request failed");
+            }
+            return;
+        };
+        let peer = peer.map(tracing::field::display);
+        let status = status.as_u16();
+        if status >= 500 {
+            warn!(request_id = %id.0, %method, path, status, elapsed_ms, peer, "request failed");
+        } else if matches!(method, http::Method::GET | http::Method::HEAD) {
+            debug!(request_id = %id.0, %method, path, status, elapsed_ms, peer, "request");
+        } else {
+            info!(request_id = %id.0, %method, path, status, elapsed_ms, peer, "request");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What operators ask: is it alive, is it ready, what does it count.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{StatusCode, Uri};
+use nora_domain::TenantName;
+use serde_json::json;
+
+use super::Api;
+
+fn json_response(status: StatusCode, value: &serde_json::Value) -> Response {
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    (status, headers, value.to_string()).into_response()
+}
+
+/// `GET /health`: the process is alive. Says nothing about the cluster, so that a node without a leader is not
+/// restarted for it.
+pub(super) async fn health() -> Response {
+    json_response(StatusCode::OK, &json!({"status": "alive", "version": env!("CARGO_PKG_VERSION")}))
+}
+
+/// `GET /ready`: requests may be sent here.
+pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
+    let health = api.probe.health().await;
+    let ready = health.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let document = json!({
+        "ready": ready,
+        "has_leader": health.has_leader,
+        "caught_up": health.caught_up,
+        "storage": health.storage_failure.as_deref().unwrap_or("ok"),
+        "draining": health.draining,
+    });
+    json_response(status, &document)
+}
+
+/// `GET /metrics`: OpenMetrics text.
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    // Should the usage not be readable now, the last one stays; the rest is still worth reading.
+    if let Ok(usage) = api.registry.usage(&TenantName::default_tenant()).await {
+        let gauges = api.metrics.gauges();
+        gauges.usage_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
+        gauges.usage_artifacts.set(i64::try_from(usage.artifacts).unwrap_or(i64::MAX));
+        gauges.usage_tags.set(i64::try_from(usage.tags).unwrap_or(i64::MAX));
+    }
+    let headers = [(
+        CONTENT_TYPE,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    )];
+    (headers, api.metrics.encode()).into_response()
+}
+
+/// Any other path.
+pub(super) async fn not_found(uri: Uri) -> Response {
+    let document = json!({"errors": [{
+        "code": "NOT_FOUND",
+        "message": "nothing is served at this path; container images are under /v2/",
+        "detail": {"path": uri.path()},
+    }]});
+    json_response(StatusCode::NOT_FOUND, &document)
+}

@@ -1,0 +1,279 @@
+//! Which server, and who is asking: flags, environment, then `nora/client.toml` in the user's configuration folder.
+//!
+//! What the file says about logging in belongs to the file's address: with another one given, it is not sent.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use nora_client::{Address, Client, ClientConfig, Credentials, Secret};
+
+use super::failure::{Failure, say_warning};
+use crate::config::{ClientFile, SecretSource, load_client_file};
+
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Which server to speak to, and as whom.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Server")]
+pub(crate) struct ConnectionArgs {
+    /// The server's address [default: http://127.0.0.1:4000].
+    #[arg(long, env = "NORA_ADDR", global = true, value_name = "URL")]
+    addr: Option<String>,
+    /// Who is asking; the password is also taken from NORA_PASSWORD.
+    #[arg(long, env = "NORA_USERNAME", global = true, value_name = "NAME")]
+    username: Option<String>,
+    /// A file that holds the password.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        conflicts_with = "password_stdin"
+    )]
+    password_file: Option<PathBuf>,
+    /// Read the password from stdin.
+    #[arg(long, global = true)]
+    password_stdin: bool,
+    /// A file that holds a token; a token is also taken from NORA_TOKEN.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["password_file", "password_stdin"])]
+    token_file: Option<PathBuf>,
+    /// A PEM file of certificates to trust beside the system's.
+    #[arg(long, env = "NORA_CA_FILE", global = true, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    #[arg(skip)]
+    once: bool,
+}
+
+/// What the environment gives beside the flags that clap reads.
+struct Environment {
+    password: Option<String>,
+    token: Option<String>,
+}
+
+impl ConnectionArgs {
+    /// Asks once only, whatever the server says.
+    pub(crate) fn once(mut self) -> Self {
+        self.once = true;
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn addr(&self) -> Option<&str> {
+        self.addr.as_deref()
+    }
+
+    /// Makes the client; nothing is sent yet.
+    pub(crate) fn connect(&self) -> Result<Client, Failure> {
+        let variable = |name| {
+            std::env::var(name)
+                .ok()
+                .filter(|value: &String| !value.is_empty())
+        };
+        let environment = Environment {
+            password: variable("NORA_PASSWORD"),
+            token: variable("NORA_TOKEN"),
+        };
+        let config = self.client_config(client_file().as_deref(), environment)?;
+        let plain = config.address.to_string().starts_with("http:");
+        if plain && !config.address.is_loopback() && config.credentials != Credentials::Anonymous {
+            say_warning(&format!(
+                "credentials go to {} over plain HTTP",
+                config.address
+            ));
+        }
+        Ok(Client::new(config)?)
+    }
+
+    fn client_config(
+        &self,
+        file: Option<&Path>,
+        environment: Environment,
+    ) -> Result<ClientConfig, Failure> {
+        let file: Option<ClientFile> = file.map(load_client_file).transpose()?;
+        let parse = |text: &str| {
+            Address::parse(text).map_err(|error| Failure::Usage {
+                message: error.to_string(),
+                hint: "see --addr",
+            })
+        };
+        let of_file = file.as_ref().and_then(|file| file.addr.as_deref());
+        let file_address = parse(of_file.unwrap_or(Address::DEFAULT))?;
+        let address = match &self.addr {
+            Some(text) => parse(text)?,
+            None => file_address.clone(),
+        };
+        let file = file.filter(|_| address == file_address);
+        let mut config = ClientConfig::new(address);
+        config.credentials = self.credentials(file.as_ref(), environment)?;
+        config.ca_file = self
+            .ca_file
+            .clone()
+            .or_else(|| file.and_then(|file| file.ca_file));
+        if self.once {
+            config.attempts_max = 1;
+        }
+        Ok(config)
+    }
+
+    fn credentials(
+        &self,
+        file: Option<&ClientFile>,
+        environment: Environment,
+    ) -> Result<Credentials, Failure> {
+        if let Some(path) = &self.token_file {
+            return Ok(Credentials::Token(Secret::new(
+                SecretSource::File(path.clone()).read()?,
+            )));
+        }
+        let password = if self.password_stdin {
+            Some(read_stdin()?)
+        } else if let Some(path) = &self.password_file {
+            Some(SecretSource::File(path.clone()).read()?)
+        } else {
+            None
+        };
+        let of_file = |source: fn(&ClientFile) -> Option<&SecretSource>| {
+            file.and_then(source).map(SecretSource::read).transpose()
+        };
+        if self.username.is_none() && password.is_none() {
+            if let Some(token) = environment.token {
+                return Ok(Credentials::Token(Secret::new(token)));
+            }
+            if let Some(token) = of_file(|file| file.token.as_ref())? {
+                return Ok(Credentials::Token(Secret::new(token)));
+            }
+        }
+        let username = self
+            .username
+            .clone()
+            .or_else(|| file.and_then(|file| file.username.clone()));
+        let password = match password.or(environment.password) {
+            Some(password) => Some(password),
+            None => of_file(|file| file.password.as_ref())?,
+        };
+        match (username, password) {
+            (Some(username), Some(password)) => Ok(Credentials::Password {
+                username,
+                password: Secret::new(password),
+            }),
+            (None, None) => Ok(Credentials::Anonymous),
+            (Some(username), None) => Err(Failure::Usage {
+                message: format!("there is no password for {username}"),
+                hint: "use --password-file, --password-stdin or NORA_PASSWORD",
+            }),
+            (None, Some(_)) => Err(Failure::Usage {
+                message: "there is a password, but no name it belongs to".into(),
+                hint: "use --username or NORA_USERNAME",
+            }),
+        }
+    }
+}
+
+fn read_stdin() -> Result<String, Failure> {
+    let mut text = String::new();
+    std::io::stdin()
+        .take(SECRET_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(|source| Failure::Io {
+            step: "read the password from stdin".into(),
+            source,
+        })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The user's `nora/client.toml`, if there is one.
+fn client_file() -> Option<PathBuf> {
+    let folder = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    let config = folder("XDG_CONFIG_HOME")
+        .or_else(|| folder("HOME").map(|home| home.join(".config")))
+        .or_else(|| folder("APPDATA"))?;
+    Some(config.join("nora").join("client.toml")).filter(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Environment = Environment {
+        password: None,
+        token: None,
+    };
+
+    fn args() -> ConnectionArgs {
+        ConnectionArgs {
+            addr: None,
+            username: None,
+            password_file: None,
+            password_stdin: false,
+            token_file: None,
+            ca_file: None,
+            once: false,
+        }
+    }
+
+    fn password(username: &str, password: &str) -> Credentials {
+        Credentials::Password {
+            username: username.into(),
+            password: Secret::new(password),
+        }
+    }
+
+    #[test]
+    fn nothing_given_is_anonymous_at_the_default_address() {
+        let config = args().client_config(None, NOTHING).unwrap();
+        assert_eq!(config.address.to_string(), Address::DEFAULT);
+        assert_eq!(config.credentials, Credentials::Anonymous);
+    }
+
+    #[test]
+    fn the_files_login_is_for_the_files_server_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("client.toml");
+        std::fs::write(folder.path().join("pw"), "hunter2\n").unwrap();
+        let text =
+            "addr = \"https://a.example.com\"\nusername = \"me\"\npassword = { file = \"pw\" }";
+        std::fs::write(&path, text).unwrap();
+
+        let config = args().client_config(Some(&path), NOTHING).unwrap();
+        assert_eq!(config.address.to_string(), "https://a.example.com");
+        assert_eq!(config.credentials, password("me", "hunter2"));
+
+        let other = ConnectionArgs {
+            addr: Some("https://b.example.com".into()),
+            ..args()
+        };
+        let config = other.client_config(Some(&path), NOTHING).unwrap();
+        assert_eq!(config.credentials, Credentials::Anonymous);
+
+        std::fs::write(&path, "adr = \"x\"").unwrap();
+        let error = args()
+            .client_config(Some(&path), NOTHING)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("did you mean `addr`?"), "{error}");
+    }
+
+    #[test]
+    fn a_login_needs_both_halves_and_flags_go_first() {
+        let named = ConnectionArgs {
+            username: Some("me".into()),
+            ..args()
+        };
+        let given = |password: &str| Environment {
+            password: Some(password.into()),
+            token: Some("token".into()),
+        };
+        assert!(matches!(
+            named.client_config(None, NOTHING),
+            Err(Failure::Usage { .. })
+        ));
+        let config = named.client_config(None, given("pw")).unwrap();
+        assert_eq!(config.credentials, password("me", "pw"));
+        let config = args().client_config(None, given("pw")).unwrap();
+        assert_eq!(config.credentials, Credentials::Token(Secret::new("token")));
+    }
+}

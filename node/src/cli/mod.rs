@@ -1,0 +1,274 @@
+//! The command line: what can be asked, and who answers.
+//!
+//! Data goes to stdout, messages to stderr; the exit code is 0 only if everything that was asked was done, 2 if the
+//! question itself was wrong. Secrets come from files, stdin or the environment, never from an argument.
+//!
+//! `serve` is answered by the caller, so nothing here knows adapters or the server.
+
+mod configuration;
+mod connection;
+mod content;
+mod failure;
+mod generate;
+mod images;
+mod output;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::{Loaded, Overrides, load_effective};
+use connection::ConnectionArgs;
+use failure::Failure;
+use output::{Output, OutputFormat};
+
+/// A clustered container and package registry.
+#[derive(Debug, Parser)]
+#[command(name = "nora", version, about, propagate_version = true)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// How to print data.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    output: OutputFormat,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node.
+    Serve(ConfigArgs),
+    /// Check, show and describe the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look at images.
+    #[command(subcommand)]
+    Images(ImagesCommand),
+    /// Give an image another name; its digest goes to stdout.
+    ///
+    /// Into another repository, the blobs are mounted there and everything the image needs goes first.
+    Tag {
+        /// What to name, as repository[:tag][@digest].
+        source: String,
+        /// The new name, as repository[:tag].
+        destination: String,
+    },
+    /// Delete a tag, or an image with all its tags; digests go to stdout.
+    ///
+    /// repository:tag deletes that tag alone; repository@digest deletes the image and every tag that names it.
+    Delete(DeleteArgs),
+    /// Ask a node whether it is alive and ready; the exit code tells.
+    Health,
+    /// Print the version.
+    Version,
+    /// Print the completion script of a shell.
+    Completion {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Write the manual pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder.
+        dir: PathBuf,
+    },
+}
+
+/// Which configuration, and what goes before the file's values.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file; without it, nora.toml in the current folder, if it is there.
+    #[arg(long, env = "NORA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    overrides: OverrideArgs,
+}
+
+#[derive(Debug, Args)]
+struct OverrideArgs {
+    /// Where to keep everything the node stores.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to listen for HTTP.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where other nodes will reach this one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    cluster_listen: Option<SocketAddr>,
+}
+
+impl From<OverrideArgs> for Overrides {
+    fn from(args: OverrideArgs) -> Self {
+        let OverrideArgs {
+            data_dir,
+            listen,
+            cluster_listen,
+        } = args;
+        Self {
+            listen,
+            cluster_listen,
+            data_dir,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Tell everything that is wrong with a configuration; the exit code tells whether anything is.
+    Check {
+        /// The file; without it, the one that serve would read.
+        #[arg(env = "NORA_CONFIG")]
+        file: Option<PathBuf>,
+    },
+    /// Print every value in effect and where it comes from.
+    Show {
+        /// The file; without it, the one that serve would read.
+        #[arg(env = "NORA_CONFIG")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        overrides: OverrideArgs,
+    },
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImagesCommand {
+    /// List repositories and tags.
+    Ls {
+        /// Only this repository.
+        repository: Option<String>,
+    },
+    /// Show what an image is made of.
+    Inspect(ImageArgs),
+    /// Show how an image came to be, oldest step first.
+    History(ImageArgs),
+}
+
+#[derive(Debug, Args)]
+struct ImageArgs {
+    /// The image, as repository[:tag][@digest]; without either, the tag latest.
+    reference: String,
+    /// Which image of an index, as linux/arm64.
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct DeleteArgs {
+    /// What to delete, as repository:tag or repository@digest.
+    #[arg(required = true)]
+    references: Vec<String>,
+    /// Do not ask.
+    #[arg(short, long)]
+    yes: bool,
+    /// Only tell what would be deleted.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Answers what was asked; `serve` runs a node with the configuration it is given until it is told to stop.
+pub fn run(cli: Cli, serve: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
+    let Cli {
+        connection,
+        output,
+        command,
+    } = cli;
+    let output = Output::new(output);
+    let answered = match command {
+        Command::Serve(ConfigArgs { config, overrides }) => {
+            match load_effective(config.as_deref(), &overrides.into()) {
+                Ok(loaded) => return serve(loaded),
+                Err(errors) => Err(errors.into()),
+            }
+        }
+        Command::Config(command) => configuration::run(command, &output),
+        Command::Images(command) => connected(connection, async |client| match command {
+            ImagesCommand::Ls { repository } => images::list(&client, repository, &output).await,
+            ImagesCommand::Inspect(args) => images::inspect(&client, args, &output).await,
+            ImagesCommand::History(args) => images::history(&client, args, &output).await,
+        }),
+        Command::Tag {
+            source,
+            destination,
+        } => connected(connection, async |client| {
+            content::tag(&client, &source, &destination, &output).await
+        }),
+        Command::Delete(args) => connected(connection, async |client| {
+            content::delete(&client, args, &output).await
+        }),
+        Command::Health => connected(connection.once(), async |client| {
+            content::health(&client, &output).await
+        }),
+        Command::Version => generate::version(&output),
+        Command::Completion { shell } => generate::completion(shell),
+        Command::Man { dir } => generate::man(&dir),
+    };
+    match answered {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Runs a verb that speaks to a server. One thread is enough for it, and starts fastest.
+fn connected(
+    connection: ConnectionArgs,
+    verb: impl AsyncFnOnce(nora_client::Client) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let client = connection.connect()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::Io {
+            step: "start the runtime".into(),
+            source,
+        })?;
+    runtime.block_on(verb(client))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_command_is_answered_with_the_near_one() {
+        let error = Cli::try_parse_from(["nora", "imags", "ls"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("'images'"), "{error}");
+    }
+
+    #[test]
+    fn options_of_the_server_stand_before_or_after_the_verb() {
+        for words in [
+            ["nora", "--addr", "http://a:1", "-o", "json", "images", "ls"],
+            ["nora", "images", "ls", "--addr", "http://a:1", "-o", "json"],
+        ] {
+            let cli = Cli::try_parse_from(words).unwrap();
+            assert_eq!(cli.output, OutputFormat::Json);
+            assert_eq!(cli.connection.addr(), Some("http://a:1"));
+        }
+    }
+}

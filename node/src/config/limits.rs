@@ -1,0 +1,36 @@
+//! `[limits]`: a bound for everything that a client could otherwise make grow.
+
+use std::time::Duration;
+
+use super::section::section;
+use super::setting::Size;
+
+section! {
+    /// Bounds for whatever a client could otherwise make grow.
+    Limits in "limits" {
+        /// Connections open at once; more wait to be accepted.
+        connections_max: usize = "10000", "1" ..= "1000000";
+        /// The size of a request's line and headers.
+        request_header_bytes_max: Size = "\"64KiB\"", "8KiB" ..= "1MiB";
+        /// How long a client may take to send a request's headers.
+        request_header_timeout: Duration = "\"30s\"", "1s" ..= "1h";
+        /// How long a body may stand still, in either direction, before its connection is closed.
+        body_idle_timeout: Duration = "\"1m\"", "1s" ..= "1d";
+        /// How long requests that are under way may take to end when the node is told to stop.
+        drain_timeout: Duration = "\"30s\"", "0ms" ..= "1h";
+        /// The size of a blob.
+        upload_bytes_max: Size = "\"64GiB\"", "1MiB" ..= "16TiB";
+        /// Upload sessions open at once on this node.
+        upload_sessions_max: usize = "1024", "1" ..= "1000000";
+        /// How long an upload session is kept after its last byte.
+        upload_expiry: Duration = "\"24h\"", "1m" ..= "52w";
+        /// How long a blob that was pushed, mounted or confirmed is kept while no manifest references it.
+        pin_expiry: Duration = "\"24h\"", "1m" ..= "52w";
+        /// The size of a manifest.
+        manifest_bytes_max: Size = "\"4MiB\"", "64KiB" ..= "16MiB";
+        /// Blobs and manifests that one manifest may reference.
+        references_max: usize = "1024", "1" ..= "100000";
+        /// Entries of one page of a list.
+        page_size_max: usize = "1000", "1" ..= "10000";
+    }
+}

@@ -1,0 +1,33 @@
+//! `[server]`: how this node is reached over HTTP.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::section::section;
+use super::setting::{Network, PublicUrl};
+
+section! {
+    /// This node's HTTP side: everything that registry clients and browsers use.
+    Server in "server" {
+        /// Where to listen for HTTP, or for HTTPS if `tls` is set.
+        listen: SocketAddr = "\"127.0.0.1:4000\"";
+        /// The address clients use, if it is not the one they connect to: behind a proxy, say.
+        public_url: Option<PublicUrl> = none;
+        /// Proxies whose `Forwarded` and `X-Forwarded-*` headers are believed. Nobody else's are.
+        trusted_proxies: Vec<Network> = "[]";
+    }
+    tables {
+        /// Serve HTTPS with this certificate.
+        tls: Tls;
+    }
+}
+
+section! {
+    /// Serve HTTPS with this certificate. Without it, NORA speaks plain HTTP, and TLS may end before it.
+    Tls in "server.tls" {
+        /// The certificate and its chain, as PEM.
+        cert: PathBuf = required;
+        /// Its private key, as PEM.
+        key: PathBuf = required;
+    }
+}

@@ -1,0 +1,323 @@
+//! What is counted, in Prometheus' terms: base units, few labels, no repository names.
+//!
+//! Counting a request costs a few atomic additions: routes are a closed set, so every series exists from the start.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// What kind of request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Route {
+    /// `/v2/`
+    Ping,
+    /// Reading or writing a manifest.
+    Manifest,
+    /// Reading or deleting a blob.
+    Blob,
+    /// An upload session.
+    Upload,
+    /// Tags of a repository.
+    Tags,
+    /// Repositories.
+    Catalog,
+    /// Referrers of a manifest.
+    Referrers,
+    /// `/health` and `/ready`.
+    Health,
+    /// `/metrics`
+    Metrics,
+    /// Anything else.
+    Other,
+}
+
+const ROUTES: [Route; 10] = [
+    Route::Ping,
+    Route::Manifest,
+    Route::Blob,
+    Route::Upload,
+    Route::Tags,
+    Route::Catalog,
+    Route::Referrers,
+    Route::Health,
+    Route::Metrics,
+    Route::Other,
+];
+
+impl Route {
+    /// Tells by the path's shape; what a handler makes of it is its own matter.
+    pub fn of(_method: &Method, path: &str) -> Self {
+        let Some(rest) = path.strip_prefix("/v2") else {
+            return match path {
+                "/health" | "/ready" => Self::Health,
+                "/metrics" => Self::Metrics,
+                _ => Self::Other,
+            };
+        };
+        let mut parts = rest.rsplit('/');
+        let (last, before) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        match (before, last) {
+            (_, "") if rest.len() <= 1 => Self::Ping,
+            (_, "_catalog") => Self::Catalog,
+            ("manifests", _) => Self::Manifest,
+            ("tags", "list") => Self::Tags,
+            ("referrers", _) => Self::Referrers,
+            ("uploads", _) | ("blobs", "uploads") => Self::Upload,
+            ("blobs", _) => Self::Blob,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: Route,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: Route,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    kind: &'static str,
+}
+
+/// The buckets of OpenTelemetry's `http.server.request.duration`, in seconds.
+const DURATION_BUCKETS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+type Refresh = Box<dyn Fn(&Gauges) + Send + Sync>;
+
+/// Values that are read when they are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// Position of the last applied log entry.
+    pub raft_applied_index: Gauge,
+    /// Position of the last log entry.
+    pub raft_log_index: Gauge,
+    /// Position of the last snapshot.
+    pub raft_snapshot_index: Gauge,
+    /// The leader's term.
+    pub raft_term: Gauge,
+    /// 1 if this node leads.
+    pub raft_is_leader: Gauge,
+    /// Memory of this process.
+    pub resident_memory_bytes: Gauge,
+    /// Memory of the metadata stores.
+    pub metadata_memory_bytes: Gauge,
+    /// Files of the metadata stores.
+    pub metadata_disk_bytes: Gauge,
+    /// Bytes visible over all links, as quotas count them.
+    pub usage_bytes: Gauge,
+    /// Artifacts stored.
+    pub usage_artifacts: Gauge,
+    /// Tags stored.
+    pub usage_tags: Gauge,
+}
+
+/// What is counted.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RouteLabels, Histogram>,
+    events: Family<EventLabels, Counter>,
+    events_missed: Counter,
+    bytes_sent: Counter<u64, AtomicU64>,
+    bytes_received: Counter<u64, AtomicU64>,
+    connections: Gauge,
+    gauges: Gauges,
+    refresh: Mutex<Option<Refresh>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("nora");
+        let requests = Family::<RequestLabels, Counter>::default();
+        let durations = Family::<RouteLabels, Histogram>::new_with_constructor(|| {
+            Histogram::new(DURATION_BUCKETS)
+        });
+        for route in ROUTES {
+            drop(durations.get_or_create(&RouteLabels { route }));
+        }
+        let events = Family::<EventLabels, Counter>::default();
+        let (bytes_sent, bytes_received) = (Counter::default(), Counter::default());
+        let connections = Gauge::default();
+        let gauges = Gauges::default();
+        registry.register(
+            "build",
+            "The running version",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time from a request's head to its response's head",
+            Unit::Seconds,
+            durations.clone(),
+        );
+        registry.register("http_connections", "Open connections", connections.clone());
+        registry.register_with_unit(
+            "blob_sent",
+            "Blob bytes sent to clients",
+            Unit::Bytes,
+            bytes_sent.clone(),
+        );
+        registry.register_with_unit(
+            "body_received",
+            "Request body bytes received from clients",
+            Unit::Bytes,
+            bytes_received.clone(),
+        );
+        registry.register("events", "Domain events by kind", events.clone());
+        let events_missed = Counter::default();
+        registry.register(
+            "events_missed",
+            "Domain events that this count missed, because they came too fast",
+            events_missed.clone(),
+        );
+        for (name, help, gauge) in [
+            ("raft_applied_index", "Position of the last applied log entry", &gauges.raft_applied_index),
+            ("raft_log_index", "Position of the last log entry", &gauges.raft_log_index),
+            ("raft_snapshot_index", "Position of the last snapshot", &gauges.raft_snapshot_index),
+            ("raft_term", "Term of the current leader", &gauges.raft_term),
+            ("raft_is_leader", "1 if this node leads", &gauges.raft_is_leader),
+            ("process_resident_memory_bytes", "Resident memory", &gauges.resident_memory_bytes),
+            ("metadata_memory_bytes", "Memory of the metadata stores", &gauges.metadata_memory_bytes),
+            ("metadata_disk_bytes", "Files of the metadata stores", &gauges.metadata_disk_bytes),
+            ("usage_bytes", "Bytes stored, as quotas count them", &gauges.usage_bytes),
+            ("usage_artifacts", "Artifacts stored", &gauges.usage_artifacts),
+            ("usage_tags", "Tags stored", &gauges.usage_tags),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        Self {
+            registry,
+            requests,
+            durations,
+            events,
+            events_missed,
+            bytes_sent,
+            bytes_received,
+            connections,
+            gauges,
+            refresh: Mutex::new(None),
+        }
+    }
+
+    /// Sets what fills the gauges before each reading.
+    pub fn on_read(&self, refresh: impl Fn(&Gauges) + Send + Sync + 'static) {
+        if let Ok(mut slot) = self.refresh.lock() {
+            *slot = Some(Box::new(refresh));
+        }
+    }
+
+    /// A request was answered.
+    pub fn request(&self, route: Route, status: StatusCode, elapsed: Duration) {
+        self.requests.get_or_create(&RequestLabels { route, status: status.as_u16() }).inc();
+        self.durations.get_or_create(&RouteLabels { route }).observe(elapsed.as_secs_f64());
+    }
+
+    /// A domain event happened.
+    pub fn event(&self, kind: &'static str) {
+        self.events.get_or_create(&EventLabels { kind }).inc();
+    }
+
+    /// Domain events went by uncounted.
+    pub fn events_missed(&self, count: u64) {
+        self.events_missed.inc_by(count);
+    }
+
+    /// The gauges, to be set before they are read.
+    pub fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    /// Blob bytes went out.
+    pub fn bytes_sent(&self, count: u64) {
+        self.bytes_sent.inc_by(count);
+    }
+
+    /// Body bytes came in.
+    pub fn bytes_received(&self, count: u64) {
+        self.bytes_received.inc_by(count);
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self) -> &Gauge {
+        &self.connections
+    }
+
+    /// Everything as OpenMetrics text.
+    pub fn encode(&self) -> String {
+        if let Ok(refresh) = self.refresh.lock()
+            && let Some(refresh) = refresh.as_ref()
+        {
+            refresh(&self.gauges);
+        }
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_told_by_shape() {
+        let route = |path| Route::of(&Method::GET, path);
+        assert_eq!(route("/v2/"), Route::Ping);
+        assert_eq!(route("/v2"), Route::Ping);
+        assert_eq!(route("/v2/_catalog"), Route::Catalog);
+        assert_eq!(route("/v2/a/b/manifests/v1"), Route::Manifest);
+        assert_eq!(route("/v2/a/tags/list"), Route::Tags);
+        assert_eq!(route("/v2/a/referrers/sha256:0"), Route::Referrers);
+        assert_eq!(route("/v2/a/blobs/uploads/"), Route::Upload);
+        assert_eq!(route("/v2/a/blobs/uploads"), Route::Upload);
+        assert_eq!(route("/v2/a/blobs/uploads/0123"), Route::Upload);
+        assert_eq!(route("/v2/a/blobs/sha256:0"), Route::Blob);
+        assert_eq!(route("/ready"), Route::Health);
+        assert_eq!(route("/x"), Route::Other);
+    }
+
+    #[test]
+    fn text_names_carry_units() {
+        let metrics = Metrics::new();
+        metrics.request(Route::Manifest, StatusCode::OK, Duration::from_millis(3));
+        metrics.bytes_sent(7);
+        metrics.on_read(|gauges| {
+            gauges.raft_term.set(4);
+        });
+        let text = metrics.encode();
+        for line in [
+            "nora_http_requests_total{route=\"Manifest\",status=\"200\"} 1",
+            "nora_blob_sent_bytes_total 7",
+            "nora_raft_term 4",
+            "nora_http_request_duration_seconds_count{route=\"Manifest\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Connections: accept, decrypt, serve, and finish what runs when the node stops.
+//!
+//! Guarantees: a handshake, a request's head and a stop each have a deadline; the number of connections is bounded; a
+//! certificate that is replaced on disk is used for new connections without a restart, and a broken one is not.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+use tracing::{debug, error, info, warn};
+
+use crate::api::ConnectionInfo;
+use crate::metrics::Metrics;
+
+/// Where a certificate and its key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, PEM.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+/// What the server keeps to.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Connections at once; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// For a TLS handshake, and for each request's head.
+    pub head_timeout: Duration,
+    /// For running transfers after a stop was asked for.
+    pub drain_timeout: Duration,
+    /// Bytes buffered for a connection's incoming data.
+    pub read_buffer_bytes_max: usize,
+}
+
+/// Why a certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read as PEM.
+    #[error("cannot read {what} from {}", .path.display())]
+    Read {
+        /// "the certificate" or "the private key".
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The certificate and the key do not work together, or the key is of no known kind.
+    #[error("the certificate in {} and its key cannot be used together", .path.display())]
+    Pair {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
+    },
+}
+
+/// A certificate that is read again when its files change.
+#[derive(Debug)]
+pub struct Certificate {
+    files: TlsFiles,
+    current: ArcSwap<CertifiedKey>,
+}
+
+fn load(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
+    let unreadable = |what, path: &PathBuf| {
+        let path = path.clone();
+        move |source| TlsError::Read { what, path, source }
+    };
+    let chain: Vec<_> = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect)
+        .map_err(unreadable("the certificate", &files.cert))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(unreadable("the private key", &files.key))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain, key, &provider)
+        .map_err(|source| TlsError::Pair { path: files.cert.clone(), source })
+}
+
+impl Certificate {
+    /// Reads the certificate; a node does not start with one that cannot be used.
+    pub fn load(files: TlsFiles) -> Result<Arc<Self>, TlsError> {
+        let current = ArcSwap::from_pointee(load(&files)?);
+        Ok(Arc::new(Self { files, current }))
+    }
+
+    /// Reads the files again; keeps what is in use if they cannot be.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.current.store(Arc::new(load(&self.files)?));
+        Ok(())
+    }
+
+    fn changed_at(&self) -> Option<(SystemTime, SystemTime)> {
+        let time = |path: &PathBuf| std::fs::metadata(path).and_then(|m| m.modified()).ok();
+        Some((time(&self.files.cert)?, time(&self.files.key)?))
+    }
+
+    /// Watches the files and the hang-up signal for as long as the node runs. Only file times are read at each tick.
+    pub async fn watch(self: Arc<Self>, every: Duration) {
+        let mut seen = self.changed_at();
+        let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        let Ok(mut hangup) = hangup else { return };
+        loop {
+            let asked = tokio::select! {
+                _ = hangup.recv() => true,
+                () = tokio::time::sleep(every) => false,
+            };
+            let now = self.changed_at();
+            if !asked && (now == seen || now.is_none()) {
+                continue;
+            }
+            seen = now;
+            match self.reload() {
+                Ok(()) => info!(cert = %self.files.cert.display(), "certificate reloaded"),
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    error!(%error, cause, "the old certificate stays in use");
+                }
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+fn tls_config(certificate: Arc<Certificate>) -> Result<rustls::ServerConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Serves until `stop` turns true, then lets what runs finish within the drain timeout. Returns how many connections
+/// were cut off.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    certificate: Option<Arc<Certificate>>,
+    settings: ServerSettings,
+    metrics: Arc<Metrics>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<usize, rustls::Error> {
+    let acceptor = match certificate {
+        Some(certificate) => {
+            Some(tokio_rustls::TlsAcceptor::from(Arc::new(tls_config(certificate)?)))
+        }
+        None => None,
+    };
+    let places = Arc::new(Semaphore::new(settings.connections_max));
+    let mut connections = JoinSet::new();
+    loop {
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place,
+            () = asked(&mut stop) => break,
+        };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = asked(&mut stop) => break,
+        };
+        // Ended tasks are collected as new ones come, so the set never holds more than the open connections.
+        while connections.try_join_next().is_some() {}
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: give running requests time to end instead of spinning.
+                warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let connection = Connection {
+            peer,
+            router: router.clone(),
+            settings: settings.clone(),
+            stop: stop.clone(),
+        };
+        let (acceptor, metrics) = (acceptor.clone(), metrics.clone());
+        connections.spawn(async move {
+            let _place = place;
+            metrics.connections().inc();
+            connection.run(stream, acceptor).await;
+            metrics.connections().dec();
+        });
+    }
+    drop(listener);
+    drain(connections, settings.drain_timeout).await
+}
+
+/// Completes once a stop was asked for, or nobody is left who could ask.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn drain(mut connections: JoinSet<()>, timeout: Duration) -> Result<usize, rustls::Error> {
+    let ended = tokio::time::timeout(timeout, async {
+        while connections.join_next().await.is_some() {}
+    });
+    if ended.await.is_ok() {
+        return Ok(0);
+    }
+    let left = connections.len();
+    warn!(connections = left, "cut off: the drain timeout is over");
+    connections.shutdown().await;
+    Ok(left)
+}
+
+struct Connection {
+    peer: SocketAddr,
+    router: Router,
+    settings: ServerSettings,
+    stop: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn run(self, stream: TcpStream, acceptor: Option<tokio_rustls::TlsAcceptor>) {
+        // Answers are written whole; waiting to merge them only delays the last piece.
+        let _ = stream.set_nodelay(true);
+        let Some(acceptor) = acceptor else { return self.serve(stream, false).await };
+        match tokio::time::timeout(self.settings.head_timeout, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve(stream, true).await,
+            Ok(Err(error)) => debug!(peer = %self.peer, %error, "TLS handshake failed"),
+            Err(_) => debug!(peer = %self.peer, "TLS handshake took too long"),
+        }
+    }
+
+    async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, tls: bool) {
+        let info = ConnectionInfo { peer: self.peer, tls };
+        let router = self.router;
+        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(info);
+            router.clone().oneshot(request)
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.settings.head_timeout)
+            .max_buf_size(self.settings.read_buffer_bytes_max)
+            .pipeline_flush(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(30))
+            .max_concurrent_streams(256)
+            .adaptive_window(true);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = asked(&mut self.stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = served {
+            debug!(peer = %self.peer, %error, "connection ended early");
+        }
+    }
+}
