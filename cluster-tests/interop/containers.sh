@@ -3,7 +3,7 @@
 #
 # No container is started: what is tested is the registry, and a machine that tests it may forbid namespaces.
 
-checks+=(buildah_build podman_pull podman_push)
+checks+=(buildah_build buildah_index podman_pull podman_push)
 
 store=(--root "$work/store" --runroot "$work/run/store" --storage-driver vfs)
 buildahs() { local verb="$1"; shift; "${limit[@]}" buildah "${store[@]}" "$verb" "$@"; }
@@ -25,6 +25,23 @@ check_buildah_build() {
   buildahs rmi --all --force
   buildahs pull --quiet --tls-verify=false "docker://$reg/buildah/oci:v1"
   buildahs inspect --type image "$reg/buildah/oci:v1" | grep -q "$(crane digest "$reg/buildah/oci:v1")"
+}
+
+# An index of two images, put together here and pushed with them as OCI and as a Docker list.
+check_buildah_index() {
+  local platform format
+  buildahs manifest create both
+  for platform in amd64 arm64; do
+    buildahs manifest add --tls-verify=false --arch "$platform" both "docker://$reg/real/docker:$platform"
+  done
+  for format in oci v2s2; do
+    buildahs manifest push --all --quiet --tls-verify=false --format "$format" --digestfile "$work/pushed" \
+      both "docker://$reg/buildah/both:$format"
+    same_digest "$(cat "$work/pushed")" "$(crane digest "$reg/buildah/both:$format")"
+    "${limit[@]}" crane validate --remote "$reg/buildah/both:$format"
+  done
+  crane manifest "$reg/buildah/both:oci" | grep -q '"application/vnd.oci.image.index.v1+json"'
+  crane config --platform linux/arm64 "$reg/buildah/both:oci" | grep -q '"architecture":"arm64"'
 }
 
 # A pulled image holds the files that its layers were made of, the large one included.

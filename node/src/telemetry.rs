@@ -23,7 +23,8 @@ impl Format {
 /// Starts logging. `filter` is a level or a list of `target=level`; an unreadable one counts as `info`, and so says the
 /// first line.
 pub fn start(format: Format, filter: &str) {
-    let (filter, broken) = match EnvFilter::try_new(filter) {
+    // Consensus tells each of its steps at info level: for who debugs it, not for who runs a node.
+    let (filter, broken) = match EnvFilter::try_new(format!("openraft=error,{filter}")) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
