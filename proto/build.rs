@@ -12,8 +12,6 @@ const FILES: &[&str] = &[
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
-    prost_build::Config::new()
-        .bytes([".nora.raft.v1.Entry"])
-        .compile_fds(descriptors)?;
+    prost_build::Config::new().bytes([".nora.raft.v1.Entry"]).compile_fds(descriptors)?;
     Ok(())
 }

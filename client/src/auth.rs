@@ -16,11 +16,7 @@ pub(crate) enum Challenge {
     /// With a name and password.
     Basic,
     /// With a token that is to be had elsewhere.
-    Bearer {
-        realm: String,
-        service: Option<String>,
-        scope: Option<String>,
-    },
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
 impl Challenge {
@@ -32,10 +28,7 @@ impl Challenge {
             .filter_map(|value| value.to_str().ok())
             .filter_map(Self::parse)
             .collect();
-        all.iter()
-            .find(|c| matches!(c, Self::Bearer { .. }))
-            .or(all.first())
-            .cloned()
+        all.iter().find(|c| matches!(c, Self::Bearer { .. })).or(all.first()).cloned()
     }
 
     fn parse(value: &str) -> Option<Self> {
@@ -138,9 +131,7 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let group = chunk
-            .iter()
-            .fold(0_u32, |group, byte| group << 8 | u32::from(*byte))
+        let group = chunk.iter().fold(0_u32, |group, byte| group << 8 | u32::from(*byte))
             << (8 * (3 - chunk.len()));
         for i in 0..4 {
             if i <= chunk.len() {
@@ -170,23 +161,16 @@ mod tests {
                 scope: Some("repository:a:pull,push".into()),
             })
         );
-        assert_eq!(
-            Challenge::parse(r#"basic realm="NORA""#),
-            Some(Challenge::Basic)
-        );
+        assert_eq!(Challenge::parse(r#"basic realm="NORA""#), Some(Challenge::Basic));
         assert_eq!(Challenge::parse("Negotiate"), None);
         assert_eq!(Challenge::parse("Bearer service=x"), None);
     }
 
     #[test]
     fn base64_has_the_published_test_vectors() {
-        for (plain, encoded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-        ] {
+        for (plain, encoded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }
     }

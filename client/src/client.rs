@@ -53,13 +53,7 @@ pub(crate) struct Ask {
 impl Ask {
     pub(crate) fn new(method: Method, topic: &str, path: String) -> Self {
         let topic = format!("{method} {topic}");
-        Self {
-            method,
-            path,
-            topic,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-        }
+        Self { method, path, topic, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
     /// How error messages call it.
@@ -93,13 +87,7 @@ impl Client {
             builder = builder.tls_certs_merge(certificates);
         }
         let http = builder.build().map_err(|e| set_up(Box::new(e)))?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                http,
-                config,
-                session: Session::default(),
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { http, config, session: Session::default() }) })
     }
 
     /// The server this client speaks to.
@@ -120,10 +108,8 @@ impl Client {
                     continue;
                 }
             }
-            let waits = matches!(
-                status,
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-            );
+            let waits =
+                matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
             if waits && attempt < self.inner.config.attempts_max {
                 let pause = pause(attempt, response.headers().get(header::RETRY_AFTER));
                 if pause <= PAUSE_MAX {
@@ -148,10 +134,7 @@ impl Client {
 
     async fn send_once(&self, ask: &Ask) -> Result<Response, ClientError> {
         let config = &self.inner.config;
-        let url = config
-            .address
-            .join(&ask.path)
-            .ok_or_else(|| malformed(ask, "path"))?;
+        let url = config.address.join(&ask.path).ok_or_else(|| malformed(ask, "path"))?;
         let mut request = self.inner.http.request(ask.method.clone(), url);
         request = request.headers(ask.headers.clone());
         let remembered = self.inner.session.header(&ask.topic);
@@ -165,13 +148,10 @@ impl Client {
         if !ask.body.is_empty() || ask.method == Method::POST {
             request = request.body(ask.body.clone());
         }
-        request
-            .send()
-            .await
-            .map_err(|source| ClientError::Unreachable {
-                address: config.address.to_string(),
-                source,
-            })
+        request.send().await.map_err(|source| ClientError::Unreachable {
+            address: config.address.to_string(),
+            source,
+        })
     }
 
     /// Finds the header that meets a challenge; false if these credentials cannot.
@@ -181,17 +161,8 @@ impl Client {
             // It was sent already, and was not good enough.
             (_, Credentials::Token(_)) | (None, _) => None,
             (Some(Challenge::Basic), credentials) => auth::direct(credentials),
-            (
-                Some(Challenge::Bearer {
-                    realm,
-                    service,
-                    scope,
-                }),
-                credentials,
-            ) => {
-                let token = self
-                    .fetch_token(&realm, service, scope, credentials)
-                    .await?;
+            (Some(Challenge::Bearer { realm, service, scope }), credentials) => {
+                let token = self.fetch_token(&realm, service, scope, credentials).await?;
                 auth::bearer(&token)
             }
         };
@@ -210,10 +181,8 @@ impl Client {
         credentials: &Credentials,
     ) -> Result<Secret, ClientError> {
         let address = &self.inner.config.address;
-        let foreign = || ClientError::ForeignOrigin {
-            url: realm.to_owned(),
-            address: address.to_string(),
-        };
+        let foreign =
+            || ClientError::ForeignOrigin { url: realm.to_owned(), address: address.to_string() };
         let mut url = Url::parse(realm).map_err(|_| foreign())?;
         if !address.is_origin_of(&url) {
             return Err(foreign());
@@ -235,10 +204,7 @@ impl Client {
         let response = request
             .send()
             .await
-            .map_err(|source| ClientError::Unreachable {
-                address: address.to_string(),
-                source,
-            })?;
+            .map_err(|source| ClientError::Unreachable { address: address.to_string(), source })?;
         if !response.status().is_success() {
             return Err(refusal(&ask, response).await);
         }
@@ -258,25 +224,15 @@ pub(crate) fn path_and_query(url: &Url) -> String {
 }
 
 pub(crate) fn malformed(ask: &Ask, expected: &'static str) -> ClientError {
-    ClientError::Malformed {
-        request: ask.name(),
-        expected,
-        source: None,
-    }
+    ClientError::Malformed { request: ask.name(), expected, source: None }
 }
 
 /// Reads a refusal's body and makes an error of it.
 pub(crate) async fn refusal(ask: &Ask, response: Response) -> ClientError {
     let status = response.status();
     // A body that cannot be read takes nothing from what the status says.
-    let body = read(ask, response, ERROR_BYTES_MAX)
-        .await
-        .unwrap_or_default();
-    ClientError::Refused {
-        request: ask.name(),
-        status,
-        errors: parse_body(&body),
-    }
+    let body = read(ask, response, ERROR_BYTES_MAX).await.unwrap_or_default();
+    ClientError::Refused { request: ask.name(), status, errors: parse_body(&body) }
 }
 
 /// Reads a body of at most so many bytes.
@@ -290,17 +246,11 @@ pub(crate) async fn read(
         let chunk = response
             .chunk()
             .await
-            .map_err(|source| ClientError::BrokenOff {
-                request: ask.name(),
-                source,
-            })?;
+            .map_err(|source| ClientError::BrokenOff { request: ask.name(), source })?;
         match chunk {
             None => return Ok(body.freeze()),
             Some(chunk) if body.len() + chunk.len() > bytes_max => {
-                return Err(ClientError::TooLarge {
-                    request: ask.name(),
-                    bytes_max,
-                });
+                return Err(ClientError::TooLarge { request: ask.name(), bytes_max });
             }
             Some(chunk) => body.extend_from_slice(&chunk),
         }

@@ -71,10 +71,7 @@ impl Address {
     /// Reads `http://host[:port]` or `https://host[:port]`; a text without a scheme means `https`, or `http` where
     /// the host is this machine.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        let error = |rule| AddressError {
-            text: text.to_owned(),
-            rule,
-        };
+        let error = |rule| AddressError { text: text.to_owned(), rule };
         let full = if text.contains("://") {
             text.to_owned()
         } else {
@@ -89,9 +86,7 @@ impl Address {
             return Err(error("the scheme must be http or https"));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(error(
-                "credentials do not belong in an address; see --username",
-            ));
+            return Err(error("credentials do not belong in an address; see --username"));
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(error("nothing may follow the host and port"));
@@ -133,10 +128,7 @@ impl fmt::Display for Address {
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || bare
-            .parse()
-            .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    host == "localhost" || bare.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 /// All a [`Client`](crate::Client) must be told.
@@ -155,12 +147,7 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// The usual settings for a server.
     pub fn new(address: Address) -> Self {
-        Self {
-            address,
-            credentials: Credentials::Anonymous,
-            ca_file: None,
-            attempts_max: 5,
-        }
+        Self { address, credentials: Credentials::Anonymous, ca_file: None, attempts_max: 5 }
     }
 }
 
@@ -171,34 +158,19 @@ mod tests {
     #[test]
     fn addresses_are_origins() {
         let shown = |text: &str| Address::parse(text).map(|a| a.to_string());
-        assert_eq!(
-            shown("http://127.0.0.1:4000/").unwrap(),
-            "http://127.0.0.1:4000"
-        );
-        assert_eq!(
-            shown("registry.example.com").unwrap(),
-            "https://registry.example.com"
-        );
+        assert_eq!(shown("http://127.0.0.1:4000/").unwrap(), "http://127.0.0.1:4000");
+        assert_eq!(shown("registry.example.com").unwrap(), "https://registry.example.com");
         assert_eq!(shown("localhost:4000").unwrap(), "http://localhost:4000");
         assert_eq!(shown("[::1]:4000").unwrap(), "http://[::1]:4000");
-        for bad in [
-            "",
-            "ftp://x",
-            "http://x/v2/",
-            "http://me:pw@x",
-            "http://x?y",
-            "http:// x",
-        ] {
+        for bad in ["", "ftp://x", "http://x/v2/", "http://me:pw@x", "http://x?y", "http:// x"] {
             assert!(shown(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn secrets_hide_from_debug() {
-        let credentials = Credentials::Password {
-            username: "me".into(),
-            password: Secret::new("hunter2"),
-        };
+        let credentials =
+            Credentials::Password { username: "me".into(), password: Secret::new("hunter2") };
         assert!(!format!("{credentials:?}").contains("hunter2"));
     }
 }

@@ -86,18 +86,13 @@ fn next_link(client: &Client, response: &Response) -> Option<String> {
     // A reference may also be relative to the list, so it is joined to the list's own address.
     let url = response.url().join(target).ok()?;
     let path = crate::client::path_and_query(&url);
-    client
-        .address()
-        .join(&path)
-        .map(|url| crate::client::path_and_query(&url))
+    client.address().join(&path).map(|url| crate::client::path_and_query(&url))
 }
 
 impl Client {
     /// Asks whether the server is a registry that lets this client in.
     pub async fn ping(&self) -> Result<(), ClientError> {
-        self.send_ok(&Ask::new(Method::GET, "", "/v2/".into()))
-            .await
-            .map(drop)
+        self.send_ok(&Ask::new(Method::GET, "", "/v2/".into())).await.map(drop)
     }
 
     /// Asks a probe, as `/health`: the status and the text of its answer.
@@ -117,28 +112,20 @@ impl Client {
                 #[serde(default)]
                 repositories: Option<Vec<String>>,
             }
-            Ok(serde_json::from_slice::<Page>(body)?
-                .repositories
-                .unwrap_or_default())
+            Ok(serde_json::from_slice::<Page>(body)?.repositories.unwrap_or_default())
         })
     }
 
     /// A repository's tags.
     pub fn tags(&self, repository: &str) -> Paged {
-        self.paged(
-            repository,
-            format!("/v2/{repository}/tags/list?n={PAGE_SIZE}"),
-            |body| {
-                #[derive(serde::Deserialize)]
-                struct Page {
-                    #[serde(default)]
-                    tags: Option<Vec<String>>,
-                }
-                Ok(serde_json::from_slice::<Page>(body)?
-                    .tags
-                    .unwrap_or_default())
-            },
-        )
+        self.paged(repository, format!("/v2/{repository}/tags/list?n={PAGE_SIZE}"), |body| {
+            #[derive(serde::Deserialize)]
+            struct Page {
+                #[serde(default)]
+                tags: Option<Vec<String>>,
+            }
+            Ok(serde_json::from_slice::<Page>(body)?.tags.unwrap_or_default())
+        })
     }
 
     fn paged(
@@ -147,12 +134,7 @@ impl Client {
         path: String,
         extract: fn(&[u8]) -> Result<Vec<String>, serde_json::Error>,
     ) -> Paged {
-        Paged {
-            client: self.clone(),
-            topic: topic.to_owned(),
-            next: Some(path),
-            extract,
-        }
+        Paged { client: self.clone(), topic: topic.to_owned(), next: Some(path), extract }
     }
 
     /// A manifest's headers; `None` if there is no such manifest.
@@ -171,10 +153,7 @@ impl Client {
                     Target::Tag(_) => content_digest(response.headers())
                         .ok_or_else(|| malformed(&ask, "manifest with a digest"))?,
                 };
-                Ok(Some(ManifestHead {
-                    digest,
-                    media_type: media_type(response.headers()),
-                }))
+                Ok(Some(ManifestHead { digest, media_type: media_type(response.headers()) }))
             }
             _ => Err(refusal(&ask, response).await),
         }
@@ -203,12 +182,7 @@ impl Client {
             expected: "manifest",
             source: Some(source),
         })?;
-        Ok(Manifest {
-            digest,
-            media_type,
-            bytes,
-            body,
-        })
+        Ok(Manifest { digest, media_type, bytes, body })
     }
 
     /// Stores a manifest's exact bytes under a tag or its digest.
@@ -226,8 +200,8 @@ impl Client {
         let response = self.send_ok(&ask).await?;
         match content_digest(response.headers()) {
             Some(computed) if computed != manifest.digest => Err(ClientError::DigestMismatch {
-                expected: manifest.digest,
-                computed,
+                expected: manifest.digest.into(),
+                computed: computed.into(),
             }),
             _ => Ok(()),
         }
@@ -239,9 +213,7 @@ impl Client {
         repository: &str,
         target: &Target,
     ) -> Result<(), ClientError> {
-        self.send_ok(&manifest_ask(Method::DELETE, repository, target))
-            .await
-            .map(drop)
+        self.send_ok(&manifest_ask(Method::DELETE, repository, target)).await.map(drop)
     }
 
     /// A small blob whole, checked.
@@ -289,10 +261,7 @@ impl Client {
             return Ok(true);
         }
         // The server opened an upload session that nobody will use. Closing it is a courtesy: it expires anyway.
-        let location = response
-            .headers()
-            .get(header::LOCATION)
-            .and_then(|v| v.to_str().ok());
+        let location = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
         if let Some(url) = location.and_then(|text| response.url().join(text).ok()) {
             let path = crate::client::path_and_query(&url);
             let _ = self.send(&Ask::new(Method::DELETE, repository, path)).await;
@@ -326,13 +295,8 @@ impl Client {
 }
 
 fn manifest_ask(method: Method, repository: &str, target: &Target) -> Ask {
-    let mut ask = Ask::new(
-        method,
-        repository,
-        format!("/v2/{repository}/manifests/{target}"),
-    );
-    ask.headers
-        .insert(header::ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
+    let mut ask = Ask::new(method, repository, format!("/v2/{repository}/manifests/{target}"));
+    ask.headers.insert(header::ACCEPT, HeaderValue::from_static(MANIFEST_TYPES));
     ask
 }
 
@@ -341,9 +305,7 @@ fn content_digest(headers: &HeaderMap) -> Option<Digest> {
 }
 
 fn media_type(headers: &HeaderMap) -> String {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     value.unwrap_or_default().to_owned()
 }
 
@@ -352,7 +314,7 @@ fn verify(expected: Digest, bytes: &[u8]) -> Result<Digest, ClientError> {
     if computed == expected {
         Ok(computed)
     } else {
-        Err(ClientError::DigestMismatch { expected, computed })
+        Err(ClientError::DigestMismatch { expected: expected.into(), computed: computed.into() })
     }
 }
 

@@ -44,9 +44,7 @@ struct ErrorBody {
 
 /// Reads a registry's error body; a body of another shape gives an empty list.
 pub(crate) fn parse_body(bytes: &[u8]) -> Vec<OciError> {
-    serde_json::from_slice::<ErrorBody>(bytes)
-        .unwrap_or_default()
-        .errors
+    serde_json::from_slice::<ErrorBody>(bytes).unwrap_or_default().errors
 }
 
 /// Why a request gave no answer to use.
@@ -106,9 +104,9 @@ pub enum ClientError {
     #[error("the bytes sent for {expected} have digest {computed}")]
     DigestMismatch {
         /// What was asked for.
-        expected: Digest,
+        expected: Box<Digest>,
         /// What came.
-        computed: Digest,
+        computed: Box<Digest>,
     },
     /// The server sends the client elsewhere with its credentials.
     #[error("the server asks for a login at {url}, which is not {address}")]
@@ -139,9 +137,9 @@ impl ClientError {
             Self::Unreachable { source, .. } if source.is_timeout() => {
                 Some("the server did not answer in time; is it overloaded?".into())
             }
-            Self::Unreachable { address, .. } => Some(format!(
-                "is the server running, and is {address} its address? See --addr"
-            )),
+            Self::Unreachable { address, .. } => {
+                Some(format!("is the server running, and is {address} its address? See --addr"))
+            }
             Self::Refused { status, .. } => match status.as_u16() {
                 401 => Some(
                     "log in with --username and --password-file, or set NORA_TOKEN; \
@@ -173,14 +171,8 @@ mod tests {
     fn error_bodies_are_read_and_others_are_not() {
         let body = br#"{"errors":[{"code":"NAME_UNKNOWN","message":"no such repository","detail":{"name":"a"}}]}"#;
         let errors = parse_body(body);
-        assert_eq!(
-            errors[0].to_string(),
-            r#"no such repository (NAME_UNKNOWN): {"name":"a"}"#
-        );
+        assert_eq!(errors[0].to_string(), r#"no such repository (NAME_UNKNOWN): {"name":"a"}"#);
         assert_eq!(parse_body(b"<html>"), []);
-        assert_eq!(
-            parse_body(br#"{"errors":[{"code":"DENIED"}]}"#)[0].to_string(),
-            "DENIED"
-        );
+        assert_eq!(parse_body(br#"{"errors":[{"code":"DENIED"}]}"#)[0].to_string(), "DENIED");
     }
 }

@@ -82,10 +82,9 @@ impl Reference {
     pub fn parse(text: &str, authority: &str) -> Result<Self, ReferenceError> {
         let rest = strip_host(text, authority)?;
         let (rest, digest) = match rest.split_once('@') {
-            Some((rest, digest)) => (
-                rest,
-                Some(Digest::parse(digest).map_err(ReferenceError::Digest)?),
-            ),
+            Some((rest, digest)) => {
+                (rest, Some(Digest::parse(digest).map_err(ReferenceError::Digest)?))
+            }
             None => (rest, None),
         };
         let (repository, tag) = match rest.split_once(':') {
@@ -100,11 +99,7 @@ impl Reference {
         {
             return Err(ReferenceError::Tag(tag.to_owned()));
         }
-        Ok(Self {
-            repository: repository.to_owned(),
-            tag: tag.map(str::to_owned),
-            digest,
-        })
+        Ok(Self { repository: repository.to_owned(), tag: tag.map(str::to_owned), digest })
     }
 
     /// What to ask for: the digest where there is one, else the tag, else `latest`.
@@ -120,16 +115,8 @@ impl Reference {
     pub fn at(&self, target: &Target) -> Self {
         let repository = self.repository.clone();
         match target {
-            Target::Tag(tag) => Self {
-                repository,
-                tag: Some(tag.clone()),
-                digest: None,
-            },
-            Target::Digest(digest) => Self {
-                repository,
-                tag: None,
-                digest: Some(*digest),
-            },
+            Target::Tag(tag) => Self { repository, tag: Some(tag.clone()), digest: None },
+            Target::Digest(digest) => Self { repository, tag: None, digest: Some(*digest) },
         }
     }
 }
@@ -200,11 +187,7 @@ mod tests {
             ("my.org/app", "my.org/app", "latest"),
             ("a__b/c--d.e:V_1", "a__b/c--d.e:V_1", "V_1"),
             (&format!("app@{DIGEST}"), &format!("app@{DIGEST}"), DIGEST),
-            (
-                &format!("app:v1@{DIGEST}"),
-                &format!("app:v1@{DIGEST}"),
-                DIGEST,
-            ),
+            (&format!("app:v1@{DIGEST}"), &format!("app:v1@{DIGEST}"), DIGEST),
         ] {
             let reference = Reference::parse(text, server).unwrap();
             assert_eq!(reference.to_string(), written);
@@ -215,23 +198,12 @@ mod tests {
     #[test]
     fn bad_references_say_which_part_is_bad() {
         let error = |text: &str| Reference::parse(text, "127.0.0.1:4000").unwrap_err();
-        for text in [
-            "", "App", "a//b", "a/", "/a", "a..b", "a___b", "../a", "a b", "-a",
-        ] {
-            assert!(
-                matches!(error(text), ReferenceError::Repository(_)),
-                "{text}"
-            );
+        for text in ["", "App", "a//b", "a/", "/a", "a..b", "a___b", "../a", "a b", "-a"] {
+            assert!(matches!(error(text), ReferenceError::Repository(_)), "{text}");
         }
         assert_eq!(error("a:"), ReferenceError::Tag(String::new()));
         assert_eq!(error("a:-x"), ReferenceError::Tag("-x".into()));
-        assert_eq!(
-            error("a@sha256"),
-            ReferenceError::Digest(DigestError::Malformed)
-        );
-        assert!(matches!(
-            error("other:5000/a"),
-            ReferenceError::OtherServer { .. }
-        ));
+        assert_eq!(error("a@sha256"), ReferenceError::Digest(DigestError::Malformed));
+        assert!(matches!(error("other:5000/a"), ReferenceError::OtherServer { .. }));
     }
 }

@@ -1,6 +1,7 @@
 //! What can go wrong while a test or a benchmark drives a server.
 //!
-//! Every variant names the step that failed, so that a report of many servers says where each one stopped.
+//! Every variant names the step that failed, so that a report of many servers says where each one
+//! stopped.
 
 use std::io;
 
@@ -41,9 +42,6 @@ pub trait During<T> {
 
 impl<T> During<T> for io::Result<T> {
     fn during(self, step: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|source| Error::Io {
-            step: step(),
-            source,
-        })
+        self.map_err(|source| Error::Io { step: step(), source })
     }
 }

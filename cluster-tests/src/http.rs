@@ -1,8 +1,9 @@
 //! A lean HTTP/1.1 client over one blocking, kept-alive connection.
 //!
-//! It is made for measuring: a body is sent from borrowed slices and received into one reused buffer, so the client
-//! costs little beside the server. It follows no redirects, knows no TLS and never pipelines. Everything it waits
-//! for has a limit in time; heads and small bodies have a limit in size.
+//! It is made for measuring: a body is sent from borrowed slices and received into one reused
+//! buffer, so the client costs little beside the server. It follows no redirects, knows no TLS and
+//! never pipelines. Everything it waits for has a limit in time; heads and small bodies have a
+//! limit in size.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +14,8 @@ use crate::error::{During, Error, Result};
 const READ_BUFFER_BYTES: usize = 256 << 10;
 const HEAD_BYTES_MAX: usize = 32 << 10;
 const SMALL_BODY_BYTES_MAX: usize = 8 << 20;
-/// Long, because a server may answer an upload only after it has synced gigabytes that others sent at once.
+/// Long, because a server may answer an upload only after it has synced gigabytes that others sent
+/// at once.
 const IO_LIMIT: Duration = Duration::from_secs(600);
 
 /// The head of a response.
@@ -64,14 +66,7 @@ impl Connection {
     pub fn open(addr: SocketAddr) -> Result<Self> {
         let stream = connect(addr)?;
         let buffer = vec![0; READ_BUFFER_BYTES];
-        Ok(Self {
-            addr,
-            stream,
-            buffer,
-            start: 0,
-            end: 0,
-            closed: false,
-        })
+        Ok(Self { addr, stream, buffer, start: 0, end: 0, closed: false })
     }
 
     /// Sends a request whose body is `parts` in a row, and reads the response's small body.
@@ -87,9 +82,7 @@ impl Connection {
         self.receive(method, &head, |bytes| {
             body.extend_from_slice(bytes);
             if body.len() > SMALL_BODY_BYTES_MAX {
-                return Err(Error::Wrong(format!(
-                    "{method} {path}: the body is too long"
-                )));
+                return Err(Error::Wrong(format!("{method} {path}: the body is too long")));
             }
             Ok(())
         })?;
@@ -117,7 +110,8 @@ impl Connection {
         Ok(answer)
     }
 
-    /// Sends a request and reads the head of its response. The body must then be read with [`Self::receive`].
+    /// Sends a request and reads the head of its response. The body must then be read with
+    /// [`Self::receive`].
     pub fn send(
         &mut self,
         method: &str,
@@ -208,9 +202,7 @@ impl Connection {
             if self.start == self.end && self.fill()? == 0 {
                 return Err(Error::Wrong(format!("the body ended {left} bytes early")));
             }
-            let here = usize::try_from(left)
-                .unwrap_or(usize::MAX)
-                .min(self.end - self.start);
+            let here = usize::try_from(left).unwrap_or(usize::MAX).min(self.end - self.start);
             let piece = &self.buffer[self.start..self.start + here];
             self.start += here;
             left -= here as u64;
@@ -231,14 +223,10 @@ impl Connection {
                 continue;
             }
             if bytes.len() > HEAD_BYTES_MAX {
-                return Err(Error::Wrong(format!(
-                    "{method} {path}: the head is too long"
-                )));
+                return Err(Error::Wrong(format!("{method} {path}: the head is too long")));
             }
             if self.fill()? == 0 {
-                return Err(Error::Wrong(format!(
-                    "{method} {path}: closed without an answer"
-                )));
+                return Err(Error::Wrong(format!("{method} {path}: closed without an answer")));
             }
         }
     }
@@ -257,7 +245,8 @@ impl Connection {
         }
     }
 
-    /// Reads more into the buffer; what is there and not yet taken stays. 0 says that the server closed.
+    /// Reads more into the buffer; what is there and not yet taken stays. 0 says that the server
+    /// closed.
     fn fill(&mut self) -> Result<usize> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -317,12 +306,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>> {
         .and_then(|rest| rest.get(2..5))
         .and_then(|digits| digits.parse().ok())
         .ok_or_else(|| Error::Wrong(format!("not a response: {first:?}")))?;
-    let mut head = Head {
-        status,
-        body: BodyEnd::Close,
-        location: None,
-        closes: false,
-    };
+    let mut head = Head { status, body: BodyEnd::Close, location: None, closes: false };
     for line in lines {
         let Some((name, value)) = line.split_once(':') else {
             continue;
@@ -350,7 +334,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    /// A server that reads one request (up to `request_ends`) for each answer and then gives that answer.
+    /// A server that reads one request (up to `request_ends`) for each answer and then gives that
+    /// answer.
     fn scripted(answers: Vec<(&'static str, &'static [u8])>) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -382,13 +367,8 @@ mod tests {
         ]);
         let mut connection = Connection::open(addr).unwrap();
         let answer = connection.exchange("GET", "/a", &[], &[]).unwrap();
-        assert_eq!(
-            (answer.head.status, answer.body.as_slice()),
-            (200, b"abc".as_slice())
-        );
-        let answer = connection
-            .exchange("GET", "/b", &[("Accept", "x/y")], &[])
-            .unwrap();
+        assert_eq!((answer.head.status, answer.body.as_slice()), (200, b"abc".as_slice()));
+        let answer = connection.exchange("GET", "/b", &[("Accept", "x/y")], &[]).unwrap();
         assert_eq!(answer.head.status, 404);
         assert_eq!(answer.body, b"de\r\n0123456789abcdef");
         let answer = connection.exchange("GET", "/c", &[], &[]).unwrap();
@@ -398,10 +378,7 @@ mod tests {
     #[test]
     fn a_head_request_has_no_body_whatever_its_length() {
         let addr = scripted(vec![
-            (
-                "\r\n\r\n",
-                b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n",
-            ),
+            ("\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n"),
             (
                 "Content-Length: 4\r\n\r\nwxyz",
                 b"HTTP/1.1 201 Created\r\nLocation: /v2/up?a=b\r\nContent-Length: 0\r\n\r\n",
@@ -410,18 +387,14 @@ mod tests {
         let mut connection = Connection::open(addr).unwrap();
         let answer = connection.expect(200, "HEAD", "/a", &[], &[]).unwrap();
         assert_eq!(answer.head.body, BodyEnd::Length(900));
-        let answer = connection
-            .expect(201, "PUT", "/a", &[], &[b"wx", b"yz"])
-            .unwrap();
+        let answer = connection.expect(201, "PUT", "/a", &[], &[b"wx", b"yz"]).unwrap();
         assert_eq!(answer.head.location.as_deref(), Some("/v2/up?a=b"));
     }
 
     #[test]
     fn a_refusal_names_the_exchange_and_what_was_said() {
-        let addr = scripted(vec![(
-            "\r\n\r\n",
-            b"HTTP/1.1 400 Bad\r\nContent-Length: 5\r\n\r\nno no",
-        )]);
+        let addr =
+            scripted(vec![("\r\n\r\n", b"HTTP/1.1 400 Bad\r\nContent-Length: 5\r\n\r\nno no")]);
         let mut connection = Connection::open(addr).unwrap();
         let error = connection.expect(200, "GET", "/a", &[], &[]).unwrap_err();
         assert_eq!(error.to_string(), "GET /a: status 400: no no");
@@ -429,10 +402,7 @@ mod tests {
 
     #[test]
     fn a_body_that_breaks_off_is_an_error() {
-        let addr = scripted(vec![(
-            "\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",
-        )]);
+        let addr = scripted(vec![("\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc")]);
         let mut connection = Connection::open(addr).unwrap();
         let error = connection.exchange("GET", "/a", &[], &[]).unwrap_err();
         assert!(error.to_string().contains("2 bytes early"), "{error}");
@@ -443,9 +413,8 @@ mod tests {
         assert_eq!(parse_head(b"HTTP/1.1 200 OK\r\nContent-Le").unwrap(), None);
         assert!(parse_head(b"SMTP\r\n\r\n").is_err());
         assert!(parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n").is_err());
-        let (head, length) = parse_head(b"HTTP/1.0 503 x\r\nCONNECTION: Close\r\n\r\nbody")
-            .unwrap()
-            .unwrap();
+        let (head, length) =
+            parse_head(b"HTTP/1.0 503 x\r\nCONNECTION: Close\r\n\r\nbody").unwrap().unwrap();
         assert!(head.closes && head.status == 503 && head.body == BodyEnd::Close);
         assert_eq!(length, 37);
     }

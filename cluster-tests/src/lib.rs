@@ -1,8 +1,9 @@
 //! Real processes, real clients, conformance and benchmarks.
 //!
-//! The library holds what tests and benchmarks over real processes share: a lean HTTP client, a load generator,
-//! the life of a server process, what the kernel says about it, and statistics. It drives any registry over HTTP and
-//! must not know NORA's crates: what it measures of a peer and of NORA is measured the same way.
+//! The library holds what tests and benchmarks over real processes share: a lean HTTP client, a
+//! load generator, the life of a server process, what the kernel says about it, and statistics. It
+//! drives any registry over HTTP and must not know NORA's crates: what it measures of a peer and of
+//! NORA is measured the same way.
 
 pub mod error;
 pub mod http;

@@ -1,8 +1,9 @@
 //! A load generator: one thread, many kept-alive connections, one request repeated.
 //!
-//! It costs the machine as little as it can, because it shares the processors with the server: requests are rendered
-//! once, responses are parsed in place, and one readiness queue serves all connections. Every response is checked
-//! (status, length, and every byte of a body); a connection has one request under way at a time, never more.
+//! It costs the machine as little as it can, because it shares the processors with the server:
+//! requests are rendered once, responses are parsed in place, and one readiness queue serves all
+//! connections. Every response is checked (status, length, and every byte of a body); a connection
+//! has one request under way at a time, never more.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -88,10 +89,7 @@ impl Load<'_> {
             }
         }
         let per_second = samples.len() as f64 / started.elapsed().as_secs_f64();
-        Ok(Outcome {
-            per_second,
-            latencies: Latencies::from_micros(samples),
-        })
+        Ok(Outcome { per_second, latencies: Latencies::from_micros(samples) })
     }
 
     fn connect(&self, poll: &Poll, token: Token) -> Result<Connection> {
@@ -101,27 +99,17 @@ impl Load<'_> {
             .and_then(|stream| stream.set_nonblocking(true).map(|()| stream))
             .during(step)?;
         let mut stream = TcpStream::from_std(stream);
-        poll.registry()
-            .register(&mut stream, token, Interest::READABLE)
-            .during(step)?;
+        poll.registry().register(&mut stream, token, Interest::READABLE).during(step)?;
         let buffer = vec![0; BUFFER_BYTES + self.content.len()];
-        Ok(Connection {
-            stream,
-            buffer,
-            filled: 0,
-            sent_at: Instant::now(),
-        })
+        Ok(Connection { stream, buffer, filled: 0, sent_at: Instant::now() })
     }
 
     fn ask(&self, connection: &mut Connection, request: &[u8]) -> Result<()> {
         connection.filled = 0;
         connection.sent_at = Instant::now();
-        // A request fits the socket's buffer: the previous one was answered, so the buffer is empty.
-        match connection
-            .stream
-            .write(request)
-            .during(|| "send a request".into())?
-        {
+        // A request fits the socket's buffer: the previous one was answered, so the buffer is
+        // empty.
+        match connection.stream.write(request).during(|| "send a request".into())? {
             sent if sent == request.len() => Ok(()),
             _ => Err(self.wrong("the request was sent only in part")),
         }
@@ -165,11 +153,7 @@ impl Load<'_> {
             return Err(self.wrong(&format!("unexpected head: {head:?}")));
         }
         let body = &bytes[length..];
-        let expected = if self.method == "HEAD" {
-            &[]
-        } else {
-            self.content
-        };
+        let expected = if self.method == "HEAD" { &[] } else { self.content };
         if body.len() < expected.len() {
             return Ok(false);
         }
@@ -212,16 +196,7 @@ mod tests {
 
     fn load(addr: SocketAddr, method: &'static str, content: &'static [u8]) -> Result<Outcome> {
         let duration = Duration::from_millis(200);
-        Load {
-            addr,
-            method,
-            path: "/x",
-            headers: &[],
-            connections: 2,
-            duration,
-            content,
-        }
-        .run()
+        Load { addr, method, path: "/x", headers: &[], connections: 2, duration, content }.run()
     }
 
     #[test]
@@ -243,12 +218,7 @@ mod tests {
 
     #[test]
     fn wrong_bytes_lengths_and_statuses_end_the_run() {
-        let error = |answer| {
-            load(serve(answer), "GET", b"hello")
-                .err()
-                .unwrap()
-                .to_string()
-        };
+        let error = |answer| load(serve(answer), "GET", b"hello").err().unwrap().to_string();
         assert!(error(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhallo").contains("differ"));
         assert!(error(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhell").contains("unexpected"));
         assert!(error(b"HTTP/1.1 500 no\r\nContent-Length: 5\r\n\r\nhello").contains("status 500"));

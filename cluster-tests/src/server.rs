@@ -1,20 +1,21 @@
 //! The life of a server process under test: start until ready, stop, kill.
 //!
-//! Each server has a process group of its own, so that what it started ends with it and nothing else does. A server
-//! that is dropped is ended. It listens on loopback only, at a port that was free a moment ago.
+//! A server is ended with what it started, by process id, and nothing else is; one that is dropped
+//! is killed. It stays in our process group, so that Ctrl-C in a terminal ends it as well. It
+//! listens on loopback only, at a port that was free a moment ago.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{During, Error, Result};
 use crate::http::Connection;
+use crate::kernel;
 
 /// How long an asked server may take to end before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -28,9 +29,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `command` and waits until GET `ready_path` answers 200. Returns the server and the time that took.
+    /// Starts `command` and waits until GET `ready_path` answers 200. Returns the server and the
+    /// time that took.
     ///
-    /// Its output goes to the file `log`; the end of it is in the error when the server does not become ready.
+    /// Its output goes to the file `log`; the end of it is in the error when the server does not
+    /// become ready.
     pub fn start(
         mut command: Command,
         addr: SocketAddr,
@@ -41,25 +44,13 @@ impl Server {
         let open = || File::options().create(true).append(true).open(log);
         let out = open().during(|| format!("open {}", log.display()))?;
         let err = open().during(|| format!("open {}", log.display()))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(out).stderr(err);
         let started = Instant::now();
-        let child = command
-            .spawn()
-            .during(|| format!("start {}", command.get_program().display()))?;
-        let mut server = Self {
-            child,
-            addr,
-            log: log.to_owned(),
-        };
+        let child =
+            command.spawn().during(|| format!("start {}", command.get_program().display()))?;
+        let mut server = Self { child, addr, log: log.to_owned() };
         while !is_ready(addr, ready_path) {
-            let exited = server
-                .child
-                .try_wait()
-                .during(|| "wait for the server".into())?;
+            let exited = server.child.try_wait().during(|| "wait for the server".into())?;
             if let Some(status) = exited {
                 return Err(server.failed(&format!("ended ({status}) before it was ready")));
             }
@@ -97,16 +88,12 @@ impl Server {
     /// Ends it as a crash would.
     pub fn kill(mut self) -> Result<()> {
         self.signal(Signal::KILL);
-        self.child
-            .wait()
-            .during(|| "wait for the killed server".into())?;
+        self.child.wait().during(|| "wait for the killed server".into())?;
         Ok(())
     }
 
     fn exited(&mut self) -> Result<Option<ExitStatus>> {
-        self.child
-            .try_wait()
-            .during(|| "wait for the server".into())
+        self.child.try_wait().during(|| "wait for the server".into())
     }
 
     fn failed(&self, how: &str) -> Error {
@@ -115,10 +102,18 @@ impl Server {
         Error::Wrong(format!("the server {how}; its log ends: {}", tail.trim()))
     }
 
+    /// Signals the server: its own process alone to ask it, what it started too to kill it.
     fn signal(&self, signal: Signal) {
-        // The group's id is the child's: it exists until the child has been waited for.
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, signal);
+        // The child's id is its own until it has been waited for, and those of its children while
+        // it lives.
+        let pids = match signal {
+            Signal::KILL => kernel::tree(self.child.id()),
+            _ => vec![self.child.id()],
+        };
+        for pid in pids {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, signal);
+            }
         }
     }
 }
@@ -157,14 +152,9 @@ mod tests {
         command.args(["-c", "echo no such option; exit 3"]);
         let addr = free_address().unwrap();
         let log = dir.path().join("log");
-        let error = Server::start(command, addr, "/", &log, Duration::from_secs(20))
-            .err()
-            .unwrap();
+        let error = Server::start(command, addr, "/", &log, Duration::from_secs(20)).err().unwrap();
         let text = error.to_string();
-        assert!(
-            text.contains("exit status: 3") && text.contains("no such option"),
-            "{text}"
-        );
+        assert!(text.contains("exit status: 3") && text.contains("no such option"), "{text}");
     }
 
     #[test]
@@ -172,10 +162,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pid_file = dir.path().join("pid");
         let mut command = Command::new("sh");
-        command.arg("-c").arg(format!(
-            "echo $$ > {}; exec tail -f /dev/null",
-            pid_file.display()
-        ));
+        command.arg("-c").arg(format!("echo $$ > {}; exec tail -f /dev/null", pid_file.display()));
         let log = Path::new("/dev/null");
         let addr = free_address().unwrap();
         let limit = Duration::from_secs(1);

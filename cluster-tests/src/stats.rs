@@ -16,7 +16,8 @@ pub fn median(samples: &[f64]) -> Option<f64> {
     }
 }
 
-/// (largest − smallest) ÷ median: 0.1 says that the samples lie within a tenth. `None` for fewer than two samples.
+/// (largest − smallest) ÷ median: 0.1 says that the samples lie within a tenth. `None` for fewer
+/// than two samples.
 pub fn spread(samples: &[f64]) -> Option<f64> {
     let middle = median(samples)?;
     if samples.len() < 2 || middle == 0.0 {
@@ -51,9 +52,7 @@ impl Latencies {
         // 99.9 % of 1,000 is 999: what floating point adds to it must not round it up.
         let rank = (exact - 1e-6).ceil().max(0.0) as usize;
         let at = rank.clamp(1, self.sorted_us.len().max(1)) - 1;
-        self.sorted_us
-            .get(at)
-            .map_or(0.0, |us| f64::from(*us) / 1e3)
+        self.sorted_us.get(at).map_or(0.0, |us| f64::from(*us) / 1e3)
     }
 }
 

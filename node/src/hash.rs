@@ -29,6 +29,8 @@ mod tests {
             digest(Algorithm::Sha256, b"abc").hex(),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
-        assert!(digest(Algorithm::Sha512, b"abc").hex().starts_with("ddaf35a193617abacc417349ae204131"));
+        assert!(
+            digest(Algorithm::Sha512, b"abc").hex().starts_with("ddaf35a193617abacc417349ae204131")
+        );
     }
 }

@@ -36,9 +36,8 @@ fn serve(loaded: Loaded) -> ExitCode {
         .build();
     let outcome = match runtime {
         Ok(runtime) => {
-            let outcome = runtime.block_on(async {
-                wiring::run(loaded.config, stop_signal()).await
-            });
+            let outcome =
+                runtime.block_on(async { wiring::run(loaded.config, stop_signal()).await });
             // Whatever still runs on blocking threads is a read that nobody waits for.
             runtime.shutdown_background();
             outcome.map_err(|error| chain(&error))

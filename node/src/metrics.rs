@@ -196,13 +196,21 @@ impl Metrics {
             events_missed.clone(),
         );
         for (name, help, gauge) in [
-            ("raft_applied_index", "Position of the last applied log entry", &gauges.raft_applied_index),
+            (
+                "raft_applied_index",
+                "Position of the last applied log entry",
+                &gauges.raft_applied_index,
+            ),
             ("raft_log_index", "Position of the last log entry", &gauges.raft_log_index),
             ("raft_snapshot_index", "Position of the last snapshot", &gauges.raft_snapshot_index),
             ("raft_term", "Term of the current leader", &gauges.raft_term),
             ("raft_is_leader", "1 if this node leads", &gauges.raft_is_leader),
             ("process_resident_memory_bytes", "Resident memory", &gauges.resident_memory_bytes),
-            ("metadata_memory_bytes", "Memory of the metadata stores", &gauges.metadata_memory_bytes),
+            (
+                "metadata_memory_bytes",
+                "Memory of the metadata stores",
+                &gauges.metadata_memory_bytes,
+            ),
             ("metadata_disk_bytes", "Files of the metadata stores", &gauges.metadata_disk_bytes),
             ("usage_bytes", "Bytes stored, as quotas count them", &gauges.usage_bytes),
             ("usage_artifacts", "Artifacts stored", &gauges.usage_artifacts),

@@ -3,6 +3,8 @@
 //! Guarantees: a handshake, a request's head and a stop each have a deadline; the number of connections is bounded; a
 //! certificate that is replaced on disk is used for new connections without a restart, and a broken one is not.
 
+use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -11,9 +13,12 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use hyper::service::service_fn;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -27,6 +32,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::api::ConnectionInfo;
 use crate::metrics::Metrics;
+
+/// Requests that one HTTP/2 connection may have open at once.
+const HTTP2_STREAMS_MAX: u32 = 256;
 
 /// Where a certificate and its key are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,9 +225,8 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn drain(mut connections: JoinSet<()>, timeout: Duration) -> Result<usize, rustls::Error> {
-    let ended = tokio::time::timeout(timeout, async {
-        while connections.join_next().await.is_some() {}
-    });
+    let ended =
+        tokio::time::timeout(timeout, async { while connections.join_next().await.is_some() {} });
     if ended.await.is_ok() {
         return Ok(0);
     }
@@ -240,35 +247,53 @@ impl Connection {
     async fn run(self, stream: TcpStream, acceptor: Option<tokio_rustls::TlsAcceptor>) {
         // Answers are written whole; waiting to merge them only delays the last piece.
         let _ = stream.set_nodelay(true);
-        let Some(acceptor) = acceptor else { return self.serve(stream, false).await };
-        match tokio::time::timeout(self.settings.head_timeout, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve(stream, true).await,
+        let timeout = self.settings.head_timeout;
+        let Some(acceptor) = acceptor else {
+            return match tokio::time::timeout(timeout, speaks_http2(&stream)).await {
+                Ok(Ok(true)) => self.serve_http2(stream, false).await,
+                Ok(Ok(false)) => self.serve_http1(stream, false).await,
+                Ok(Err(error)) => debug!(peer = %self.peer, %error, "connection failed"),
+                Err(_) => debug!(peer = %self.peer, "connection said nothing"),
+            };
+        };
+        match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                self.serve_http2(stream, true).await;
+            }
+            Ok(Ok(stream)) => self.serve_http1(stream, true).await,
             Ok(Err(error)) => debug!(peer = %self.peer, %error, "TLS handshake failed"),
             Err(_) => debug!(peer = %self.peer, "TLS handshake took too long"),
         }
     }
 
-    async fn serve(mut self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, tls: bool) {
+    fn service(
+        &self,
+        tls: bool,
+    ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + use<>
+    {
         let info = ConnectionInfo { peer: self.peer, tls };
-        let router = self.router;
-        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        let router = self.router.clone();
+        service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(info);
             router.clone().oneshot(request)
-        });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
+        })
+    }
+
+    async fn serve_http1(
+        mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        tls: bool,
+    ) {
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.settings.head_timeout)
             .max_buf_size(self.settings.read_buffer_bytes_max)
-            .pipeline_flush(true);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(Duration::from_secs(30))
-            .max_concurrent_streams(256)
-            .adaptive_window(true);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+            // A body's slices go to the kernel as they are. Merged into one buffer (which `pipeline_flush` would do as
+            // well) they would cost twice the memory and more, and a mapped page touched by this process after its file
+            // was cut short would end it.
+            .writev(true)
+            .serve_connection(TokioIo::new(stream), self.service(tls));
+        let mut connection = pin!(connection);
         let served = tokio::select! {
             served = connection.as_mut() => served,
             () = asked(&mut self.stop) => {
@@ -276,8 +301,48 @@ impl Connection {
                 connection.await
             }
         };
+        self.ended(served);
+    }
+
+    async fn serve_http2(
+        mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        tls: bool,
+    ) {
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(30))
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .adaptive_window(true)
+            .serve_connection(TokioIo::new(stream), self.service(tls));
+        let mut connection = pin!(connection);
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = asked(&mut self.stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        self.ended(served);
+    }
+
+    fn ended(&self, served: hyper::Result<()>) {
         if let Err(error) = served {
             debug!(peer = %self.peer, %error, "connection ended early");
+        }
+    }
+}
+
+/// Whether a plain connection begins with HTTP/2's preface, `PRI * …`. The bytes stay in the socket, so that it is
+/// served as it is, without a layer that would split each answer into several writes.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; 2];
+    loop {
+        match stream.peek(&mut first).await? {
+            0 => return Ok(false),
+            // POST, PUT and PATCH share the first letter.
+            1 if first[0] == b'P' => tokio::time::sleep(Duration::from_millis(1)).await,
+            _ => return Ok(first == *b"PR"),
         }
     }
 }

@@ -100,11 +100,16 @@ impl Ids for RandomIds {
         if pool.is_empty() {
             let mut bytes = [0u8; 16 * 64];
             // An id that could be guessed would open somebody's upload: without randomness there is no going on.
-            #[allow(clippy::expect_used, reason = "the operating system's random numbers do not run out")]
+            #[allow(
+                clippy::expect_used,
+                reason = "the operating system's random numbers do not run out"
+            )]
             getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
-            pool.extend(bytes.chunks_exact(16).map(|part| {
-                part.iter().fold(0u128, |id, byte| id << 8 | u128::from(*byte))
-            }));
+            pool.extend(
+                bytes
+                    .chunks_exact(16)
+                    .map(|part| part.iter().fold(0u128, |id, byte| id << 8 | u128::from(*byte))),
+            );
         }
         UploadId(pool.pop().unwrap_or_default())
     }
@@ -321,7 +326,9 @@ fn announce(
         "listening on {scheme}://{address}"
     );
     match admin {
-        None => info!("open to everyone on this machine: anyone who reaches {address} may push and pull"),
+        None => info!(
+            "open to everyone on this machine: anyone who reaches {address} may push and pull"
+        ),
         Some(file) => {
             let made = if file.created { "made on this start" } else { "made earlier" };
             info!("login needed: user {ADMIN_USER}, password in {} ({made})", file.path.display());
@@ -418,7 +425,9 @@ async fn sweep_orphans(api: Arc<Api>, blobs: Arc<LocalBlobs>, cluster: Arc<Clust
             info!(removed = swept.removed, live = swept.live, "orphaned blobs removed");
         }
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => warn!(%error, "the sweep of orphaned blobs stopped; the next start tries again"),
+        Ok(Err(error)) => {
+            warn!(%error, "the sweep of orphaned blobs stopped; the next start tries again")
+        }
         Err(error) => debug!(%error, "the sweep of orphaned blobs was cut short"),
     }
 }

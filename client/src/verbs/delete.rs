@@ -20,23 +20,16 @@ pub struct Deletion {
 
 /// Finds what a reference names. A reference without a tag or digest is refused, never taken for `latest`.
 pub async fn plan(client: &Client, reference: &Reference) -> Result<Deletion, VerbError> {
-    let bad = |rule| VerbError::BadTarget {
-        reference: reference.to_string(),
-        rule,
-    };
+    let bad = |rule| VerbError::BadTarget { reference: reference.to_string(), rule };
     let target = match (&reference.tag, reference.digest) {
         (None, None) => return Err(bad("say which tag or digest to delete")),
         (Some(_), Some(_)) => {
-            return Err(bad(
-                "name the tag or the digest, not both: they are deleted differently",
-            ));
+            return Err(bad("name the tag or the digest, not both: they are deleted differently"));
         }
         _ => reference.target(),
     };
     let head = client.manifest_head(&reference.repository, &target).await?;
-    let head = head.ok_or_else(|| VerbError::NotFound {
-        reference: reference.to_string(),
-    })?;
+    let head = head.ok_or_else(|| VerbError::NotFound { reference: reference.to_string() })?;
     Ok(Deletion {
         repository: reference.repository.clone(),
         tag: reference.tag.clone(),
@@ -51,13 +44,8 @@ pub async fn run(client: &Client, deletion: &Deletion) -> Result<(), VerbError> 
         (None, Ok(digest)) => Target::Digest(digest),
         (None, Err(_)) => {
             let reference = deletion.repository.clone();
-            return Err(VerbError::BadTarget {
-                reference,
-                rule: "the plan names no digest",
-            });
+            return Err(VerbError::BadTarget { reference, rule: "the plan names no digest" });
         }
     };
-    Ok(client
-        .delete_manifest(&deletion.repository, &target)
-        .await?)
+    Ok(client.delete_manifest(&deletion.repository, &target).await?)
 }

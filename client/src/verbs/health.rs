@@ -21,9 +21,5 @@ pub struct Health {
 pub async fn check(client: &Client) -> Result<Health, ClientError> {
     let (alive, _) = client.probe("/health").await?;
     let (ready, detail) = client.probe("/ready").await?;
-    Ok(Health {
-        alive: alive == StatusCode::OK,
-        ready: ready == StatusCode::OK,
-        detail,
-    })
+    Ok(Health { alive: alive == StatusCode::OK, ready: ready == StatusCode::OK, detail })
 }

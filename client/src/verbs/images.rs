@@ -52,9 +52,7 @@ pub async fn list(
     if let Some(repository) = repository {
         return match list_repository(client, repository, &mut sink).await {
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {
-                Err(VerbError::NotFound {
-                    reference: repository.to_owned(),
-                })
+                Err(VerbError::NotFound { reference: repository.to_owned() })
             }
             result => Ok(result?),
         };
@@ -65,10 +63,7 @@ pub async fn list(
             match list_repository(client, &repository, &mut sink).await {
                 Ok(()) => {}
                 Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {}
-                Err(error) => sink(Err(Failure {
-                    what: repository,
-                    error,
-                })),
+                Err(error) => sink(Err(Failure { what: repository, error })),
             }
         }
     }
@@ -94,10 +89,7 @@ async fn list_repository(
             match manifest {
                 Ok(manifest) => sink(Ok(row(repository, tag, &manifest))),
                 Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {}
-                Err(error) => sink(Err(Failure {
-                    what: format!("{repository}:{tag}"),
-                    error,
-                })),
+                Err(error) => sink(Err(Failure { what: format!("{repository}:{tag}"), error })),
             }
         }
     }
@@ -158,16 +150,11 @@ fn kind(manifest: &Manifest) -> String {
 
 fn size(manifest: &Manifest) -> u64 {
     let parts = manifest.body.config.iter().chain(&manifest.body.layers);
-    parts.fold(manifest.bytes.len() as u64, |sum, part| {
-        sum.saturating_add(part.size)
-    })
+    parts.fold(manifest.bytes.len() as u64, |sum, part| sum.saturating_add(part.size))
 }
 
 fn platforms(body: &ManifestBody) -> Vec<String> {
-    let named = body
-        .manifests
-        .iter()
-        .filter_map(|descriptor| descriptor.platform.as_ref());
+    let named = body.manifests.iter().filter_map(|descriptor| descriptor.platform.as_ref());
     named.map(ToString::to_string).collect()
 }
 
@@ -218,10 +205,7 @@ pub async fn inspect(
         }
         _ => None,
     };
-    let referrers = match client
-        .referrers(&reference.repository, &manifest.digest)
-        .await
-    {
+    let referrers = match client.referrers(&reference.repository, &manifest.digest).await {
         Ok(referrers) => referrers,
         // A registry of before OCI 1.1 has no such list.
         Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Vec::new(),
@@ -268,11 +252,7 @@ pub async fn history(
     let config = image_config(client, reference, &manifest).await?;
     let mut layers = manifest.body.layers.into_iter();
     let steps = config.history.into_iter().map(|step| {
-        let layer = if step.empty_layer {
-            None
-        } else {
-            layers.next()
-        };
+        let layer = if step.empty_layer { None } else { layers.next() };
         HistoryRow {
             step,
             size: layer.as_ref().map(|layer| layer.size),
@@ -283,13 +263,10 @@ pub async fn history(
 }
 
 async fn fetch(client: &Client, reference: &Reference) -> Result<Manifest, VerbError> {
-    match client
-        .manifest(&reference.repository, &reference.target())
-        .await
-    {
-        Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Err(VerbError::NotFound {
-            reference: reference.to_string(),
-        }),
+    match client.manifest(&reference.repository, &reference.target()).await {
+        Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {
+            Err(VerbError::NotFound { reference: reference.to_string() })
+        }
         result => Ok(result?),
     }
 }
@@ -327,10 +304,7 @@ async fn image_config(
     reference: &Reference,
     manifest: &Manifest,
 ) -> Result<ImageConfig, VerbError> {
-    let bad = |problem| VerbError::BadManifest {
-        digest: manifest.digest,
-        problem,
-    };
+    let bad = |problem| VerbError::BadManifest { digest: manifest.digest, problem };
     let Some(descriptor) = manifest.body.config.as_ref().filter(|d| is_image_config(d)) else {
         return Err(VerbError::NotAnImage {
             reference: reference.to_string(),
@@ -339,8 +313,6 @@ async fn image_config(
     };
     let digest =
         Digest::parse(&descriptor.digest).map_err(|_| bad("names its config by a bad digest"))?;
-    let bytes = client
-        .blob(&reference.repository, &digest, CONFIG_BYTES_MAX)
-        .await?;
+    let bytes = client.blob(&reference.repository, &digest, CONFIG_BYTES_MAX).await?;
     serde_json::from_slice(&bytes).map_err(|_| bad("has a config that cannot be read"))
 }

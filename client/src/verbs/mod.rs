@@ -70,9 +70,9 @@ impl VerbError {
             Self::Client(error) => error.hint(),
             Self::NotFound { .. } => Some("`nora images ls` shows what there is".into()),
             Self::ChoosePlatform { .. } => Some("choose one with --platform".into()),
-            Self::NotMounted { from, .. } => Some(format!(
-                "these credentials must be allowed to pull from {from}"
-            )),
+            Self::NotMounted { from, .. } => {
+                Some(format!("these credentials must be allowed to pull from {from}"))
+            }
             _ => None,
         }
     }

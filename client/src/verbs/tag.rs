@@ -48,14 +48,9 @@ pub async fn run(
 ) -> Result<Tagged, VerbError> {
     if destination.digest.is_some() {
         let reference = destination.to_string();
-        return Err(VerbError::BadTarget {
-            reference,
-            rule: "the new name must be a tag",
-        });
+        return Err(VerbError::BadTarget { reference, rule: "the new name must be a tag" });
     }
-    let manifest = client
-        .manifest(&source.repository, &source.target())
-        .await?;
+    let manifest = client.manifest(&source.repository, &source.target()).await?;
     let mut copy = Copy {
         client,
         from: &source.repository,
@@ -67,9 +62,7 @@ pub async fn run(
         copy.bring_needs(&manifest, 0).await?;
     }
     let target = destination.target();
-    client
-        .put_manifest(&destination.repository, &target, &manifest)
-        .await?;
+    client.put_manifest(&destination.repository, &target, &manifest).await?;
     copy.manifests.insert(manifest.digest);
     Ok(Tagged {
         reference: destination.at(&target).to_string(),
@@ -82,10 +75,7 @@ pub async fn run(
 impl Copy<'_> {
     /// Makes everything that the manifest references present in the destination.
     async fn bring_needs(&mut self, manifest: &Manifest, depth: usize) -> Result<(), VerbError> {
-        let bad = |problem| VerbError::BadManifest {
-            digest: manifest.digest,
-            problem,
-        };
+        let bad = |problem| VerbError::BadManifest { digest: manifest.digest, problem };
         if depth >= DEPTH_MAX {
             return Err(bad("lies too deep in indexes of indexes"));
         }
@@ -131,9 +121,6 @@ impl Copy<'_> {
         if self.client.mount_blob(self.to, self.from, &digest).await? {
             return Ok(None);
         }
-        Err(VerbError::NotMounted {
-            digest,
-            from: self.from.to_owned(),
-        })
+        Err(VerbError::NotMounted { digest, from: self.from.to_owned() })
     }
 }

@@ -8,10 +8,7 @@ use nora_domain::Digest;
 use crate::server::{Server, json, sha256};
 
 fn password() -> Credentials {
-    Credentials::Password {
-        username: "me".into(),
-        password: Secret::new("pw"),
-    }
+    Credentials::Password { username: "me".into(), password: Secret::new("pw") }
 }
 
 fn challenge(value: &str) -> axum::response::Response {
@@ -19,9 +16,7 @@ fn challenge(value: &str) -> axum::response::Response {
         StatusCode::UNAUTHORIZED,
         r#"{"errors":[{"code":"UNAUTHORIZED","message":"log in first"}]}"#,
     );
-    response
-        .headers_mut()
-        .insert(header::WWW_AUTHENTICATE, value.parse().unwrap());
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, value.parse().unwrap());
     response
 }
 
@@ -37,11 +32,7 @@ async fn basic_is_met_with_the_password_and_remembered() {
     client.ping().await.unwrap();
     assert_eq!(server.log().len(), 3, "one challenge, two answers");
 
-    let error = server
-        .client(Credentials::Anonymous)
-        .ping()
-        .await
-        .unwrap_err();
+    let error = server.client(Credentials::Anonymous).ping().await.unwrap_err();
     assert_eq!(error.status(), Some(StatusCode::UNAUTHORIZED));
     assert_eq!(
         error.to_string(),
@@ -72,20 +63,9 @@ async fn bearer_trades_the_password_for_a_token_of_the_scope() {
         })
     });
     let body = r#"{"schemaVersion":2}"#;
-    server.manifest(
-        "a",
-        "v1",
-        "application/vnd.oci.image.manifest.v1+json",
-        body,
-    );
-    let manifest = server
-        .client(password())
-        .manifest("a", &Target::Tag("v1".into()))
-        .await;
-    assert_eq!(
-        manifest.unwrap().digest.to_string(),
-        sha256(body.as_bytes())
-    );
+    server.manifest("a", "v1", "application/vnd.oci.image.manifest.v1+json", body);
+    let manifest = server.client(password()).manifest("a", &Target::Tag("v1".into())).await;
+    assert_eq!(manifest.unwrap().digest.to_string(), sha256(body.as_bytes()));
 }
 
 #[tokio::test]
@@ -95,10 +75,7 @@ async fn a_password_never_follows_a_challenge_to_another_origin() {
     let realm = format!("{}/token", thief.origin);
     server.plan(move |_, _| Some(challenge(&format!("Bearer realm=\"{realm}\""))));
     let error = server.client(password()).ping().await.unwrap_err();
-    assert!(
-        matches!(error, ClientError::ForeignOrigin { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ClientError::ForeignOrigin { .. }), "{error}");
     assert_eq!(thief.log(), Vec::<String>::new());
 }
 
@@ -110,23 +87,14 @@ async fn a_redirect_to_another_origin_carries_no_credentials() {
     let location = format!("{}/v2/a/blobs/{digest}", other.origin);
     server.plan(move |_, _| {
         Some(
-            (
-                StatusCode::TEMPORARY_REDIRECT,
-                [(header::LOCATION, location.clone())],
-            )
+            (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location.clone())])
                 .into_response(),
         )
     });
     let client = server.client(Credentials::Token(Secret::new("T")));
-    let bytes = client
-        .blob("a", &Digest::parse(&digest).unwrap(), 100)
-        .await
-        .unwrap();
+    let bytes = client.blob("a", &Digest::parse(&digest).unwrap(), 100).await.unwrap();
     assert_eq!(&bytes[..], b"elsewhere");
-    assert_eq!(
-        server.content.lock().unwrap().log[0].1.as_deref(),
-        Some("Bearer T")
-    );
+    assert_eq!(server.content.lock().unwrap().log[0].1.as_deref(), Some("Bearer T"));
     assert_eq!(other.content.lock().unwrap().log[0].1, None);
 }
 
@@ -137,48 +105,27 @@ async fn a_busy_server_is_asked_again_when_it_says_and_not_for_ever() {
     server.plan(move |_, _| {
         turned_away += 1;
         (turned_away <= 2).then(|| {
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                [(header::RETRY_AFTER, "0")],
-            )
-                .into_response()
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "0")]).into_response()
         })
     });
     let client = server.client(Credentials::Anonymous);
-    assert_eq!(
-        client.catalog().next_page().await.unwrap(),
-        Some(Vec::new())
-    );
+    assert_eq!(client.catalog().next_page().await.unwrap(), Some(Vec::new()));
     assert_eq!(server.log().len(), 3);
 
     let server = Server::start().await;
     server.plan(|_, _| {
         Some((StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "0")]).into_response())
     });
-    let error = server
-        .client(Credentials::Anonymous)
-        .ping()
-        .await
-        .unwrap_err();
+    let error = server.client(Credentials::Anonymous).ping().await.unwrap_err();
     assert_eq!(error.status(), Some(StatusCode::TOO_MANY_REQUESTS));
     assert_eq!(server.log().len(), 5);
 
     // A pause that nobody would wait for is not waited for.
     let server = Server::start().await;
     server.plan(|_, _| {
-        Some(
-            (
-                StatusCode::TOO_MANY_REQUESTS,
-                [(header::RETRY_AFTER, "3600")],
-            )
-                .into_response(),
-        )
+        Some((StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "3600")]).into_response())
     });
-    server
-        .client(Credentials::Anonymous)
-        .ping()
-        .await
-        .unwrap_err();
+    server.client(Credentials::Anonymous).ping().await.unwrap_err();
     assert_eq!(server.log().len(), 1);
 }
 
@@ -190,23 +137,11 @@ async fn bytes_that_are_not_what_the_digest_names_are_refused() {
     let client = server.client(Credentials::Anonymous);
     let digest = Digest::parse(&digest).unwrap();
     let error = client.blob("a", &digest, 100).await.unwrap_err();
-    assert!(
-        matches!(error, ClientError::DigestMismatch { .. }),
-        "{error}"
-    );
-    let error = client
-        .manifest("a", &Target::Digest(digest))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(error, ClientError::DigestMismatch { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ClientError::DigestMismatch { .. }), "{error}");
+    let error = client.manifest("a", &Target::Digest(digest)).await.unwrap_err();
+    assert!(matches!(error, ClientError::DigestMismatch { .. }), "{error}");
     let error = client.blob("a", &digest, 4).await.unwrap_err();
-    assert!(
-        matches!(error, ClientError::TooLarge { bytes_max: 4, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, ClientError::TooLarge { bytes_max: 4, .. }), "{error}");
 }
 
 #[tokio::test]
@@ -224,18 +159,11 @@ async fn a_list_that_points_to_itself_ends() {
 
 #[tokio::test]
 async fn nobody_there_is_told_at_once() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = Server::start().await;
     let mut gone = server.clone();
     gone.origin = format!("http://{port}");
-    let error = gone
-        .client(Credentials::Anonymous)
-        .ping()
-        .await
-        .unwrap_err();
+    let error = gone.client(Credentials::Anonymous).ping().await.unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     assert!(error.hint().unwrap().contains("--addr"));
 }

@@ -39,11 +39,7 @@ impl Server {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
-        let server = Self {
-            content: Arc::default(),
-            planned: Arc::default(),
-            origin,
-        };
+        let server = Self { content: Arc::default(), planned: Arc::default(), origin };
         let router = Router::new().fallback(answer).with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         server
@@ -56,22 +52,14 @@ impl Server {
 
     pub fn client(&self, credentials: Credentials) -> Client {
         let address = Address::parse(&self.origin).unwrap();
-        Client::new(ClientConfig {
-            credentials,
-            ..ClientConfig::new(address)
-        })
-        .unwrap()
+        Client::new(ClientConfig { credentials, ..ClientConfig::new(address) }).unwrap()
     }
 
     /// Stores bytes as a blob and gives their digest.
     pub fn blob(&self, repository: &str, bytes: &[u8]) -> String {
         let digest = sha256(bytes);
         let key = (repository.to_owned(), digest.clone());
-        self.content
-            .lock()
-            .unwrap()
-            .blobs
-            .insert(key, Bytes::copy_from_slice(bytes));
+        self.content.lock().unwrap().blobs.insert(key, Bytes::copy_from_slice(bytes));
         digest
     }
 
@@ -79,39 +67,22 @@ impl Server {
     pub fn manifest(&self, repository: &str, tag: &str, media_type: &str, body: &str) -> String {
         let digest = sha256(body.as_bytes());
         let mut content = self.content.lock().unwrap();
-        let value = (
-            media_type.to_owned(),
-            Bytes::copy_from_slice(body.as_bytes()),
-        );
-        content
-            .manifests
-            .insert((repository.to_owned(), digest.clone()), value);
+        let value = (media_type.to_owned(), Bytes::copy_from_slice(body.as_bytes()));
+        content.manifests.insert((repository.to_owned(), digest.clone()), value);
         if !tag.is_empty() {
-            content
-                .tags
-                .insert((repository.to_owned(), tag.to_owned()), digest.clone());
+            content.tags.insert((repository.to_owned(), tag.to_owned()), digest.clone());
         }
         digest
     }
 
     pub fn log(&self) -> Vec<String> {
-        self.content
-            .lock()
-            .unwrap()
-            .log
-            .iter()
-            .map(|(request, _)| request.clone())
-            .collect()
+        self.content.lock().unwrap().log.iter().map(|(request, _)| request.clone()).collect()
     }
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
     let value = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    let hex: String = value
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hex: String = value.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
 
@@ -121,12 +92,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
     let line = format!("{} {target}", parts.method);
     let authorization = parts.headers.get(header::AUTHORIZATION);
     let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
-    server
-        .content
-        .lock()
-        .unwrap()
-        .log
-        .push((line.clone(), authorization));
+    server.content.lock().unwrap().log.push((line.clone(), authorization));
     if let Some(planned) = server.planned.lock().unwrap().as_mut()
         && let Some(response) = planned(&line, &parts.headers)
     {
@@ -142,14 +108,7 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     let content = &mut *server.content.lock().unwrap();
-    registry(
-        content,
-        &parts.method,
-        parts.uri.path(),
-        &query,
-        &parts.headers,
-        body,
-    )
+    registry(content, &parts.method, parts.uri.path(), &query, &parts.headers, body)
 }
 
 fn registry(
@@ -162,24 +121,12 @@ fn registry(
 ) -> Response {
     let rest = path.strip_prefix("/v2/").unwrap_or_default();
     if rest == "_catalog" {
-        let names: BTreeSet<&String> = content
-            .manifests
-            .keys()
-            .map(|(repository, _)| repository)
-            .collect();
-        return page(
-            "repositories",
-            "/v2/_catalog",
-            names.into_iter().cloned(),
-            query,
-        );
+        let names: BTreeSet<&String> =
+            content.manifests.keys().map(|(repository, _)| repository).collect();
+        return page("repositories", "/v2/_catalog", names.into_iter().cloned(), query);
     }
     if let Some(repository) = rest.strip_suffix("/tags/list") {
-        let tags = content
-            .tags
-            .keys()
-            .filter(|(r, _)| r == repository)
-            .map(|(_, t)| t.clone());
+        let tags = content.tags.keys().filter(|(r, _)| r == repository).map(|(_, t)| t.clone());
         return page("tags", path, tags, query);
     }
     if let Some((repository, reference)) = rest.split_once("/manifests/") {
@@ -207,10 +154,7 @@ fn registry(
         return StatusCode::NO_CONTENT.into_response();
     }
     if let Some((repository, digest)) = rest.split_once("/blobs/") {
-        return match content
-            .blobs
-            .get(&(repository.to_owned(), digest.to_owned()))
-        {
+        return match content.blobs.get(&(repository.to_owned(), digest.to_owned())) {
             Some(bytes) => bytes.clone().into_response(),
             None => unknown("BLOB_UNKNOWN"),
         };
@@ -228,19 +172,12 @@ fn page(
     let last = query.get("last").cloned().unwrap_or_default();
     let names: Vec<String> = names.filter(|name| *name > last).collect();
     let shown: Vec<&String> = names.iter().take(2).collect();
-    let mut response = json(
-        StatusCode::OK,
-        &serde_json::json!({ "name": "x", field: shown }).to_string(),
-    );
+    let mut response =
+        json(StatusCode::OK, &serde_json::json!({ "name": "x", field: shown }).to_string());
     if names.len() > 2 {
         // An absolute link of another name for the server, as behind a proxy.
-        let link = format!(
-            "<http://proxy.invalid{path}?n=2&last={}>; rel=\"next\"",
-            names[1]
-        );
-        response
-            .headers_mut()
-            .insert(header::LINK, link.parse().unwrap());
+        let link = format!("<http://proxy.invalid{path}?n=2&last={}>; rel=\"next\"", names[1]);
+        response.headers_mut().insert(header::LINK, link.parse().unwrap());
     }
     response
 }
@@ -254,11 +191,7 @@ fn manifest(
     body: Bytes,
 ) -> Response {
     let key = |name: &str| (repository.to_owned(), name.to_owned());
-    let digest = content
-        .tags
-        .get(&key(reference))
-        .cloned()
-        .unwrap_or(reference.to_owned());
+    let digest = content.tags.get(&key(reference)).cloned().unwrap_or(reference.to_owned());
     if *method == Method::PUT {
         let digest = sha256(&body);
         let media_type = headers[header::CONTENT_TYPE].to_str().unwrap().to_owned();
@@ -274,26 +207,16 @@ fn manifest(
     if *method == Method::DELETE {
         if content.tags.remove(&key(reference)).is_none() {
             content.manifests.remove(&key(&digest));
-            content
-                .tags
-                .retain(|(r, _), d| r != repository || *d != digest);
+            content.tags.retain(|(r, _), d| r != repository || *d != digest);
         }
         return StatusCode::ACCEPTED.into_response();
     }
-    let headers = [
-        ("content-type", media_type),
-        ("docker-content-digest", digest),
-    ];
+    let headers = [("content-type", media_type), ("docker-content-digest", digest)];
     (headers, Body::from(bytes)).into_response()
 }
 
 pub fn json(status: StatusCode, body: &str) -> Response {
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/json")],
-        body.to_owned(),
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_owned()).into_response()
 }
 
 fn unknown(code: &str) -> Response {

@@ -1,5 +1,7 @@
 //! The verbs, each against a registry that can be looked into afterwards.
 
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use nora_client::verbs::{VerbError, delete, images, tag};
 use nora_client::{Client, Credentials, Reference};
 
@@ -30,13 +32,7 @@ fn image(server: &Server, repository: &str, tag: &str, architecture: &str) -> St
     let layers: Vec<serde_json::Value> = ["rootfs", "app"]
         .iter()
         .map(|text| format!("{text} for {architecture}"))
-        .map(|bytes| {
-            descriptor(
-                LAYER,
-                &server.blob(repository, bytes.as_bytes()),
-                bytes.len(),
-            )
-        })
+        .map(|bytes| descriptor(LAYER, &server.blob(repository, bytes.as_bytes()), bytes.len()))
         .collect();
     let manifest = serde_json::json!({
         "schemaVersion": 2, "mediaType": MANIFEST,
@@ -81,8 +77,7 @@ async fn ls_walks_every_page_and_reports_what_fails() {
     image(&server, "d", "broken", "amd64");
     server.plan(|line, _| {
         let broken = line.contains("/manifests/broken");
-        broken
-            .then(|| axum::response::IntoResponse::into_response(axum::http::StatusCode::FORBIDDEN))
+        broken.then(|| StatusCode::FORBIDDEN.into_response())
     });
     let (mut rows, mut failures) = (Vec::new(), Vec::new());
     images::list(&client, None, |row| match row {
@@ -97,9 +92,7 @@ async fn ls_walks_every_page_and_reports_what_fails() {
         .collect();
     assert_eq!(
         names,
-        [
-            "a/app:v1", "a/app:v2", "a/app:v3", "a/app:v4", "a/app:v5", "b:latest", "c:-"
-        ]
+        ["a/app:v1", "a/app:v2", "a/app:v3", "a/app:v4", "a/app:v5", "b:latest", "c:-"]
     );
     assert_eq!(failures, ["d:broken"]);
     assert_eq!(rows[0].kind.as_deref(), Some("image"));
@@ -116,27 +109,15 @@ async fn ls_walks_every_page_and_reports_what_fails() {
 async fn inspect_and_history_read_the_config() {
     let (server, client) = start().await;
     let digest = image(&server, "app", "v1", "amd64");
-    let inspection = images::inspect(&client, &reference(&client, "app:v1"), None)
-        .await
-        .unwrap();
+    let inspection = images::inspect(&client, &reference(&client, "app:v1"), None).await.unwrap();
     assert_eq!(inspection.digest, digest);
     assert_eq!(inspection.layers.len(), 2);
     let config = inspection.config.unwrap();
     assert_eq!(config.platform.to_string(), "linux/amd64");
     assert_eq!(config.config.entrypoint.unwrap(), ["/app"]);
-    assert_eq!(
-        config
-            .config
-            .exposed_ports
-            .unwrap()
-            .into_keys()
-            .collect::<Vec<_>>(),
-        ["80/tcp"]
-    );
+    assert_eq!(config.config.exposed_ports.unwrap().into_keys().collect::<Vec<_>>(), ["80/tcp"]);
 
-    let rows = images::history(&client, &reference(&client, "app:v1"), None)
-        .await
-        .unwrap();
+    let rows = images::history(&client, &reference(&client, "app:v1"), None).await.unwrap();
     let sizes: Vec<Option<u64>> = rows.iter().map(|row| row.size).collect();
     assert_eq!(sizes, [Some(16), None, Some(13)]);
 
@@ -150,46 +131,22 @@ async fn an_index_wants_a_platform_where_one_image_is_meant() {
     index(&server, "app", "v1");
     let app = reference(&client, "app:v1");
     let error = images::history(&client, &app, None).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "app:v1 is for several platforms: linux/amd64, linux/arm64"
-    );
-    assert_eq!(
-        images::history(&client, &app, Some("linux/arm64"))
-            .await
-            .unwrap()
-            .len(),
-        3
-    );
-    let inspection = images::inspect(&client, &app, Some("linux/arm64"))
-        .await
-        .unwrap();
+    assert_eq!(error.to_string(), "app:v1 is for several platforms: linux/amd64, linux/arm64");
+    assert_eq!(images::history(&client, &app, Some("linux/arm64")).await.unwrap().len(), 3);
+    let inspection = images::inspect(&client, &app, Some("linux/arm64")).await.unwrap();
     assert_eq!(inspection.config.unwrap().platform.architecture, "arm64");
-    assert_eq!(
-        images::inspect(&client, &app, None)
-            .await
-            .unwrap()
-            .manifests
-            .len(),
-        2
-    );
+    assert_eq!(images::inspect(&client, &app, None).await.unwrap().manifests.len(), 2);
 }
 
 #[tokio::test]
 async fn tag_within_a_repository_stores_the_same_bytes() {
     let (server, client) = start().await;
     let digest = image(&server, "app", "v1", "amd64");
-    let (source, destination) = (
-        reference(&client, "app:v1"),
-        reference(&client, "app:stable"),
-    );
+    let (source, destination) = (reference(&client, "app:v1"), reference(&client, "app:stable"));
     let tagged = tag::run(&client, &source, &destination).await.unwrap();
     assert_eq!((tagged.digest, tagged.blobs_mounted), (digest.clone(), 0));
     let content = server.content.lock().unwrap();
-    assert_eq!(
-        content.tags[&("app".to_owned(), "stable".to_owned())],
-        digest
-    );
+    assert_eq!(content.tags[&("app".to_owned(), "stable".to_owned())], digest);
     assert_eq!(content.manifests.len(), 1);
 }
 
@@ -197,10 +154,7 @@ async fn tag_within_a_repository_stores_the_same_bytes() {
 async fn tag_into_another_repository_brings_everything_first() {
     let (server, client) = start().await;
     let digest = index(&server, "app", "v1");
-    let (source, destination) = (
-        reference(&client, "app:v1"),
-        reference(&client, "team/app:v1"),
-    );
+    let (source, destination) = (reference(&client, "app:v1"), reference(&client, "team/app:v1"));
     let tagged = tag::run(&client, &source, &destination).await.unwrap();
     assert_eq!(tagged.digest, digest);
     assert_eq!((tagged.blobs_mounted, tagged.manifests_stored), (6, 3));
@@ -208,22 +162,12 @@ async fn tag_into_another_repository_brings_everything_first() {
     let log = server.log();
     let last = log.last().unwrap();
     assert_eq!(last, "PUT /v2/team/app/manifests/v1");
-    assert!(
-        log.iter()
-            .all(|line| !line.starts_with("GET") || line.contains("/manifests/"))
-    );
+    assert!(log.iter().all(|line| !line.starts_with("GET") || line.contains("/manifests/")));
     let first_put = log.iter().position(|line| line.starts_with("PUT")).unwrap();
-    let mounts = log[..first_put]
-        .iter()
-        .filter(|line| line.contains("mount="))
-        .count();
+    let mounts = log[..first_put].iter().filter(|line| line.contains("mount=")).count();
     assert_eq!(mounts, 3);
     let content = server.content.lock().unwrap();
-    let copied = content
-        .blobs
-        .keys()
-        .filter(|(repository, _)| repository == "team/app")
-        .count();
+    let copied = content.blobs.keys().filter(|(repository, _)| repository == "team/app").count();
     assert_eq!(copied, 6);
 }
 
@@ -236,10 +180,7 @@ async fn a_blob_that_is_not_mounted_stops_the_tag_and_leaves_no_session() {
     let error = tag::run(&client, &source, &destination).await.unwrap_err();
     assert!(matches!(error, VerbError::NotMounted { .. }), "{error}");
     let log = server.log();
-    assert!(
-        log.iter()
-            .any(|line| line == "DELETE /v2/other/blobs/uploads/session-1")
-    );
+    assert!(log.iter().any(|line| line == "DELETE /v2/other/blobs/uploads/session-1"));
     assert!(log.iter().all(|line| !line.starts_with("PUT")));
 }
 
@@ -255,20 +196,14 @@ async fn delete_tells_a_tag_from_a_manifest_and_guesses_nothing() {
     for text in ["app".to_owned(), format!("app:v1@{digest}")] {
         assert!(matches!(plan(text).await, Err(VerbError::BadTarget { .. })));
     }
-    assert!(matches!(
-        plan("app:v9".into()).await,
-        Err(VerbError::NotFound { .. })
-    ));
+    assert!(matches!(plan("app:v9".into()).await, Err(VerbError::NotFound { .. })));
     assert!(matches!(
         plan(format!("app@{}", sha256(b"none"))).await,
         Err(VerbError::NotFound { .. })
     ));
 
     let tag = plan("app:v1".into()).await.unwrap();
-    assert_eq!(
-        (tag.tag.as_deref(), tag.digest.as_str()),
-        (Some("v1"), digest.as_str())
-    );
+    assert_eq!((tag.tag.as_deref(), tag.digest.as_str()), (Some("v1"), digest.as_str()));
     delete::run(&client, &tag).await.unwrap();
     assert_eq!(server.content.lock().unwrap().manifests.len(), 1);
     assert_eq!(server.content.lock().unwrap().tags.len(), 1);

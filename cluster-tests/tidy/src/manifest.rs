@@ -50,10 +50,7 @@ pub fn entries(text: &str) -> Vec<Entry> {
                 last.value.push_str(line);
             }
         } else if line.starts_with('[') {
-            section = line
-                .trim_matches(|c| c == '[' || c == ']')
-                .trim()
-                .to_owned();
+            section = line.trim_matches(|c| c == '[' || c == ']').trim().to_owned();
         } else if let Some((key, value)) = line.split_once('=') {
             open = depth(value);
             found.push(Entry {
@@ -112,12 +109,7 @@ pub fn dependencies(entries: &[Entry]) -> Vec<Dependency> {
         let at = match found.iter().position(|d| d.name == name && d.dev == dev) {
             Some(at) => at,
             None => {
-                found.push(Dependency {
-                    line: entry.line,
-                    name,
-                    dev,
-                    optional: false,
-                });
+                found.push(Dependency { line: entry.line, name, dev, optional: false });
                 found.len() - 1
             }
         };
@@ -171,14 +163,7 @@ pub fn check_workspace(root: &Path, findings: &mut Vec<Finding>) -> Vec<String> 
     let members: Vec<String> = workspace
         .iter()
         .find(|e| e.section == "workspace" && e.key == "members")
-        .map(|e| {
-            e.value
-                .split('"')
-                .skip(1)
-                .step_by(2)
-                .map(str::to_owned)
-                .collect()
-        })
+        .map(|e| e.value.split('"').skip(1).step_by(2).map(str::to_owned).collect())
         .unwrap_or_default();
     let mut manifests = Vec::new();
     for member in &members {
@@ -186,17 +171,9 @@ pub fn check_workspace(root: &Path, findings: &mut Vec<Finding>) -> Vec<String> 
         let Some(entries) = read(root, &file, findings) else {
             continue;
         };
-        match entries
-            .iter()
-            .find(|e| e.section == "package" && e.key == "name")
-        {
+        match entries.iter().find(|e| e.section == "package" && e.key == "name") {
             Some(name) => {
-                manifests.push((
-                    file,
-                    name.line,
-                    name.value.trim_matches('"').to_owned(),
-                    entries,
-                ));
+                manifests.push((file, name.line, name.value.trim_matches('"').to_owned(), entries));
             }
             None => findings.push(Finding {
                 file,
@@ -291,19 +268,9 @@ fn external_fault(rule: &CrateRule, dependency: &Dependency) -> Option<String> {
     }
     if allowed.iter().any(|a| a.strip_suffix('?') == Some(name)) {
         return (!dependency.optional).then(|| {
-            format!(
-                "{name} must be optional in {}: only its testkit uses it",
-                rule.name
-            )
+            format!("{name} must be optional in {}: only its testkit uses it", rule.name)
         });
     }
-    let list = if allowed.is_empty() {
-        "std alone".to_owned()
-    } else {
-        allowed.join(", ")
-    };
-    Some(format!(
-        "{} may use {list}; {name} belongs into an adapter",
-        rule.name
-    ))
+    let list = if allowed.is_empty() { "std alone".to_owned() } else { allowed.join(", ") };
+    Some(format!("{} may use {list}; {name} belongs into an adapter", rule.name))
 }

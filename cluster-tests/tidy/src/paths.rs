@@ -26,11 +26,7 @@ impl NamedPath {
         }
         let wanted: Vec<&str> = prefix.split("::").collect();
         self.names.len() >= wanted.len()
-            && self
-                .names
-                .iter()
-                .zip(&wanted)
-                .all(|(name, wanted)| name == wanted)
+            && self.names.iter().zip(&wanted).all(|(name, wanted)| name == wanted)
     }
 }
 
@@ -62,19 +58,12 @@ fn module_of(file: &str) -> Vec<String> {
     };
     let mut module = vec!["crate".to_owned()];
     let parts = inner.trim_end_matches(".rs").split('/');
-    module.extend(
-        parts
-            .filter(|p| !["mod", "lib", "main"].contains(p))
-            .map(str::to_owned),
-    );
+    module.extend(parts.filter(|p| !["mod", "lib", "main"].contains(p)).map(str::to_owned));
     module
 }
 
 fn resolve(names: &mut Vec<String>, module: &[String]) {
-    let front = names
-        .iter()
-        .take_while(|n| ["self", "super"].contains(&n.as_str()))
-        .count();
+    let front = names.iter().take_while(|n| ["self", "super"].contains(&n.as_str())).count();
     if front == 0 || names.len() == front {
         return; // not relative, or the value `self`
     }
@@ -142,10 +131,5 @@ fn use_group(
 }
 
 fn named(names: Vec<String>, last: &Token, imported: bool) -> NamedPath {
-    NamedPath {
-        names,
-        line: last.line,
-        in_test: last.in_test,
-        imported,
-    }
+    NamedPath { names, line: last.line, in_test: last.in_test, imported }
 }

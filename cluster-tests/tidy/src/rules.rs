@@ -25,16 +25,8 @@ pub struct CrateRule {
 
 /// Every crate of the workspace.
 pub const CRATES: &[CrateRule] = &[
-    CrateRule {
-        name: "nora-proto",
-        internal: &[],
-        external: External::Any,
-    },
-    CrateRule {
-        name: "nora-domain",
-        internal: &[],
-        external: External::Only(&[]),
-    },
+    CrateRule { name: "nora-proto", internal: &[], external: External::Any },
+    CrateRule { name: "nora-domain", internal: &[], external: External::Only(&[]) },
     CrateRule {
         name: "nora-app",
         internal: &["nora-domain"],
@@ -62,11 +54,7 @@ pub const CRATES: &[CrateRule] = &[
         internal: &["nora-app", "nora-domain"],
         external: External::Any,
     },
-    CrateRule {
-        name: "nora-client",
-        internal: &["nora-domain"],
-        external: External::Any,
-    },
+    CrateRule { name: "nora-client", internal: &["nora-domain"], external: External::Any },
     CrateRule {
         name: "nora",
         internal: &[
@@ -79,16 +67,8 @@ pub const CRATES: &[CrateRule] = &[
         ],
         external: External::Any,
     },
-    CrateRule {
-        name: "nora-cluster-tests",
-        internal: &["*"],
-        external: External::Any,
-    },
-    CrateRule {
-        name: "nora-tidy",
-        internal: &[],
-        external: External::Only(&[]),
-    },
+    CrateRule { name: "nora-cluster-tests", internal: &["*"], external: External::Any },
+    CrateRule { name: "nora-tidy", internal: &[], external: External::Only(&[]) },
 ];
 
 /// Files that must not name certain paths.
@@ -184,12 +164,7 @@ pub const LAYERS: &[LayerRule] = &[
         rule: "ports-below",
         within: &["node/app/src/ports/"],
         except: &[],
-        never: &[
-            "crate::commands",
-            "crate::queries",
-            "crate::registry",
-            "crate::testkit",
-        ],
+        never: &["crate::commands", "crate::queries", "crate::registry", "crate::testkit"],
         tests_may: false,
         why: "ports are what use cases stand on; they know domain words only",
     },

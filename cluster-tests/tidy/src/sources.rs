@@ -11,12 +11,7 @@ pub fn check_file(file: &str, text: &str, members: &[String], findings: &mut Vec
     let paths = paths(file, &tokens);
     let for_tests = is_for_tests(file, members);
     let mut found = |line: usize, rule: &'static str, message: String| {
-        findings.push(Finding {
-            file: file.to_owned(),
-            line,
-            rule,
-            message,
-        });
+        findings.push(Finding { file: file.to_owned(), line, rule, message });
     };
     if !text.trim_start().starts_with("//!") {
         let why = "opens without `//!`: say what the module is for, what it guarantees, what it must \
@@ -60,14 +55,10 @@ pub fn check_file(file: &str, text: &str, members: &[String], findings: &mut Vec
 
 /// Whether Cargo compiles the file for tests, examples or benchmarks only.
 fn is_for_tests(file: &str, members: &[String]) -> bool {
-    let longest = members
-        .iter()
-        .filter(|m| file.starts_with(&format!("{m}/")))
-        .max_by_key(|m| m.len());
+    let longest =
+        members.iter().filter(|m| file.starts_with(&format!("{m}/"))).max_by_key(|m| m.len());
     let inner = longest.map_or(file, |member| &file[member.len() + 1..]);
-    ["tests/", "benches/", "examples/"]
-        .iter()
-        .any(|folder| inner.starts_with(folder))
+    ["tests/", "benches/", "examples/"].iter().any(|folder| inner.starts_with(folder))
         || inner.ends_with("/tests.rs")
         || inner.contains("/tests/")
 }
@@ -85,11 +76,7 @@ fn nameless(file: &str, tokens: &[Token]) -> Vec<(usize, String)> {
         .map(|pair| (pair[1].line, pair[1].text.clone()))
         .collect();
     let parts = file.trim_end_matches(".rs").split('/');
-    found.extend(
-        parts
-            .filter(|part| NAMELESS.contains(part))
-            .map(|part| (1, part.to_owned())),
-    );
+    found.extend(parts.filter(|part| NAMELESS.contains(part)).map(|part| (1, part.to_owned())));
     found
 }
 

@@ -17,21 +17,13 @@ pub struct Token {
 impl Token {
     /// Whether this is a name or keyword.
     pub fn is_name(&self) -> bool {
-        self.text
-            .chars()
-            .next()
-            .is_some_and(|c| c == '_' || c.is_alphabetic())
+        self.text.chars().next().is_some_and(|c| c == '_' || c.is_alphabetic())
     }
 }
 
 /// Splits a file into tokens.
 pub fn tokens(text: &str) -> Vec<Token> {
-    let mut scanner = Scanner {
-        chars: text.chars().collect(),
-        at: 0,
-        line: 1,
-        found: Vec::new(),
-    };
+    let mut scanner = Scanner { chars: text.chars().collect(), at: 0, line: 1, found: Vec::new() };
     while scanner.at < scanner.chars.len() {
         scanner.step();
     }
@@ -87,11 +79,7 @@ impl Scanner {
     }
 
     fn push(&mut self, text: String) {
-        self.found.push(Token {
-            text,
-            line: self.line,
-            in_test: false,
-        });
+        self.found.push(Token { text, line: self.line, in_test: false });
     }
 
     fn skip_comment(&mut self) {

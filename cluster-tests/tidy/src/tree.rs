@@ -31,11 +31,7 @@ pub fn rust_files(root: &Path, findings: &mut Vec<Finding>) -> Vec<String> {
             let Ok(kind) = entry.file_type() else {
                 continue;
             };
-            let path = if folder.is_empty() {
-                name.clone()
-            } else {
-                format!("{folder}/{name}")
-            };
+            let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
             if kind.is_dir() && !name.starts_with('.') && !SKIPPED.contains(&name.as_str()) {
                 folders.push(path);
             } else if kind.is_file() && name.ends_with(".rs") {

@@ -140,9 +140,10 @@ impl Error {
             }
             UploadError::BodyBroken(source) => Self::BodyBroken(source),
             UploadError::DiskFull => Self::DiskFull,
-            UploadError::Io { .. } => {
-                Self::Internal { what: "an upload could not be stored", source: Some(Box::new(error)) }
-            }
+            UploadError::Io { .. } => Self::Internal {
+                what: "an upload could not be stored",
+                source: Some(Box::new(error)),
+            },
         }
     }
 

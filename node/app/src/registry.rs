@@ -62,7 +62,8 @@ pub struct Registry {
 impl Registry {
     /// A registry over these ports.
     pub fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { metadata, blobs, uploads, clock, ids, node, epoch, settings } = dependencies;
+        let Dependencies { metadata, blobs, uploads, clock, ids, node, epoch, settings } =
+            dependencies;
         Self {
             metadata,
             blobs,

@@ -66,30 +66,14 @@ async fn push(
         format: Format::Oci,
         path: RepositoryPath::parse("bench").unwrap(),
     };
-    uploads
-        .open(id, repository, Algorithm::Sha256, Timestamp(0))
-        .await
-        .unwrap();
+    uploads.open(id, repository, Algorithm::Sha256, Timestamp(0)).await.unwrap();
     uploads.append(id, None, body(pattern, len)).await.unwrap();
-    uploads
-        .finish(
-            id,
-            digest,
-            Generation {
-                epoch: Epoch(1),
-                sequence: n,
-            },
-        )
-        .await
-        .unwrap()
+    uploads.finish(id, digest, Generation { epoch: Epoch(1), sequence: n }).await.unwrap()
 }
 
 async fn serve(store: LocalBlobs, blob: StoredBlob, delivery: Delivery, mut socket: TcpStream) {
     let blobs: &dyn Blobs = &store;
-    let open = blobs
-        .open(blob.digest, blob.generation, blob.size)
-        .await
-        .unwrap();
+    let open = blobs.open(blob.digest, blob.generation, blob.size).await.unwrap();
     let mut stream = open.read(0..blob.size, delivery);
     while let Some(slice) = stream.next().await {
         socket.write_all(&slice.unwrap()).await.unwrap();
@@ -111,10 +95,7 @@ async fn pull(address: std::net::SocketAddr) -> u64 {
 /// Peak resident memory since the last call, in MiB.
 fn peak_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     kib >> 10
@@ -132,33 +113,21 @@ async fn pulls(store: &LocalBlobs, blob: &StoredBlob, delivery: Delivery, client
     let server = tokio::spawn(async move {
         for _ in 0..clients {
             let (socket, _) = listener.accept().await.unwrap();
-            tokio::spawn(serve(
-                server_store.clone(),
-                server_blob.clone(),
-                delivery,
-                socket,
-            ));
+            tokio::spawn(serve(server_store.clone(), server_blob.clone(), delivery, socket));
         }
     });
     peak_mib();
     let since = Instant::now();
     let tasks: Vec<_> = (0..clients).map(|_| tokio::spawn(pull(address))).collect();
-    let total: u64 = future::join_all(tasks)
-        .await
-        .into_iter()
-        .map(|r| r.unwrap())
-        .sum();
+    let total: u64 = future::join_all(tasks).await.into_iter().map(|r| r.unwrap()).sum();
     assert_eq!(total, blob.size * clients as u64);
     report(&format!("pull {delivery:?} x{clients}"), total, since);
     server.await.unwrap();
 }
 
 async fn run(dir: PathBuf, len: usize) {
-    let config = LocalBlobsConfig {
-        data_dir: dir.clone(),
-        upload_bytes_max: u64::MAX,
-        sessions_max: 1000,
-    };
+    let config =
+        LocalBlobsConfig { data_dir: dir.clone(), upload_bytes_max: u64::MAX, sessions_max: 1000 };
     let store = LocalBlobs::open(config).unwrap();
     let pattern = pattern();
     let large = digest(&pattern, len);
@@ -169,10 +138,7 @@ async fn run(dir: PathBuf, len: usize) {
         let stored = push(&store, &pattern, len, large, n).await;
         report("push, synced", len as u64, since);
         // The copy before goes, so that the pages of each push are ones that were used before.
-        if let Some(StoredBlob {
-            digest, generation, ..
-        }) = last.replace(stored)
-        {
+        if let Some(StoredBlob { digest, generation, .. }) = last.replace(stored) {
             Blobs::delete(&store, digest, generation).await.unwrap();
         }
     }
@@ -187,10 +153,7 @@ async fn run(dir: PathBuf, len: usize) {
         let since = Instant::now();
         let pushes =
             (0..400).map(|n| push(&store, &pattern, FRAME_BYTES, small, 10_000 * pushers + n));
-        stream::iter(pushes)
-            .buffer_unordered(usize::try_from(pushers).unwrap())
-            .count()
-            .await;
+        stream::iter(pushes).buffer_unordered(usize::try_from(pushers).unwrap()).count().await;
         let rate = 400.0 / since.elapsed().as_secs_f64();
         println!("pushes of 128 KiB x{pushers:<9} {rate:6.0} /s");
     }
@@ -205,11 +168,7 @@ async fn run(dir: PathBuf, len: usize) {
             tokio::spawn(async move { push(&store, &pattern, share, quarter, 100 + n).await.size })
         })
         .collect();
-    let total = future::join_all(tasks)
-        .await
-        .into_iter()
-        .map(|size| size.unwrap())
-        .sum();
+    let total = future::join_all(tasks).await.into_iter().map(|size| size.unwrap()).sum();
     report("push x64", total, since);
     drop(store);
     std::fs::remove_dir_all(dir).unwrap();
@@ -219,9 +178,6 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let dir = PathBuf::from(arguments.next().unwrap()).join("throughput");
     let mib: usize = arguments.next().map_or(256, |mib| mib.parse().unwrap());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(run(dir, mib << 20));
 }

@@ -82,14 +82,8 @@ mod tests {
     use super::*;
 
     fn one_shot(bytes: &[u8]) -> ChunkTable {
-        let hashes = bytes
-            .chunks(CHUNK_BYTES)
-            .map(|c| *blake3::hash(c).as_bytes())
-            .collect();
-        ChunkTable {
-            size: bytes.len() as u64,
-            hashes,
-        }
+        let hashes = bytes.chunks(CHUNK_BYTES).map(|c| *blake3::hash(c).as_bytes()).collect();
+        ChunkTable { size: bytes.len() as u64, hashes }
     }
 
     #[test]
@@ -98,19 +92,10 @@ mod tests {
         hasher.update(&vec![7; CHUNK_BYTES + 1]);
         let encoded = hasher.table().encode();
         assert_eq!(&encoded[..8], b"NORACHNK");
-        assert_eq!(
-            &encoded[8..24],
-            &[1, 0, 0, 0, 0, 0, 16, 0, 1, 0, 16, 0, 0, 0, 0, 0]
-        );
-        assert_eq!(
-            &encoded[24..56],
-            blake3::hash(&vec![7; CHUNK_BYTES]).as_bytes()
-        );
+        assert_eq!(&encoded[8..24], &[1, 0, 0, 0, 0, 0, 16, 0, 1, 0, 16, 0, 0, 0, 0, 0]);
+        assert_eq!(&encoded[24..56], blake3::hash(&vec![7; CHUNK_BYTES]).as_bytes());
         assert_eq!(&encoded[56..], blake3::hash(&[7]).as_bytes());
-        assert_eq!(
-            hasher.table().root(),
-            *blake3::hash(&encoded[24..]).as_bytes()
-        );
+        assert_eq!(hasher.table().root(), *blake3::hash(&encoded[24..]).as_bytes());
     }
 
     #[test]

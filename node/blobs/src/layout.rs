@@ -37,10 +37,7 @@ pub(crate) enum UploadFileName {
 impl Layout {
     /// Makes the two top folders, durably.
     pub(crate) fn create(data_dir: &Path) -> io::Result<Self> {
-        let layout = Self {
-            blobs: data_dir.join("blobs"),
-            uploads: data_dir.join("uploads"),
-        };
+        let layout = Self { blobs: data_dir.join("blobs"), uploads: data_dir.join("uploads") };
         std::fs::create_dir_all(&layout.blobs)?;
         std::fs::create_dir_all(&layout.uploads)?;
         sync_dir(data_dir)?;
@@ -66,18 +63,15 @@ impl Layout {
     /// The folder of a blob: a 256th of its algorithm's.
     pub(crate) fn blob_dir(&self, digest: &Digest) -> PathBuf {
         let shard = digest.value().first().copied().unwrap_or_default();
-        self.algorithm_dir(digest.algorithm())
-            .join(format!("{shard:02x}"))
+        self.algorithm_dir(digest.algorithm()).join(format!("{shard:02x}"))
     }
 
     pub(crate) fn blob(&self, digest: &Digest, generation: Generation) -> PathBuf {
-        self.blob_dir(digest)
-            .join(blob_file_name(digest, generation))
+        self.blob_dir(digest).join(blob_file_name(digest, generation))
     }
 
     pub(crate) fn chunks(&self, digest: &Digest, generation: Generation) -> PathBuf {
-        self.blob_dir(digest)
-            .join(blob_file_name(digest, generation) + CHUNKS_SUFFIX)
+        self.blob_dir(digest).join(blob_file_name(digest, generation) + CHUNKS_SUFFIX)
     }
 
     /// Makes the folder of a blob and everything above it, durably. Needed once for each of 256
@@ -95,12 +89,7 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn blob_file_name(digest: &Digest, generation: Generation) -> String {
-    format!(
-        "{}.{}-{}",
-        digest.hex(),
-        generation.epoch.0,
-        generation.sequence
-    )
+    format!("{}.{}-{}", digest.hex(), generation.epoch.0, generation.sequence)
 }
 
 impl BlobFileName {
@@ -111,10 +100,8 @@ impl BlobFileName {
         let (hex, generation) = stem.split_once('.')?;
         let digest = Digest::parse(&format!("{algorithm}:{hex}")).ok()?;
         let (epoch, sequence) = generation.split_once('-')?;
-        let generation = Generation {
-            epoch: Epoch(epoch.parse().ok()?),
-            sequence: sequence.parse().ok()?,
-        };
+        let generation =
+            Generation { epoch: Epoch(epoch.parse().ok()?), sequence: sequence.parse().ok()? };
         (blob_file_name(&digest, generation) == stem).then_some(Self { digest, generation })
     }
 }
@@ -131,11 +118,7 @@ impl UploadFileName {
             return None;
         }
         let id = UploadId(u128::from_str_radix(hex, 16).ok()?);
-        Some(if is_sidecar {
-            Self::Sidecar(id)
-        } else {
-            Self::Bytes(id)
-        })
+        Some(if is_sidecar { Self::Sidecar(id) } else { Self::Bytes(id) })
     }
 }
 
@@ -146,26 +129,15 @@ mod tests {
     #[test]
     fn blob_names_round_trip_and_are_strict() {
         let digest = Digest::sha256([0xab; 32]);
-        let generation = Generation {
-            epoch: Epoch(3),
-            sequence: 41,
-        };
+        let generation = Generation { epoch: Epoch(3), sequence: 41 };
         let name = blob_file_name(&digest, generation);
         assert_eq!(name, format!("{}.3-41", "ab".repeat(32)));
         let parsed = Some(BlobFileName { digest, generation });
         assert_eq!(BlobFileName::parse(Algorithm::Sha256, &name), parsed);
-        assert_eq!(
-            BlobFileName::parse(Algorithm::Sha256, &format!("{name}.chunks")),
-            parsed
-        );
-        for bad in [
-            "",
-            "x",
-            "README",
-            &name[1..],
-            &name.replace("3-41", "03-41"),
-            &name.to_uppercase(),
-        ] {
+        assert_eq!(BlobFileName::parse(Algorithm::Sha256, &format!("{name}.chunks")), parsed);
+        for bad in
+            ["", "x", "README", &name[1..], &name.replace("3-41", "03-41"), &name.to_uppercase()]
+        {
             assert_eq!(BlobFileName::parse(Algorithm::Sha256, bad), None, "{bad}");
         }
         assert_eq!(BlobFileName::parse(Algorithm::Sha512, &name), None);
@@ -180,13 +152,7 @@ mod tests {
             UploadFileName::parse(&format!("{hex}.json")),
             Some(UploadFileName::Sidecar(id))
         );
-        for bad in [
-            "",
-            "..",
-            &hex[1..],
-            &hex.to_uppercase(),
-            &format!("+{}", &hex[1..]),
-        ] {
+        for bad in ["", "..", &hex[1..], &hex.to_uppercase(), &format!("+{}", &hex[1..])] {
             assert_eq!(UploadFileName::parse(bad), None, "{bad}");
         }
     }

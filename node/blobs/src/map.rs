@@ -86,10 +86,8 @@ pub(crate) fn allocate_ahead(file: &File, offset: u64, len: u64) {
 /// Asks the kernel to begin writing a range to the disk, so that a sync at the end finds little
 /// left to do. Best effort.
 pub(crate) fn start_write_back(file: &File, offset: u64, len: u64) {
-    let (Ok(offset), Ok(len)) = (
-        libc::off64_t::try_from(offset),
-        libc::off64_t::try_from(len),
-    ) else {
+    let (Ok(offset), Ok(len)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(len))
+    else {
         return;
     };
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no
@@ -136,10 +134,6 @@ mod tests {
         start_write_back(&file, 0, 10);
         let metadata = file.metadata().unwrap();
         assert_eq!(metadata.len(), 10);
-        assert!(
-            metadata.blocks() * 512 >= 1 << 20,
-            "{} blocks",
-            metadata.blocks()
-        );
+        assert!(metadata.blocks() * 512 >= 1 << 20, "{} blocks", metadata.blocks());
     }
 }

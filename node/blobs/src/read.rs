@@ -52,16 +52,10 @@ impl OpenBlob for StoredSmall {
     }
 
     fn read(self: Arc<Self>, range: Range<u64>, _delivery: Delivery) -> ByteStream {
-        let place = |at: u64| {
-            usize::try_from(at)
-                .ok()
-                .filter(|at| *at <= self.bytes.len())
-        };
+        let place = |at: u64| usize::try_from(at).ok().filter(|at| *at <= self.bytes.len());
         let bytes = match (place(range.start), place(range.end)) {
             (Some(start), Some(end)) if start <= end => Ok(self.bytes.slice(start..end)),
-            _ => Err(BoxError::from(io::Error::from(
-                io::ErrorKind::UnexpectedEof,
-            ))),
+            _ => Err(BoxError::from(io::Error::from(io::ErrorKind::UnexpectedEof))),
         };
         Box::pin(stream::iter([bytes]))
     }
@@ -76,11 +70,7 @@ pub(crate) struct StoredFile {
 
 impl StoredFile {
     pub(crate) fn new(file: File, size: u64, readers: Arc<Readers>) -> Self {
-        Self {
-            file: Arc::new(file),
-            size,
-            readers,
-        }
+        Self { file: Arc::new(file), size, readers }
     }
 }
 
@@ -95,11 +85,7 @@ impl OpenBlob for StoredFile {
         let pieces = Pieces {
             file: Arc::clone(&self.file),
             load: if mapped { map::window } else { read_buffer },
-            piece_bytes_max: if mapped {
-                WINDOW_BYTES_MAX
-            } else {
-                BUFFER_BYTES_MAX
-            },
+            piece_bytes_max: if mapped { WINDOW_BYTES_MAX } else { BUFFER_BYTES_MAX },
             left: range,
             ahead: None,
             current: Bytes::new(),

@@ -67,7 +67,8 @@ impl LocalBlobs {
                         result.live += 1;
                         continue;
                     }
-                    info!(%digest, epoch = generation.epoch.0, "removing a blob that nothing names");
+                    let epoch = generation.epoch.0;
+                    info!(%digest, epoch, "removing a blob that nothing names");
                     for path in [
                         self.inner.layout.chunks(&digest, generation),
                         self.inner.layout.blob(&digest, generation),
@@ -98,10 +99,7 @@ fn copies(algorithm: Algorithm, shard: &Path) -> Result<BTreeSet<BlobFileName>, 
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, ReconcileError> {
-    let failed = |source| ReconcileError::Sweep {
-        path: dir.to_owned(),
-        source,
-    };
+    let failed = |source| ReconcileError::Sweep { path: dir.to_owned(), source };
     match std::fs::read_dir(dir) {
         Ok(entries) => entries
             .map(|entry| entry.map(|entry| entry.path()))

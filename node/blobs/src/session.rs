@@ -97,11 +97,9 @@ impl Session {
             Ok(sidecar) => sidecar,
             Err(_) => return Ok(None),
         };
-        let (Some(repository), Some(algorithm), 1) = (
-            repository_of(&sidecar),
-            Algorithm::from_name(&sidecar.algorithm),
-            sidecar.version,
-        ) else {
+        let (Some(repository), Some(algorithm), 1) =
+            (repository_of(&sidecar), Algorithm::from_name(&sidecar.algorithm), sidecar.version)
+        else {
             return Ok(None);
         };
         let metadata = std::fs::metadata(&path)?;
@@ -111,9 +109,7 @@ impl Session {
             _ => metadata.modified().map_or(opened_at, timestamp),
         };
         let writer = Writer::new(path, algorithm, metadata.len());
-        Ok(Some(Self::with(
-            id, repository, algorithm, opened_at, written_at, writer,
-        )))
+        Ok(Some(Self::with(id, repository, algorithm, opened_at, written_at, writer)))
     }
 
     pub(crate) fn id(&self) -> UploadId {
@@ -131,8 +127,7 @@ impl Session {
     /// Tells those who look from outside how far the writer is.
     pub(crate) fn record_progress(&self, writer: &Writer) {
         self.offset.store(writer.offset(), Ordering::Release);
-        self.written_at
-            .store(timestamp(SystemTime::now()).0, Ordering::Release);
+        self.written_at.store(timestamp(SystemTime::now()).0, Ordering::Release);
     }
 
     pub(crate) fn state(&self) -> UploadState {
@@ -146,26 +141,16 @@ impl Session {
 }
 
 fn repository_of(sidecar: &SidecarV1) -> Option<RepositoryKey> {
-    let formats = [
-        Format::Oci,
-        Format::Npm,
-        Format::Pypi,
-        Format::Maven,
-        Format::Cargo,
-    ];
+    let formats = [Format::Oci, Format::Npm, Format::Pypi, Format::Maven, Format::Cargo];
     Some(RepositoryKey {
         tenant: TenantName::parse(&sidecar.tenant).ok()?,
-        format: formats
-            .into_iter()
-            .find(|format| format.name() == sidecar.format)?,
+        format: formats.into_iter().find(|format| format.name() == sidecar.format)?,
         path: RepositoryPath::parse(&sidecar.path).ok()?,
     })
 }
 
 fn timestamp(time: SystemTime) -> Timestamp {
-    let millis = time
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis());
+    let millis = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     Timestamp(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
@@ -189,26 +174,17 @@ impl Sessions {
         let mut open = HashMap::new();
         for id in bytes.union(&sidecars).copied() {
             let whole = bytes.contains(&id) && sidecars.contains(&id);
-            match if whole {
-                Session::load(layout, id)?
-            } else {
-                None
-            } {
+            match if whole { Session::load(layout, id)? } else { None } {
                 Some(session) => {
                     open.insert(id, Arc::new(session));
                 }
                 None => {
-                    warn!(
-                        id = format!("{:032x}", id.0),
-                        "removing the rest of an upload session"
-                    );
+                    warn!(id = format!("{:032x}", id.0), "removing the rest of an upload session");
                     remove_files(layout, id)?;
                 }
             }
         }
-        Ok(Self {
-            open: Mutex::new(open),
-        })
+        Ok(Self { open: Mutex::new(open) })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<UploadId, Arc<Session>>> {
@@ -247,11 +223,7 @@ impl Sessions {
     }
 
     pub(crate) fn last_written_before(&self, before: Timestamp) -> Vec<Arc<Session>> {
-        self.lock()
-            .values()
-            .filter(|session| session.written_at() < before)
-            .cloned()
-            .collect()
+        self.lock().values().filter(|session| session.written_at() < before).cloned().collect()
     }
 
     /// Ends a session whose writer the caller holds: it is gone for everybody, and so are its

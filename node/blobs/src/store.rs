@@ -59,18 +59,10 @@ pub(crate) struct Inner {
 impl LocalBlobs {
     /// Opens the store and takes up the upload sessions that an earlier run left. Blocks.
     pub fn open(config: LocalBlobsConfig) -> Result<Self, OpenError> {
-        let LocalBlobsConfig {
-            data_dir,
-            upload_bytes_max,
-            sessions_max,
-        } = config;
+        let LocalBlobsConfig { data_dir, upload_bytes_max, sessions_max } = config;
         let failed = |step| {
             let data_dir = data_dir.clone();
-            move |source| OpenError {
-                step,
-                data_dir,
-                source,
-            }
+            move |source| OpenError { step, data_dir, source }
         };
         let layout = Layout::create(&data_dir).map_err(failed("make the folders"))?;
         let sessions = Sessions::load(&layout).map_err(failed("take up the upload sessions"))?;
@@ -82,9 +74,7 @@ impl LocalBlobs {
             read_ahead: Semaphore::new(READ_AHEAD_REQUESTS_MAX),
             readers: Arc::default(),
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 }
 
@@ -104,11 +94,7 @@ impl Blobs for LocalBlobs {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     Err(BlobError::Absent { digest })
                 }
-                Err(error) => Err(BlobError::Io {
-                    step: "open",
-                    digest,
-                    source: error.into(),
-                }),
+                Err(error) => Err(BlobError::Io { step: "open", digest, source: error.into() }),
             }
         })
     }
@@ -128,11 +114,7 @@ impl Blobs for LocalBlobs {
                 .await
                 .map_err(BoxError::from)
                 .and_then(|result| result.map_err(BoxError::from))
-                .map_err(|source| BlobError::Io {
-                    step: "delete",
-                    digest,
-                    source,
-                })
+                .map_err(|source| BlobError::Io { step: "delete", digest, source })
         })
     }
 }

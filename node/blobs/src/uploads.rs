@@ -5,10 +5,7 @@
 //! all requests together read ahead is bounded. A request that is dropped leaves the session as a
 //! request that ended: what it had read is written, and the session is free again. Must not know
 //! how bytes are hashed or laid out.
-#![allow(
-    clippy::result_large_err,
-    reason = "the port's error carries two digests and is rare"
-)]
+#![allow(clippy::result_large_err, reason = "the port's error carries two digests and is rare")]
 
 use std::mem;
 use std::sync::Arc;
@@ -48,10 +45,7 @@ impl Uploads for LocalBlobs {
             inner
                 .sessions
                 .open(&inner.layout, Arc::new(session), sessions_max)
-                .map_err(|source| StepError {
-                    step: "open an upload session",
-                    source,
-                })?
+                .map_err(|source| StepError { step: "open an upload session", source })?
                 .ok_or(UploadError::TooMany { sessions_max })
         }))
     }
@@ -102,15 +96,12 @@ impl Uploads for LocalBlobs {
                         writer.rest();
                         return Err(error.into());
                     }
-                    Err(FinishError::Mismatch { computed }) => UploadError::DigestMismatch {
-                        expected: digest,
-                        computed,
-                    },
-                    Err(FinishError::Sync(source)) => StepError {
-                        step: "sync the upload",
-                        source,
+                    Err(FinishError::Mismatch { computed }) => {
+                        UploadError::DigestMismatch { expected: digest, computed }
                     }
-                    .into(),
+                    Err(FinishError::Sync(source)) => {
+                        StepError { step: "sync the upload", source }.into()
+                    }
                 };
                 inner.end(id, &mut writer);
                 Err(error)
@@ -126,13 +117,7 @@ impl Uploads for LocalBlobs {
                 inner
                     .sessions
                     .end(&inner.layout, id, &mut writer)
-                    .map_err(|source| {
-                        StepError {
-                            step: "remove an upload",
-                            source,
-                        }
-                        .into()
-                    })
+                    .map_err(|source| StepError { step: "remove an upload", source }.into())
             })
             .await
         })
@@ -152,10 +137,7 @@ impl Uploads for LocalBlobs {
                 inner
                     .sessions
                     .end(&inner.layout, session.id(), &mut writer)
-                    .map_err(|source| StepError {
-                        step: "remove an upload",
-                        source,
-                    })?;
+                    .map_err(|source| StepError { step: "remove an upload", source })?;
                 expired.push(session.id());
             }
             Ok(expired)
@@ -171,9 +153,7 @@ impl LocalBlobs {
     /// Makes the caller the session's one writer.
     fn claim(&self, id: UploadId) -> Result<(Arc<Session>, WriterGuard), UploadError> {
         let session = self.session(id)?;
-        let writer = Arc::clone(&session.writer)
-            .try_lock_owned()
-            .map_err(|_| UploadError::Busy)?;
+        let writer = Arc::clone(&session.writer).try_lock_owned().map_err(|_| UploadError::Busy)?;
         if writer.ended() {
             return Err(UploadError::Unknown);
         }
@@ -189,10 +169,7 @@ impl LocalBlobs {
         let inner = Arc::clone(&self.inner);
         match spawn_blocking(move || work(&inner)).await {
             Ok(result) => result,
-            Err(error) => Err(UploadError::Io {
-                step,
-                source: error.into(),
-            }),
+            Err(error) => Err(UploadError::Io { step, source: error.into() }),
         }
     }
 }
@@ -212,10 +189,7 @@ impl From<StepError> for UploadError {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match error.source.kind() {
             StorageFull | QuotaExceeded => Self::DiskFull,
-            _ => Self::Io {
-                step: error.step,
-                source: error.source.into(),
-            },
+            _ => Self::Io { step: error.step, source: error.source.into() },
         }
     }
 }
@@ -319,10 +293,7 @@ impl Intake {
             Ok((_, Err(error))) => Err(error.into()),
             Err(panicked) => {
                 let source: BoxError = panicked.into();
-                Err(UploadError::Io {
-                    step: "write the upload",
-                    source,
-                })
+                Err(UploadError::Io { step: "write the upload", source })
             }
         }
     }
@@ -330,9 +301,8 @@ impl Intake {
     fn send_off(&mut self, last: bool) {
         if let Place::Here(writer) = mem::replace(&mut self.writer, Place::GivenBack) {
             let (session, batch) = (Arc::clone(&self.session), mem::take(&mut self.batch));
-            self.writer = Place::Away(spawn_blocking(move || {
-                write(writer, &session, &batch, last)
-            }));
+            self.writer =
+                Place::Away(spawn_blocking(move || write(writer, &session, &batch, last)));
         }
     }
 }
@@ -364,11 +334,7 @@ impl Drop for Intake {
 /// Writes a batch on this thread. The `last` one of a request, or one that failed, leaves the file
 /// at rest.
 fn write(mut writer: WriterGuard, session: &Session, batch: &Batch, last: bool) -> Written {
-    let result = if batch.frames.is_empty() {
-        Ok(())
-    } else {
-        writer.append(&batch.frames)
-    };
+    let result = if batch.frames.is_empty() { Ok(()) } else { writer.append(&batch.frames) };
     if last || result.is_err() {
         writer.rest();
     }

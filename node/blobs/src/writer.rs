@@ -67,10 +67,7 @@ struct Hashes {
 
 impl Hashes {
     fn new(algorithm: Algorithm) -> Self {
-        Self {
-            content: ContentHasher::new(algorithm),
-            chunks: ChunkHasher::default(),
-        }
+        Self { content: ContentHasher::new(algorithm), chunks: ChunkHasher::default() }
     }
 
     fn update(&mut self, bytes: &[u8]) {
@@ -163,10 +160,7 @@ impl Writer {
         }
         if let Err(source) = write_all(file, batch) {
             self.undo();
-            return Err(StepError {
-                step: "write the upload",
-                source,
-            });
+            return Err(StepError { step: "write the upload", source });
         }
         for bytes in batch {
             hashes.update(bytes);
@@ -186,9 +180,7 @@ impl Writer {
     fn undo(&mut self) {
         let offset = self.offset;
         let cut = self.file.as_mut().map(|file| {
-            file.set_len(offset)
-                .and_then(|()| file.seek(SeekFrom::Start(offset)))
-                .map(|_| ())
+            file.set_len(offset).and_then(|()| file.seek(SeekFrom::Start(offset))).map(|_| ())
         });
         self.allocated_to = offset;
         if !matches!(cut, Some(Ok(()))) {
@@ -229,12 +221,7 @@ impl Writer {
         file.sync_data().map_err(FinishError::Sync)?;
         self.publish(layout, &computed, generation, &table)?;
         self.end();
-        Ok(StoredBlob {
-            digest: computed,
-            generation,
-            size,
-            chunk_root: table.root(),
-        })
+        Ok(StoredBlob { digest: computed, generation, size, chunk_root: table.root() })
     }
 
     /// Gives bytes that are on the disk their final name, durably.
@@ -245,15 +232,10 @@ impl Writer {
         generation: Generation,
         table: &ChunkTable,
     ) -> Result<(), FinishError> {
-        let (blob, chunks) = (
-            layout.blob(digest, generation),
-            layout.chunks(digest, generation),
-        );
+        let (blob, chunks) = (layout.blob(digest, generation), layout.chunks(digest, generation));
         match std::fs::rename(&self.path, &blob) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                layout
-                    .create_blob_dir(digest)
-                    .map_err(step("create the blob's folder"))?;
+                layout.create_blob_dir(digest).map_err(step("create the blob's folder"))?;
                 std::fs::rename(&self.path, &blob).map_err(step("name the blob"))?;
             }
             other => other.map_err(step("name the blob"))?,
@@ -267,11 +249,7 @@ impl Writer {
             let _ = std::fs::remove_file(&chunks);
             // Should this fail too, the blob is one that nobody names.
             let _ = std::fs::rename(&blob, &self.path);
-            return Err(StepError {
-                step: "write the chunk table",
-                source,
-            }
-            .into());
+            return Err(StepError { step: "write the chunk table", source }.into());
         }
         // A name that may or may not be on the disk belongs to a blob that nobody names.
         layout::sync_dir(&layout.blob_dir(digest)).map_err(FinishError::Sync)
@@ -299,8 +277,7 @@ fn reread(file: &File, len: u64, mut each: impl FnMut(&[u8])) -> Result<(), Step
     while offset < len {
         let take =
             usize::try_from(len - offset).map_or(REREAD_BYTES, |left| left.min(REREAD_BYTES));
-        file.read_exact_at(&mut buffer[..take], offset)
-            .map_err(step("read the upload back"))?;
+        file.read_exact_at(&mut buffer[..take], offset).map_err(step("read the upload back"))?;
         each(&buffer[..take]);
         offset += take as u64;
     }

@@ -19,9 +19,7 @@ const SPAN: Duration = Duration::from_secs(3);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Failure> {
-    let directory = std::env::args()
-        .nth(1)
-        .map_or_else(std::env::temp_dir, PathBuf::from);
+    let directory = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
     let directory = directory.join(format!("nora-measure-{}", std::process::id()));
     let measured = measure(&directory).await;
     std::fs::remove_dir_all(&directory)?;
@@ -32,33 +30,18 @@ async fn measure(directory: &std::path::Path) -> Result<(), Failure> {
     let config = ClusterConfig::new(directory.to_owned());
     let begun = Instant::now();
     let cluster = Arc::new(Cluster::start(config.clone()).await?);
-    report(
-        "start to ready, empty",
-        format_args!("{:?}", begun.elapsed()),
-    );
-    report(
-        "resident after start",
-        format_args!("{} KiB", resident_kib()?),
-    );
+    report("start to ready, empty", format_args!("{:?}", begun.elapsed()));
+    report("resident after start", format_args!("{} KiB", resident_kib()?));
     for proposers in [1, 8, 64] {
         let rate = propose(&cluster, proposers).await?;
-        report(
-            "proposals a second",
-            format_args!("{rate:.0} with {proposers} proposers"),
-        );
+        report("proposals a second", format_args!("{rate:.0} with {proposers} proposers"));
     }
     report(
         "linearize a second, only voter",
         format_args!("{:.0}", reads(&cluster, Read::Linearize).await?),
     );
-    report(
-        "linearize and get a second",
-        format_args!("{:.0}", reads(&cluster, Read::Get).await?),
-    );
-    report(
-        "resident at the end",
-        format_args!("{} KiB", resident_kib()?),
-    );
+    report("linearize and get a second", format_args!("{:.0}", reads(&cluster, Read::Get).await?));
+    report("resident at the end", format_args!("{} KiB", resident_kib()?));
     report("status", format_args!("{:?}", cluster.status()));
     report("stores", format_args!("{:?}", cluster.usage()));
     let begun = Instant::now();
@@ -75,10 +58,7 @@ async fn measure(directory: &std::path::Path) -> Result<(), Failure> {
         let attempt = Instant::now();
         match Cluster::start(config.clone()).await {
             Ok(_) => {
-                report(
-                    "start to ready, with data",
-                    format_args!("{:?}", attempt.elapsed()),
-                );
+                report("start to ready, with data", format_args!("{:?}", attempt.elapsed()));
                 return Ok(());
             }
             Err(_) if begun.elapsed() < Duration::from_secs(5) => tokio::task::yield_now().await,
@@ -164,18 +144,13 @@ fn open_upload(number: u64) -> Result<Command, Failure> {
         node: NodeId(1),
         expires_at: Timestamp(u64::MAX),
     };
-    Ok(Command {
-        at: Timestamp(1),
-        action,
-    })
+    Ok(Command { at: Timestamp(1), action })
 }
 
 fn resident_kib() -> Result<u64, Failure> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line
-        .and_then(|line| line.split_whitespace().next())
-        .ok_or("no VmRSS")?;
+    let number = line.and_then(|line| line.split_whitespace().next()).ok_or("no VmRSS")?;
     Ok(number.parse()?)
 }
 

@@ -44,12 +44,7 @@ struct Waiting {
 impl SharedProbe {
     /// Readers that share `probe`.
     pub fn new(probe: Box<Probe>) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                probe,
-                waiting: Mutex::default(),
-            }),
-        }
+        Self { inner: Arc::new(Inner { probe, waiting: Mutex::default() }) }
     }
 
     /// Waits for a probe that starts after this call.
@@ -104,10 +99,7 @@ mod tests {
                 started.fetch_add(1, Ordering::SeqCst);
                 let gate = gate.clone();
                 Box::pin(async move {
-                    gate.acquire()
-                        .await
-                        .map_err(|_| ProbeError::NoLeader)?
-                        .forget();
+                    gate.acquire().await.map_err(|_| ProbeError::NoLeader)?.forget();
                     Ok(())
                 })
             }
@@ -140,10 +132,6 @@ mod tests {
         for reader in later {
             assert_eq!(reader.await.unwrap(), Ok(()));
         }
-        assert_eq!(
-            started.load(Ordering::SeqCst),
-            2,
-            "32 readers cost one probe"
-        );
+        assert_eq!(started.load(Ordering::SeqCst), 2, "32 readers cost one probe");
     }
 }

@@ -134,16 +134,8 @@ impl Cluster {
     pub async fn start(config: ClusterConfig) -> Result<Self, StartError> {
         let opened = open_stores(config.clone())
             .await
-            .map_err(|source| StartError::Open {
-                data_dir: config.data_dir.clone(),
-                source,
-            })?;
-        let Stores {
-            memory,
-            voters,
-            log,
-            state_machine,
-        } = opened;
+            .map_err(|source| StartError::Open { data_dir: config.data_dir.clone(), source })?;
+        let Stores { memory, voters, log, state_machine } = opened;
         let shared = state_machine.shared();
         let raft = Raft::new(
             FIRST_NODE,
@@ -185,18 +177,14 @@ impl Cluster {
 
     /// Proposes this node's start and takes the epoch that the state machine gives it.
     async fn announce(&self) -> Result<Epoch, StartError> {
-        let action = Action::StartNode {
-            node: self.node_id(),
-        };
+        let action = Action::StartNode { node: self.node_id() };
         let answer = self
             .propose_command(Command { at: now(), action })
             .await
             .map_err(consensus("make this node's start known"))?;
         match answer {
             Ok(Outcome::NodeStarted(epoch)) => Ok(epoch),
-            answer => Err(StartError::Answer {
-                answer: format!("{answer:?}"),
-            }),
+            answer => Err(StartError::Answer { answer: format!("{answer:?}") }),
         }
     }
 
@@ -238,10 +226,7 @@ impl Cluster {
             }
             if metrics.changed().await.is_err() {
                 let state = metrics.borrow_watched().running_state.clone();
-                return state
-                    .err()
-                    .as_ref()
-                    .map_or(StopReason::Shutdown, stop_reason);
+                return state.err().as_ref().map_or(StopReason::Shutdown, stop_reason);
             }
         }
     }
@@ -249,11 +234,7 @@ impl Cluster {
     /// Makes a snapshot of the state as it is now, or later, and waits for it.
     pub async fn snapshot_now(&self) -> Result<(), MetadataError> {
         let applied = self.status().applied_index;
-        self.raft
-            .trigger()
-            .snapshot()
-            .await
-            .map_err(|error| store_error(Box::new(error)))?;
+        self.raft.trigger().snapshot().await.map_err(|error| store_error(Box::new(error)))?;
         self.raft
             .wait(Some(self.config.start_timeout))
             .metrics(
@@ -298,14 +279,11 @@ impl Cluster {
     /// Ends this node's part in the cluster: takes no more proposals, and makes all that was applied durable.
     pub async fn shutdown(&self) -> Result<(), MetadataError> {
         self.closed.store(true, Ordering::Release);
-        self.raft
-            .shutdown()
-            .await
-            .map_err(|error| store_error(Box::new(error)))?;
+        self.raft.shutdown().await.map_err(|error| store_error(Box::new(error)))?;
         let (state, log) = (self.shared.state.load_full(), self.log.clone());
         blocking(move || {
             state.flush().map_err(crate::rocks::io_error)?;
-            log.sync()
+            log.flush()
         })
         .await
         .map_err(|error| store_error(Box::new(error)))
@@ -315,32 +293,30 @@ impl Cluster {
         &self,
         command: Command,
     ) -> Result<Result<Outcome, Refusal>, MetadataError> {
+        let bytes = codec::command::encode(&command);
+        drop(command);
+        self.propose_bytes(bytes).await
+    }
+
+    async fn propose_bytes(
+        &self,
+        bytes: Vec<u8>,
+    ) -> Result<Result<Outcome, Refusal>, MetadataError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(MetadataError::NoLeader);
         }
-        let bytes = codec::command::encode(&command);
-        drop(command);
         let (size, bytes_max) = (bytes.len(), self.config.command_bytes_max);
         if size > bytes_max {
-            return Err(MetadataError::CommandTooLarge {
-                bytes: size,
-                bytes_max,
-            });
+            return Err(MetadataError::CommandTooLarge { bytes: size, bytes_max });
         }
         let permits = u32::try_from(size).unwrap_or(u32::MAX);
-        let _permit = self
-            .proposals
-            .try_acquire_many(permits)
-            .map_err(|_| MetadataError::Busy)?;
+        let _permit = self.proposals.try_acquire_many(permits).map_err(|_| MetadataError::Busy)?;
         let write = self.raft.client_write(Proposal(Bytes::from(bytes)));
         let written = tokio::time::timeout(self.config.answer_timeout, write)
             .await
             .map_err(|_| MetadataError::OutcomeUnknown)?
             .map_err(write_error)?;
-        written
-            .data
-            .0
-            .ok_or_else(|| store_error("a command was applied without an answer".into()))
+        written.data.0.ok_or_else(|| store_error("a command was applied without an answer".into()))
     }
 
     /// Reads in memory at once; waits for the disk elsewhere.
@@ -363,6 +339,13 @@ impl Cluster {
             .map_err(|error| store_error(Box::new(error)))?
             .map_err(read_error)
         })
+    }
+
+    /// Proposes bytes as they are, as a node of another version might.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
+    pub async fn propose_raw(&self, bytes: Vec<u8>) -> Result<(), MetadataError> {
+        self.propose_bytes(bytes).await.map(drop)
     }
 
     /// Asks the leader, whether or not this node is the only voter.
@@ -421,23 +404,13 @@ async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
             let log = scope.spawn(|| {
                 LogStore::open(&config.data_dir.join("raft-log"), &memory, voters.clone())
             });
-            let state_machine = StateMachine::open(
-                config.data_dir.clone(),
-                memory.clone(),
-                voters.clone(),
-                events,
-            );
-            let log = log
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("opening the log panicked")));
+            let state_machine =
+                StateMachine::open(config.data_dir.clone(), memory.clone(), voters.clone(), events);
+            let log =
+                log.join().unwrap_or_else(|_| Err(io::Error::other("opening the log panicked")));
             (log, state_machine)
         });
-        Ok(Stores {
-            log: log?,
-            state_machine: state_machine?,
-            memory,
-            voters,
-        })
+        Ok(Stores { log: log?, state_machine: state_machine?, memory, voters })
     })
     .await
 }
@@ -463,23 +436,22 @@ fn raft_config(config: &ClusterConfig) -> Result<openraft::Config, openraft::Con
 /// Begins the cluster if there is none, makes the only voter lead at once, and waits until all that was acknowledged
 /// before is applied.
 async fn take_lead(raft: &Consensus, config: &ClusterConfig) -> Result<(), StartError> {
-    let initialized = raft
-        .is_initialized()
-        .await
-        .map_err(consensus("see whether there is a cluster"))?;
+    let initialized =
+        raft.is_initialized().await.map_err(consensus("see whether there is a cluster"))?;
     if !initialized {
         let members = BTreeMap::from([(FIRST_NODE, BasicNode::new(&config.address))]);
-        raft.initialize(members)
-            .await
-            .map_err(consensus("begin a cluster"))?;
+        raft.initialize(members).await.map_err(consensus("begin a cluster"))?;
     }
-    let alone = raft.voter_ids().eq([FIRST_NODE]);
-    if initialized && alone && !raft.is_leader() {
+    let (alone, leads) = raft
+        .with_raft_state(|state| {
+            let voters = state.membership_state.effective().voter_ids();
+            (voters.eq([FIRST_NODE]), state.server_state.is_leader())
+        })
+        .await
+        .map_err(consensus("read the membership"))?;
+    if initialized && alone && !leads {
         // Nobody else could lead, so there is nobody to wait for.
-        raft.trigger()
-            .elect(false)
-            .await
-            .map_err(consensus("elect the only voter"))?;
+        raft.trigger().elect(false).await.map_err(consensus("elect the only voter"))?;
     }
     raft.wait_for_recovery(Some(config.start_timeout))
         .await
@@ -488,15 +460,12 @@ async fn take_lead(raft: &Consensus, config: &ClusterConfig) -> Result<(), Start
 }
 
 async fn read_index(raft: Consensus, timeout: Duration) -> ProbeResult {
-    let linearizer = raft
-        .get_read_linearizer(ReadPolicy::ReadIndex)
-        .await
-        .map_err(|error| {
-            if let RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) = &error {
-                tracing::warn!(%error, "the leader cannot reach a quorum");
-            }
-            ProbeError::NoLeader
-        })?;
+    let linearizer = raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|error| {
+        if let RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) = &error {
+            tracing::warn!(%error, "the leader cannot reach a quorum");
+        }
+        ProbeError::NoLeader
+    })?;
     match linearizer.try_await_ready(&raft, Some(timeout)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => Err(ProbeError::Behind),
@@ -505,17 +474,12 @@ async fn read_index(raft: Consensus, timeout: Duration) -> ProbeResult {
 }
 
 fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn consensus<E: Into<BoxError>>(step: &'static str) -> impl FnOnce(E) -> StartError {
-    move |error| StartError::Consensus {
-        step,
-        source: error.into(),
-    }
+    move |error| StartError::Consensus { step, source: error.into() }
 }
 
 fn stop_reason(fatal: &Fatal<TypeConfig>) -> StopReason {

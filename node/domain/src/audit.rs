@@ -102,8 +102,7 @@ impl Audit {
                 self.links.insert((repository, digest), record.size);
             }
             (Key::Referrer(repository, subject, digest), Record::Referrer(record)) => {
-                self.referrers
-                    .insert((repository, subject, digest), record.artifact_type.clone());
+                self.referrers.insert((repository, subject, digest), record.artifact_type.clone());
             }
             (Key::Blob(digest), Record::Blob(blob)) => {
                 self.stamp(key, blob.touched_at.max(blob.unreferenced_at));
@@ -132,10 +131,7 @@ impl Audit {
     }
 
     fn find(&mut self, key: Key, problem: impl Into<String>) {
-        self.findings.push(Finding {
-            key,
-            problem: problem.into(),
-        });
+        self.findings.push(Finding { key, problem: problem.into() });
     }
 
     fn stamp(&mut self, key: &Key, at: Timestamp) {
@@ -161,10 +157,7 @@ impl Audit {
         }
         for (list, what) in [(&record.blobs, "blobs"), (&record.children, "children")] {
             if !list.is_sorted_by(|a, b| a < b) {
-                self.find(
-                    key.clone(),
-                    format!("its {what} are not sorted, or one comes twice"),
-                );
+                self.find(key.clone(), format!("its {what} are not sorted, or one comes twice"));
             }
         }
         let artifact = Artifact {
@@ -183,10 +176,7 @@ impl Audit {
         if let Some((at, key)) = self.latest.take()
             && at > clock
         {
-            self.find(
-                key,
-                format!("has time {}, after the cluster's {}", at.0, clock.0),
-            );
+            self.find(key, format!("has time {}, after the cluster's {}", at.0, clock.0));
         }
         let newest = self.cluster.epoch;
         let mut holders: BTreeMap<Epoch, NodeId> = BTreeMap::new();
@@ -197,10 +187,7 @@ impl Audit {
                 found.push((Key::Node(*node), problem));
             }
             if let Some(other) = holders.insert(*epoch, *node) {
-                found.push((
-                    Key::Node(*node),
-                    format!("shares its epoch with node {}", other.0),
-                ));
+                found.push((Key::Node(*node), format!("shares its epoch with node {}", other.0)));
             }
         }
         for (digest, blob) in &self.blobs {
@@ -214,11 +201,7 @@ impl Audit {
     }
 
     fn report(&mut self, found: Vec<(Key, String)>) {
-        self.findings.extend(
-            found
-                .into_iter()
-                .map(|(key, problem)| Finding { key, problem }),
-        );
+        self.findings.extend(found.into_iter().map(|(key, problem)| Finding { key, problem }));
     }
 
     /// What each artifact needs is live, linked, and knows of it. This is what makes it safe to delete blobs.
@@ -238,21 +221,13 @@ impl Audit {
                 }
             }
             if let Some(subject) = artifact.subject
-                && !self
-                    .referrers
-                    .contains_key(&(repository.clone(), subject, *digest))
+                && !self.referrers.contains_key(&(repository.clone(), subject, *digest))
             {
-                found.push((
-                    key(),
-                    format!("is missing among the referrers of {subject}"),
-                ));
+                found.push((key(), format!("is missing among the referrers of {subject}")));
             }
             let own = self.blobs.get(digest).filter(|_| artifact.has_blob_body);
             if let Some(own) = own.filter(|own| own.size != artifact.size) {
-                found.push((
-                    key(),
-                    format!("says {} bytes, its blob {}", artifact.size, own.size),
-                ));
+                found.push((key(), format!("says {} bytes, its blob {}", artifact.size, own.size)));
             }
         }
         self.report(found);
@@ -290,10 +265,7 @@ impl Audit {
             if !self.artifacts.contains_key(&(repository.clone(), *digest)) {
                 found.push((key(), format!("names {digest}, which is not there")));
             }
-            if !self
-                .tags_of
-                .contains(&(repository.clone(), *digest, tag.clone()))
-            {
+            if !self.tags_of.contains(&(repository.clone(), *digest, tag.clone())) {
                 found.push((key(), format!("is not found from {digest}")));
             }
         }
@@ -314,10 +286,7 @@ impl Audit {
             match self.blobs.get(digest) {
                 None => found.push((key(), "the blob is not live".to_owned())),
                 Some(blob) if blob.size != *size => {
-                    found.push((
-                        key(),
-                        format!("says {size} bytes, the blob has {}", blob.size),
-                    ));
+                    found.push((key(), format!("says {size} bytes, the blob has {}", blob.size)));
                 }
                 Some(_) => {}
             }
@@ -365,11 +334,8 @@ impl Audit {
         }
 
         let mut found = Vec::new();
-        let named: BTreeSet<_> = repositories
-            .keys()
-            .copied()
-            .chain(self.repositories.keys())
-            .collect();
+        let named: BTreeSet<_> =
+            repositories.keys().copied().chain(self.repositories.keys()).collect();
         for repository in named {
             let counts = |record: &RepositoryRecord| (record.artifacts, record.tags, record.links);
             let said = self.repositories.get(repository).map(counts);
@@ -392,9 +358,5 @@ impl Audit {
 
 fn differs<T: fmt::Debug>(what: &str, said: Option<&T>, counted: Option<&T>) -> String {
     let tell = |value: Option<&T>| value.map_or("no row".to_owned(), |v| format!("{v:?}"));
-    format!(
-        "{what}: the row says {}, a recount gives {}",
-        tell(said),
-        tell(counted)
-    )
+    format!("{what}: the row says {}, a recount gives {}", tell(said), tell(counted))
 }

@@ -74,10 +74,7 @@ impl fmt::Display for DigestError {
                 f.write_str("a digest is written algorithm:hex, as in sha256:9f86d0…")
             }
             Self::UnsupportedAlgorithm(name) => {
-                write!(
-                    f,
-                    "digest algorithm {name:?} is not supported; use sha256 or sha512"
-                )
+                write!(f, "digest algorithm {name:?} is not supported; use sha256 or sha512")
             }
             Self::BadValue(algorithm) => write!(
                 f,
@@ -99,18 +96,12 @@ impl Digest {
             full[i] = value[i];
             i += 1;
         }
-        Self {
-            algorithm: Algorithm::Sha256,
-            value: full,
-        }
+        Self { algorithm: Algorithm::Sha256, value: full }
     }
 
     /// The digest with this SHA-512 value.
     pub const fn sha512(value: [u8; 64]) -> Self {
-        Self {
-            algorithm: Algorithm::Sha512,
-            value,
-        }
+        Self { algorithm: Algorithm::Sha512, value }
     }
 
     /// The digest of that algorithm and raw hash value; `None` if the length does not fit.
@@ -120,10 +111,7 @@ impl Digest {
         }
         let mut full = [0; 64];
         full[..value.len()].copy_from_slice(value);
-        Some(Self {
-            algorithm,
-            value: full,
-        })
+        Some(Self { algorithm, value: full })
     }
 
     /// Reads the text form, strictly: lower case, exact length, known algorithm.
@@ -223,12 +211,9 @@ mod tests {
             Digest::parse("md5:d41d8cd98f00b204e9800998ecf8427e"),
             Err(DigestError::UnsupportedAlgorithm("md5".into()))
         );
-        for bad in [
-            hex.to_uppercase(),
-            hex[1..].to_owned(),
-            format!("{hex}0"),
-            hex.replace('e', "g"),
-        ] {
+        for bad in
+            [hex.to_uppercase(), hex[1..].to_owned(), format!("{hex}0"), hex.replace('e', "g")]
+        {
             assert_eq!(
                 Digest::parse(&format!("sha256:{bad}")),
                 Err(DigestError::BadValue(Algorithm::Sha256))

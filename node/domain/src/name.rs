@@ -175,14 +175,8 @@ mod tests {
     fn shared_rules_hold() {
         assert!(TagName::parse("v1.0").is_ok());
         assert_eq!(TagName::parse("").unwrap_err().rule, "it is empty");
-        assert_eq!(
-            TagName::parse(&"x".repeat(129)).unwrap_err().rule,
-            "it is too long"
-        );
-        assert_eq!(
-            TagName::parse("a\0b").unwrap_err().rule,
-            "it holds a control character"
-        );
+        assert_eq!(TagName::parse(&"x".repeat(129)).unwrap_err().rule, "it is too long");
+        assert_eq!(TagName::parse("a\0b").unwrap_err().rule, "it holds a control character");
         assert_eq!(
             TagName::parse("a\nb").unwrap_err().to_string(),
             "not a valid tag name: it holds a control character"

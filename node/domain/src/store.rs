@@ -108,11 +108,7 @@ impl Rows {
         }
         match self {
             Self::Nodes => Bound::Included(Key::Node(NodeId(0))),
-            Self::Repositories {
-                tenant,
-                format,
-                after,
-            } => {
+            Self::Repositories { tenant, format, after } => {
                 let key = |path: &RepositoryPath| {
                     Key::Repository(RepositoryKey {
                         tenant: tenant.clone(),
@@ -130,11 +126,7 @@ impl Rows {
                 let key = |tag: &TagName| Key::Tag(repository.clone(), tag.clone());
                 from(after, key, || key(&TagName::lowest()))
             }
-            Self::TagsOf {
-                repository,
-                digest,
-                after,
-            } => {
+            Self::TagsOf { repository, digest, after } => {
                 let key = |tag: &TagName| Key::TagOf(repository.clone(), *digest, tag.clone());
                 from(after, key, || key(&TagName::lowest()))
             }
@@ -142,11 +134,7 @@ impl Rows {
                 let key = |digest: &Digest| Key::Link(repository.clone(), *digest);
                 from(after, key, || key(&DIGEST_MIN))
             }
-            Self::Referrers {
-                repository,
-                subject,
-                after,
-            } => {
+            Self::Referrers { repository, subject, after } => {
                 let key = |digest: &Digest| Key::Referrer(repository.clone(), *subject, *digest);
                 from(after, key, || key(&DIGEST_MIN))
             }
@@ -176,20 +164,12 @@ impl Rows {
             (Self::Artifacts { repository, .. }, Key::Artifact(of, _))
             | (Self::Tags { repository, .. }, Key::Tag(of, _))
             | (Self::Links { repository, .. }, Key::Link(of, _)) => of == repository,
-            (
-                Self::TagsOf {
-                    repository, digest, ..
-                },
-                Key::TagOf(of, named, _),
-            ) => of == repository && named == digest,
-            (
-                Self::Referrers {
-                    repository,
-                    subject,
-                    ..
-                },
-                Key::Referrer(of, about, _),
-            ) => of == repository && about == subject,
+            (Self::TagsOf { repository, digest, .. }, Key::TagOf(of, named, _)) => {
+                of == repository && named == digest
+            }
+            (Self::Referrers { repository, subject, .. }, Key::Referrer(of, about, _)) => {
+                of == repository && about == subject
+            }
             (Self::EdgesIn { blob, repository }, Key::Edge(to, of, _)) => {
                 to == blob && of == repository
             }

@@ -89,10 +89,7 @@ pub fn incoming(body: Body, idle: Duration, metrics: Arc<Metrics>) -> ByteStream
 }
 
 /// Reads a whole body of at most `bytes_max`; `None` if it is longer.
-pub async fn read_whole(
-    mut body: ByteStream,
-    bytes_max: usize,
-) -> Result<Option<Bytes>, BoxError> {
+pub async fn read_whole(mut body: ByteStream, bytes_max: usize) -> Result<Option<Bytes>, BoxError> {
     let mut first = None;
     let mut all = Vec::new();
     while let Some(part) = body.next().await {

@@ -57,7 +57,9 @@ fn new_id() -> String {
     }
     let id = NEXT.with(|next| {
         let id = next.get();
-        next.set(id.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+        next.set(
+            id.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407),
+        );
         id
     });
     format!("{id:016x}")

@@ -46,10 +46,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
         gauges.usage_artifacts.set(i64::try_from(usage.artifacts).unwrap_or(i64::MAX));
         gauges.usage_tags.set(i64::try_from(usage.tags).unwrap_or(i64::MAX));
     }
-    let headers = [(
-        CONTENT_TYPE,
-        "application/openmetrics-text; version=1.0.0; charset=utf-8",
-    )];
+    let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     (headers, api.metrics.encode()).into_response()
 }
 

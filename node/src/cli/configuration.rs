@@ -43,11 +43,7 @@ fn show(loaded: &Loaded, output: &Output) -> Result<(), Failure> {
         return write(&as_toml(&loaded.effective, file));
     }
     let row = |entry: &Effective| {
-        vec![
-            entry.key.clone(),
-            toml_value(&entry.value),
-            source(&entry.source, file),
-        ]
+        vec![entry.key.clone(), toml_value(&entry.value), source(&entry.source, file)]
     };
     output.print(&as_value(&loaded.effective, file), || {
         let rows: Vec<Vec<String>> = loaded.effective.iter().map(row).collect();

@@ -24,12 +24,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, env = "NORA_USERNAME", global = true, value_name = "NAME")]
     username: Option<String>,
     /// A file that holds the password.
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        conflicts_with = "password_stdin"
-    )]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "password_stdin")]
     password_file: Option<PathBuf>,
     /// Read the password from stdin.
     #[arg(long, global = true)]
@@ -64,22 +59,13 @@ impl ConnectionArgs {
 
     /// Makes the client; nothing is sent yet.
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
-        let variable = |name| {
-            std::env::var(name)
-                .ok()
-                .filter(|value: &String| !value.is_empty())
-        };
-        let environment = Environment {
-            password: variable("NORA_PASSWORD"),
-            token: variable("NORA_TOKEN"),
-        };
+        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let environment =
+            Environment { password: variable("NORA_PASSWORD"), token: variable("NORA_TOKEN") };
         let config = self.client_config(client_file().as_deref(), environment)?;
         let plain = config.address.to_string().starts_with("http:");
         if plain && !config.address.is_loopback() && config.credentials != Credentials::Anonymous {
-            say_warning(&format!(
-                "credentials go to {} over plain HTTP",
-                config.address
-            ));
+            say_warning(&format!("credentials go to {} over plain HTTP", config.address));
         }
         Ok(Client::new(config)?)
     }
@@ -91,10 +77,8 @@ impl ConnectionArgs {
     ) -> Result<ClientConfig, Failure> {
         let file: Option<ClientFile> = file.map(load_client_file).transpose()?;
         let parse = |text: &str| {
-            Address::parse(text).map_err(|error| Failure::Usage {
-                message: error.to_string(),
-                hint: "see --addr",
-            })
+            Address::parse(text)
+                .map_err(|error| Failure::Usage { message: error.to_string(), hint: "see --addr" })
         };
         let of_file = file.as_ref().and_then(|file| file.addr.as_deref());
         let file_address = parse(of_file.unwrap_or(Address::DEFAULT))?;
@@ -105,10 +89,7 @@ impl ConnectionArgs {
         let file = file.filter(|_| address == file_address);
         let mut config = ClientConfig::new(address);
         config.credentials = self.credentials(file.as_ref(), environment)?;
-        config.ca_file = self
-            .ca_file
-            .clone()
-            .or_else(|| file.and_then(|file| file.ca_file));
+        config.ca_file = self.ca_file.clone().or_else(|| file.and_then(|file| file.ca_file));
         if self.once {
             config.attempts_max = 1;
         }
@@ -121,9 +102,7 @@ impl ConnectionArgs {
         environment: Environment,
     ) -> Result<Credentials, Failure> {
         if let Some(path) = &self.token_file {
-            return Ok(Credentials::Token(Secret::new(
-                SecretSource::File(path.clone()).read()?,
-            )));
+            return Ok(Credentials::Token(Secret::new(SecretSource::File(path.clone()).read()?)));
         }
         let password = if self.password_stdin {
             Some(read_stdin()?)
@@ -143,19 +122,16 @@ impl ConnectionArgs {
                 return Ok(Credentials::Token(Secret::new(token)));
             }
         }
-        let username = self
-            .username
-            .clone()
-            .or_else(|| file.and_then(|file| file.username.clone()));
+        let username =
+            self.username.clone().or_else(|| file.and_then(|file| file.username.clone()));
         let password = match password.or(environment.password) {
             Some(password) => Some(password),
             None => of_file(|file| file.password.as_ref())?,
         };
         match (username, password) {
-            (Some(username), Some(password)) => Ok(Credentials::Password {
-                username,
-                password: Secret::new(password),
-            }),
+            (Some(username), Some(password)) => {
+                Ok(Credentials::Password { username, password: Secret::new(password) })
+            }
             (None, None) => Ok(Credentials::Anonymous),
             (Some(username), None) => Err(Failure::Usage {
                 message: format!("there is no password for {username}"),
@@ -174,20 +150,13 @@ fn read_stdin() -> Result<String, Failure> {
     std::io::stdin()
         .take(SECRET_BYTES_MAX)
         .read_to_string(&mut text)
-        .map_err(|source| Failure::Io {
-            step: "read the password from stdin".into(),
-            source,
-        })?;
+        .map_err(|source| Failure::Io { step: "read the password from stdin".into(), source })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// The user's `nora/client.toml`, if there is one.
 fn client_file() -> Option<PathBuf> {
-    let folder = |name| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
+    let folder = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let config = folder("XDG_CONFIG_HOME")
         .or_else(|| folder("HOME").map(|home| home.join(".config")))
         .or_else(|| folder("APPDATA"))?;
@@ -198,10 +167,7 @@ fn client_file() -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    const NOTHING: Environment = Environment {
-        password: None,
-        token: None,
-    };
+    const NOTHING: Environment = Environment { password: None, token: None };
 
     fn args() -> ConnectionArgs {
         ConnectionArgs {
@@ -216,10 +182,7 @@ mod tests {
     }
 
     fn password(username: &str, password: &str) -> Credentials {
-        Credentials::Password {
-            username: username.into(),
-            password: Secret::new(password),
-        }
+        Credentials::Password { username: username.into(), password: Secret::new(password) }
     }
 
     #[test]
@@ -242,35 +205,23 @@ mod tests {
         assert_eq!(config.address.to_string(), "https://a.example.com");
         assert_eq!(config.credentials, password("me", "hunter2"));
 
-        let other = ConnectionArgs {
-            addr: Some("https://b.example.com".into()),
-            ..args()
-        };
+        let other = ConnectionArgs { addr: Some("https://b.example.com".into()), ..args() };
         let config = other.client_config(Some(&path), NOTHING).unwrap();
         assert_eq!(config.credentials, Credentials::Anonymous);
 
         std::fs::write(&path, "adr = \"x\"").unwrap();
-        let error = args()
-            .client_config(Some(&path), NOTHING)
-            .unwrap_err()
-            .to_string();
+        let error = args().client_config(Some(&path), NOTHING).unwrap_err().to_string();
         assert!(error.contains("did you mean `addr`?"), "{error}");
     }
 
     #[test]
     fn a_login_needs_both_halves_and_flags_go_first() {
-        let named = ConnectionArgs {
-            username: Some("me".into()),
-            ..args()
-        };
+        let named = ConnectionArgs { username: Some("me".into()), ..args() };
         let given = |password: &str| Environment {
             password: Some(password.into()),
             token: Some("token".into()),
         };
-        assert!(matches!(
-            named.client_config(None, NOTHING),
-            Err(Failure::Usage { .. })
-        ));
+        assert!(matches!(named.client_config(None, NOTHING), Err(Failure::Usage { .. })));
         let config = named.client_config(None, given("pw")).unwrap();
         assert_eq!(config.credentials, password("me", "pw"));
         let config = args().client_config(None, given("pw")).unwrap();

@@ -33,11 +33,8 @@ pub(crate) async fn delete(
     args: DeleteArgs,
     output: &Output,
 ) -> Result<(), Failure> {
-    let references: Vec<Reference> = args
-        .references
-        .iter()
-        .map(|text| reference(client, text))
-        .collect::<Result<_, _>>()?;
+    let references: Vec<Reference> =
+        args.references.iter().map(|text| reference(client, text)).collect::<Result<_, _>>()?;
     let mut plans = Vec::new();
     let mut failed = false;
     for reference in &references {
@@ -51,9 +48,7 @@ pub(crate) async fn delete(
     }
     let mut done = Vec::new();
     if args.dry_run {
-        plans
-            .iter()
-            .for_each(|plan| say_note(&format!("would delete {}", describe(plan))));
+        plans.iter().for_each(|plan| say_note(&format!("would delete {}", describe(plan))));
         done = plans;
     } else if !plans.is_empty() {
         confirm(&plans, args.yes)?;
@@ -70,20 +65,12 @@ pub(crate) async fn delete(
             }
         }
     }
-    output.print(&done, || {
-        done.iter()
-            .map(|plan| format!("{}\n", plan.digest))
-            .collect()
-    })?;
+    output.print(&done, || done.iter().map(|plan| format!("{}\n", plan.digest)).collect())?;
     if failed { Err(Failure::Told) } else { Ok(()) }
 }
 
 fn describe(plan: &Deletion) -> String {
-    let Deletion {
-        repository,
-        tag,
-        digest,
-    } = plan;
+    let Deletion { repository, tag, digest } = plan;
     match tag {
         Some(tag) => format!("the tag {repository}:{tag}, which names {digest}"),
         None => format!("{repository}@{digest} and every tag that names it"),
@@ -111,10 +98,8 @@ fn confirm(plans: &[Deletion], yes: bool) -> Result<(), Failure> {
         io::stdin().lock().read_line(&mut answer)?;
         Ok(answer)
     };
-    let answer = ask().map_err(|source| Failure::Io {
-        step: "ask whether to go on".into(),
-        source,
-    })?;
+    let answer =
+        ask().map_err(|source| Failure::Io { step: "ask whether to go on".into(), source })?;
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(()),
         _ => {
@@ -129,20 +114,8 @@ pub(crate) async fn health(client: &Client, output: &Output) -> Result<(), Failu
     output.print(&health, || {
         let word = |yes| if yes { "yes" } else { "no" };
         let detail = health.detail.lines().next().unwrap_or_default();
-        let detail: String = detail
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(200)
-            .collect();
-        format!(
-            "alive: {}\nready: {} {detail}\n",
-            word(health.alive),
-            word(health.ready)
-        )
+        let detail: String = detail.chars().filter(|c| !c.is_control()).take(200).collect();
+        format!("alive: {}\nready: {} {detail}\n", word(health.alive), word(health.ready))
     })?;
-    if health.alive && health.ready {
-        Ok(())
-    } else {
-        Err(Failure::Told)
-    }
+    if health.alive && health.ready { Ok(()) } else { Err(Failure::Told) }
 }

@@ -24,10 +24,7 @@ pub(crate) enum Failure {
     #[error("cannot {step}")]
     Io { step: String, source: io::Error },
     #[error("cannot write the data as {format}: {reason}")]
-    Unwritable {
-        format: &'static str,
-        reason: String,
-    },
+    Unwritable { format: &'static str, reason: String },
     /// The question itself is wrong.
     #[error("{message}")]
     Usage { message: String, hint: &'static str },
@@ -103,16 +100,8 @@ fn say_config_errors(errors: &ConfigErrors) {
 
 fn say(kind: &str, colour: &str, text: &str) {
     // A server's words may hold anything; a terminal obeys control characters.
-    let text: String = text
-        .chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect();
+    let text: String =
+        text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
     if is_coloured() {
         write_line(&format!("\x1b[1;{colour}m{kind}:\x1b[0m {text}"));
     } else {

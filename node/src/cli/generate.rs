@@ -22,10 +22,8 @@ pub(crate) fn completion(shell: Shell) -> Result<(), Failure> {
 }
 
 pub(crate) fn man(dir: &Path) -> Result<(), Failure> {
-    let io = |source| Failure::Io {
-        step: format!("write manual pages to {}", dir.display()),
-        source,
-    };
+    let io =
+        |source| Failure::Io { step: format!("write manual pages to {}", dir.display()), source };
     std::fs::create_dir_all(dir).map_err(io)?;
     clap_mangen::generate_to(Cli::command(), dir).map_err(io)
 }
@@ -38,12 +36,7 @@ mod tests {
     fn there_is_a_manual_page_for_every_command() {
         let folder = tempfile::tempdir().unwrap();
         man(folder.path()).unwrap();
-        for page in [
-            "nora.1",
-            "nora-serve.1",
-            "nora-images-ls.1",
-            "nora-delete.1",
-        ] {
+        for page in ["nora.1", "nora-serve.1", "nora-images-ls.1", "nora-delete.1"] {
             assert!(folder.path().join(page).is_file(), "{page}");
         }
     }

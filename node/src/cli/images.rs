@@ -32,19 +32,13 @@ pub(crate) async fn list(
         Ok(row) => rows.push(row),
         Err(failure) => {
             failed = true;
-            say_error(
-                &failure.error,
-                Some(&format!("{} is missing below", failure.what)),
-            );
+            say_error(&failure.error, Some(&format!("{} is missing below", failure.what)));
         }
     })
     .await?;
     output.print(&rows, || {
         let cells: Vec<Vec<String>> = rows.iter().map(image_cells).collect();
-        columns(
-            &["REPOSITORY", "TAG", "TYPE", "DIGEST", "SIZE", "PLATFORMS"],
-            &cells,
-        )
+        columns(&["REPOSITORY", "TAG", "TYPE", "DIGEST", "SIZE", "PLATFORMS"], &cells)
     })?;
     if failed { Err(Failure::Told) } else { Ok(()) }
 }
@@ -86,15 +80,10 @@ fn inspection_text(inspection: &Inspection) -> String {
         facts.extend(config_facts(config));
     }
     facts.extend(
-        inspection
-            .annotations
-            .iter()
-            .map(|(key, value)| ("Annotation", format!("{key}={value}"))),
+        inspection.annotations.iter().map(|(key, value)| ("Annotation", format!("{key}={value}"))),
     );
-    let cells: Vec<Vec<String>> = facts
-        .into_iter()
-        .map(|(name, value)| vec![format!("{name}:"), value])
-        .collect();
+    let cells: Vec<Vec<String>> =
+        facts.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect();
     // The first fact stands where a table has its header.
     let mut text = match cells.split_first() {
         Some((first, rest)) => {
@@ -122,11 +111,7 @@ fn config_facts(config: &ImageConfig) -> Vec<(&'static str, String)> {
     let run = &config.config;
     let mut facts = vec![("Platform", config.platform.to_string())];
     let mut add = |name, value: Option<String>| {
-        facts.extend(
-            value
-                .filter(|value| !value.is_empty())
-                .map(|value| (name, value)),
-        );
+        facts.extend(value.filter(|value| !value.is_empty()).map(|value| (name, value)));
     };
     add("Created", config.created.clone());
     add("Author", config.author.clone());

@@ -34,14 +34,7 @@ pub struct Cli {
     connection: ConnectionArgs,
 
     /// How to print data.
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_enum,
-        default_value_t,
-        value_name = "FORMAT"
-    )]
+    #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     output: OutputFormat,
 
     #[command(subcommand)]
@@ -114,16 +107,8 @@ struct OverrideArgs {
 
 impl From<OverrideArgs> for Overrides {
     fn from(args: OverrideArgs) -> Self {
-        let OverrideArgs {
-            data_dir,
-            listen,
-            cluster_listen,
-        } = args;
-        Self {
-            listen,
-            cluster_listen,
-            data_dir,
-        }
+        let OverrideArgs { data_dir, listen, cluster_listen } = args;
+        Self { listen, cluster_listen, data_dir }
     }
 }
 
@@ -184,11 +169,7 @@ struct DeleteArgs {
 
 /// Answers what was asked; `serve` runs a node with the configuration it is given until it is told to stop.
 pub fn run(cli: Cli, serve: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
-    let Cli {
-        connection,
-        output,
-        command,
-    } = cli;
+    let Cli { connection, output, command } = cli;
     let output = Output::new(output);
     let answered = match command {
         Command::Serve(ConfigArgs { config, overrides }) => {
@@ -203,18 +184,15 @@ pub fn run(cli: Cli, serve: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
             ImagesCommand::Inspect(args) => images::inspect(&client, args, &output).await,
             ImagesCommand::History(args) => images::history(&client, args, &output).await,
         }),
-        Command::Tag {
-            source,
-            destination,
-        } => connected(connection, async |client| {
+        Command::Tag { source, destination } => connected(connection, async |client| {
             content::tag(&client, &source, &destination, &output).await
         }),
-        Command::Delete(args) => connected(connection, async |client| {
-            content::delete(&client, args, &output).await
-        }),
-        Command::Health => connected(connection.once(), async |client| {
-            content::health(&client, &output).await
-        }),
+        Command::Delete(args) => {
+            connected(connection, async |client| content::delete(&client, args, &output).await)
+        }
+        Command::Health => {
+            connected(connection.once(), async |client| content::health(&client, &output).await)
+        }
         Command::Version => generate::version(&output),
         Command::Completion { shell } => generate::completion(shell),
         Command::Man { dir } => generate::man(&dir),
@@ -234,10 +212,7 @@ fn connected(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Failure::Io {
-            step: "start the runtime".into(),
-            source,
-        })?;
+        .map_err(|source| Failure::Io { step: "start the runtime".into(), source })?;
     runtime.block_on(verb(client))
 }
 
@@ -254,9 +229,7 @@ mod tests {
 
     #[test]
     fn an_unknown_command_is_answered_with_the_near_one() {
-        let error = Cli::try_parse_from(["nora", "imags", "ls"])
-            .unwrap_err()
-            .to_string();
+        let error = Cli::try_parse_from(["nora", "imags", "ls"]).unwrap_err().to_string();
         assert!(error.contains("'images'"), "{error}");
     }
 

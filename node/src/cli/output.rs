@@ -68,25 +68,17 @@ pub(crate) fn write(text: &str) -> Result<(), Failure> {
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
-        .map_err(|source| Failure::Io {
-            step: "write to stdout".into(),
-            source,
-        })
+        .map_err(|source| Failure::Io { step: "write to stdout".into(), source })
 }
 
 /// Lays rows out in columns under a header; cells lose what could act on a terminal.
 pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     let clean = |cell: &str| -> String {
-        cell.chars()
-            .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-            .collect()
+        cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
     };
     let header = header.iter().map(|cell| (*cell).to_owned()).collect();
     let lines: Vec<Vec<String>> = std::iter::once(header)
-        .chain(
-            rows.iter()
-                .map(|row| row.iter().map(|cell| clean(cell)).collect()),
-        )
+        .chain(rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()))
         .collect();
     let count = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -96,11 +88,8 @@ pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..count).map(width).collect();
     let mut text = String::new();
     for line in &lines {
-        let padded: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
+        let padded: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         text += padded.join("  ").trim_end();
         text.push('\n');
     }
@@ -122,13 +111,10 @@ mod tests {
 
     #[test]
     fn columns_line_up_and_are_clean() {
-        let rows = [
-            vec!["a\x1b[31m".into(), "1".into()],
-            vec!["long name".into(), String::new()],
-        ];
+        let rows = [vec!["a\x1b[31m".into(), "1".into()], vec!["long name".into(), String::new()]];
         assert_eq!(
             columns(&["NAME", "N"], &rows),
-            "NAME       N\na\u{fffd}[31m    1\nlong name\n"
+            "NAME       N\na\u{fffd}[31m     1\nlong name\n"
         );
     }
 

@@ -19,20 +19,12 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// Something wrong that lies in no place of the file.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            place: None,
-            help: None,
-        }
+        Self { message: message.into(), place: None, help: None }
     }
 
     /// Something wrong at those bytes of the file, with a word to put under them.
     pub(crate) fn at(message: impl Into<String>, span: Range<usize>, label: &'static str) -> Self {
-        Self {
-            message: message.into(),
-            place: Some((span, label)),
-            help: None,
-        }
+        Self { message: message.into(), place: Some((span, label)), help: None }
     }
 
     pub(crate) fn help(self, help: impl Into<String>) -> Self {
@@ -81,22 +73,11 @@ impl ConfigErrors {
             let place = Place::find(&self.text, span);
             gutter = place.line.to_string().len();
             let (line, column) = (place.line, place.column);
-            writeln!(
-                f,
-                "{:gutter$}--> {}:{line}:{column}",
-                "",
-                printable(&self.file)
-            )?;
+            writeln!(f, "{:gutter$}--> {}:{line}:{column}", "", printable(&self.file))?;
             writeln!(f, "{:gutter$} |", "")?;
             writeln!(f, "{line} | {}", place.shown)?;
             let marks = "^".repeat(place.marked);
-            writeln!(
-                f,
-                "{:gutter$} | {:indent$}{marks} {label}",
-                "",
-                "",
-                indent = place.indent
-            )?;
+            writeln!(f, "{:gutter$} | {:indent$}{marks} {label}", "", "", indent = place.indent)?;
         }
         if let Some(help) = &diagnostic.help {
             writeln!(f, "{:gutter$} = help: {help}", "")?;
@@ -147,9 +128,7 @@ impl Place {
         };
         let (lead, lead_width) = if skipped > 0 { ("…", 1) } else { ("", 0) };
         let window = content.chars().skip(skipped).take(SHOWN_CHARS_MAX);
-        let shown: String = window
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let shown: String = window.map(|c| if c.is_control() { ' ' } else { c }).collect();
         let room = SHOWN_CHARS_MAX.saturating_sub(before - skipped).max(1);
         Self {
             line,
@@ -164,32 +143,20 @@ impl Place {
 /// The character boundary at or before a byte.
 fn floor(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
-    (0..=at)
-        .rev()
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(0)
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 /// A text of the file without anything that could act on a terminal.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// The name that a mistyped one probably means, if one is near enough.
 pub(crate) fn nearest<'n>(name: &str, names: &[&'n str]) -> Option<&'n str> {
     // A third of the letters may be wrong, one always.
     let distance_max = (name.chars().count() / 3).max(1);
-    let distances = names
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(name, known), *known));
-    let prefixed = names
-        .iter()
-        .find(|known| name.len() > 3 && known.starts_with(name))
-        .copied();
-    let near = distances
-        .filter(|(distance, _)| *distance <= distance_max)
-        .min();
+    let distances = names.iter().map(|known| (strsim::damerau_levenshtein(name, known), *known));
+    let prefixed = names.iter().find(|known| name.len() > 3 && known.starts_with(name)).copied();
+    let near = distances.filter(|(distance, _)| *distance <= distance_max).min();
     near.map(|(_, known)| known).or(prefixed)
 }

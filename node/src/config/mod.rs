@@ -113,59 +113,24 @@ struct Later {
 /// What the documentation of NORA names and this release does not do yet: refused, for a setting that is passed over
 /// in silence is worse than none.
 const LATER: &[Later] = &[
-    Later {
-        path: "auth",
-        what: "logins and permissions",
-    },
-    Later {
-        path: "tenants",
-        what: "tenants and quotas",
-    },
-    Later {
-        path: "upstreams",
-        what: "pull-through upstreams",
-    },
-    Later {
-        path: "retention",
-        what: "retention",
-    },
-    Later {
-        path: "gc",
-        what: "scheduled garbage collection",
-    },
-    Later {
-        path: "webhooks",
-        what: "webhooks",
-    },
-    Later {
-        path: "policy",
-        what: "policies",
-    },
-    Later {
-        path: "cluster.zone",
-        what: "more than one node",
-    },
-    Later {
-        path: "cluster.replicas",
-        what: "more than one node",
-    },
-    Later {
-        path: "storage.s3",
-        what: "storage in S3",
-    },
-    Later {
-        path: "storage.tiering",
-        what: "storage in S3",
-    },
+    Later { path: "auth", what: "logins and permissions" },
+    Later { path: "tenants", what: "tenants and quotas" },
+    Later { path: "upstreams", what: "pull-through upstreams" },
+    Later { path: "retention", what: "retention" },
+    Later { path: "gc", what: "scheduled garbage collection" },
+    Later { path: "webhooks", what: "webhooks" },
+    Later { path: "policy", what: "policies" },
+    Later { path: "cluster.zone", what: "more than one node" },
+    Later { path: "cluster.replicas", what: "more than one node" },
+    Later { path: "storage.s3", what: "storage in S3" },
+    Later { path: "storage.tiering", what: "storage in S3" },
 ];
 
 impl Later {
     fn diagnostic(&self, span: std::ops::Range<usize>) -> Diagnostic {
         let message = format!("this release does not support `{}` yet", self.path);
-        Diagnostic::at(message, span, "not supported yet").help(format!(
-            "{} will come with a later release; remove it until then",
-            self.what
-        ))
+        Diagnostic::at(message, span, "not supported yet")
+            .help(format!("{} will come with a later release; remove it until then", self.what))
     }
 }
 
@@ -175,13 +140,7 @@ fn later(path: &str) -> Option<&'static Later> {
 
 /// The tables of the file, in the order in which they are told.
 fn sections() -> Vec<SectionSpec> {
-    vec![
-        Server::spec(),
-        Storage::spec(),
-        Limits::spec(),
-        Cluster::spec(),
-        Log::spec(),
-    ]
+    vec![Server::spec(), Storage::spec(), Limits::spec(), Cluster::spec(), Log::spec()]
 }
 
 /// A table that has a key of that name.
@@ -216,9 +175,7 @@ fn read_file(path: &Path) -> Result<String, String> {
     let cannot = |error: std::io::Error| format!("cannot read {name}: {error}");
     let file = std::fs::File::open(path).map_err(cannot)?;
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(cannot)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("{name} has more than {FILE_BYTES_MAX} bytes"));
     }
@@ -234,18 +191,10 @@ pub fn parse(
     file: Option<&Path>,
     overrides: &Overrides,
 ) -> Result<Loaded, ConfigErrors> {
-    let name = file.map_or_else(
-        || "the command line".into(),
-        |path| path.display().to_string(),
-    );
+    let name = file.map_or_else(|| "the command line".into(), |path| path.display().to_string());
     let errors = |list| ConfigErrors::new(name.clone(), text.to_owned(), list);
-    let overlay = overrides
-        .overlay()
-        .map_err(|diagnostic| errors(vec![diagnostic]))?;
-    let folder = file
-        .and_then(Path::parent)
-        .unwrap_or(Path::new(""))
-        .to_owned();
+    let overlay = overrides.overlay().map_err(|diagnostic| errors(vec![diagnostic]))?;
+    let folder = file.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let (config, effective, list) = parse_document(text, folder, &overlay, |root, document| {
         let server = read_section(document, root.get("server"));
         let storage = read_section(document, root.get("storage"));
@@ -262,11 +211,9 @@ pub fn parse(
         })
     });
     match config {
-        Some(config) if list.is_empty() => Ok(Loaded {
-            config,
-            file: file.map(Path::to_owned),
-            effective,
-        }),
+        Some(config) if list.is_empty() => {
+            Ok(Loaded { config, file: file.map(Path::to_owned), effective })
+        }
         _ => Err(errors(list)),
     }
 }
@@ -302,31 +249,14 @@ fn parse_document<T>(
     read: impl FnOnce(&DeTable<'_>, &mut Document<'_>) -> Option<T>,
 ) -> (Option<T>, Vec<Effective>, Vec<Diagnostic>) {
     let (root, syntax) = DeTable::parse_recoverable(text);
-    let mut document = Document {
-        text,
-        folder,
-        overlay,
-        diagnostics: Vec::new(),
-        effective: Vec::new(),
-    };
+    let mut document =
+        Document { text, folder, overlay, diagnostics: Vec::new(), effective: Vec::new() };
     let value = read(root.get_ref(), &mut document);
-    let Document {
-        mut diagnostics,
-        effective,
-        ..
-    } = document;
+    let Document { mut diagnostics, effective, .. } = document;
     // A line that cannot be parsed is told once: what its remains look like is noise.
-    let line = |offset: usize| {
-        text.as_bytes()
-            .iter()
-            .take(offset)
-            .filter(|b| **b == b'\n')
-            .count()
-    };
-    let broken: Vec<usize> = syntax
-        .iter()
-        .filter_map(|error| Some(line(error.span()?.start)))
-        .collect();
+    let line = |offset: usize| text.as_bytes().iter().take(offset).filter(|b| **b == b'\n').count();
+    let broken: Vec<usize> =
+        syntax.iter().filter_map(|error| Some(line(error.span()?.start))).collect();
     diagnostics.retain(|d| d.start().is_none_or(|start| !broken.contains(&line(start))));
     diagnostics.extend(syntax.iter().map(|error| {
         let message = printable(error.message());

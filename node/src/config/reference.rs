@@ -47,11 +47,7 @@ fn table(page: &mut String, section: &SectionSpec) {
             Presence::Required => "required".into(),
         };
         let about = key.about.trim();
-        *page += &format!(
-            "| `{}` | {} | {default} | {about} |\n",
-            key.name,
-            value(key)
-        );
+        *page += &format!("| `{}` | {} | {default} | {about} |\n", key.name, value(key));
     }
     for inner in &section.tables {
         table(page, inner);
@@ -78,10 +74,8 @@ fn kind(kind: &Kind) -> String {
         Kind::Network => "address range".into(),
         Kind::Secret => "`{ file = \"…\" }` or `{ env = \"…\" }`".into(),
         Kind::List(item) => format!("list: {}", self::kind(item)),
-        Kind::Choice(words) => words
-            .iter()
-            .map(|word| format!("`\"{word}\"`"))
-            .collect::<Vec<_>>()
-            .join(" or "),
+        Kind::Choice(words) => {
+            words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(" or ")
+        }
     }
 }

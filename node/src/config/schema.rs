@@ -8,10 +8,8 @@ use super::setting::Kind;
 
 /// The schema, made of the tables' descriptions.
 pub fn json_schema() -> Value {
-    let tables: Map<String, Value> = sections()
-        .iter()
-        .map(|section| (section.path.to_owned(), table(section)))
-        .collect();
+    let tables: Map<String, Value> =
+        sections().iter().map(|section| (section.path.to_owned(), table(section))).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "nora.toml",
@@ -23,11 +21,8 @@ pub fn json_schema() -> Value {
 }
 
 fn table(section: &SectionSpec) -> Value {
-    let mut properties: Map<String, Value> = section
-        .keys
-        .iter()
-        .map(|spec| (spec.name.to_owned(), key(spec)))
-        .collect();
+    let mut properties: Map<String, Value> =
+        section.keys.iter().map(|spec| (spec.name.to_owned(), key(spec))).collect();
     for inner in &section.tables {
         let name = inner.path.rsplit('.').next().unwrap_or(inner.path);
         properties.insert(name.to_owned(), table(inner));

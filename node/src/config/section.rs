@@ -126,12 +126,7 @@ pub(crate) fn read_section<'a, S: Section>(
         }
     };
     let span = value.map_or(0..0, Spanned::span);
-    let mut reader = Reader {
-        spec,
-        table,
-        span,
-        document,
-    };
+    let mut reader = Reader { spec, table, span, document };
     let section = S::read(&mut reader);
     reader.report_unknown();
     section
@@ -155,8 +150,7 @@ impl Reader<'_, '_, '_> {
                 Ok(value) => self.accept(&spec, path, value.get_ref(), Source::Default, None),
                 // Unreachable: a test reads every default.
                 Err(error) => {
-                    self.document
-                        .report(Diagnostic::new(format!("{path}: {error}")));
+                    self.document.report(Diagnostic::new(format!("{path}: {error}")));
                     None
                 }
             },
@@ -172,8 +166,7 @@ impl Reader<'_, '_, '_> {
             Presence::Required => {
                 let message = format!("{} has no key `{name}`", bracketed(self.spec.path));
                 let diagnostic = Diagnostic::at(message, self.span.clone(), "needs it");
-                self.document
-                    .report(diagnostic.help(format!("`{name}`: {}", spec.summary())));
+                self.document.report(diagnostic.help(format!("`{name}`: {}", spec.summary())));
                 None
             }
         }
@@ -196,15 +189,8 @@ impl Reader<'_, '_, '_> {
         span: Option<Range<usize>>,
     ) -> Option<T> {
         // Only what the file says is relative to the file.
-        let folder = if span.is_some() {
-            self.document.folder.as_path()
-        } else {
-            Path::new("")
-        };
-        let context = Context {
-            folder,
-            bounds: spec.bounds,
-        };
+        let folder = if span.is_some() { self.document.folder.as_path() } else { Path::new("") };
+        let context = Context { folder, bounds: spec.bounds };
         let read = T::read(value, &context).and_then(|setting| {
             setting.check_bounds(&context)?;
             Ok(setting)
@@ -212,19 +198,10 @@ impl Reader<'_, '_, '_> {
         match read {
             Ok(setting) => {
                 let value = setting.shown();
-                self.document.effective.push(Effective {
-                    key: path,
-                    value,
-                    source,
-                });
+                self.document.effective.push(Effective { key: path, value, source });
                 Some(setting)
             }
-            Err(Problem {
-                message,
-                label,
-                help,
-                part,
-            }) => {
+            Err(Problem { message, label, help, part }) => {
                 let diagnostic = match (span, source) {
                     (Some(span), _) => {
                         Diagnostic::at(format!("`{path}` {message}"), part.unwrap_or(span), label)
@@ -258,16 +235,8 @@ fn unknown_key(section: &SectionSpec, name: &str, span: Range<usize>) -> Diagnos
     if let Some(later) = super::later(&dotted(path, name)) {
         return later.diagnostic(span);
     }
-    let tables = section
-        .tables
-        .iter()
-        .filter_map(|table| table.path.rsplit('.').next());
-    let names: Vec<&str> = section
-        .keys
-        .iter()
-        .map(|key| key.name)
-        .chain(tables)
-        .collect();
+    let tables = section.tables.iter().filter_map(|table| table.path.rsplit('.').next());
+    let names: Vec<&str> = section.keys.iter().map(|key| key.name).chain(tables).collect();
     let message = format!("unknown key `{}` in {}", printable(name), bracketed(path));
     let diagnostic = Diagnostic::at(message, span, "unknown key");
     if let Some(near) = nearest(name, &names) {
@@ -283,19 +252,11 @@ fn unknown_key(section: &SectionSpec, name: &str, span: Range<usize>) -> Diagnos
 
 /// A key's full name; the top of a file has no name.
 fn dotted(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 fn bracketed(path: &str) -> String {
-    if path.is_empty() {
-        "this file".to_owned()
-    } else {
-        format!("[{path}]")
-    }
+    if path.is_empty() { "this file".to_owned() } else { format!("[{path}]") }
 }
 
 /// The names as a sentence lists them.
@@ -312,10 +273,7 @@ impl KeySpec {
     /// The first sentence of what it is about.
     pub(crate) fn summary(&self) -> &str {
         let about = self.about.trim();
-        about
-            .split_once(". ")
-            .map_or(about, |(first, _)| first)
-            .trim_end_matches('.')
+        about.split_once(". ").map_or(about, |(first, _)| first).trim_end_matches('.')
     }
 }
 

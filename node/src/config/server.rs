@@ -13,7 +13,7 @@ section! {
         listen: SocketAddr = "\"127.0.0.1:4000\"";
         /// The address clients use, if it is not the one they connect to: behind a proxy, say.
         public_url: Option<PublicUrl> = none;
-        /// Proxies whose `Forwarded` and `X-Forwarded-*` headers are believed. Nobody else's are.
+        /// Proxies whose `X-Forwarded-For` headers are believed. Nobody else's are.
         trusted_proxies: Vec<Network> = "[]";
     }
     tables {

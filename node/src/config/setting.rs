@@ -47,12 +47,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(message: impl Into<String>, label: &'static str) -> Self {
-        Self {
-            message: message.into(),
-            label,
-            help: None,
-            part: None,
-        }
+        Self { message: message.into(), label, help: None, part: None }
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
@@ -81,11 +76,8 @@ pub(crate) trait Setting: Sized {
 
 fn text<'v>(value: &'v DeValue<'_>, what: &str) -> Result<&'v str, Problem> {
     value.as_str().ok_or_else(|| {
-        Problem::new(
-            format!("must be {what}, not {}", article(value)),
-            "wrong type",
-        )
-        .help("write it in quotes")
+        Problem::new(format!("must be {what}, not {}", article(value)), "wrong type")
+            .help("write it in quotes")
     })
 }
 
@@ -100,10 +92,7 @@ fn within<T: PartialOrd>(
     let low = parse(min).is_none_or(|min| *value < min);
     let high = parse(max).is_none_or(|max| *value > max);
     if low || high {
-        return Err(Problem::new(
-            format!("must be from {min} to {max}"),
-            "out of range",
-        ));
+        return Err(Problem::new(format!("must be from {min} to {max}"), "out of range"));
     }
     Ok(())
 }
@@ -145,9 +134,7 @@ impl Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = SIZE_UNITS
-            .iter()
-            .filter(|(_, factor)| self.0.is_multiple_of(*factor));
+        let exact = SIZE_UNITS.iter().filter(|(_, factor)| self.0.is_multiple_of(*factor));
         match exact.min_by_key(|(_, factor)| self.0 / factor) {
             Some((unit, factor)) if self.0 > 0 => write!(f, "{}{unit}", self.0 / factor),
             _ => write!(f, "{}B", self.0),
@@ -201,9 +188,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 /// A duration as it would be written.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let exact = DURATION_UNITS
-        .iter()
-        .find(|(_, factor)| millis.is_multiple_of(*factor));
+    let exact = DURATION_UNITS.iter().find(|(_, factor)| millis.is_multiple_of(*factor));
     match exact {
         Some((unit, factor)) if millis > 0 => format!("{}{unit}", millis / factor),
         _ => format!("{millis}ms"),
@@ -319,8 +304,7 @@ impl<T: Setting> Setting for Option<T> {
     }
 
     fn check_bounds(&self, context: &Context<'_>) -> Result<(), Problem> {
-        self.as_ref()
-            .map_or(Ok(()), |value| value.check_bounds(context))
+        self.as_ref().map_or(Ok(()), |value| value.check_bounds(context))
     }
 }
 
@@ -390,10 +374,7 @@ impl Setting for PublicUrl {
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(bad("must begin with http:// or https://"));
         }
-        let authority = uri
-            .authority()
-            .map(http::uri::Authority::as_str)
-            .unwrap_or_default();
+        let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         if authority.is_empty() || authority.contains('@') {
             return Err(bad("must name a host, and no user"));
         }
@@ -450,17 +431,10 @@ impl Setting for Network {
         let address: IpAddr = address.parse().map_err(|_| bad())?;
         let bits_max = if address.is_ipv4() { 32 } else { 128 };
         let prefix_bits = match prefix {
-            Some(prefix) => prefix
-                .parse()
-                .ok()
-                .filter(|bits| *bits <= bits_max)
-                .ok_or_else(bad)?,
+            Some(prefix) => prefix.parse().ok().filter(|bits| *bits <= bits_max).ok_or_else(bad)?,
             None => bits_max,
         };
-        Ok(Self {
-            address,
-            prefix_bits,
-        })
+        Ok(Self { address, prefix_bits })
     }
 
     fn shown(&self) -> Value {
@@ -501,10 +475,8 @@ impl SecretSource {
     pub fn read(&self) -> Result<String, SecretError> {
         match self {
             Self::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| SecretError::File {
-                    path: path.clone(),
-                    source,
-                })?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| SecretError::File { path: path.clone(), source })?;
                 Ok(text.trim_end_matches(['\r', '\n']).to_owned())
             }
             Self::Env(name) => {
@@ -522,18 +494,14 @@ impl Setting for SecretSource {
     fn read(value: &DeValue<'_>, context: &Context<'_>) -> Result<Self, Problem> {
         let help = "write { file = \"…\" } or { env = \"…\" }";
         let bad = |message: &str| Problem::new(message, "not such a table").help(help);
-        let table = value
-            .as_table()
-            .ok_or_else(|| bad("must name where the secret is kept"))?;
+        let table = value.as_table().ok_or_else(|| bad("must name where the secret is kept"))?;
         let mut entries = table.iter();
         let (Some((key, value)), None) = (entries.next(), entries.next()) else {
             return Err(bad("must have one of `file` and `env`"));
         };
         match key.get_ref().as_ref() {
             "file" => PathBuf::read(value.get_ref(), context).map(Self::File),
-            "env" => Ok(Self::Env(
-                text(value.get_ref(), "a variable's name")?.to_owned(),
-            )),
+            "env" => Ok(Self::Env(text(value.get_ref(), "a variable's name")?.to_owned())),
             _ => Err(bad("must have one of `file` and `env`")),
         }
     }

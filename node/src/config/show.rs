@@ -28,9 +28,7 @@ fn insert(table: &mut Map<String, Value>, key: &str, leaf: Value) {
     match key.split_once('.') {
         None => drop(table.insert(key.to_owned(), leaf)),
         Some((first, rest)) => {
-            let inner = table
-                .entry(first)
-                .or_insert_with(|| Value::Object(Map::new()));
+            let inner = table.entry(first).or_insert_with(|| Value::Object(Map::new()));
             if let Value::Object(inner) = inner {
                 insert(inner, rest, leaf);
             }
@@ -51,16 +49,11 @@ pub(crate) fn toml_value(value: &Value) -> String {
     match value {
         Value::Null => "(none)".into(),
         Value::Object(table) => {
-            let pairs = table
-                .iter()
-                .map(|(key, value)| format!("{key} = {}", toml_value(value)));
+            let pairs = table.iter().map(|(key, value)| format!("{key} = {}", toml_value(value)));
             format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
         }
         Value::Array(items) => {
-            format!(
-                "[{}]",
-                items.iter().map(toml_value).collect::<Vec<_>>().join(", ")
-            )
+            format!("[{}]", items.iter().map(toml_value).collect::<Vec<_>>().join(", "))
         }
         Value::String(text) => toml::Value::String(text.clone()).to_string(),
         other => other.to_string(),
@@ -75,9 +68,7 @@ pub fn as_toml(effective: &[Effective], file: Option<&str>) -> String {
     let mut entries: Vec<&Effective> = effective.iter().collect();
     entries.sort_by_key(|entry| {
         let root = entry.key.split('.').next().unwrap_or_default();
-        let order = effective
-            .iter()
-            .position(|e| e.key.split('.').next() == Some(root));
+        let order = effective.iter().position(|e| e.key.split('.').next() == Some(root));
         (order, entry.key.matches('.').count())
     });
     for entry in entries {

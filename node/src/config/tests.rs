@@ -28,26 +28,16 @@ fn check_golden(path: &str, text: &str) {
 }
 
 fn parse_text(text: &str) -> Result<Loaded, ConfigErrors> {
-    parse(
-        text,
-        Some(Path::new("/etc/nora/nora.toml")),
-        &Overrides::default(),
-    )
+    parse(text, Some(Path::new("/etc/nora/nora.toml")), &Overrides::default())
 }
 
 fn config(text: &str) -> Config {
-    parse_text(text)
-        .unwrap_or_else(|errors| panic!("{errors}"))
-        .config
+    parse_text(text).unwrap_or_else(|errors| panic!("{errors}")).config
 }
 
 fn messages(text: &str) -> Vec<String> {
     let errors = parse_text(text).unwrap_err();
-    errors
-        .list()
-        .iter()
-        .map(|error| error.message().to_owned())
-        .collect()
+    errors.list().iter().map(|error| error.message().to_owned()).collect()
 }
 
 #[test]
@@ -56,10 +46,7 @@ fn errors_read_as_the_goldens_do() {
         let text = std::fs::read_to_string(manifest(&format!("tests/golden/config/{name}.toml")));
         let file = Path::new("nora.toml");
         let errors = parse(&text.unwrap(), Some(file), &Overrides::default()).unwrap_err();
-        check_golden(
-            &format!("tests/golden/config/{name}.txt"),
-            &format!("{errors}\n"),
-        );
+        check_golden(&format!("tests/golden/config/{name}.txt"), &format!("{errors}\n"));
     }
 }
 
@@ -76,16 +63,8 @@ fn every_default_can_be_read_and_keeps_its_bounds() {
     assert_eq!(loaded.config.server.listen.to_string(), "127.0.0.1:4000");
     assert_eq!(loaded.config.storage.data_dir, Path::new("nora-data"));
     assert_eq!(loaded.config.limits.manifest_bytes_max.bytes(), 4 << 20);
-    assert_eq!(
-        loaded.config.limits.upload_expiry,
-        Duration::from_secs(24 * 3600)
-    );
-    assert!(
-        loaded
-            .effective
-            .iter()
-            .all(|entry| entry.source == Source::Default)
-    );
+    assert_eq!(loaded.config.limits.upload_expiry, Duration::from_secs(24 * 3600));
+    assert!(loaded.effective.iter().all(|entry| entry.source == Source::Default));
     let keys: usize = sections().iter().map(|section| section.keys.len()).sum();
     assert_eq!(loaded.effective.len(), keys);
 }
@@ -108,10 +87,7 @@ fn values_are_read_with_their_units_and_places() {
         "#,
     );
     assert_eq!(config.server.listen.port(), 443);
-    assert_eq!(
-        config.server.public_url.unwrap().as_str(),
-        "https://nora.example.com"
-    );
+    assert_eq!(config.server.public_url.unwrap().as_str(), "https://nora.example.com");
     let tls = config.server.tls.unwrap();
     assert_eq!(tls.cert, Path::new("/etc/nora/tls.crt"));
     assert_eq!(tls.key, Path::new("/keys/tls.key"));
@@ -140,11 +116,7 @@ fn flags_go_before_the_file_and_say_so() {
     // A flag's path is relative to where the command runs, not to the file.
     assert_eq!(loaded.config.storage.data_dir, Path::new("here"));
     let source = |key: &str| {
-        loaded
-            .effective
-            .iter()
-            .find(|entry| entry.key == key)
-            .map(|entry| entry.source.clone())
+        loaded.effective.iter().find(|entry| entry.key == key).map(|entry| entry.source.clone())
     };
     assert_eq!(source("server.listen"), Some(Source::Flag("--listen")));
     assert_eq!(source("limits.page_size_max"), Some(Source::Line(4)));
@@ -166,11 +138,7 @@ fn what_later_releases_do_is_refused_by_name() {
 #[test]
 fn a_missing_or_unreadable_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    let load = |path: &Path| {
-        load(Some(path), &Overrides::default())
-            .unwrap_err()
-            .to_string()
-    };
+    let load = |path: &Path| load(Some(path), &Overrides::default()).unwrap_err().to_string();
     assert!(load(&folder.path().join("none.toml")).contains("cannot read"));
     let binary = folder.path().join("binary.toml");
     std::fs::write(&binary, b"[server]\n\xff").unwrap();
@@ -187,14 +155,8 @@ fn what_show_prints_as_toml_gives_the_same_configuration() {
     let first = parse_text(text).unwrap();
     let shown = as_toml(&first.effective, Some("nora.toml"));
     let second = parse(&shown, None, &Overrides::default());
-    assert_eq!(
-        second.unwrap_or_else(|e| panic!("{e}\n{shown}")).config,
-        first.config
-    );
-    assert!(
-        shown.contains("listen = \"127.0.0.1:1\" # nora.toml:2"),
-        "{shown}"
-    );
+    assert_eq!(second.unwrap_or_else(|e| panic!("{e}\n{shown}")).config, first.config);
+    assert!(shown.contains("listen = \"127.0.0.1:1\" # nora.toml:2"), "{shown}");
 }
 
 #[test]
@@ -210,14 +172,8 @@ fn secrets_are_read_from_files_and_never_shown() {
 
     std::fs::write(&path, "password = \"hunter2\"\npasword = 1").unwrap();
     let errors = load_client_file(&path).unwrap_err().to_string();
-    assert!(
-        errors.contains("`password` must name where the secret is kept"),
-        "{errors}"
-    );
-    assert!(
-        errors.contains("unknown key `pasword` in this file"),
-        "{errors}"
-    );
+    assert!(errors.contains("`password` must name where the secret is kept"), "{errors}");
+    assert!(errors.contains("unknown key `pasword` in this file"), "{errors}");
 }
 
 #[test]

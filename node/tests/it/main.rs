@@ -1,1 +1,10 @@
-//! Integration tests of the binary and its HTTP surface.
+//! Integration tests of the binary: real processes, spoken to over HTTP.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+mod durability;
+mod lists;
+mod manifests;
+mod node;
+mod shutdown;
+mod tls;
+mod uploads;

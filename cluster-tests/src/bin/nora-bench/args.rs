@@ -5,27 +5,21 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// Measures NORA beside other registries and nginx: one run, interleaved rounds, medians and ratios.
+/// Measures NORA beside other registries and nginx: one run, interleaved rounds, medians and
+/// ratios.
 ///
-/// Exits with 0 unless an exchange went wrong (a refused request, wrong bytes, a server that died): how fast
-/// anything was never fails the run.
+/// Exits with 0 unless an exchange went wrong (a refused request, wrong bytes, a server that died):
+/// how fast anything was never fails the run.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "nora-bench")]
 pub struct Args {
-    /// What to measure, in this order within a round. One that is not installed is named and left out.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "distribution,zot,zot-sync,nginx,nora"
-    )]
+    /// What to measure, in this order within a round. One that is not installed is named and left
+    /// out.
+    #[arg(long, value_delimiter = ',', default_value = "distribution,zot,zot-sync,nginx,nora")]
     pub targets: Vec<String>,
 
     /// Parts to run.
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "start,blobs,reads,images,catalogue"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "start,blobs,reads,images,catalogue")]
     pub parts: Vec<Part>,
 
     /// How many interleaved rounds; a figure is the median over rounds and repeats.

@@ -1,7 +1,8 @@
-//! Large blobs: pushed by 1 and by many clients, pulled by 1 and by many, with the server's peak memory.
+//! Large blobs: pushed by 1 and by many clients, pulled by 1 and by many, with the server's peak
+//! memory.
 //!
-//! Every push is a new digest. Pulls are all of one blob, from the page cache, and only counted while they are timed;
-//! a pass of its own compares the bytes of what was pushed.
+//! Every push is a new digest. Pulls are all of one blob, from the page cache, and only counted
+//! while they are timed; a pass of its own compares the bytes of what was pushed.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -32,7 +33,8 @@ pub fn run(round: &mut Round<'_>) -> Result<()> {
         pull(round, &blob, clients)?;
     }
     pull_by_curl(round, &blob)?;
-    // The pushes of many gigabytes come last: what the disk still has to write would slow the pulls down.
+    // The pushes of many gigabytes come last: what the disk still has to write would slow the pulls
+    // down.
     if round.kind().takes_pushes() {
         for clients in round.args().blob_clients.clone() {
             if clients > 1 {
@@ -48,9 +50,7 @@ fn lay_out(round: &Round<'_>) -> Result<LargeBlob> {
     let blob = round.source().large_blob();
     let path = static_file(round.dir(), &blob_path(REPOSITORY, &blob.digest));
     let step = || format!("write {}", path.display());
-    path.parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .during(step)?;
+    path.parent().map_or(Ok(()), fs::create_dir_all).during(step)?;
     let mut file = File::create(&path).during(step)?;
     for part in round.source().parts(&blob) {
         file.write_all(part).during(step)?;
@@ -97,13 +97,8 @@ fn pull(round: &mut Round<'_>, blob: &LargeBlob, clients: usize) -> Result<()> {
                 |_, mut registry: Registry| registry.pull_blob(REPOSITORY, &blob.digest),
             )
         })?;
-        if lengths
-            .iter()
-            .any(|length| *length != round.blob_bytes() as u64)
-        {
-            return Err(Error::Wrong(format!(
-                "blobs of {lengths:?} bytes were pulled"
-            )));
+        if lengths.iter().any(|length| *length != round.blob_bytes() as u64) {
+            return Err(Error::Wrong(format!("blobs of {lengths:?} bytes were pulled")));
         }
         let bar = (clients <= 8).then_some(Bar::TimesNginx(1.0));
         let rate = Measure::new(Section::Blobs, title("pull", clients), Unit::MbPerS).bar(bar);
@@ -117,22 +112,12 @@ fn pull_by_curl(round: &mut Round<'_>, blob: &LargeBlob) -> Result<()> {
     let Some(curl) = round.tools().curl.clone() else {
         return Ok(());
     };
-    let url = format!(
-        "http://{}{}",
-        round.addr(),
-        blob_path(REPOSITORY, &blob.digest)
-    );
+    let url = format!("http://{}{}", round.addr(), blob_path(REPOSITORY, &blob.digest));
     for _ in 0..crate::args::Args::repeats(1) {
         let (output, seen) = observe(round.args().wait_quiet(), round.pid(), || {
             let format = "%{size_download} %{speed_download}";
             Command::new(&curl)
-                .args([
-                    "--silent",
-                    "--show-error",
-                    "--fail",
-                    "--output",
-                    "/dev/null",
-                ])
+                .args(["--silent", "--show-error", "--fail", "--output", "/dev/null"])
                 .args(["--write-out", format, &url])
                 .output()
                 .during(|| "run curl".into())
@@ -152,11 +137,7 @@ fn pull_by_curl(round: &mut Round<'_>, blob: &LargeBlob) -> Result<()> {
 fn curl_rate(written: &str, bytes: usize) -> Option<f64> {
     let (size, speed) = written.split_once(' ')?;
     let whole = size.parse::<usize>().ok()? == bytes;
-    speed
-        .parse::<f64>()
-        .ok()
-        .filter(|_| whole)
-        .map(|speed| speed / 1e6)
+    speed.parse::<f64>().ok().filter(|_| whole).map(|speed| speed / 1e6)
 }
 
 fn verify(round: &Round<'_>, blobs: &[LargeBlob]) -> Result<()> {
@@ -180,25 +161,14 @@ fn record(
     let bar = (clients >= 64).then_some(Bar::AtMost(100.0));
     let name = format!("{}: peak resident", title(what, clients));
     if let Some(peak) = seen.peak {
-        round.record(
-            Measure::new(Section::Blobs, name, Unit::Mb).bar(bar),
-            peak,
-            seen.others,
-        );
+        round.record(Measure::new(Section::Blobs, name, Unit::Mb).bar(bar), peak, seen.others);
     }
     let name = format!("{}: peak private", title(what, clients));
-    round.record(
-        Measure::new(Section::Blobs, name, Unit::Mb),
-        seen.peak_private,
-        seen.others,
-    );
+    round.record(Measure::new(Section::Blobs, name, Unit::Mb), seen.peak_private, seen.others);
 }
 
 fn title(what: &str, clients: usize) -> String {
-    format!(
-        "{what}, {clients} client{}",
-        if clients == 1 { "" } else { "s" }
-    )
+    format!("{what}, {clients} client{}", if clients == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Start and memory with many manifests: a store is filled over HTTP, then started again and again.
 //!
-//! Manifests are small, each has a tag, and 1,000 share a repository with one configuration and one layer. The page
-//! cache stays warm: what is measured is the program, not the disk. A kept store carries a note of what is in it.
+//! Manifests are small, each has a tag, and 1,000 share a repository with one configuration and one
+//! layer. The page cache stays warm: what is measured is the program, not the disk. A kept store
+//! carries a note of what is in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,9 +40,7 @@ pub fn run(bench: &mut Bench, target: &Target) -> Result<()> {
         None => fill(bench, target, &dir)?,
     };
     let count = Measure::new(Section::Catalogue, "manifests", Unit::Count);
-    bench
-        .samples
-        .add(count, target.kind, filled.manifests as f64, None);
+    bench.samples.add(count, target.kind, filled.manifests as f64, None);
     for _ in 0..bench.args.rounds {
         let server = timed_start(bench, target, &dir, "start to ready")?;
         check(&filled, server.addr())?;
@@ -78,9 +77,7 @@ fn timed_start(
     let (server, took) = start(target, dir)?;
     let measure = Measure::new(Section::Catalogue, title, Unit::Ms);
     let measure = measure.bar(Some(Bar::AtMost(1000.0)));
-    bench
-        .samples
-        .add(measure, target.kind, took.as_secs_f64() * 1e3, Some(quiet));
+    bench.samples.add(measure, target.kind, took.as_secs_f64() * 1e3, Some(quiet));
     Ok(server)
 }
 
@@ -110,18 +107,8 @@ fn fill(bench: &mut Bench, target: &Target, dir: &Path) -> Result<Filled> {
     let last = lasts.into_iter().flatten().next();
     let (repository, tag, manifest) =
         last.ok_or_else(|| Error::Wrong("no manifest was pushed in time".into()))?;
-    let filled = Filled {
-        manifests: pushed,
-        repository,
-        tag,
-        manifest,
-    };
-    record_filling(
-        bench,
-        target.kind,
-        pushed as f64 / elapsed.as_secs_f64(),
-        seen,
-    );
+    let filled = Filled { manifests: pushed, repository, tag, manifest };
+    record_filling(bench, target.kind, pushed as f64 / elapsed.as_secs_f64(), seen);
     server.stop()?;
     let note = serde_json::to_vec(&filled).map_err(|error| Error::Wrong(error.to_string()))?;
     fs::write(note_path(dir), note).during(|| format!("write in {}", dir.display()))?;
@@ -207,12 +194,8 @@ mod tests {
     fn a_note_is_read_as_written_and_a_broken_one_is_named() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read_note(dir.path()).unwrap(), None);
-        let filled = Filled {
-            manifests: 7,
-            repository: "r".into(),
-            tag: "t".into(),
-            manifest: "{}".into(),
-        };
+        let filled =
+            Filled { manifests: 7, repository: "r".into(), tag: "t".into(), manifest: "{}".into() };
         fs::write(note_path(dir.path()), serde_json::to_vec(&filled).unwrap()).unwrap();
         assert_eq!(read_note(dir.path()).unwrap(), Some(filled));
         fs::write(note_path(dir.path()), "{").unwrap();

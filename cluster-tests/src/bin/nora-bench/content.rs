@@ -1,7 +1,9 @@
-//! The bytes that are pushed: large blobs, small layers, configurations and manifests, each with a digest of its own.
+//! The bytes that are pushed: large blobs, small layers, configurations and manifests, each with a
+//! digest of its own.
 //!
-//! All large blobs share one random buffer and differ in their last bytes, so that the buffer is hashed once, outside
-//! of whatever is timed. Random bytes do not compress, and whole-blob deduplication finds nothing.
+//! All large blobs share one random buffer and differ in their last bytes, so that the buffer is
+//! hashed once, outside of whatever is timed. Random bytes do not compress, and whole-blob
+//! deduplication finds nothing.
 
 use std::fs::File;
 use std::io::Read;
@@ -54,12 +56,7 @@ impl Source {
         random.read_exact(&mut run).during(step)?;
         let mut hashed = Context::new(&SHA256);
         hashed.update(&bulk);
-        Ok(Self {
-            bulk,
-            hashed,
-            run,
-            made: AtomicU64::new(0),
-        })
+        Ok(Self { bulk, hashed, run, made: AtomicU64::new(0) })
     }
 
     /// A new large blob.
@@ -69,10 +66,7 @@ impl Source {
         tail[16..24].copy_from_slice(&self.number().to_be_bytes());
         let mut hashed = self.hashed.clone();
         hashed.update(&tail);
-        LargeBlob {
-            digest: named(hashed.finish().as_ref()),
-            tail,
-        }
+        LargeBlob { digest: named(hashed.finish().as_ref()), tail }
     }
 
     /// The bytes of a large blob, in two parts.
@@ -92,20 +86,9 @@ impl Source {
         )
         .into_bytes();
         let config_digest = sha256(&config);
-        let manifest = manifest(
-            &config_digest,
-            config.len(),
-            &layer_digest,
-            layer.len(),
-            number,
-        );
+        let manifest = manifest(&config_digest, config.len(), &layer_digest, layer.len(), number);
         let config = (config, config_digest);
-        Image {
-            config,
-            layer: (layer, layer_digest),
-            manifest,
-            tag: format!("t{number}"),
-        }
+        Image { config, layer: (layer, layer_digest), manifest, tag: format!("t{number}") }
     }
 
     fn number(&self) -> u64 {

@@ -1,6 +1,8 @@
-//! Small images: configuration, one layer of 4 KiB, manifest and tag, each new; five exchanges an image.
+//! Small images: configuration, one layer of 4 KiB, manifest and tag, each new; five exchanges an
+//! image.
 //!
-//! They go to one repository, where a registry that rewrites an index per repository pays for it, and to many.
+//! They go to one repository, where a registry that rewrites an index per repository pays for it,
+//! and to many.
 
 use std::time::{Duration, Instant};
 
@@ -64,16 +66,8 @@ fn push(round: &mut Round<'_>, clients: usize, repositories: usize) -> Result<()
         Measure::new(Section::Images, format!("{title}{name}"), unit).against_synced()
     };
     round.record(measure("", Unit::PerS), rate, seen.others);
-    round.record(
-        measure(": p50", Unit::Ms),
-        latencies.percentile_ms(50.0),
-        seen.others,
-    );
-    round.record(
-        measure(": p99", Unit::Ms),
-        latencies.percentile_ms(99.0),
-        seen.others,
-    );
+    round.record(measure(": p50", Unit::Ms), latencies.percentile_ms(50.0), seen.others);
+    round.record(measure(": p99", Unit::Ms), latencies.percentile_ms(99.0), seen.others);
     Ok(())
 }
 

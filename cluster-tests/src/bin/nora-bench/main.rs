@@ -1,8 +1,8 @@
 //! `nora-bench`: NORA beside other registries and nginx, over HTTP, in one run.
 //!
-//! Rounds are interleaved (A B C, A B C, …), each with a fresh process and an empty store, so that whatever changes
-//! on the machine during the run changes for all. Only ratios within one run are compared. It starts servers on
-//! loopback and ends those it started, and no others.
+//! Rounds are interleaved (A B C, A B C, …), each with a fresh process and an empty store, so that
+//! whatever changes on the machine during the run changes for all. Only ratios within one run are
+//! compared. It starts servers on loopback and ends those it started, and no others.
 
 mod args;
 mod blobs;
@@ -56,12 +56,7 @@ fn run(args: Args) -> Result<bool> {
     if bench.args.has(Part::Catalogue) {
         for target in &targets {
             let name = target.kind.name();
-            if bench
-                .args
-                .manifest_targets
-                .iter()
-                .any(|wanted| wanted == name)
-            {
+            if bench.args.manifest_targets.iter().any(|wanted| wanted == name) {
                 let what = format!("many manifests, {name}");
                 attempt(&what, &mut errors, || catalogue::run(&mut bench, target));
             }
@@ -90,9 +85,7 @@ fn attempt(what: &str, errors: &mut Vec<String>, work: impl FnOnce() -> Result<(
 fn find_targets(args: &Args) -> Result<Vec<Target>> {
     for name in &args.manifest_targets {
         if !Kind::parse(name)?.takes_pushes() {
-            return Err(Error::Wrong(format!(
-                "{name} takes no pushes: it cannot be filled"
-            )));
+            return Err(Error::Wrong(format!("{name} takes no pushes: it cannot be filled")));
         }
     }
     let mut targets = Vec::new();
@@ -111,9 +104,7 @@ fn find_targets(args: &Args) -> Result<Vec<Target>> {
 
 fn publish(report: &Report<'_>) -> Result<()> {
     let text = report.markdown();
-    io::stdout()
-        .write_all(text.as_bytes())
-        .during(|| "write the report".into())?;
+    io::stdout().write_all(text.as_bytes()).during(|| "write the report".into())?;
     if let Some(path) = &report.args.markdown {
         fs::write(path, &text).during(|| format!("write {}", path.display()))?;
     }

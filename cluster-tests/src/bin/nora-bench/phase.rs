@@ -1,4 +1,5 @@
-//! One timed phase: waiting for a quiet machine, watching the server meanwhile, many clients at once.
+//! One timed phase: waiting for a quiet machine, watching the server meanwhile, many clients at
+//! once.
 
 use std::sync::Barrier;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -18,7 +19,8 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(20);
 pub struct Observed {
     /// How many processors others used, in the mean.
     pub others: f64,
-    /// The server's highest resident memory in MB; `None` where the kernel does not let it be reset.
+    /// The server's highest resident memory in MB; `None` where the kernel does not let it be
+    /// reset.
     pub peak: Option<f64>,
     /// The server's highest private memory in MB, of samples taken every 20 ms.
     pub peak_private: f64,
@@ -64,24 +66,13 @@ pub fn observe<T>(
     });
     // The kernel counts in ticks of 10 ms: over a short phase the window before it tells more.
     let during = before.others_until(&Processors::read(&pids));
-    let others = if started.elapsed() < QUIET_WINDOW {
-        before_it
-    } else {
-        during
-    };
+    let others = if started.elapsed() < QUIET_WINDOW { before_it } else { during };
     let peak = resets.then(|| kernel::memory(&pids).peak);
-    Ok((
-        result?,
-        Observed {
-            others,
-            peak,
-            peak_private,
-        },
-    ))
+    Ok((result?, Observed { others, peak, peak_private }))
 }
 
-/// Runs `work` in `count` threads at once, each on what it has prepared for itself, and returns the results in the
-/// threads' order with the time from when all were prepared until the last was done.
+/// Runs `work` in `count` threads at once, each on what it has prepared for itself, and returns the
+/// results in the threads' order with the time from when all were prepared until the last was done.
 pub fn together<P, T: Send>(
     count: usize,
     prepare: impl Fn(usize) -> Result<P> + Sync,
@@ -105,9 +96,7 @@ pub fn together<P, T: Send>(
         let results: Vec<_> = threads
             .into_iter()
             .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| Err(Error::Wrong("a client panicked".into())))
+                thread.join().unwrap_or_else(|_| Err(Error::Wrong("a client panicked".into())))
             })
             .collect();
         let elapsed = started.elapsed();
@@ -125,11 +114,7 @@ mod tests {
         assert_eq!(results, [(0, 0), (1, 1), (2, 2), (3, 3)]);
         assert!(elapsed < Duration::from_secs(10));
         let prepare = |at| {
-            if at == 2 {
-                Err(Error::Wrong("two".into()))
-            } else {
-                Ok(())
-            }
+            if at == 2 { Err(Error::Wrong("two".into())) } else { Ok(()) }
         };
         let failed = together(4, prepare, |_, ()| Ok(()));
         assert_eq!(failed.unwrap_err().to_string(), "two");

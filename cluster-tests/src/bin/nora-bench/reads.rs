@@ -1,7 +1,7 @@
 //! Many small reads: a manifest by tag, and the head of a blob.
 //!
-//! Our own generator checks every byte of every answer; wrk, where it is installed, asks the same of the manifest, so
-//! that the figures do not hang on our generator alone.
+//! Our own generator checks every byte of every answer; wrk, where it is installed, asks the same
+//! of the manifest, so that the figures do not hang on our generator alone.
 
 use std::fs;
 use std::process::Command;
@@ -67,11 +67,7 @@ fn ask(round: &mut Round<'_>, method: &str, path: &str, content: &[u8], title: &
     for per_cent in PERCENTILES {
         let name = format!("{title}: p{per_cent}");
         let latency = outcome.latencies.percentile_ms(per_cent);
-        round.record(
-            Measure::new(Section::Reads, name, Unit::Ms),
-            latency,
-            seen.others,
-        );
+        round.record(Measure::new(Section::Reads, name, Unit::Ms), latency, seen.others);
     }
     Ok(())
 }
@@ -94,35 +90,24 @@ fn ask_by_wrk(round: &mut Round<'_>, path: &str) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let (rate, p99_ms) = wrk_figures(&text)
         .ok_or_else(|| Error::Wrong(format!("wrk ended with {}: {text}", output.status)))?;
-    round.record(
-        Measure::new(Section::Reads, "manifest GET, wrk", Unit::PerS),
-        rate,
-        seen.others,
-    );
+    round.record(Measure::new(Section::Reads, "manifest GET, wrk", Unit::PerS), rate, seen.others);
     let name = "manifest GET, wrk: p99";
-    round.record(
-        Measure::new(Section::Reads, name, Unit::Ms),
-        p99_ms,
-        seen.others,
-    );
+    round.record(Measure::new(Section::Reads, name, Unit::Ms), p99_ms, seen.others);
     Ok(())
 }
 
 /// Requests a second and p99 in ms of what wrk wrote, if every answer was a good one.
 fn wrk_figures(written: &str) -> Option<(f64, f64)> {
     let value = |name: &str| {
-        let line = written
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(name))?;
+        let line = written.lines().find_map(|line| line.trim().strip_prefix(name))?;
         line.split_whitespace().next()
     };
     let bad = written.contains("Non-2xx") || written.contains("Socket errors");
     let rate = value("Requests/sec:")?.parse().ok().filter(|_| !bad)?;
     let p99 = value("99%")?;
     let units = [("us", 1e-3), ("ms", 1.0), ("s", 1e3), ("m", 6e4)];
-    let (number, factor) = units
-        .iter()
-        .find_map(|(unit, factor)| Some((p99.strip_suffix(unit)?, factor)))?;
+    let (number, factor) =
+        units.iter().find_map(|(unit, factor)| Some((p99.strip_suffix(unit)?, factor)))?;
     Some((rate, number.parse::<f64>().ok()? * factor))
 }
 
@@ -140,10 +125,7 @@ mod tests {
         assert_eq!(wrk_figures(&report("2.36ms", "")), Some((81234.5, 2.36)));
         assert_eq!(wrk_figures(&report("250.00us", "")), Some((81234.5, 0.25)));
         assert_eq!(wrk_figures(&report("1.50s", "")), Some((81234.5, 1500.0)));
-        assert_eq!(
-            wrk_figures(&report("1ms", "  Non-2xx or 3xx responses: 5")),
-            None
-        );
+        assert_eq!(wrk_figures(&report("1ms", "  Non-2xx or 3xx responses: 5")), None);
         assert_eq!(wrk_figures("unable to connect"), None);
     }
 }

@@ -26,10 +26,7 @@ pub fn manifest_path(repository: &str, reference: &str) -> String {
 impl Registry {
     /// Connects.
     pub fn open(addr: SocketAddr) -> Result<Self> {
-        Ok(Self {
-            connection: Connection::open(addr)?,
-            addr,
-        })
+        Ok(Self { connection: Connection::open(addr)?, addr })
     }
 
     /// Pushes a blob as most clients do: POST opens an upload, one PUT sends it all.
@@ -42,8 +39,7 @@ impl Registry {
             .ok_or_else(|| Error::Wrong(format!("POST {uploads}: no Location")))?;
         let upload = upload_path(self.addr, &location, digest)?;
         let headers = [("Content-Type", "application/octet-stream")];
-        self.connection
-            .expect(201, "PUT", &upload, &headers, parts)?;
+        self.connection.expect(201, "PUT", &upload, &headers, parts)?;
         Ok(())
     }
 
@@ -51,8 +47,7 @@ impl Registry {
     pub fn push_manifest(&mut self, repository: &str, tag: &str, manifest: &[u8]) -> Result<()> {
         let path = manifest_path(repository, tag);
         let headers = [("Content-Type", MANIFEST_TYPE)];
-        self.connection
-            .expect(201, "PUT", &path, &headers, &[manifest])?;
+        self.connection.expect(201, "PUT", &path, &headers, &[manifest])?;
         Ok(())
     }
 
@@ -79,9 +74,7 @@ impl Registry {
         let head = self.connection.send("GET", &path, &[], &[])?;
         let mut expected = Expected { parts, at: 0 };
         let length = self.connection.receive("GET", &head, |bytes| {
-            expected
-                .take(bytes)
-                .ok_or_else(|| Error::Wrong(format!("GET {path}: wrong bytes")))
+            expected.take(bytes).ok_or_else(|| Error::Wrong(format!("GET {path}: wrong bytes")))
         })?;
         let whole: usize = parts.iter().map(|part| part.len()).sum();
         if head.status != 200 || length != whole as u64 {
@@ -96,8 +89,7 @@ impl Registry {
     pub fn verify_manifest(&mut self, repository: &str, tag: &str, pushed: &[u8]) -> Result<()> {
         let path = manifest_path(repository, tag);
         let answer =
-            self.connection
-                .expect(200, "GET", &path, &[("Accept", MANIFEST_TYPE)], &[])?;
+            self.connection.expect(200, "GET", &path, &[("Accept", MANIFEST_TYPE)], &[])?;
         if answer.body != pushed {
             return Err(Error::Wrong(format!("GET {path}: wrong bytes")));
         }
@@ -156,10 +148,7 @@ mod tests {
         let addr = "127.0.0.1:80".parse().unwrap();
         let path = |location| upload_path(addr, location, "sha256:1").ok();
         assert_eq!(path("/up/1"), Some("/up/1?digest=sha256:1".into()));
-        assert_eq!(
-            path("http://127.0.0.1:80/up?s=2"),
-            Some("/up?s=2&digest=sha256:1".into())
-        );
+        assert_eq!(path("http://127.0.0.1:80/up?s=2"), Some("/up?s=2&digest=sha256:1".into()));
         assert_eq!(path("http://10.0.0.1/up"), None);
         assert_eq!(path("up"), None);
     }
@@ -167,21 +156,11 @@ mod tests {
     #[test]
     fn bytes_are_compared_across_parts() {
         let parts: [&[u8]; 2] = [b"abc", b"de"];
-        let mut expected = Expected {
-            parts: &parts,
-            at: 0,
-        };
+        let mut expected = Expected { parts: &parts, at: 0 };
         assert!(expected.take(b"ab").is_some());
         assert!(expected.take(b"cd").is_some());
         assert!(expected.take(b"e").is_some());
         assert!(expected.take(b"f").is_none());
-        assert!(
-            Expected {
-                parts: &parts,
-                at: 0
-            }
-            .take(b"abcx")
-            .is_none()
-        );
+        assert!(Expected { parts: &parts, at: 0 }.take(b"abcx").is_none());
     }
 }

@@ -1,4 +1,5 @@
-//! One round of one target: a fresh process on an empty store, the parts that were asked for, and its end.
+//! One round of one target: a fresh process on an empty store, the parts that were asked for, and
+//! its end.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -58,12 +59,7 @@ impl Bench {
             curl: find_program(&["curl"], args.bin_dir.as_deref()),
             wrk: find_program(&["wrk"], args.bin_dir.as_deref()),
         };
-        Ok(Self {
-            args,
-            source,
-            samples: Samples::default(),
-            tools,
-        })
+        Ok(Self { args, source, samples: Samples::default(), tools })
     }
 
     /// Measures one round of `target`.
@@ -74,16 +70,10 @@ impl Bench {
         if self.args.has(Part::Start) {
             let measure = Measure::new(Section::Start, "start to ready", Unit::Ms);
             let measure = measure.bar(Some(Bar::AtMost(150.0)));
-            self.samples
-                .add(measure, target.kind, took.as_secs_f64() * 1e3, Some(quiet));
+            self.samples.add(measure, target.kind, took.as_secs_f64() * 1e3, Some(quiet));
             self.idle_memory(&server, target.kind, Section::Start);
         }
-        let mut round = Round {
-            bench: self,
-            kind: target.kind,
-            server,
-            dir: dir.clone(),
-        };
+        let mut round = Round { bench: self, kind: target.kind, server, dir: dir.clone() };
         round.parts()?;
         round.server.stop()?;
         remove(&dir)
@@ -176,23 +166,19 @@ impl Round<'_> {
 
     /// Takes a sample.
     pub fn record(&mut self, measure: Measure, value: f64, others: f64) {
-        self.bench
-            .samples
-            .add(measure, self.kind, value, Some(others));
+        self.bench.samples.add(measure, self.kind, value, Some(others));
     }
 }
 
-/// Refuses to start a run for which the disk has no room: it would end hours later, and in another's error.
+/// Refuses to start a run for which the disk has no room: it would end hours later, and in
+/// another's error.
 fn check_room(args: &Args) -> Result<()> {
     let step = || format!("make {}", args.work_dir.display());
     fs::create_dir_all(&args.work_dir).during(step)?;
     let disk = rustix::fs::statvfs(&args.work_dir)
         .map_err(std::io::Error::from)
         .during(|| format!("ask for the room in {}", args.work_dir.display()))?;
-    let (free, needed) = (
-        disk.f_bavail.saturating_mul(disk.f_frsize),
-        bytes_needed(args),
-    );
+    let (free, needed) = (disk.f_bavail.saturating_mul(disk.f_frsize), bytes_needed(args));
     if free < needed {
         let (free, needed) = (free >> 30, needed >> 30);
         return Err(Error::Wrong(format!(
@@ -205,16 +191,8 @@ fn check_room(args: &Args) -> Result<()> {
 
 /// What one target's store holds at the end of a round, and a quarter more.
 fn bytes_needed(args: &Args) -> u64 {
-    let blobs: usize = args
-        .blob_clients
-        .iter()
-        .map(|n| n * Args::repeats(*n))
-        .sum();
-    let blobs = if args.has(Part::Blobs) {
-        blobs as u64
-    } else {
-        0
-    };
+    let blobs: usize = args.blob_clients.iter().map(|n| n * Args::repeats(*n)).sum();
+    let blobs = if args.has(Part::Blobs) { blobs as u64 } else { 0 };
     (blobs * ((args.blob_mib as u64) << 20)).saturating_mul(5) / 4 + (1 << 30)
 }
 
@@ -222,13 +200,7 @@ fn bytes_needed(args: &Args) -> u64 {
 pub fn start(target: &Target, dir: &Path) -> Result<(Server, Duration)> {
     let addr = free_address()?;
     let command = target.command(dir, addr)?;
-    Server::start(
-        command,
-        addr,
-        target.kind.ready_path(),
-        &dir.join("server.log"),
-        START_LIMIT,
-    )
+    Server::start(command, addr, target.kind.ready_path(), &dir.join("server.log"), START_LIMIT)
 }
 
 /// Removes a folder of this benchmark.
@@ -249,12 +221,7 @@ mod tests {
         // 1 × 3, 8 × 2 and 64 × 1 blobs of 256 MiB, a quarter more, and 1 GiB.
         assert_eq!(bytes_needed(&args), ((83 * 256) << 20) * 5 / 4 + (1 << 30));
         args.blob_mib = 1 << 24;
-        assert!(
-            check_room(&args)
-                .unwrap_err()
-                .to_string()
-                .contains("smaller --blob-mib")
-        );
+        assert!(check_room(&args).unwrap_err().to_string().contains("smaller --blob-mib"));
         args.parts = vec![Part::Reads];
         assert_eq!(bytes_needed(&args), 1 << 30);
     }

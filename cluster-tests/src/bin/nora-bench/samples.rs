@@ -1,6 +1,7 @@
 //! What is measured, and the samples of it.
 //!
-//! A timed sample carries how many processors others used meanwhile: a figure without it cannot be trusted.
+//! A timed sample carries how many processors others used meanwhile: a figure without it cannot be
+//! trusted.
 
 use std::collections::BTreeMap;
 
@@ -25,13 +26,8 @@ pub enum Section {
 
 impl Section {
     /// All tables, in the report's order.
-    pub const ALL: [Self; 5] = [
-        Self::Start,
-        Self::Blobs,
-        Self::Reads,
-        Self::Images,
-        Self::Catalogue,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Start, Self::Blobs, Self::Reads, Self::Images, Self::Catalogue];
 
     /// The table's heading.
     pub fn title(self) -> &'static str {
@@ -107,13 +103,7 @@ pub struct Measure {
 impl Measure {
     /// A measure without a bar, compared with all peers.
     pub fn new(section: Section, title: impl Into<String>, unit: Unit) -> Self {
-        Self {
-            section,
-            title: title.into(),
-            unit,
-            synced_rivals: false,
-            bar: None,
-        }
+        Self { section, title: title.into(), unit, synced_rivals: false, bar: None }
     }
 
     /// With a bar.
@@ -123,10 +113,7 @@ impl Measure {
 
     /// Compared only with peers that sync what they acknowledge, as NORA does.
     pub fn against_synced(self) -> Self {
-        Self {
-            synced_rivals: true,
-            ..self
-        }
+        Self { synced_rivals: true, ..self }
     }
 }
 
@@ -135,7 +122,8 @@ impl Measure {
 pub struct Series {
     /// The samples in the order in which they were taken.
     pub values: Vec<f64>,
-    /// The most processors that others used while one was taken; `None` for what they cannot disturb.
+    /// The most processors that others used while one was taken; `None` for what they cannot
+    /// disturb.
     pub others: Option<f64>,
 }
 
@@ -249,11 +237,7 @@ mod tests {
     #[test]
     fn the_best_peer_is_the_one_that_nora_leads_least() {
         let rate = Measure::new(Section::Blobs, "push", Unit::MbPerS);
-        let all = [
-            (Kind::Nora, 600.0),
-            (Kind::Zot, 800.0),
-            (Kind::Distribution, 400.0),
-        ];
+        let all = [(Kind::Nora, 600.0), (Kind::Zot, 800.0), (Kind::Distribution, 400.0)];
         let taken = samples(&rate, &all);
         let row = taken.rows(Section::Blobs).next().unwrap();
         assert_eq!(row.times_best_peer(), Some((Kind::Zot, 0.75)));
@@ -266,10 +250,7 @@ mod tests {
     #[test]
     fn less_time_is_more_times_better() {
         let time = Measure::new(Section::Start, "start", Unit::Ms);
-        let taken = samples(
-            &time,
-            &[(Kind::Nora, 20.0), (Kind::Nginx, 10.0), (Kind::Zot, 40.0)],
-        );
+        let taken = samples(&time, &[(Kind::Nora, 20.0), (Kind::Nginx, 10.0), (Kind::Zot, 40.0)]);
         let row = taken.rows(Section::Start).next().unwrap();
         assert_eq!(row.times_nginx(), Some(0.5));
         assert_eq!(row.times_best_peer(), Some((Kind::Zot, 2.0)));
@@ -279,11 +260,7 @@ mod tests {
     fn bars_hold_or_not_and_say_nothing_without_samples() {
         let holds = |bar, values: &[(Kind, f64)]| {
             let measure = Measure::new(Section::Reads, "get", Unit::PerS).bar(Some(bar));
-            samples(&measure, values)
-                .rows(Section::Reads)
-                .next()
-                .unwrap()
-                .holds()
+            samples(&measure, values).rows(Section::Reads).next().unwrap().holds()
         };
         let both = [(Kind::Nora, 100.0), (Kind::Nginx, 100.0)];
         assert_eq!(holds(Bar::TimesNginx(1.0), &both), Some(true));

@@ -1,7 +1,8 @@
-//! The servers that are measured: where their programs are, and how each is started on an empty folder.
+//! The servers that are measured: where their programs are, and how each is started on an empty
+//! folder.
 //!
-//! Each runs with the least it can be given: loopback, local files, no authentication, no access log, errors only.
-//! Everything else stays at its default, because that is what people run.
+//! Each runs with the least it can be given: loopback, local files, no authentication, no access
+//! log, errors only. Everything else stays at its default, because that is what people run.
 
 use std::env;
 use std::fs;
@@ -23,7 +24,8 @@ pub enum Kind {
     Zot,
     /// zot with `storage.commit`, which syncs.
     ZotSync,
-    /// nginx with static files under the registry's paths: what the machine allows. It takes no pushes.
+    /// nginx with static files under the registry's paths: what the machine allows. It takes no
+    /// pushes.
     Nginx,
     /// NORA.
     Nora,
@@ -54,22 +56,15 @@ impl Kind {
 
     /// The kind called `name`.
     pub fn parse(name: &str) -> Result<Self> {
-        NAMES
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, kind)| *kind)
-            .ok_or_else(|| {
-                let known = NAMES.map(|(name, _)| name).join(", ");
-                Error::Wrong(format!("no target is called {name:?}; there are {known}"))
-            })
+        NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind).ok_or_else(|| {
+            let known = NAMES.map(|(name, _)| name).join(", ");
+            Error::Wrong(format!("no target is called {name:?}; there are {known}"))
+        })
     }
 
     /// Its name in arguments and tables.
     pub fn name(self) -> &'static str {
-        NAMES
-            .iter()
-            .find(|(_, kind)| *kind == self)
-            .map_or("?", |(name, _)| name)
+        NAMES.iter().find(|(_, kind)| *kind == self).map_or("?", |(name, _)| name)
     }
 
     /// Whether it is another registry, to which NORA is compared.
@@ -117,16 +112,11 @@ impl Target {
         match self.kind {
             Kind::Distribution => {
                 let config = write(dir, "config.yml", &distribution_config(&data, addr))?;
-                command
-                    .arg("serve")
-                    .arg(config)
-                    .env("OTEL_TRACES_EXPORTER", "none");
+                command.arg("serve").arg(config).env("OTEL_TRACES_EXPORTER", "none");
             }
             Kind::Zot | Kind::ZotSync => {
                 let config = zot_config(&data, addr, self.kind == Kind::ZotSync);
-                command
-                    .arg("serve")
-                    .arg(write(dir, "config.json", &config)?);
+                command.arg("serve").arg(write(dir, "config.json", &config)?);
             }
             Kind::Nginx => {
                 write(&data.join("v2"), "index.html", "{}")?;
@@ -136,10 +126,7 @@ impl Target {
             }
             Kind::Nora => {
                 command.arg("serve").arg("--data-dir").arg(&data);
-                command
-                    .arg("--listen")
-                    .arg(addr.to_string())
-                    .env("RUST_LOG", "error");
+                command.arg("--listen").arg(addr.to_string()).env("RUST_LOG", "error");
             }
         }
         command.current_dir(dir);
@@ -197,12 +184,9 @@ fn zot_config(data: &Path, addr: SocketAddr, commit: bool) -> String {
 }
 
 fn nginx_config(dir: &Path, data: &Path, addr: SocketAddr) -> String {
-    // Without a user, workers of a master that runs as root would be nobody's, who cannot read the store.
-    let user = if rustix::process::geteuid().is_root() {
-        "user root;"
-    } else {
-        ""
-    };
+    // Without a user, workers of a master that runs as root would be nobody's, who cannot read the
+    // store.
+    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let (dir, data) = (dir.display(), data.display());
     format!(
         "worker_processes auto; daemon off; pid {dir}/pid; error_log {dir}/error.log; {user}\n\
@@ -224,12 +208,7 @@ mod tests {
             assert_eq!(Kind::parse(name).unwrap(), kind);
             assert_eq!(kind.name(), name);
         }
-        assert!(
-            Kind::parse("harbor")
-                .unwrap_err()
-                .to_string()
-                .contains("zot-sync")
-        );
+        assert!(Kind::parse("harbor").unwrap_err().to_string().contains("zot-sync"));
     }
 
     #[test]
@@ -243,19 +222,13 @@ mod tests {
     fn the_given_folder_comes_before_the_path() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("sh"), "").unwrap();
-        assert_eq!(
-            find_program(&["sh"], Some(dir.path())),
-            Some(dir.path().join("sh"))
-        );
+        assert_eq!(find_program(&["sh"], Some(dir.path())), Some(dir.path().join("sh")));
         assert_ne!(find_program(&["sh"], None), Some(dir.path().join("sh")));
         assert_eq!(find_program(&["no-such-program"], Some(dir.path())), None);
     }
 
     #[test]
     fn a_url_path_is_a_file_below_the_store() {
-        assert_eq!(
-            static_file(Path::new("/w"), "/v2/a"),
-            Path::new("/w/data/v2/a")
-        );
+        assert_eq!(static_file(Path::new("/w"), "/v2/a"), Path::new("/w/data/v2/a"));
     }
 }

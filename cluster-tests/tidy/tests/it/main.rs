@@ -21,12 +21,7 @@ fn shown(root: &Path) -> Vec<String> {
 fn the_workspace_keeps_to_its_architecture() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let findings = shown(&root);
-    assert!(
-        findings.is_empty(),
-        "{} findings:\n{}",
-        findings.len(),
-        findings.join("\n")
-    );
+    assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
 
 #[test]
@@ -37,15 +32,9 @@ fn what_is_allowed_is_not_found() {
 /// `expected` names file and line of each finding, in order.
 fn check_bad(tree: &str, rule: &str, expected: &[&str]) {
     let findings = check(&fixtures().join(tree));
-    let places: Vec<String> = findings
-        .iter()
-        .map(|f| format!("{}:{}", f.file, f.line))
-        .collect();
+    let places: Vec<String> = findings.iter().map(|f| format!("{}:{}", f.file, f.line)).collect();
     assert_eq!(places, expected, "{tree}: {findings:#?}");
-    assert!(
-        findings.iter().all(|f| f.rule == rule),
-        "{tree}: {findings:#?}"
-    );
+    assert!(findings.iter().all(|f| f.rule == rule), "{tree}: {findings:#?}");
 }
 
 #[test]
@@ -69,11 +58,7 @@ fn each_rule_finds_its_fixture() {
         &["node/formats/src/helpers.rs:1", "node/formats/src/lib.rs:2"],
     );
     check_bad("bad-globs", "globs", &["node/formats/src/lib.rs:2"]);
-    check_bad(
-        "bad-ignored-test",
-        "ignored-test",
-        &["node/formats/src/lib.rs:7"],
-    );
+    check_bad("bad-ignored-test", "ignored-test", &["node/formats/src/lib.rs:7"]);
     check_bad("bad-unsafe", "unsafe", &["node/formats/src/lib.rs:2"]);
     check_bad(
         "bad-domain-pure",
@@ -86,16 +71,8 @@ fn each_rule_finds_its_fixture() {
             "node/domain/src/lib.rs:8",
         ],
     );
-    check_bad(
-        "bad-adapters-in-wiring",
-        "adapters-in-wiring",
-        &["node/src/api/mod.rs:2"],
-    );
-    check_bad(
-        "bad-api-below-shell",
-        "api-below-shell",
-        &["node/src/api/mod.rs:2"],
-    );
+    check_bad("bad-adapters-in-wiring", "adapters-in-wiring", &["node/src/api/mod.rs:2"]);
+    check_bad("bad-api-below-shell", "api-below-shell", &["node/src/api/mod.rs:2"]);
     check_bad(
         "bad-config-alone",
         "config-alone",
@@ -104,26 +81,15 @@ fn each_rule_finds_its_fixture() {
     check_bad(
         "bad-commands-not-queries",
         "commands-not-queries",
-        &[
-            "node/app/src/commands/push.rs:2",
-            "node/app/src/commands/push.rs:5",
-        ],
+        &["node/app/src/commands/push.rs:2", "node/app/src/commands/push.rs:5"],
     );
     check_bad(
         "bad-queries-not-commands",
         "queries-not-commands",
         &["node/app/src/queries/list.rs:2"],
     );
-    check_bad(
-        "bad-ports-below",
-        "ports-below",
-        &["node/app/src/ports/blobs.rs:2"],
-    );
-    check_bad(
-        "bad-app-without-runtime",
-        "app-without-runtime",
-        &["node/app/src/registry.rs:5"],
-    );
+    check_bad("bad-ports-below", "ports-below", &["node/app/src/ports/blobs.rs:2"]);
+    check_bad("bad-app-without-runtime", "app-without-runtime", &["node/app/src/registry.rs:5"]);
 }
 
 #[test]
@@ -133,24 +99,10 @@ fn every_rule_of_the_tables_has_a_fixture() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     for layer in LAYERS {
-        assert!(
-            trees.contains(&format!("bad-{}", layer.rule)),
-            "no fixture for {}",
-            layer.rule
-        );
+        assert!(trees.contains(&format!("bad-{}", layer.rule)), "no fixture for {}", layer.rule);
     }
-    for rule in [
-        "edges",
-        "header",
-        "names",
-        "globs",
-        "ignored-test",
-        "unsafe",
-    ] {
-        assert!(
-            trees.contains(&format!("bad-{rule}")),
-            "no fixture for {rule}"
-        );
+    for rule in ["edges", "header", "names", "globs", "ignored-test", "unsafe"] {
+        assert!(trees.contains(&format!("bad-{rule}")), "no fixture for {rule}");
     }
 }
 
@@ -166,13 +118,7 @@ fn long_files_and_missing_manifests_are_found() {
     let shorter = shown(&root);
     std::fs::remove_dir_all(&root).unwrap();
     assert_eq!(findings.len(), 2, "{findings:?}");
-    assert!(
-        findings[0].starts_with("Cargo.toml:1: cannot be read"),
-        "{findings:?}"
-    );
-    assert!(
-        findings[1].starts_with("src/lib.rs:901: has 901 lines"),
-        "{findings:?}"
-    );
+    assert!(findings[0].starts_with("Cargo.toml:1: cannot be read"), "{findings:?}");
+    assert!(findings[1].starts_with("src/lib.rs:901: has 901 lines"), "{findings:?}");
     assert_eq!(shorter.len(), 1, "{shorter:?}");
 }

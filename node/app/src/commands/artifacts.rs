@@ -109,7 +109,11 @@ impl Registry {
     }
 
     /// Removes a tag; the artifact it named stays. Returns that artifact.
-    pub async fn delete_tag(&self, repository: RepositoryKey, tag: TagName) -> Result<Digest, Error> {
+    pub async fn delete_tag(
+        &self,
+        repository: RepositoryKey,
+        tag: TagName,
+    ) -> Result<Digest, Error> {
         match self.propose(Action::DeleteTag { repository, tag }).await? {
             Ok(Outcome::TagDeleted { digest }) => Ok(digest),
             Err(Refusal::TagUnknown(tag)) => Err(Error::TagUnknown(tag)),

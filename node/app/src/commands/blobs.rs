@@ -31,7 +31,11 @@ impl Registry {
 
     /// Keeps a blob that a client was told of and that nothing references yet, so that the artifact it pushes next
     /// finds it. Costs a write only when the blob was not relied on for half of the time it is kept.
-    pub async fn confirm_blob(&self, repository: &RepositoryKey, digest: Digest) -> Result<(), Error> {
+    pub async fn confirm_blob(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+    ) -> Result<(), Error> {
         let now = self.now();
         match self.metadata.get(Key::Blob(digest)).await? {
             Some(Record::Blob(blob))
@@ -58,11 +62,17 @@ impl Registry {
     }
 
     /// Takes a blob out of a repository. Its bytes stay for the other repositories that show it.
-    pub async fn unlink_blob(&self, repository: RepositoryKey, digest: Digest) -> Result<(), Error> {
+    pub async fn unlink_blob(
+        &self,
+        repository: RepositoryKey,
+        digest: Digest,
+    ) -> Result<(), Error> {
         match self.propose(Action::UnlinkBlob { repository, digest }).await? {
             Ok(Outcome::BlobUnlinked) => Ok(()),
             Err(Refusal::BlobUnknown(digest)) => Err(Error::BlobUnknown(digest)),
-            Err(Refusal::BlobReferenced { digest, by }) => Err(Error::BlobReferenced { digest, by }),
+            Err(Refusal::BlobReferenced { digest, by }) => {
+                Err(Error::BlobReferenced { digest, by })
+            }
             other => Err(Error::impossible(other)),
         }
     }

@@ -41,8 +41,7 @@ impl Registry {
         repository: &RepositoryKey,
         id: UploadId,
     ) -> Result<UploadState, Error> {
-        let state =
-            self.uploads.state(id).await.map_err(|error| Error::of_upload(id, error))?;
+        let state = self.uploads.state(id).await.map_err(|error| Error::of_upload(id, error))?;
         // A session of another repository is told from none by nothing: its id opens only its own repository.
         if state.repository != *repository {
             return Err(Error::UploadUnknown(id));
@@ -101,7 +100,11 @@ impl Registry {
     }
 
     /// Drops a session and its bytes.
-    pub async fn cancel_upload(&self, repository: &RepositoryKey, id: UploadId) -> Result<(), Error> {
+    pub async fn cancel_upload(
+        &self,
+        repository: &RepositoryKey,
+        id: UploadId,
+    ) -> Result<(), Error> {
         self.upload_state(repository, id).await?;
         self.uploads.cancel(id).await.map_err(|error| Error::of_upload(id, error))?;
         self.close_upload(id).await

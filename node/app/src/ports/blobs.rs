@@ -58,5 +58,9 @@ pub trait Blobs: Send + Sync {
     ) -> BoxFuture<'_, Result<Arc<dyn OpenBlob>, BlobError>>;
 
     /// Deletes the copy `digest/generation`; it is no error if there is none.
-    fn delete(&self, digest: Digest, generation: Generation) -> BoxFuture<'_, Result<(), BlobError>>;
+    fn delete(
+        &self,
+        digest: Digest,
+        generation: Generation,
+    ) -> BoxFuture<'_, Result<(), BlobError>>;
 }

@@ -54,7 +54,11 @@ impl Registry {
     }
 
     /// The digest that a tag names: every move acknowledged before the call is seen.
-    pub async fn resolve(&self, repository: &RepositoryKey, tag: &TagName) -> Result<Digest, Error> {
+    pub async fn resolve(
+        &self,
+        repository: &RepositoryKey,
+        tag: &TagName,
+    ) -> Result<Digest, Error> {
         self.metadata.linearize().await?;
         match self.metadata.get(Key::Tag(repository.clone(), tag.clone())).await? {
             Some(Record::Tag(record)) => Ok(record.digest),

@@ -52,7 +52,11 @@ impl Registry {
     }
 
     /// Whether the metadata calls this physical copy the live one: what a start asks of every copy it finds.
-    pub async fn is_live_copy(&self, digest: Digest, generation: Generation) -> Result<bool, Error> {
+    pub async fn is_live_copy(
+        &self,
+        digest: Digest,
+        generation: Generation,
+    ) -> Result<bool, Error> {
         match self.metadata.get(Key::Blob(digest)).await? {
             Some(Record::Blob(blob)) => Ok(blob.generation == generation),
             Some(other) => Err(Self::wrong_record(&other)),

@@ -9,28 +9,14 @@ async fn ranges_equal_slices(uploads: &dyn Uploads, blobs: &dyn Blobs) {
     for (sequence, len) in [(1, 40_000), (2, 200_000), (3, 9 * MIB + 4321)] {
         let bytes = bytes(len, 5);
         let stored = push(uploads, &bytes, sequence).await;
-        let blob = blobs
-            .open(stored.digest, stored.generation, stored.size)
-            .await
-            .unwrap();
+        let blob = blobs.open(stored.digest, stored.generation, stored.size).await.unwrap();
         assert_eq!(blob.size(), len as u64);
-        let ranges = [
-            0..len,
-            0..0,
-            len..len,
-            0..1,
-            len - 1..len,
-            1..len,
-            4095..len - 1,
-            4096..32_768,
-        ];
+        let ranges =
+            [0..len, 0..0, len..len, 0..1, len - 1..len, 1..len, 4095..len - 1, 4096..32_768];
         for range in ranges {
             for delivery in [Delivery::Socket, Delivery::Process] {
                 let part = read(&blob, range.start as u64..range.end as u64, delivery).await;
-                assert!(
-                    part == bytes[range.clone()],
-                    "{range:?} of {len}, {delivery:?}"
-                );
+                assert!(part == bytes[range.clone()], "{range:?} of {len}, {delivery:?}");
             }
         }
     }
@@ -40,17 +26,11 @@ async fn a_range_past_the_end_is_an_error(uploads: &dyn Uploads, blobs: &dyn Blo
     use futures_util::TryStreamExt;
     for (sequence, len) in [(11, 1000), (12, 300_000)] {
         let stored = push(uploads, &bytes(len, 6), sequence).await;
-        let blob = blobs
-            .open(stored.digest, stored.generation, stored.size)
-            .await
-            .unwrap();
+        let blob = blobs.open(stored.digest, stored.generation, stored.size).await.unwrap();
         for delivery in [Delivery::Socket, Delivery::Process] {
             let range = 0..stored.size + 200_000;
             let pieces = std::sync::Arc::clone(&blob).read(range, delivery);
-            assert!(
-                pieces.try_collect::<Vec<_>>().await.is_err(),
-                "{len}, {delivery:?}"
-            );
+            assert!(pieces.try_collect::<Vec<_>>().await.is_err(), "{len}, {delivery:?}");
         }
     }
 }
@@ -62,35 +42,20 @@ async fn only_the_copy_that_was_stored_is_there(uploads: &dyn Uploads, blobs: &d
     let absent = blobs.open(sha512(b"copy"), stored.generation, 4).await;
     assert!(matches!(absent, Err(BlobError::Absent { .. })));
     let wrong_size = blobs.open(stored.digest, stored.generation, 5).await;
-    assert!(matches!(
-        wrong_size,
-        Err(BlobError::Io { step: "open", .. })
-    ));
+    assert!(matches!(wrong_size, Err(BlobError::Io { step: "open", .. })));
 }
 
 async fn deleting_takes_one_copy_and_may_be_repeated(uploads: &dyn Uploads, blobs: &dyn Blobs) {
     let bytes = bytes(2 * MIB, 7);
-    let (first, second) = (
-        push(uploads, &bytes, 31).await,
-        push(uploads, &bytes, 32).await,
-    );
-    let open = blobs
-        .open(first.digest, first.generation, first.size)
-        .await
-        .unwrap();
+    let (first, second) = (push(uploads, &bytes, 31).await, push(uploads, &bytes, 32).await);
+    let open = blobs.open(first.digest, first.generation, first.size).await.unwrap();
     for _ in 0..2 {
         blobs.delete(first.digest, first.generation).await.unwrap();
         let gone = blobs.open(first.digest, first.generation, first.size).await;
         assert!(matches!(gone, Err(BlobError::Absent { .. })));
     }
-    assert!(
-        read(&open, 0..first.size, Delivery::Socket).await == bytes,
-        "an open blob reads on"
-    );
-    let other = blobs
-        .open(second.digest, second.generation, second.size)
-        .await
-        .unwrap();
+    assert!(read(&open, 0..first.size, Delivery::Socket).await == bytes, "an open blob reads on");
+    let other = blobs.open(second.digest, second.generation, second.size).await.unwrap();
     assert!(read(&other, 0..second.size, Delivery::Process).await == bytes);
 }
 

@@ -21,19 +21,12 @@ async fn a_session_goes_on_after_a_restart() {
         .open(id, repository("deep/er"), Algorithm::Sha512, Timestamp(9))
         .await
         .unwrap();
-    first
-        .uploads()
-        .append(id, None, body(&bytes[..2 * MIB + 3], 99_999))
-        .await
-        .unwrap();
+    first.uploads().append(id, None, body(&bytes[..2 * MIB + 3], 99_999)).await.unwrap();
 
     let second = first.restart();
     let after = second.uploads().state(id).await.unwrap();
     assert_eq!(after.offset, 2 * MIB as u64 + 3);
-    assert_eq!(
-        (after.repository, after.opened_at),
-        (before.repository, before.opened_at)
-    );
+    assert_eq!((after.repository, after.opened_at), (before.repository, before.opened_at));
     second
         .uploads()
         .append(id, Some(after.offset), body(&bytes[2 * MIB + 3..], 5000))
@@ -42,11 +35,7 @@ async fn a_session_goes_on_after_a_restart() {
 
     // And once more between the last byte and the end.
     let third = second.restart();
-    let stored = third
-        .uploads()
-        .finish(id, sha512(&bytes), generation(1))
-        .await
-        .unwrap();
+    let stored = third.uploads().finish(id, sha512(&bytes), generation(1)).await.unwrap();
     assert_eq!(stored.chunk_root, chunk_root(&bytes));
     assert_eq!(third.upload_files(), Vec::<String>::new());
 }
@@ -57,14 +46,8 @@ async fn a_session_without_bytes_survives_and_expires_by_its_opening() {
     let id = open_session(store.uploads(), 6).await;
     let store = store.restart();
     assert_eq!(store.uploads().state(id).await.unwrap().offset, 0);
-    assert_eq!(
-        store.uploads().expire(Timestamp(1000)).await.unwrap(),
-        vec![]
-    );
-    assert_eq!(
-        store.uploads().expire(Timestamp(1001)).await.unwrap(),
-        vec![id]
-    );
+    assert_eq!(store.uploads().expire(Timestamp(1000)).await.unwrap(), vec![]);
+    assert_eq!(store.uploads().expire(Timestamp(1001)).await.unwrap(), vec![id]);
 }
 
 #[tokio::test]
@@ -75,34 +58,20 @@ async fn halves_of_sessions_are_removed_at_start() {
     // Opening broke off after the data file; ending broke off before the sidecar; a sidecar was
     // torn.
     fs::write(uploads.join(format!("{:032x}", 8)), b"no sidecar").unwrap();
-    fs::copy(
-        uploads.join(format!("{:032x}.json", 7)),
-        uploads.join(format!("{:032x}.json", 9)),
-    )
-    .unwrap();
+    fs::copy(uploads.join(format!("{:032x}.json", 7)), uploads.join(format!("{:032x}.json", 9)))
+        .unwrap();
     fs::write(uploads.join(format!("{:032x}", 10)), b"bytes").unwrap();
-    fs::write(
-        uploads.join(format!("{:032x}.json", 10)),
-        b"{\"version\":1,",
-    )
-    .unwrap();
+    fs::write(uploads.join(format!("{:032x}.json", 10)), b"{\"version\":1,").unwrap();
     fs::write(uploads.join("notes.txt"), b"not ours").unwrap();
 
     let store = store.restart();
     assert_eq!(
         store.upload_files(),
-        [
-            format!("{:032x}", 7),
-            format!("{:032x}.json", 7),
-            "notes.txt".to_owned()
-        ]
+        [format!("{:032x}", 7), format!("{:032x}.json", 7), "notes.txt".to_owned()]
     );
     assert!(store.uploads().state(id).await.is_ok());
     for id in [8, 9, 10] {
-        assert!(matches!(
-            store.uploads().state(UploadId(id)).await,
-            Err(UploadError::Unknown)
-        ));
+        assert!(matches!(store.uploads().state(UploadId(id)).await, Err(UploadError::Unknown)));
     }
 }
 
@@ -114,21 +83,10 @@ async fn blobs_that_nothing_names_go_and_others_stay() {
     push(store.uploads(), &large, 2).await;
     push(store.uploads(), &small, 3).await;
     let id = open_session(store.uploads(), 1).await;
-    let running = Generation {
-        epoch: Epoch(2),
-        sequence: 1,
-    };
-    let new = store
-        .uploads()
-        .finish(id, sha256(b""), running)
-        .await
-        .unwrap();
-    let foreign = store
-        .dir
-        .path()
-        .join("blobs/sha256")
-        .join(&kept.digest.hex()[..2])
-        .join("README");
+    let running = Generation { epoch: Epoch(2), sequence: 1 };
+    let new = store.uploads().finish(id, sha256(b""), running).await.unwrap();
+    let foreign =
+        store.dir.path().join("blobs/sha256").join(&kept.digest.hex()[..2]).join("README");
     fs::write(&foreign, b"not ours").unwrap();
 
     let asked = RefCell::new(Vec::new());
@@ -136,20 +94,10 @@ async fn blobs_that_nothing_names_go_and_others_stay() {
         asked.borrow_mut().push((*digest, generation));
         Ok(*digest == kept.digest && generation == kept.generation)
     });
-    assert_eq!(
-        reconciled.unwrap(),
-        Reconciled {
-            live: 1,
-            removed: 2
-        }
-    );
+    assert_eq!(reconciled.unwrap(), Reconciled { live: 1, removed: 2 });
     assert_eq!(asked.borrow().len(), 3);
 
-    let kept_blob = store
-        .port()
-        .open(kept.digest, kept.generation, kept.size)
-        .await
-        .unwrap();
+    let kept_blob = store.port().open(kept.digest, kept.generation, kept.size).await.unwrap();
     assert!(read(&kept_blob, 0..kept.size, Delivery::Process).await == large);
     assert!(store.port().open(new.digest, running, 0).await.is_ok());
     let name = format!("{}.1-1", kept.digest.hex());
@@ -170,12 +118,7 @@ async fn a_question_without_an_answer_stops_the_sweep() {
         push(store.uploads(), &bytes(10, sequence), sequence).await;
     }
     let before = store.blob_files();
-    let stopped = store
-        .blobs
-        .reconcile(Epoch(2), |_, _| Err("no leader".into()));
-    assert!(
-        matches!(stopped, Err(ReconcileError::Ask { .. })),
-        "{stopped:?}"
-    );
+    let stopped = store.blobs.reconcile(Epoch(2), |_, _| Err("no leader".into()));
+    assert!(matches!(stopped, Err(ReconcileError::Ask { .. })), "{stopped:?}");
     assert_eq!(store.blob_files(), before);
 }

@@ -1,9 +1,5 @@
 //! Tests of the local blob store through its ports, against real files and sockets.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test that cannot go on has failed"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod blobs_contract;
 mod crashes;

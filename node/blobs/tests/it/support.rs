@@ -22,19 +22,12 @@ pub(crate) struct Store {
 }
 
 pub(crate) fn config(dir: &Path) -> LocalBlobsConfig {
-    LocalBlobsConfig {
-        data_dir: dir.to_owned(),
-        upload_bytes_max: 64 << 20,
-        sessions_max: 8,
-    }
+    LocalBlobsConfig { data_dir: dir.to_owned(), upload_bytes_max: 64 << 20, sessions_max: 8 }
 }
 
 pub(crate) fn store() -> Store {
     let dir = tempfile::tempdir().unwrap();
-    Store {
-        blobs: LocalBlobs::open(config(dir.path())).unwrap(),
-        dir,
-    }
+    Store { blobs: LocalBlobs::open(config(dir.path())).unwrap(), dir }
 }
 
 impl Store {
@@ -42,10 +35,7 @@ impl Store {
     pub(crate) fn restart(self) -> Self {
         let Self { blobs, dir } = self;
         drop(blobs);
-        Self {
-            blobs: LocalBlobs::open(config(dir.path())).unwrap(),
-            dir,
-        }
+        Self { blobs: LocalBlobs::open(config(dir.path())).unwrap(), dir }
     }
 
     pub(crate) fn uploads(&self) -> &dyn Uploads {
@@ -96,35 +86,22 @@ pub(crate) fn bytes(len: usize, seed: u64) -> Vec<u8> {
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> Digest {
-    Digest::from_parts(
-        Algorithm::Sha256,
-        digest::digest(&digest::SHA256, bytes).as_ref(),
-    )
-    .unwrap()
+    Digest::from_parts(Algorithm::Sha256, digest::digest(&digest::SHA256, bytes).as_ref()).unwrap()
 }
 
 pub(crate) fn sha512(bytes: &[u8]) -> Digest {
-    Digest::from_parts(
-        Algorithm::Sha512,
-        digest::digest(&digest::SHA512, bytes).as_ref(),
-    )
-    .unwrap()
+    Digest::from_parts(Algorithm::Sha512, digest::digest(&digest::SHA512, bytes).as_ref()).unwrap()
 }
 
 /// The chunk root by its definition.
 pub(crate) fn chunk_root(bytes: &[u8]) -> [u8; 32] {
-    let hashes: Vec<u8> = bytes
-        .chunks(MIB)
-        .flat_map(|c| *blake3::hash(c).as_bytes())
-        .collect();
+    let hashes: Vec<u8> = bytes.chunks(MIB).flat_map(|c| *blake3::hash(c).as_bytes()).collect();
     *blake3::hash(&hashes).as_bytes()
 }
 
 pub(crate) fn body(bytes: &[u8], frame_bytes: usize) -> ByteStream {
-    let frames: Vec<_> = bytes
-        .chunks(frame_bytes)
-        .map(|frame| Ok(Bytes::copy_from_slice(frame)))
-        .collect();
+    let frames: Vec<_> =
+        bytes.chunks(frame_bytes).map(|frame| Ok(Bytes::copy_from_slice(frame))).collect();
     Box::pin(stream::iter(frames))
 }
 
@@ -137,32 +114,20 @@ pub(crate) fn repository(path: &str) -> RepositoryKey {
 }
 
 pub(crate) fn generation(sequence: u64) -> Generation {
-    Generation {
-        epoch: Epoch(1),
-        sequence,
-    }
+    Generation { epoch: Epoch(1), sequence }
 }
 
 pub(crate) async fn open_session(uploads: &dyn Uploads, id: u128) -> UploadId {
     let id = UploadId(id);
-    uploads
-        .open(id, repository("a/b"), Algorithm::Sha256, Timestamp(1000))
-        .await
-        .unwrap();
+    uploads.open(id, repository("a/b"), Algorithm::Sha256, Timestamp(1000)).await.unwrap();
     id
 }
 
 /// Pushes bytes through a session as `digest/generation`.
 pub(crate) async fn push(uploads: &dyn Uploads, bytes: &[u8], sequence: u64) -> StoredBlob {
     let id = open_session(uploads, 0xb10b_0000 + u128::from(sequence)).await;
-    uploads
-        .append(id, Some(0), body(bytes, 100_000))
-        .await
-        .unwrap();
-    uploads
-        .finish(id, sha256(bytes), generation(sequence))
-        .await
-        .unwrap()
+    uploads.append(id, Some(0), body(bytes, 100_000)).await.unwrap();
+    uploads.finish(id, sha256(bytes), generation(sequence)).await.unwrap()
 }
 
 /// Everything a range reads.

@@ -17,10 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::support::*;
 
 async fn bytes_become_a_blob(uploads: &dyn Uploads, blobs: &dyn Blobs) {
-    for (sequence, len) in [0, 1, 70_000, MIB, MIB + 1, 5 * MIB + 77]
-        .into_iter()
-        .enumerate()
-    {
+    for (sequence, len) in [0, 1, 70_000, MIB, MIB + 1, 5 * MIB + 77].into_iter().enumerate() {
         let (bytes, sequence) = (bytes(len, 1), sequence as u64);
         let stored = push(uploads, &bytes, sequence).await;
         let expected = StoredBlob {
@@ -30,10 +27,7 @@ async fn bytes_become_a_blob(uploads: &dyn Uploads, blobs: &dyn Blobs) {
             chunk_root: chunk_root(&bytes),
         };
         assert_eq!(stored, expected);
-        let blob = blobs
-            .open(stored.digest, stored.generation, stored.size)
-            .await
-            .unwrap();
+        let blob = blobs.open(stored.digest, stored.generation, stored.size).await.unwrap();
         assert_eq!(read(&blob, 0..stored.size, Delivery::Process).await, bytes);
     }
 }
@@ -41,28 +35,12 @@ async fn bytes_become_a_blob(uploads: &dyn Uploads, blobs: &dyn Blobs) {
 async fn a_session_tells_its_state(uploads: &dyn Uploads) {
     let id = UploadId(0x57a7e);
     let at = Timestamp(77);
-    let opened = uploads
-        .open(id, repository("x/y"), Algorithm::Sha256, at)
-        .await
-        .unwrap();
-    let expected = |offset| UploadState {
-        id,
-        repository: repository("x/y"),
-        offset,
-        opened_at: at,
-    };
+    let opened = uploads.open(id, repository("x/y"), Algorithm::Sha256, at).await.unwrap();
+    let expected =
+        |offset| UploadState { id, repository: repository("x/y"), offset, opened_at: at };
     assert_eq!(opened, expected(0));
-    assert_eq!(
-        uploads.append(id, None, body(&[7; 10], 3)).await.unwrap(),
-        expected(10)
-    );
-    assert_eq!(
-        uploads
-            .append(id, Some(10), body(&[8; 5], 9))
-            .await
-            .unwrap(),
-        expected(15)
-    );
+    assert_eq!(uploads.append(id, None, body(&[7; 10], 3)).await.unwrap(), expected(10));
+    assert_eq!(uploads.append(id, Some(10), body(&[8; 5], 9)).await.unwrap(), expected(15));
     assert_eq!(uploads.state(id).await.unwrap(), expected(15));
     uploads.cancel(id).await.unwrap();
     assert!(matches!(uploads.state(id).await, Err(UploadError::Unknown)));
@@ -71,24 +49,16 @@ async fn a_session_tells_its_state(uploads: &dyn Uploads) {
 async fn unknown_sessions_are_unknown(uploads: &dyn Uploads) {
     let id = UploadId(u128::MAX);
     assert!(matches!(uploads.state(id).await, Err(UploadError::Unknown)));
-    assert!(matches!(
-        uploads.append(id, None, body(b"x", 1)).await,
-        Err(UploadError::Unknown)
-    ));
+    assert!(matches!(uploads.append(id, None, body(b"x", 1)).await, Err(UploadError::Unknown)));
     let finished = uploads.finish(id, sha256(b""), generation(900)).await;
     assert!(matches!(finished, Err(UploadError::Unknown)));
-    assert!(matches!(
-        uploads.cancel(id).await,
-        Err(UploadError::Unknown)
-    ));
+    assert!(matches!(uploads.cancel(id).await, Err(UploadError::Unknown)));
 }
 
 async fn a_name_is_used_once(uploads: &dyn Uploads) {
     let id = open_session(uploads, 0x2).await;
     uploads.append(id, None, body(b"kept", 4)).await.unwrap();
-    let again = uploads
-        .open(id, repository("c"), Algorithm::Sha256, Timestamp(5))
-        .await;
+    let again = uploads.open(id, repository("c"), Algorithm::Sha256, Timestamp(5)).await;
     assert!(matches!(again, Err(UploadError::Io { .. })), "{again:?}");
     assert_eq!(uploads.state(id).await.unwrap().offset, 4);
     uploads.cancel(id).await.unwrap();
@@ -96,10 +66,7 @@ async fn a_name_is_used_once(uploads: &dyn Uploads) {
 
 async fn a_wrong_start_changes_nothing(uploads: &dyn Uploads) {
     let id = open_session(uploads, 0x3).await;
-    uploads
-        .append(id, Some(0), body(&[1; 10], 10))
-        .await
-        .unwrap();
+    uploads.append(id, Some(0), body(&[1; 10], 10)).await.unwrap();
     for start in [0, 9, 11, u64::MAX] {
         let wrong = uploads.append(id, Some(start), body(&[2; 10], 10)).await;
         assert!(
@@ -107,20 +74,14 @@ async fn a_wrong_start_changes_nothing(uploads: &dyn Uploads) {
             "{wrong:?}"
         );
     }
-    uploads
-        .finish(id, sha256(&[1; 10]), generation(901))
-        .await
-        .unwrap();
+    uploads.finish(id, sha256(&[1; 10]), generation(901)).await.unwrap();
 }
 
 async fn a_mismatch_ends_the_session(uploads: &dyn Uploads, blobs: &dyn Blobs) {
     let id = open_session(uploads, 0x4).await;
     uploads.append(id, None, body(b"these", 5)).await.unwrap();
     let (expected, computed) = (sha256(b"those"), sha256(b"these"));
-    let error = uploads
-        .finish(id, expected, generation(902))
-        .await
-        .unwrap_err();
+    let error = uploads.finish(id, expected, generation(902)).await.unwrap_err();
     assert!(
         matches!(error, UploadError::DigestMismatch { expected: e, computed: c }
             if e == expected && c == computed),
@@ -140,26 +101,11 @@ async fn either_algorithm_ends_a_session(uploads: &dyn Uploads, blobs: &dyn Blob
         for digest in digests {
             sequence += 1;
             let id = UploadId(u128::from(sequence));
-            uploads
-                .open(id, repository("a"), algorithm, Timestamp(1))
-                .await
-                .unwrap();
-            uploads
-                .append(id, None, body(&bytes, 70_001))
-                .await
-                .unwrap();
-            let stored = uploads
-                .finish(id, digest, generation(sequence))
-                .await
-                .unwrap();
-            assert_eq!(
-                (stored.digest, stored.chunk_root),
-                (digest, chunk_root(&bytes))
-            );
-            let blob = blobs
-                .open(digest, stored.generation, stored.size)
-                .await
-                .unwrap();
+            uploads.open(id, repository("a"), algorithm, Timestamp(1)).await.unwrap();
+            uploads.append(id, None, body(&bytes, 70_001)).await.unwrap();
+            let stored = uploads.finish(id, digest, generation(sequence)).await.unwrap();
+            assert_eq!((stored.digest, stored.chunk_root), (digest, chunk_root(&bytes)));
+            let blob = blobs.open(digest, stored.generation, stored.size).await.unwrap();
             assert_eq!(read(&blob, 0..stored.size, Delivery::Process).await, bytes);
         }
     }
@@ -175,30 +121,21 @@ async fn a_broken_body_keeps_what_came(uploads: &dyn Uploads) {
     let error = uploads.append(id, Some(0), broken).await.unwrap_err();
     assert!(matches!(error, UploadError::BodyBroken(_)), "{error:?}");
     assert_eq!(uploads.state(id).await.unwrap().offset, 500_000);
-    uploads
-        .append(id, Some(500_000), body(&bytes[500_000..], 7))
-        .await
-        .unwrap();
-    uploads
-        .finish(id, sha256(&bytes), generation(930))
-        .await
-        .unwrap();
+    uploads.append(id, Some(500_000), body(&bytes[500_000..], 7)).await.unwrap();
+    uploads.finish(id, sha256(&bytes), generation(930)).await.unwrap();
 }
 
 /// A body that comes as the test sends it, and tells when it is first asked for.
 fn body_by_hand() -> (mpsc::Sender<Bytes>, oneshot::Receiver<()>, ByteStream) {
     let (sender, receiver) = mpsc::channel(1);
     let (asked, was_asked) = oneshot::channel();
-    let body = stream::unfold(
-        (receiver, Some(asked)),
-        |(mut receiver, asked)| async move {
-            if let Some(asked) = asked {
-                let _ = asked.send(());
-            }
-            let frame = mpsc::Receiver::recv(&mut receiver).await?;
-            Some((Ok(frame), (receiver, None)))
-        },
-    );
+    let body = stream::unfold((receiver, Some(asked)), |(mut receiver, asked)| async move {
+        if let Some(asked) = asked {
+            let _ = asked.send(());
+        }
+        let frame = mpsc::Receiver::recv(&mut receiver).await?;
+        Some((Ok(frame), (receiver, None)))
+    });
     (sender, was_asked, Box::pin(body))
 }
 
@@ -218,10 +155,7 @@ async fn a_session_has_one_writer(uploads: &dyn Uploads) {
     };
     let (first, ()) = tokio::join!(first, others);
     assert_eq!(first.unwrap().offset, 5);
-    uploads
-        .finish(id, sha256(b"alone"), generation(940))
-        .await
-        .unwrap();
+    uploads.finish(id, sha256(b"alone"), generation(940)).await.unwrap();
 }
 
 async fn a_dropped_request_keeps_what_it_read(uploads: &dyn Uploads) {
@@ -242,11 +176,7 @@ async fn a_dropped_request_keeps_what_it_read(uploads: &dyn Uploads) {
         }
         let all_taken = std::future::poll_fn(|context| {
             assert!(request.as_mut().poll(context).is_pending());
-            if sender.capacity() == 1 {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
+            if sender.capacity() == 1 { Poll::Ready(()) } else { Poll::Pending }
         });
         all_taken.await;
     }
@@ -259,36 +189,18 @@ async fn a_dropped_request_keeps_what_it_read(uploads: &dyn Uploads) {
         }
     };
     assert_eq!(offset, 700_000);
-    uploads
-        .finish(id, sha256(&bytes), generation(950))
-        .await
-        .unwrap();
+    uploads.finish(id, sha256(&bytes), generation(950)).await.unwrap();
 }
 
 async fn sessions_expire_by_their_last_write(uploads: &dyn Uploads) {
-    let (idle, written) = (
-        open_session(uploads, 0x8).await,
-        open_session(uploads, 0x9).await,
-    );
-    uploads
-        .append(written, None, body(b"now", 3))
-        .await
-        .unwrap();
+    let (idle, written) = (open_session(uploads, 0x8).await, open_session(uploads, 0x9).await);
+    uploads.append(written, None, body(b"now", 3)).await.unwrap();
     assert_eq!(uploads.expire(Timestamp(1000)).await.unwrap(), vec![]);
     assert_eq!(uploads.expire(Timestamp(2000)).await.unwrap(), vec![idle]);
-    assert!(matches!(
-        uploads.state(idle).await,
-        Err(UploadError::Unknown)
-    ));
+    assert!(matches!(uploads.state(idle).await, Err(UploadError::Unknown)));
     assert_eq!(uploads.state(written).await.unwrap().offset, 3);
-    assert_eq!(
-        uploads.expire(Timestamp(u64::MAX)).await.unwrap(),
-        vec![written]
-    );
-    assert!(matches!(
-        uploads.state(written).await,
-        Err(UploadError::Unknown)
-    ));
+    assert_eq!(uploads.expire(Timestamp(u64::MAX)).await.unwrap(), vec![written]);
+    assert!(matches!(uploads.state(written).await, Err(UploadError::Unknown)));
 }
 
 async fn uploads_contract(uploads: &dyn Uploads, blobs: &dyn Blobs) {

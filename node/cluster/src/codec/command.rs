@@ -19,63 +19,42 @@ use super::{
 /// The bytes of a command.
 pub fn encode(command: &Command) -> Vec<u8> {
     let action = action_to_proto(&command.action);
-    proto::Command {
-        at: command.at.0,
-        action: Some(action),
-    }
-    .encode_to_vec()
+    proto::Command { at: command.at.0, action: Some(action) }.encode_to_vec()
 }
 
 /// The command that these bytes say.
 pub fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
     let command = proto::Command::decode(bytes)?;
-    let action = command
-        .action
-        .ok_or(DecodeError::Unknown("command.action"))?;
-    Ok(Command {
-        at: Timestamp(command.at),
-        action: action_from_proto(action)?,
-    })
+    let action = command.action.ok_or(DecodeError::Unknown("command.action"))?;
+    Ok(Command { at: Timestamp(command.at), action: action_from_proto(action)? })
 }
 
 fn action_to_proto(action: &Action) -> proto::command::Action {
     use proto::command::Action as To;
     match action {
         Action::StartNode { node } => To::StartNode(proto::StartNode { node: node.0 }),
-        Action::OpenUpload {
-            upload,
-            repository,
-            node,
-            expires_at,
-        } => To::OpenUpload(proto::OpenUpload {
-            upload: upload_to_proto(*upload),
-            repository: Some(repository_to_proto(repository)),
-            node: node.0,
-            expires_at: expires_at.0,
-        }),
-        Action::CloseUpload { upload } => To::CloseUpload(proto::CloseUpload {
-            upload: upload_to_proto(*upload),
-        }),
+        Action::OpenUpload { upload, repository, node, expires_at } => {
+            To::OpenUpload(proto::OpenUpload {
+                upload: upload_to_proto(*upload),
+                repository: Some(repository_to_proto(repository)),
+                node: node.0,
+                expires_at: expires_at.0,
+            })
+        }
+        Action::CloseUpload { upload } => {
+            To::CloseUpload(proto::CloseUpload { upload: upload_to_proto(*upload) })
+        }
         Action::CommitBlob { .. } => To::CommitBlob(commit_blob_to_proto(action)),
-        Action::MountBlob {
-            from,
-            to,
-            digest,
-            pin,
-            pinned_until,
-        } => To::MountBlob(proto::MountBlob {
-            from: Some(repository_to_proto(from)),
-            to: Some(repository_to_proto(to)),
-            digest: Some(digest_to_proto(digest)),
-            pin: upload_to_proto(*pin),
-            pinned_until: pinned_until.0,
-        }),
-        Action::PinBlob {
-            repository,
-            digest,
-            pin,
-            pinned_until,
-        } => To::PinBlob(proto::PinBlob {
+        Action::MountBlob { from, to, digest, pin, pinned_until } => {
+            To::MountBlob(proto::MountBlob {
+                from: Some(repository_to_proto(from)),
+                to: Some(repository_to_proto(to)),
+                digest: Some(digest_to_proto(digest)),
+                pin: upload_to_proto(*pin),
+                pinned_until: pinned_until.0,
+            })
+        }
+        Action::PinBlob { repository, digest, pin, pinned_until } => To::PinBlob(proto::PinBlob {
             repository: Some(repository_to_proto(repository)),
             digest: Some(digest_to_proto(digest)),
             pin: upload_to_proto(*pin),
@@ -162,18 +141,14 @@ fn put_artifact_to_proto(action: &Action) -> proto::PutArtifact {
 fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeError> {
     use proto::command::Action as From;
     Ok(match action {
-        From::StartNode(m) => Action::StartNode {
-            node: NodeId(m.node),
-        },
+        From::StartNode(m) => Action::StartNode { node: NodeId(m.node) },
         From::OpenUpload(m) => Action::OpenUpload {
             upload: upload_from_proto(&m.upload)?,
             repository: repository_required(m.repository.as_ref())?,
             node: NodeId(m.node),
             expires_at: Timestamp(m.expires_at),
         },
-        From::CloseUpload(m) => Action::CloseUpload {
-            upload: upload_from_proto(&m.upload)?,
-        },
+        From::CloseUpload(m) => Action::CloseUpload { upload: upload_from_proto(&m.upload)? },
         From::CommitBlob(m) => Action::CommitBlob {
             repository: repository_required(m.repository.as_ref())?,
             digest: digest_required(m.digest.as_ref())?,
@@ -214,11 +189,7 @@ fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeErr
 }
 
 fn put_artifact_from_proto(m: proto::PutArtifact) -> Result<Action, DecodeError> {
-    let tags = m
-        .tags
-        .iter()
-        .map(|tag| TagName::parse(tag))
-        .collect::<Result<_, _>>()?;
+    let tags = m.tags.iter().map(|tag| TagName::parse(tag)).collect::<Result<_, _>>()?;
     Ok(Action::PutArtifact {
         repository: repository_required(m.repository.as_ref())?,
         digest: digest_required(m.digest.as_ref())?,

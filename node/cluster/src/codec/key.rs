@@ -122,11 +122,9 @@ pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
         Table::Repository => Key::Repository(rest.repository()?),
         Table::Artifact => Key::Artifact(rest.repository()?, rest.digest()?),
         Table::Tag => Key::Tag(rest.repository()?, TagName::parse(rest.name()?)?),
-        Table::TagOf => Key::TagOf(
-            rest.repository()?,
-            rest.digest()?,
-            TagName::parse(rest.name()?)?,
-        ),
+        Table::TagOf => {
+            Key::TagOf(rest.repository()?, rest.digest()?, TagName::parse(rest.name()?)?)
+        }
         Table::Link => Key::Link(rest.repository()?, rest.digest()?),
         Table::Referrer => Key::Referrer(rest.repository()?, rest.digest()?, rest.digest()?),
         Table::Blob => Key::Blob(rest.digest()?),
@@ -134,11 +132,7 @@ pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
         Table::Pin => Key::Pin(rest.digest()?, UploadId(u128::from_be_bytes(rest.array()?))),
         Table::Upload => Key::Upload(UploadId(u128::from_be_bytes(rest.array()?))),
     };
-    if rest.0.is_empty() {
-        Ok(key)
-    } else {
-        Err(DecodeError::Key)
-    }
+    if rest.0.is_empty() { Ok(key) } else { Err(DecodeError::Key) }
 }
 
 fn put_name(out: &mut Vec<u8>, name: &str) {
@@ -156,13 +150,7 @@ const fn format_byte(format: Format) -> u8 {
     }
 }
 
-const FORMATS: [Format; 5] = [
-    Format::Oci,
-    Format::Npm,
-    Format::Pypi,
-    Format::Maven,
-    Format::Cargo,
-];
+const FORMATS: [Format; 5] = [Format::Oci, Format::Npm, Format::Pypi, Format::Maven, Format::Cargo];
 
 fn put_repository(out: &mut Vec<u8>, table: Table, repository: &RepositoryKey) {
     out.push(table as u8);
@@ -206,11 +194,7 @@ impl<'a> Parts<'a> {
     }
 
     fn name(&mut self) -> Result<&'a str, DecodeError> {
-        let end = self
-            .0
-            .iter()
-            .position(|byte| *byte == 0)
-            .ok_or(DecodeError::Key)?;
+        let end = self.0.iter().position(|byte| *byte == 0).ok_or(DecodeError::Key)?;
         let name = self.take(end)?;
         self.take(1)?;
         std::str::from_utf8(name).map_err(|_| DecodeError::Key)
@@ -223,11 +207,7 @@ impl<'a> Parts<'a> {
             .into_iter()
             .find(|format| format_byte(*format) == byte)
             .ok_or(DecodeError::Unknown("key.format"))?;
-        Ok(RepositoryKey {
-            tenant,
-            format,
-            path: RepositoryPath::parse(self.name()?)?,
-        })
+        Ok(RepositoryKey { tenant, format, path: RepositoryPath::parse(self.name()?)? })
     }
 
     fn digest(&mut self) -> Result<Digest, DecodeError> {

@@ -125,18 +125,12 @@ fn repository_required(
 }
 
 fn generation_to_proto(generation: &Generation) -> proto::Generation {
-    proto::Generation {
-        epoch: generation.epoch.0,
-        sequence: generation.sequence,
-    }
+    proto::Generation { epoch: generation.epoch.0, sequence: generation.sequence }
 }
 
 fn generation_required(generation: Option<&proto::Generation>) -> Result<Generation, DecodeError> {
     let generation = generation.ok_or(DecodeError::Unknown("generation"))?;
-    Ok(Generation {
-        epoch: Epoch(generation.epoch),
-        sequence: generation.sequence,
-    })
+    Ok(Generation { epoch: Epoch(generation.epoch), sequence: generation.sequence })
 }
 
 fn body_to_proto(body: &Body) -> proto::Body {
@@ -160,16 +154,12 @@ fn upload_to_proto(upload: UploadId) -> Vec<u8> {
 }
 
 fn upload_from_proto(bytes: &[u8]) -> Result<UploadId, DecodeError> {
-    let bytes = bytes
-        .try_into()
-        .map_err(|_| DecodeError::Length("upload"))?;
+    let bytes = bytes.try_into().map_err(|_| DecodeError::Length("upload"))?;
     Ok(UploadId(u128::from_be_bytes(bytes)))
 }
 
 fn chunk_root_from_proto(bytes: &[u8]) -> Result<[u8; 32], DecodeError> {
-    bytes
-        .try_into()
-        .map_err(|_| DecodeError::Length("chunk_root"))
+    bytes.try_into().map_err(|_| DecodeError::Length("chunk_root"))
 }
 
 fn media_type_to_proto(media_type: Option<&MediaType>) -> Option<String> {

@@ -43,10 +43,7 @@ fn log_id_to_proto(log_id: &LogId) -> proto::LogId {
 }
 
 fn log_id_from_proto(m: &proto::LogId) -> LogId {
-    LogId {
-        leader_id: LeaderId::new(m.term, m.node),
-        index: m.index,
-    }
+    LogId { leader_id: LeaderId::new(m.term, m.node), index: m.index }
 }
 
 /// The bytes of a position.
@@ -72,10 +69,7 @@ pub fn encode_vote(vote: &Vote) -> Vec<u8> {
 /// The vote that these bytes say.
 pub fn decode_vote(bytes: &[u8]) -> Result<Vote, DecodeError> {
     let m = proto::Vote::decode(bytes)?;
-    Ok(Vote {
-        leader_id: LeaderId::new(m.term, m.node),
-        committed: m.committed,
-    })
+    Ok(Vote { leader_id: LeaderId::new(m.term, m.node), committed: m.committed })
 }
 
 fn membership_to_proto(membership: &Membership) -> proto::Membership {
@@ -83,31 +77,20 @@ fn membership_to_proto(membership: &Membership) -> proto::Membership {
         configs: membership
             .get_joint_config()
             .iter()
-            .map(|voters| proto::Voters {
-                nodes: voters.iter().copied().collect(),
-            })
+            .map(|voters| proto::Voters { nodes: voters.iter().copied().collect() })
             .collect(),
         members: membership
             .nodes()
-            .map(|(node, at)| proto::Member {
-                node: *node,
-                address: at.addr.clone(),
-            })
+            .map(|(node, at)| proto::Member { node: *node, address: at.addr.clone() })
             .collect(),
     }
 }
 
 fn membership_from_proto(m: proto::Membership) -> Result<Membership, DecodeError> {
-    let configs: Vec<BTreeSet<u64>> = m
-        .configs
-        .into_iter()
-        .map(|voters| voters.nodes.into_iter().collect())
-        .collect();
-    let members: BTreeMap<u64, BasicNode> = m
-        .members
-        .into_iter()
-        .map(|member| (member.node, BasicNode::new(member.address)))
-        .collect();
+    let configs: Vec<BTreeSet<u64>> =
+        m.configs.into_iter().map(|voters| voters.nodes.into_iter().collect()).collect();
+    let members: BTreeMap<u64, BasicNode> =
+        m.members.into_iter().map(|member| (member.node, BasicNode::new(member.address))).collect();
     if configs.is_empty() && members.is_empty() {
         return Ok(Membership::default());
     }
@@ -150,11 +133,8 @@ pub fn encode_entry(entry: &Entry) -> Vec<u8> {
             proto::entry::Payload::Membership(membership_to_proto(membership))
         }
     };
-    proto::Entry {
-        log_id: Some(log_id_to_proto(&entry.log_id)),
-        payload: Some(payload),
-    }
-    .encode_to_vec()
+    proto::Entry { log_id: Some(log_id_to_proto(&entry.log_id)), payload: Some(payload) }
+        .encode_to_vec()
 }
 
 /// The log entry that these bytes say.
@@ -167,14 +147,8 @@ pub fn decode_entry(bytes: Bytes) -> Result<Entry, DecodeError> {
             EntryPayload::Membership(membership_from_proto(membership)?)
         }
     };
-    let log_id = m
-        .log_id
-        .as_ref()
-        .ok_or(DecodeError::Unknown("entry.log_id"))?;
-    Ok(Entry {
-        log_id: log_id_from_proto(log_id),
-        payload,
-    })
+    let log_id = m.log_id.as_ref().ok_or(DecodeError::Unknown("entry.log_id"))?;
+    Ok(Entry { log_id: log_id_from_proto(log_id), payload })
 }
 
 /// The bytes of a snapshot's manifest.
@@ -200,24 +174,13 @@ pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
     let m = proto::SnapshotManifest::decode(bytes)?;
     let mut files = BTreeMap::new();
     for file in m.files {
-        let hash = file
-            .hash
-            .as_slice()
-            .try_into()
-            .map_err(|_| DecodeError::Length("file.hash"))?;
-        files.insert(
-            file.name,
-            FileSummary {
-                size: file.size,
-                hash,
-            },
-        );
+        let hash = file.hash.as_slice().try_into().map_err(|_| DecodeError::Length("file.hash"))?;
+        files.insert(file.name, FileSummary { size: file.size, hash });
     }
     Ok(Manifest {
         last_log_id: m.last_log_id.as_ref().map(log_id_from_proto),
         membership: stored_membership_from_proto(
-            m.membership
-                .ok_or(DecodeError::Unknown("manifest.membership"))?,
+            m.membership.ok_or(DecodeError::Unknown("manifest.membership"))?,
         )?,
         files,
     })

@@ -17,10 +17,7 @@ use super::{
 
 /// The bytes of a record.
 pub fn encode(record: &Record) -> Vec<u8> {
-    proto::Record {
-        kind: Some(kind_to_proto(record)),
-    }
-    .encode_to_vec()
+    proto::Record { kind: Some(kind_to_proto(record)) }.encode_to_vec()
 }
 
 /// The record that these bytes say.
@@ -32,10 +29,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
 fn kind_to_proto(record: &Record) -> proto::record::Kind {
     use proto::record::Kind as To;
     match record {
-        Record::Cluster(r) => To::Cluster(proto::Cluster {
-            clock: r.clock.0,
-            epoch: r.epoch.0,
-        }),
+        Record::Cluster(r) => To::Cluster(proto::Cluster { clock: r.clock.0, epoch: r.epoch.0 }),
         Record::Node(r) => To::Node(proto::Node { epoch: r.epoch.0 }),
         Record::Usage(r) => To::Usage(proto::Usage {
             bytes: r.bytes,
@@ -51,15 +45,11 @@ fn kind_to_proto(record: &Record) -> proto::record::Kind {
             links: r.links,
         }),
         Record::Artifact(r) => To::Artifact(artifact_to_proto(r)),
-        Record::Tag(r) => To::Tag(proto::Tag {
-            digest: Some(digest_to_proto(&r.digest)),
-            moved_at: r.moved_at.0,
-        }),
+        Record::Tag(r) => {
+            To::Tag(proto::Tag { digest: Some(digest_to_proto(&r.digest)), moved_at: r.moved_at.0 })
+        }
         Record::TagOf => To::TagOf(proto::TagOf {}),
-        Record::Link(r) => To::Link(proto::Link {
-            size: r.size,
-            linked_at: r.linked_at.0,
-        }),
+        Record::Link(r) => To::Link(proto::Link { size: r.size, linked_at: r.linked_at.0 }),
         Record::Referrer(r) => To::Referrer(proto::Referrer {
             artifact_type: media_type_to_proto(r.artifact_type.as_ref()),
         }),
@@ -72,9 +62,7 @@ fn kind_to_proto(record: &Record) -> proto::record::Kind {
             touched_at: r.touched_at.0,
         }),
         Record::Edge => To::Edge(proto::Edge {}),
-        Record::Pin(r) => To::Pin(proto::Pin {
-            expires_at: r.expires_at.0,
-        }),
+        Record::Pin(r) => To::Pin(proto::Pin { expires_at: r.expires_at.0 }),
         Record::Upload(r) => To::Upload(proto::Upload {
             repository: Some(repository_to_proto(&r.repository)),
             node: r.node.0,
@@ -100,13 +88,10 @@ fn artifact_to_proto(r: &ArtifactRecord) -> proto::Artifact {
 fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
     use proto::record::Kind as From;
     Ok(match kind {
-        From::Cluster(m) => Record::Cluster(ClusterRecord {
-            clock: Timestamp(m.clock),
-            epoch: Epoch(m.epoch),
-        }),
-        From::Node(m) => Record::Node(NodeRecord {
-            epoch: Epoch(m.epoch),
-        }),
+        From::Cluster(m) => {
+            Record::Cluster(ClusterRecord { clock: Timestamp(m.clock), epoch: Epoch(m.epoch) })
+        }
+        From::Node(m) => Record::Node(NodeRecord { epoch: Epoch(m.epoch) }),
         From::Usage(m) => Record::Usage(UsageRecord {
             bytes: m.bytes,
             artifacts: m.artifacts,
@@ -126,10 +111,9 @@ fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
             moved_at: Timestamp(m.moved_at),
         }),
         From::TagOf(proto::TagOf {}) => Record::TagOf,
-        From::Link(m) => Record::Link(LinkRecord {
-            size: m.size,
-            linked_at: Timestamp(m.linked_at),
-        }),
+        From::Link(m) => {
+            Record::Link(LinkRecord { size: m.size, linked_at: Timestamp(m.linked_at) })
+        }
         From::Referrer(m) => Record::Referrer(ReferrerRecord {
             artifact_type: media_type_optional(m.artifact_type.as_ref())?,
         }),
@@ -142,9 +126,7 @@ fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
             touched_at: Timestamp(m.touched_at),
         }),
         From::Edge(proto::Edge {}) => Record::Edge,
-        From::Pin(m) => Record::Pin(PinRecord {
-            expires_at: Timestamp(m.expires_at),
-        }),
+        From::Pin(m) => Record::Pin(PinRecord { expires_at: Timestamp(m.expires_at) }),
         From::Upload(m) => Record::Upload(UploadRecord {
             repository: repository_required(m.repository.as_ref())?,
             node: NodeId(m.node),

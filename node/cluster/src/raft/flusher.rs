@@ -28,26 +28,17 @@ impl Flusher {
     pub fn start(db: Arc<DB>) -> io::Result<Self> {
         let (queue, waiting) = mpsc::channel();
         let failed = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::Builder::new()
-            .name("raft-log-sync".into())
-            .spawn({
-                let failed = failed.clone();
-                move || run(&db, &waiting, &failed)
-            })?;
-        Ok(Self {
-            queue: Some(queue),
-            thread: Some(thread),
-            failed,
-        })
+        let thread = std::thread::Builder::new().name("raft-log-sync".into()).spawn({
+            let failed = failed.clone();
+            move || run(&db, &waiting, &failed)
+        })?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), failed })
     }
 
     /// Completes `callback` once all that is written so far is durable.
     pub fn flush(&self, callback: IOFlushed<TypeConfig>) {
         let refused = match &self.queue {
-            Some(queue) => queue
-                .send(callback)
-                .err()
-                .map(|mpsc::SendError(callback)| callback),
+            Some(queue) => queue.send(callback).err().map(|mpsc::SendError(callback)| callback),
             None => Some(callback),
         };
         if let Some(callback) = refused {
@@ -57,11 +48,7 @@ impl Flusher {
 
     /// Fails if a sync failed before.
     pub fn check(&self) -> io::Result<()> {
-        if self.failed.load(Ordering::Acquire) {
-            Err(failed_before())
-        } else {
-            Ok(())
-        }
+        if self.failed.load(Ordering::Acquire) { Err(failed_before()) } else { Ok(()) }
     }
 }
 

@@ -59,31 +59,24 @@ impl LogStore {
             [META, ENTRIES].map(|name| ColumnFamilyDescriptor::new(name, memory.options()));
         let db =
             Arc::new(DB::open_cf_descriptors(&options, directory, families).map_err(io_error)?);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                flusher: Flusher::start(db.clone())?,
-                db,
-                voters,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { flusher: Flusher::start(db.clone())?, db, voters }) })
     }
 
     /// Bytes on disk.
     pub fn disk_bytes(&self) -> u64 {
         self.inner.family(ENTRIES).map_or(0, |entries| {
             let name = rocksdb::properties::TOTAL_SST_FILES_SIZE;
-            self.inner
-                .db
-                .property_int_value_cf(entries, name)
-                .ok()
-                .flatten()
-                .unwrap_or(0)
+            self.inner.db.property_int_value_cf(entries, name).ok().flatten().unwrap_or(0)
         })
     }
 
-    /// Makes all that was appended durable.
-    pub fn sync(&self) -> io::Result<()> {
-        self.inner.db.flush_wal(true).map_err(io_error)
+    /// Makes all that was appended durable, as tables: the next start has no log file to replay.
+    pub fn flush(&self) -> io::Result<()> {
+        self.inner.db.flush_wal(true).map_err(io_error)?;
+        for family in [META, ENTRIES] {
+            self.inner.db.flush_cf(self.inner.family(family)?).map_err(io_error)?;
+        }
+        Ok(())
     }
 
     /// Entries from `start` up to `end` (exclusive), as many as fit into `bytes_max`, but one at least.
@@ -119,9 +112,7 @@ impl LogStore {
 
 impl Inner {
     fn family(&self, name: &str) -> io::Result<&ColumnFamily> {
-        self.db
-            .cf_handle(name)
-            .ok_or_else(|| damaged(format!("there is no family {name}")))
+        self.db.cf_handle(name).ok_or_else(|| damaged(format!("there is no family {name}")))
     }
 
     fn meta<T, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
@@ -129,30 +120,18 @@ impl Inner {
         name: &[u8],
         decode: impl Fn(&[u8]) -> Result<T, E>,
     ) -> io::Result<Option<T>> {
-        let bytes = self
-            .db
-            .get_pinned_cf(self.family(META)?, name)
-            .map_err(io_error)?;
-        bytes
-            .map(|bytes| decode(&bytes))
-            .transpose()
-            .map_err(damaged)
+        let bytes = self.db.get_pinned_cf(self.family(META)?, name).map_err(io_error)?;
+        bytes.map(|bytes| decode(&bytes)).transpose().map_err(damaged)
     }
 
     fn purge(&self, upto: &LogId) -> io::Result<()> {
-        let first = self
-            .meta(PURGED, codec::decode_log_id)?
-            .map_or(0, |purged| purged.index + 1);
+        let first = self.meta(PURGED, codec::decode_log_id)?.map_or(0, |purged| purged.index + 1);
         let (from, to) = (first.to_be_bytes(), (upto.index + 1).to_be_bytes());
         let (meta, entries) = (self.family(META)?, self.family(ENTRIES)?);
-        self.db
-            .put_cf(meta, PURGED, codec::encode_log_id(upto))
-            .map_err(io_error)?;
+        self.db.put_cf(meta, PURGED, codec::encode_log_id(upto)).map_err(io_error)?;
         // Dropping files is durable at once: the log's new beginning must be so before.
         self.db.flush_wal(true).map_err(io_error)?;
-        self.db
-            .delete_file_in_range_cf(entries, from, to)
-            .map_err(io_error)?;
+        self.db.delete_file_in_range_cf(entries, from, to).map_err(io_error)?;
         self.db.delete_range_cf(entries, from, to).map_err(io_error)
     }
 }
@@ -226,10 +205,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             None => purged,
         };
         iterator.status().map_err(io_error)?;
-        Ok(LogState {
-            last_purged_log_id: purged,
-            last_log_id: last,
-        })
+        Ok(LogState { last_purged_log_id: purged, last_log_id: last })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -241,10 +217,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let bytes = codec::encode_vote(vote);
         blocking(move || {
             inner.flusher.check()?;
-            inner
-                .db
-                .put_cf(inner.family(META)?, VOTE, bytes)
-                .map_err(io_error)?;
+            inner.db.put_cf(inner.family(META)?, VOTE, bytes).map_err(io_error)?;
             inner.db.flush_wal(true).map_err(io_error)
         })
         .await
@@ -253,10 +226,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         let meta = self.inner.family(META)?;
         match committed {
-            Some(at) => self
-                .inner
-                .db
-                .put_cf(meta, COMMITTED, codec::encode_log_id(&at)),
+            Some(at) => self.inner.db.put_cf(meta, COMMITTED, codec::encode_log_id(&at)),
             None => self.inner.db.delete_cf(meta, COMMITTED),
         }
         .map_err(io_error)
@@ -278,16 +248,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             if matches!(entry.payload, EntryPayload::Membership(_)) {
                 self.inner.voters.appended(entry.index());
             }
-            batch.put_cf(
-                family,
-                entry.index().to_be_bytes(),
-                codec::encode_entry(&entry),
-            );
+            batch.put_cf(family, entry.index().to_be_bytes(), codec::encode_entry(&entry));
         }
-        self.inner
-            .db
-            .write_opt(batch, &WriteOptions::default())
-            .map_err(io_error)?;
+        self.inner.db.write_opt(batch, &WriteOptions::default()).map_err(io_error)?;
         self.inner.flusher.flush(callback);
         Ok(())
     }
@@ -297,10 +260,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // Appends that follow are synced after this, in the same log file, so it need not be synced by itself.
         let (from, to) = (first.to_be_bytes(), u64::MAX.to_be_bytes());
         let entries = self.inner.family(ENTRIES)?;
-        self.inner
-            .db
-            .delete_range_cf(entries, from, to)
-            .map_err(io_error)
+        self.inner.db.delete_range_cf(entries, from, to).map_err(io_error)
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
@@ -313,7 +273,5 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }

@@ -26,10 +26,8 @@ pub struct NoPeer {
 
 impl NoPeer {
     fn unreachable(&self) -> Unreachable<TypeConfig> {
-        let text = format!(
-            "node {} cannot be reached: this node has no cluster network",
-            self.node
-        );
+        let text =
+            format!("node {} cannot be reached: this node has no cluster network", self.node);
         Unreachable::new(&AnyError::error(text))
     }
 }

@@ -67,12 +67,7 @@ pub struct Transaction<'a> {
 impl<'a> Transaction<'a> {
     /// A view that reads as far as `tier` allows.
     pub fn new(db: &'a StateDb, overlay: &'a Overlay, tier: Tier) -> Self {
-        Self {
-            db,
-            overlay,
-            changes: Changes::new(),
-            tier,
-        }
+        Self { db, overlay, changes: Changes::new(), tier }
     }
 
     /// What the command changed.
@@ -84,12 +79,8 @@ impl<'a> Transaction<'a> {
     fn changes_in(&self, rows: &Rows) -> BTreeMap<&Key, &Option<Record>> {
         let from = (rows.start(), Bound::Unbounded);
         let within = |(key, _): &(&Key, &Option<Record>)| rows.contains(key);
-        let mut changes: BTreeMap<_, _> = self
-            .overlay
-            .changes
-            .range(from.clone())
-            .take_while(within)
-            .collect();
+        let mut changes: BTreeMap<_, _> =
+            self.overlay.changes.range(from.clone()).take_while(within).collect();
         changes.extend(self.changes.range(from).take_while(within));
         changes
     }
@@ -99,11 +90,7 @@ impl Store for Transaction<'_> {
     type Error = ReadError;
 
     fn get(&self, key: &Key) -> Result<Option<Record>, ReadError> {
-        match self
-            .changes
-            .get(key)
-            .or_else(|| self.overlay.changes.get(key))
-        {
+        match self.changes.get(key).or_else(|| self.overlay.changes.get(key)) {
             Some(record) => Ok(record.clone()),
             None => self.db.get(key, self.tier),
         }

@@ -58,11 +58,7 @@ impl SnapshotHandle {
 
     fn new(directory: PathBuf, manifest: Manifest) -> Self {
         let directory = Mutex::new(directory);
-        Self(Arc::new(Finished {
-            directory,
-            manifest,
-            obsolete: AtomicBool::new(false),
-        }))
+        Self(Arc::new(Finished { directory, manifest, obsolete: AtomicBool::new(false) }))
     }
 
     /// Where it is.
@@ -92,16 +88,11 @@ impl SnapshotHandle {
     pub fn verify(&self) -> io::Result<()> {
         for (name, expected) in &self.0.manifest.files {
             if Path::new(name).file_name() != Some(name.as_ref()) {
-                return Err(damaged(format!(
-                    "the manifest names {name:?}, which is no file name"
-                )));
+                return Err(damaged(format!("the manifest names {name:?}, which is no file name")));
             }
             let path = self.files().join(name);
             if summarise(&path)? != *expected {
-                return Err(damaged(format!(
-                    "{} is not the file that was sent",
-                    path.display()
-                )));
+                return Err(damaged(format!("{} is not the file that was sent", path.display())));
             }
         }
         Ok(())
@@ -122,10 +113,7 @@ impl SnapshotHandle {
 
 impl From<SnapshotHandle> for Snapshot {
     fn from(handle: SnapshotHandle) -> Self {
-        Self {
-            meta: handle.meta(),
-            snapshot: handle,
-        }
+        Self { meta: handle.meta(), snapshot: handle }
     }
 }
 
@@ -143,16 +131,10 @@ impl Snapshots {
         let mut newest: Option<SnapshotHandle> = None;
         for entry in fs::read_dir(&root)? {
             let path = entry?.path();
-            let finished = path
-                .extension()
-                .is_none_or(|extension| extension != BUILDING)
-                && path.is_dir();
-            let whole = if finished {
-                SnapshotHandle::open(path.clone()).ok()
-            } else {
-                None
-            }
-            .filter(SnapshotHandle::is_whole);
+            let finished =
+                path.extension().is_none_or(|extension| extension != BUILDING) && path.is_dir();
+            let whole = if finished { SnapshotHandle::open(path.clone()).ok() } else { None }
+                .filter(SnapshotHandle::is_whole);
             let Some(snapshot) = whole else {
                 tracing::info!(path = %path.display(), "removing an unfinished snapshot");
                 if path.is_dir() {
@@ -165,20 +147,12 @@ impl Snapshots {
             let newer = newest.as_ref().is_none_or(|newest| {
                 newest.manifest().last_log_id < snapshot.manifest().last_log_id
             });
-            let older = if newer {
-                newest.replace(snapshot)
-            } else {
-                Some(snapshot)
-            };
+            let older = if newer { newest.replace(snapshot) } else { Some(snapshot) };
             if let Some(older) = older {
                 older.retire();
             }
         }
-        Ok(Self {
-            root,
-            memory,
-            current: Mutex::new(newest),
-        })
+        Ok(Self { root, memory, current: Mutex::new(newest) })
     }
 
     /// The current snapshot.
@@ -191,9 +165,7 @@ impl Snapshots {
         let building = self.root.join(format!("new.{BUILDING}"));
         remove_directory(&building)?;
         fs::create_dir(&building)?;
-        state
-            .checkpoint(&building.join(FILES))
-            .map_err(io::Error::other)?;
+        state.checkpoint(&building.join(FILES)).map_err(io::Error::other)?;
         Ok(building)
     }
 
@@ -204,18 +176,11 @@ impl Snapshots {
         let (last_log_id, membership) = {
             let state = StateDb::open_read_only(&files, &self.memory).map_err(io::Error::other)?;
             let read = |error| io::Error::other(error);
-            (
-                state.applied().map_err(read)?,
-                state.membership().map_err(read)?,
-            )
+            (state.applied().map_err(read)?, state.membership().map_err(read)?)
         };
         let previous = self.current();
         let files = summarise_all(&files, previous.as_ref())?;
-        let manifest = Manifest {
-            last_log_id,
-            membership,
-            files,
-        };
+        let manifest = Manifest { last_log_id, membership, files };
         write_atomically(building, MANIFEST, &encode_manifest(&manifest))?;
         let name = directory_name(last_log_id.as_ref());
         if let Some(previous) = previous
@@ -235,9 +200,7 @@ impl Snapshots {
 
     /// Takes over a verified snapshot that came from elsewhere, as the current one.
     pub fn adopt(&self, snapshot: &SnapshotHandle) -> io::Result<()> {
-        let directory = self
-            .root
-            .join(directory_name(snapshot.manifest().last_log_id.as_ref()));
+        let directory = self.root.join(directory_name(snapshot.manifest().last_log_id.as_ref()));
         if snapshot.directory() == directory {
             return Ok(());
         }
@@ -265,10 +228,7 @@ impl Snapshots {
 fn directory_name(last: Option<&LogId>) -> String {
     match last {
         Some(last) => {
-            format!(
-                "{:020}-{}-{}",
-                last.index, last.leader_id.term, last.leader_id.node_id
-            )
+            format!("{:020}-{}-{}", last.index, last.leader_id.term, last.leader_id.node_id)
         }
         None => "empty".to_owned(),
     }
@@ -306,11 +266,7 @@ fn summarise_all(
 }
 
 fn known_summary(previous: &SnapshotHandle, name: &str, path: &Path) -> Option<FileSummary> {
-    let summary = previous
-        .manifest()
-        .files
-        .get(name)
-        .filter(|_| name.ends_with(".sst"))?;
+    let summary = previous.manifest().files.get(name).filter(|_| name.ends_with(".sst"))?;
     let before = fs::metadata(previous.files().join(name)).ok()?;
     let now = fs::metadata(path).ok()?;
     let same = before.ino() == now.ino() && before.dev() == now.dev();
@@ -325,10 +281,7 @@ fn summarise(path: &Path) -> io::Result<FileSummary> {
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {
-            return Ok(FileSummary {
-                size,
-                hash: *hasher.finalize().as_bytes(),
-            });
+            return Ok(FileSummary { size, hash: *hasher.finalize().as_bytes() });
         }
         size += read as u64;
         hasher.update(buffer.get(..read).unwrap_or_default());

@@ -77,21 +77,9 @@ impl StateMachine {
         let applied = state.applied().map_err(io::Error::other)?;
         let membership = state.membership().map_err(io::Error::other)?;
         let snapshots = Snapshots::open(data_dir.join("snapshots"), memory.clone())?;
-        let shared = Shared {
-            state: ArcSwap::from_pointee(state),
-            snapshots,
-            events,
-        };
+        let shared = Shared { state: ArcSwap::from_pointee(state), snapshots, events };
         let shared = Arc::new(shared);
-        Ok(Self {
-            shared,
-            directory,
-            number,
-            memory,
-            voters,
-            applied,
-            membership,
-        })
+        Ok(Self { shared, directory, number, memory, voters, applied, membership })
     }
 
     /// What readers of the state need.
@@ -153,15 +141,11 @@ impl StateMachine {
         }
         .map_err(io::Error::other)?;
         pending.overlay.merge(changes);
-        pending.events.extend(
-            (0..)
-                .zip(applied.events)
-                .map(|(index, event)| PositionedEvent {
-                    position,
-                    index,
-                    event: Arc::new(event),
-                }),
-        );
+        pending.events.extend((0..).zip(applied.events).map(|(index, event)| PositionedEvent {
+            position,
+            index,
+            event: Arc::new(event),
+        }));
         Ok(applied.answer)
     }
 
@@ -173,18 +157,11 @@ impl StateMachine {
         self.shared
             .state
             .load()
-            .write(
-                pending.overlay.rows(),
-                &applied,
-                pending.membership.as_ref(),
-            )
+            .write(pending.overlay.rows(), &applied, pending.membership.as_ref())
             .map_err(crate::rocks::io_error)?;
         self.applied = Some(applied);
         if let Some(membership) = pending.membership {
-            let index = membership
-                .log_id()
-                .as_ref()
-                .map_or(0, |log_id| log_id.index);
+            let index = membership.log_id().as_ref().map_or(0, |log_id| log_id.index);
             self.voters.applied(index, membership.membership());
             self.membership = membership;
         }
@@ -252,10 +229,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 tracing::error!(%error, "cannot begin a snapshot; the log is kept until one succeeds");
                 None
             }
-            building => Some(SnapshotBuilder {
-                shared: self.shared.clone(),
-                building: Some(building),
-            }),
+            building => {
+                Some(SnapshotBuilder { shared: self.shared.clone(), building: Some(building) })
+            }
         }
     }
 
@@ -264,10 +240,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             Some(builder) => return builder,
             None => Err(io::Error::other("no snapshot could be begun")),
         };
-        SnapshotBuilder {
-            shared: self.shared.clone(),
-            building: Some(building),
-        }
+        SnapshotBuilder { shared: self.shared.clone(), building: Some(building) }
     }
 
     async fn install_snapshot(
@@ -276,11 +249,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         snapshot: SnapshotHandle,
     ) -> io::Result<()> {
         let number = self.number + 1;
-        let (shared, directory, memory) = (
-            self.shared.clone(),
-            self.directory.clone(),
-            self.memory.clone(),
-        );
+        let (shared, directory, memory) =
+            (self.shared.clone(), self.directory.clone(), self.memory.clone());
         let meta = meta.clone();
         let (applied, membership) =
             blocking(move || install(&shared, &directory, &memory, number, &meta, &snapshot))

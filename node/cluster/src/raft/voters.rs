@@ -6,8 +6,8 @@
 //!    newest membership in its log. With this node the only voter in its own log's newest membership, no quorum
 //!    exists without this node.
 //! 2. Another voter can come to be only by an entry that this node, the only possible leader, appends to its own log.
-//!    openraft appends an entry to the leader's own store before it sends it to anyone, and [`SoleVoter::appended`]
-//!    clears the flag within that append. So when another node first hears that it is a voter, the flag here is
+//!    What openraft sends to others it reads from this node's log store, and [`SoleVoter::appended`] lowers the flag
+//!    before the store takes the entry in. So when another node first hears that it is a voter, the flag here is
 //!    already down, and with it every later [`SoleVoter::holds`].
 //! 3. Hence, if the flag is up, every change that was acknowledged anywhere was acknowledged by this node, after its
 //!    own state machine had written it: a read that starts now sees it.
@@ -33,11 +33,7 @@ pub struct SoleVoter {
 impl SoleVoter {
     /// Down, until a membership is applied.
     pub fn new(node: u64) -> Self {
-        Self {
-            node,
-            newest: Mutex::new(None),
-            sole: AtomicBool::new(false),
-        }
+        Self { node, newest: Mutex::new(None), sole: AtomicBool::new(false) }
     }
 
     /// Whether this node was the only voter at some moment during the call.
@@ -82,15 +78,9 @@ mod tests {
         assert!(flag.holds());
 
         flag.appended(7);
-        assert!(
-            !flag.holds(),
-            "an entry stands in the log that may add a voter"
-        );
+        assert!(!flag.holds(), "an entry stands in the log that may add a voter");
         flag.applied(0, &voters(&[1]));
-        assert!(
-            !flag.holds(),
-            "an older membership says nothing about the newest"
-        );
+        assert!(!flag.holds(), "an older membership says nothing about the newest");
         flag.applied(7, &voters(&[1, 2]));
         assert!(!flag.holds());
 

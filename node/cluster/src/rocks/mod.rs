@@ -29,11 +29,7 @@ impl Memory {
             false,
             cache.clone(),
         );
-        Self {
-            cache,
-            write_buffers,
-            write_buffer_bytes,
-        }
+        Self { cache, write_buffers, write_buffer_bytes }
     }
 
     /// Bytes in the block cache, write buffers' charge included.

@@ -75,10 +75,7 @@ impl StateDb {
 
     /// Opens a finished state to read from it only.
     pub fn open_read_only(directory: &Path, memory: &Memory) -> Result<Self, rocksdb::Error> {
-        Ok(Self::new(
-            DB::open_for_read_only(&memory.options(), directory, false)?,
-            directory,
-        ))
+        Ok(Self::new(DB::open_for_read_only(&memory.options(), directory, false)?, directory))
     }
 
     fn new(db: DB, directory: &Path) -> Self {
@@ -102,10 +99,7 @@ impl StateDb {
     /// The membership as of that position.
     pub fn membership(&self) -> Result<StoredMembership, ReadError> {
         let bytes = self.db.get_pinned(MEMBERSHIP)?;
-        Ok(bytes
-            .map(|bytes| raft::decode_membership(&bytes))
-            .transpose()?
-            .unwrap_or_default())
+        Ok(bytes.map(|bytes| raft::decode_membership(&bytes)).transpose()?.unwrap_or_default())
     }
 
     /// Writes changed rows and the position they bring the state to, at once.
@@ -158,11 +152,7 @@ impl StateDb {
         if skip && iterator.key() == Some(start.as_slice()) {
             iterator.next();
         }
-        Run {
-            iterator,
-            rows: Some(rows),
-            ended: false,
-        }
+        Run { iterator, rows: Some(rows), ended: false }
     }
 
     /// Every row, as they were when the call was made.
@@ -172,11 +162,7 @@ impl StateDb {
         options.set_readahead_size(256 << 10);
         let mut iterator = self.db.raw_iterator_opt(options);
         iterator.seek([key::FIRST_TABLE]);
-        Run {
-            iterator,
-            rows: None,
-            ended: false,
-        }
+        Run { iterator, rows: None, ended: false }
     }
 
     /// Up to `limit` rows of a run.
@@ -266,9 +252,7 @@ impl Iterator for Run<'_> {
             self.ended = true;
             return None;
         }
-        let item = record::decode(value)
-            .map(|record| (row, record))
-            .map_err(ReadError::from);
+        let item = record::decode(value).map(|record| (row, record)).map_err(ReadError::from);
         self.iterator.next();
         Some(item)
     }
@@ -292,10 +276,9 @@ impl StateDirectory {
     pub fn open(&self, memory: &Memory) -> io::Result<(StateDb, u64)> {
         fs::create_dir_all(&self.root)?;
         let active = match fs::read_to_string(self.root.join(ACTIVE)) {
-            Ok(text) => text
-                .trim()
-                .parse::<u64>()
-                .map_err(|_| damaged("ACTIVE holds no number"))?,
+            Ok(text) => {
+                text.trim().parse::<u64>().map_err(|_| damaged("ACTIVE holds no number"))?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.begin()?;
                 1
@@ -325,9 +308,7 @@ impl StateDirectory {
         let known = |name: &str| name.strip_suffix(".tmp") == Some(ACTIVE);
         for entry in fs::read_dir(&self.root)? {
             if !entry?.file_name().to_str().is_some_and(known) {
-                return Err(damaged(
-                    "there are states but no file ACTIVE that tells the live one",
-                ));
+                return Err(damaged("there are states but no file ACTIVE that tells the live one"));
             }
         }
         write_atomically(&self.root, ACTIVE, b"1\n")
@@ -367,8 +348,5 @@ impl StateDirectory {
 }
 
 fn damaged(what: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        format!("the state directory is damaged: {what}"),
-    )
+    io::Error::new(io::ErrorKind::InvalidData, format!("the state directory is damaged: {what}"))
 }

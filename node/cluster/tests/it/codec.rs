@@ -20,11 +20,7 @@ fn digest() -> impl Strategy<Value = Digest> {
     (any::<bool>(), byte, any::<bool>()).prop_map(|(long, byte, last)| {
         let mut value = [byte; 64];
         value[31] = value[31].wrapping_add(last.into());
-        if long {
-            Digest::sha512(value)
-        } else {
-            Digest::sha256(value[..32].try_into().unwrap())
-        }
+        if long { Digest::sha512(value) } else { Digest::sha256(value[..32].try_into().unwrap()) }
     })
 }
 
@@ -81,10 +77,7 @@ fn key() -> impl Strategy<Value = Key> {
 }
 
 fn body() -> impl Strategy<Value = Body> {
-    prop_oneof![
-        Just(Body::Blob),
-        vec(any::<u8>(), 0..64).prop_map(Body::Inline)
-    ]
+    prop_oneof![Just(Body::Blob), vec(any::<u8>(), 0..64).prop_map(Body::Inline)]
 }
 
 fn artifact() -> impl Strategy<Value = ArtifactRecord> {
@@ -98,20 +91,18 @@ fn artifact() -> impl Strategy<Value = ArtifactRecord> {
         vec(digest(), 0..4),
         number(),
     )
-        .prop_map(
-            |(media_type, size, body, subject, artifact_type, blobs, children, at)| {
-                ArtifactRecord {
-                    media_type,
-                    size,
-                    body,
-                    subject,
-                    artifact_type,
-                    blobs,
-                    children,
-                    pushed_at: Timestamp(at),
-                }
-            },
-        )
+        .prop_map(|(media_type, size, body, subject, artifact_type, blobs, children, at)| {
+            ArtifactRecord {
+                media_type,
+                size,
+                body,
+                subject,
+                artifact_type,
+                blobs,
+                children,
+                pushed_at: Timestamp(at),
+            }
+        })
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -130,29 +121,20 @@ fn action() -> impl Strategy<Value = Action> {
                 tags,
             }
         ),
-        (
-            repository(),
-            digest(),
-            number(),
-            number(),
-            upload(),
-            vec(any::<u8>(), 32)
-        )
-            .prop_map(|(repository, digest, size, number, upload, root)| {
+        (repository(), digest(), number(), number(), upload(), vec(any::<u8>(), 32)).prop_map(
+            |(repository, digest, size, number, upload, root)| {
                 Action::CommitBlob {
                     repository,
                     digest,
                     size,
-                    generation: Generation {
-                        epoch: Epoch(number),
-                        sequence: size,
-                    },
+                    generation: Generation { epoch: Epoch(number), sequence: size },
                     node: NodeId(number),
                     chunk_root: root.try_into().unwrap(),
                     upload,
                     pinned_until: Timestamp(number),
                 }
-            }),
+            }
+        ),
         (repository(), repository(), digest(), upload(), number()).prop_map(
             |(from, to, digest, pin, until)| Action::MountBlob {
                 from,
@@ -225,18 +207,9 @@ fn what_this_version_does_not_know_is_refused() {
     // A command whose action has the field number 200, which this version gives to none: key 1602, length 0.
     let future = [0x08, 0x01, 0xc2, 0x0c, 0x00];
     let refused = codec::command::decode(&future).unwrap_err();
-    assert!(
-        matches!(refused, codec::DecodeError::Unknown("command.action")),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, codec::DecodeError::Unknown("command.action")), "{refused:?}");
     let refused = codec::record::decode(&future[2..]).unwrap_err();
-    assert!(
-        matches!(refused, codec::DecodeError::Unknown("record.kind")),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, codec::DecodeError::Unknown("record.kind")), "{refused:?}");
     let refused = codec::key::decode(&[0xff]).unwrap_err();
-    assert!(
-        matches!(refused, codec::DecodeError::Unknown("key.table")),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, codec::DecodeError::Unknown("key.table")), "{refused:?}");
 }

@@ -32,9 +32,7 @@ fn check<T: Debug + PartialEq>(
     encode: impl Fn(&T) -> Vec<u8>,
     decode: impl Fn(&[u8]) -> T,
 ) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden/v1")
-        .join(file);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(file);
     let mut text = String::new();
     for (name, sample) in &samples {
         writeln!(text, "{name}: {}", hex(&encode(sample))).unwrap();
@@ -46,9 +44,7 @@ fn check<T: Debug + PartialEq>(
     let golden = fs::read_to_string(&path).unwrap();
     assert_eq!(golden, text, "{file}: an encoding changed");
     for (line, (name, sample)) in golden.lines().zip(&samples) {
-        let (found, bytes) = line
-            .split_once(": ")
-            .unwrap_or((line.trim_end_matches(':'), ""));
+        let (found, bytes) = line.split_once(": ").unwrap_or((line.trim_end_matches(':'), ""));
         assert_eq!(found, name);
         assert_eq!(&decode(&unhex(bytes)), sample, "{file}: {name}");
     }
@@ -57,10 +53,8 @@ fn check<T: Debug + PartialEq>(
 #[test]
 fn commands() {
     let samples = samples::commands();
-    let kinds: BTreeSet<_> = samples
-        .iter()
-        .map(|(_, command)| samples::action_name(&command.action))
-        .collect();
+    let kinds: BTreeSet<_> =
+        samples.iter().map(|(_, command)| samples::action_name(&command.action)).collect();
     assert_eq!(kinds.len(), samples::ACTIONS, "every action has a sample");
     check("commands.txt", samples, codec::command::encode, |bytes| {
         codec::command::decode(bytes).unwrap()
@@ -70,15 +64,9 @@ fn commands() {
 #[test]
 fn records() {
     let samples = samples::records();
-    let kinds: BTreeSet<_> = samples
-        .iter()
-        .map(|(_, record)| samples::record_name(record))
-        .collect();
-    assert_eq!(
-        kinds.len(),
-        samples::KINDS,
-        "every kind of record has a sample"
-    );
+    let kinds: BTreeSet<_> =
+        samples.iter().map(|(_, record)| samples::record_name(record)).collect();
+    assert_eq!(kinds.len(), samples::KINDS, "every kind of record has a sample");
     check("records.txt", samples, codec::record::encode, |bytes| {
         codec::record::decode(bytes).unwrap()
     });
@@ -87,57 +75,30 @@ fn records() {
 #[test]
 fn keys() {
     let samples = samples::keys();
-    let kinds: BTreeSet<_> = samples
-        .iter()
-        .map(|(_, key)| samples::key_name(key))
-        .collect();
-    assert_eq!(
-        kinds.len(),
-        samples::KINDS,
-        "every kind of key has a sample"
-    );
-    assert!(
-        samples.is_sorted_by_key(|(_, key)| key),
-        "the samples are in the keys' order"
-    );
-    let bytes: Vec<_> = samples
-        .iter()
-        .map(|(_, key)| codec::key::encode(key))
-        .collect();
+    let kinds: BTreeSet<_> = samples.iter().map(|(_, key)| samples::key_name(key)).collect();
+    assert_eq!(kinds.len(), samples::KINDS, "every kind of key has a sample");
+    assert!(samples.is_sorted_by_key(|(_, key)| key), "the samples are in the keys' order");
+    let bytes: Vec<_> = samples.iter().map(|(_, key)| codec::key::encode(key)).collect();
     assert!(bytes.is_sorted(), "and so are their bytes");
-    check("keys.txt", samples, codec::key::encode, |bytes| {
-        codec::key::decode(bytes).unwrap()
-    });
+    check("keys.txt", samples, codec::key::encode, |bytes| codec::key::decode(bytes).unwrap());
 }
 
 #[test]
 fn raft() {
     use codec::raft;
-    check(
-        "log_ids.txt",
-        samples::log_ids(),
-        raft::encode_log_id,
-        |bytes| raft::decode_log_id(bytes).unwrap(),
-    );
+    check("log_ids.txt", samples::log_ids(), raft::encode_log_id, |bytes| {
+        raft::decode_log_id(bytes).unwrap()
+    });
     check("votes.txt", samples::votes(), raft::encode_vote, |bytes| {
         raft::decode_vote(bytes).unwrap()
     });
-    check(
-        "memberships.txt",
-        samples::memberships(),
-        raft::encode_membership,
-        |bytes| raft::decode_membership(bytes).unwrap(),
-    );
-    check(
-        "entries.txt",
-        samples::entries(),
-        raft::encode_entry,
-        |bytes| raft::decode_entry(bytes.to_vec().into()).unwrap(),
-    );
-    check(
-        "manifests.txt",
-        samples::manifests(),
-        raft::encode_manifest,
-        |bytes| raft::decode_manifest(bytes).unwrap(),
-    );
+    check("memberships.txt", samples::memberships(), raft::encode_membership, |bytes| {
+        raft::decode_membership(bytes).unwrap()
+    });
+    check("entries.txt", samples::entries(), raft::encode_entry, |bytes| {
+        raft::decode_entry(bytes.to_vec().into()).unwrap()
+    });
+    check("manifests.txt", samples::manifests(), raft::encode_manifest, |bytes| {
+        raft::decode_manifest(bytes).unwrap()
+    });
 }

@@ -31,16 +31,9 @@ fn acknowledged_writes_survive_sigkill() {
     for round in 0..3_u64 {
         acknowledged.extend(run_and_kill(&directory, round));
         life(config(directory.path()), async |cluster| {
-            assert_eq!(
-                cluster.epoch().0,
-                2 * round + 2,
-                "the killed process had an epoch too"
-            );
+            assert_eq!(cluster.epoch().0, 2 * round + 2, "the killed process had an epoch too");
             for number in &acknowledged {
-                let row = cluster
-                    .get(Key::Upload(UploadId((*number).into())))
-                    .await
-                    .unwrap();
+                let row = cluster.get(Key::Upload(UploadId((*number).into()))).await.unwrap();
                 assert!(row.is_some(), "write {number} was acknowledged and is gone");
             }
             assert_sound(&cluster_rows(&cluster).await);
@@ -63,9 +56,7 @@ fn run_and_kill(directory: &TempDir, round: u64) -> Vec<u64> {
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         // The last line may be cut; libtest prints lines of its own.
         let Ok(line) = line else { break };
-        let number = line
-            .strip_prefix("acknowledged ")
-            .and_then(|line| line.strip_suffix(" ."));
+        let number = line.strip_prefix("acknowledged ").and_then(|line| line.strip_suffix(" ."));
         acknowledged.extend(number.and_then(|number| number.parse::<u64>().ok()));
         if acknowledged.len() >= 300 && !killed {
             child.kill().unwrap();
@@ -73,11 +64,7 @@ fn run_and_kill(directory: &TempDir, round: u64) -> Vec<u64> {
         }
     }
     child.wait().unwrap();
-    assert!(
-        killed,
-        "the process ended by itself after {} writes",
-        acknowledged.len()
-    );
+    assert!(killed, "the process ended by itself after {} writes", acknowledged.len());
     acknowledged
 }
 
@@ -85,9 +72,8 @@ fn propose_until_killed(directory: &std::path::Path) {
     let first: u64 = std::env::var(FIRST).unwrap().parse().unwrap();
     life(config(directory), async |cluster: Arc<Cluster>| {
         let next = Arc::new(AtomicU64::new(first));
-        let proposers: Vec<_> = (0..16)
-            .map(|_| tokio::spawn(propose_forever(cluster.clone(), next.clone())))
-            .collect();
+        let proposers: Vec<_> =
+            (0..16).map(|_| tokio::spawn(propose_forever(cluster.clone(), next.clone()))).collect();
         for proposer in proposers {
             proposer.await.unwrap();
         }

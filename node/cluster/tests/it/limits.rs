@@ -15,10 +15,7 @@ use crate::support::{config, digest, life, log_id, open_log, repository};
 
 fn large_entry(index: u64, bytes: usize) -> Entry {
     let payload = EntryPayload::Normal(Proposal(Bytes::from(vec![index as u8; bytes])));
-    Entry {
-        log_id: log_id(index),
-        payload,
-    }
+    Entry { log_id: log_id(index), payload }
 }
 
 fn bytes(entries: &[Entry]) -> usize {
@@ -35,22 +32,12 @@ async fn a_read_for_replication_takes_a_mebibyte_or_one_entry() {
     let mut log = open_log(directory.path());
     let entries = (1..=40).map(|index| large_entry(index, 100 << 10));
     log.append(entries, IOFlushed::noop()).await.unwrap();
-    log.append([large_entry(41, 3 << 20)], IOFlushed::noop())
-        .await
-        .unwrap();
+    log.append([large_entry(41, 3 << 20)], IOFlushed::noop()).await.unwrap();
 
     let first = log.limited_get_log_entries(1, 42).await.unwrap();
-    assert!(
-        bytes(&first) <= READ_BYTES_MAX && first.len() == 10,
-        "{} entries",
-        first.len()
-    );
+    assert!(bytes(&first) <= READ_BYTES_MAX && first.len() == 10, "{} entries", first.len());
     let oversized = log.limited_get_log_entries(41, 42).await.unwrap();
-    assert_eq!(
-        oversized.len(),
-        1,
-        "an entry over the limit is still handed out, alone"
-    );
+    assert_eq!(oversized.len(), 1, "an entry over the limit is still handed out, alone");
 
     // Reading on from where the last read ended gives every entry once.
     let mut next = 1;
@@ -100,10 +87,7 @@ fn artifact(body: usize, number: u64) -> Command {
         children: vec![],
         tags: vec![TagName::parse("latest").unwrap()],
     };
-    Command {
-        at: Timestamp(1),
-        action,
-    }
+    Command { at: Timestamp(1), action }
 }
 
 #[test]
@@ -116,13 +100,7 @@ fn commands_too_large_and_too_many_are_refused_before_they_are_proposed() {
         let before = cluster.status().log_index;
         let refused = cluster.propose(artifact(64 << 10, 1)).await.unwrap_err();
         assert!(
-            matches!(
-                refused,
-                MetadataError::CommandTooLarge {
-                    bytes_max: 65_536,
-                    ..
-                }
-            ),
+            matches!(refused, MetadataError::CommandTooLarge { bytes_max: 65_536, .. }),
             "{refused:?}"
         );
         assert_eq!(cluster.status().log_index, before);
@@ -136,11 +114,7 @@ fn commands_too_large_and_too_many_are_refused_before_they_are_proposed() {
         a.unwrap().unwrap();
         b.unwrap().unwrap();
         assert!(matches!(c.unwrap_err(), MetadataError::Busy));
-        cluster
-            .propose(artifact(48 << 10, 3))
-            .await
-            .unwrap()
-            .unwrap();
+        cluster.propose(artifact(48 << 10, 3)).await.unwrap().unwrap();
     });
 }
 
@@ -152,11 +126,7 @@ fn a_listener_that_is_behind_is_told_and_holds_nobody_up() {
     life(config, async |cluster| {
         let mut events = cluster.subscribe();
         for number in 0..32 {
-            cluster
-                .propose(artifact(10, number))
-                .await
-                .unwrap()
-                .unwrap();
+            cluster.propose(artifact(10, number)).await.unwrap().unwrap();
         }
         let lagged = events.recv().await.unwrap_err();
         assert!(matches!(

@@ -26,9 +26,7 @@ async fn propose_uploads(cluster: &Arc<Cluster>, numbers: std::ops::Range<u64>) 
 
 /// Rows that a mere start of the node does not change.
 fn without_starts(rows: Vec<(Key, Record)>) -> Vec<(Key, Record)> {
-    rows.into_iter()
-        .filter(|(key, _)| !matches!(key, Key::Cluster | Key::Node(_)))
-        .collect()
+    rows.into_iter().filter(|(key, _)| !matches!(key, Key::Cluster | Key::Node(_))).collect()
 }
 
 #[test]
@@ -39,14 +37,9 @@ fn each_start_has_an_epoch_of_its_own() {
             assert_eq!(cluster.epoch(), Epoch(epoch));
             let status = cluster.status();
             assert!(status.ready, "{status:?}");
-            assert_eq!(
-                (status.leader, status.voters),
-                (Some(NodeId(1)), vec![NodeId(1)])
-            );
+            assert_eq!((status.leader, status.voters), (Some(NodeId(1)), vec![NodeId(1)]));
             let row = cluster.get(Key::Node(NodeId(1))).await.unwrap();
-            let Some(Record::Node(node)) = row else {
-                panic!("{row:?}")
-            };
+            let Some(Record::Node(node)) = row else { panic!("{row:?}") };
             assert_eq!(node.epoch, Epoch(epoch));
         });
     }
@@ -78,11 +71,7 @@ fn the_log_is_cut_behind_a_snapshot_and_the_state_survives() {
     let before = life(config.clone(), async |cluster| {
         let mut next = 0;
         while cluster.status().purged_index.is_none() {
-            assert!(
-                next < 40_000,
-                "the log was never cut: {:?}",
-                cluster.status()
-            );
+            assert!(next < 40_000, "the log was never cut: {:?}", cluster.status());
             propose_uploads(&cluster, next..next + 500).await;
             next += 500;
         }
@@ -111,10 +100,7 @@ fn reads_see_every_acknowledged_write_and_pages_follow_one_another() {
         for number in 0..50 {
             cluster.propose(open_upload(number)).await.unwrap().unwrap();
             cluster.linearize().await.unwrap();
-            let row = cluster
-                .get(Key::Upload(UploadId(number.into())))
-                .await
-                .unwrap();
+            let row = cluster.get(Key::Upload(UploadId(number.into()))).await.unwrap();
             assert!(matches!(row, Some(Record::Upload(_))));
         }
         assert_eq!(cluster.get(Key::Upload(UploadId(50))).await.unwrap(), None);
@@ -128,9 +114,7 @@ fn reads_see_every_acknowledged_write_and_pages_follow_one_another() {
             after = Some(*last);
             found.extend(page.into_iter().map(|(key, _)| key));
         }
-        let expected: Vec<_> = (0..50)
-            .map(|number| Key::Upload(UploadId(number)))
-            .collect();
+        let expected: Vec<_> = (0..50).map(|number| Key::Upload(UploadId(number))).collect();
         assert_eq!(found, expected);
     });
 }
@@ -157,10 +141,7 @@ fn events_are_numbered_by_the_position_of_their_command() {
             let mut index = 0;
             while let Ok(event) = events.try_recv() {
                 let first = index == 0;
-                assert_eq!(
-                    event.index, index,
-                    "the events of a command are counted from 0"
-                );
+                assert_eq!(event.index, index, "the events of a command are counted from 0");
                 assert!(if first {
                     last < Some(event.position)
                 } else {
@@ -171,14 +152,8 @@ fn events_are_numbered_by_the_position_of_their_command() {
             }
         }
         let rows = cluster_rows(&cluster).await;
-        let links = rows
-            .iter()
-            .filter(|(key, _)| matches!(key, Key::Link(..)))
-            .count();
-        assert!(
-            links > 0 && linked >= links,
-            "{linked} events for {links} links"
-        );
+        let links = rows.iter().filter(|(key, _)| matches!(key, Key::Link(..))).count();
+        assert!(links > 0 && linked >= links, "{linked} events for {links} links");
     });
 }
 
@@ -195,10 +170,7 @@ fn a_node_that_was_shut_down_says_so_and_takes_no_more() {
         assert!(row.is_some(), "what was applied can still be read");
     });
     life(config(directory.path()), async |cluster| {
-        let rows = cluster
-            .scan(Rows::Uploads { after: None }, 100)
-            .await
-            .unwrap();
+        let rows = cluster.scan(Rows::Uploads { after: None }, 100).await.unwrap();
         assert_eq!(rows.len(), 10);
     });
 }
@@ -207,13 +179,29 @@ fn a_node_that_was_shut_down_says_so_and_takes_no_more() {
 fn two_nodes_cannot_have_the_same_directory() {
     let directory = TempDir::new().unwrap();
     life(config(directory.path()), async |_cluster| {
-        let error = Cluster::start(config(directory.path()))
-            .await
-            .err()
-            .unwrap();
-        assert!(
-            error.to_string().contains("cannot open the metadata"),
-            "{error}"
-        );
+        let error = Cluster::start(config(directory.path())).await.err().unwrap();
+        assert!(error.to_string().contains("cannot open the metadata"), "{error}");
     });
+}
+
+#[test]
+fn an_entry_that_cannot_be_understood_stops_the_node_and_is_not_skipped_after_a_restart() {
+    let directory = TempDir::new().unwrap();
+    let before = life(config(directory.path()), async |cluster| {
+        propose_uploads(&cluster, 0..10).await;
+        let future = vec![0x08, 0x01, 0xc2, 0x0c, 0x00];
+        assert!(cluster.propose_raw(future).await.is_err());
+        let StopReason::Failed(why) = cluster.stopped().await else { panic!("it goes on") };
+        assert!(why.contains("cannot understand the command"), "{why}");
+        assert!(!cluster.status().ready);
+        assert!(cluster.propose(open_upload(10)).await.is_err());
+        cluster_rows(&cluster).await
+    });
+    assert_eq!(before.iter().filter(|(key, _)| matches!(key, Key::Upload(_))).count(), 10);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut config = config(directory.path());
+    config.start_timeout = std::time::Duration::from_secs(5);
+    let error = runtime.block_on(Cluster::start(config)).err().unwrap();
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(cause.contains("cannot understand the command"), "{error}: {cause}");
 }

@@ -64,10 +64,7 @@ pub const ACTIONS: usize = 10;
 pub fn commands() -> Vec<(String, Command)> {
     let oci = || repository(Format::Oci);
     let until = Timestamp(1_700_000_900_000);
-    let generation = Generation {
-        epoch: Epoch(3),
-        sequence: 77,
-    };
+    let generation = Generation { epoch: Epoch(3), sequence: 77 };
     let actions = vec![
         Action::StartNode { node: NodeId(1) },
         Action::OpenUpload {
@@ -76,9 +73,7 @@ pub fn commands() -> Vec<(String, Command)> {
             node: NodeId(2),
             expires_at: until,
         },
-        Action::CloseUpload {
-            upload: UploadId(u128::MAX),
-        },
+        Action::CloseUpload { upload: UploadId(u128::MAX) },
         Action::CommitBlob {
             repository: oci(),
             digest: sha256(0xab),
@@ -102,10 +97,7 @@ pub fn commands() -> Vec<(String, Command)> {
             pin: upload(),
             pinned_until: until,
         },
-        Action::UnlinkBlob {
-            repository: oci(),
-            digest: sha256(1),
-        },
+        Action::UnlinkBlob { repository: oci(), digest: sha256(1) },
         Action::PutArtifact {
             repository: oci(),
             digest: sha256(2),
@@ -130,25 +122,13 @@ pub fn commands() -> Vec<(String, Command)> {
             children: vec![],
             tags: vec![],
         },
-        Action::DeleteArtifact {
-            repository: oci(),
-            digest: sha256(7),
-        },
-        Action::DeleteTag {
-            repository: oci(),
-            tag: tag(),
-        },
+        Action::DeleteArtifact { repository: oci(), digest: sha256(7) },
+        Action::DeleteTag { repository: oci(), tag: tag() },
     ];
     let mut samples = Vec::new();
     for action in actions {
         let name = format!("{:02} {}", samples.len(), action_name(&action));
-        samples.push((
-            name,
-            Command {
-                at: Timestamp(1_700_000_000_000),
-                action,
-            },
-        ));
+        samples.push((name, Command { at: Timestamp(1_700_000_000_000), action }));
     }
     samples
 }
@@ -188,17 +168,9 @@ pub fn records() -> Vec<(String, Record)> {
         pushed_at: at,
     };
     let records = vec![
-        Record::Cluster(ClusterRecord {
-            clock: at,
-            epoch: Epoch(9),
-        }),
+        Record::Cluster(ClusterRecord { clock: at, epoch: Epoch(9) }),
         Record::Node(NodeRecord { epoch: Epoch(8) }),
-        Record::Usage(UsageRecord {
-            bytes: u64::MAX,
-            artifacts: 1,
-            tags: 2,
-            links: 3,
-        }),
+        Record::Usage(UsageRecord { bytes: u64::MAX, artifacts: 1, tags: 2, links: 3 }),
         Record::Repository(RepositoryRecord {
             created_at: at,
             revision: 5,
@@ -215,26 +187,13 @@ pub fn records() -> Vec<(String, Record)> {
             ..artifact.clone()
         }),
         Record::Artifact(artifact),
-        Record::Tag(TagRecord {
-            digest: sha256(9),
-            moved_at: at,
-        }),
+        Record::Tag(TagRecord { digest: sha256(9), moved_at: at }),
         Record::TagOf,
-        Record::Link(LinkRecord {
-            size: 0,
-            linked_at: at,
-        }),
-        Record::Referrer(ReferrerRecord {
-            artifact_type: None,
-        }),
-        Record::Referrer(ReferrerRecord {
-            artifact_type: Some(media_type()),
-        }),
+        Record::Link(LinkRecord { size: 0, linked_at: at }),
+        Record::Referrer(ReferrerRecord { artifact_type: None }),
+        Record::Referrer(ReferrerRecord { artifact_type: Some(media_type()) }),
         Record::Blob(BlobRecord {
-            generation: Generation {
-                epoch: Epoch(1),
-                sequence: 2,
-            },
+            generation: Generation { epoch: Epoch(1), sequence: 2 },
             size: 3,
             chunk_root: [4; 32],
             references: 5,
@@ -252,10 +211,7 @@ pub fn records() -> Vec<(String, Record)> {
     ];
     let mut samples = Vec::new();
     for record in records {
-        samples.push((
-            format!("{:02} {}", samples.len(), record_name(&record)),
-            record,
-        ));
+        samples.push((format!("{:02} {}", samples.len(), record_name(&record)), record));
     }
     samples
 }
@@ -286,13 +242,7 @@ pub fn keys() -> Vec<(String, Key)> {
         Key::Node(NodeId(0x0102)),
         Key::Usage(TenantName::parse("frontend").unwrap()),
     ];
-    for format in [
-        Format::Oci,
-        Format::Npm,
-        Format::Pypi,
-        Format::Maven,
-        Format::Cargo,
-    ] {
+    for format in [Format::Oci, Format::Npm, Format::Pypi, Format::Maven, Format::Cargo] {
         keys.push(Key::Repository(repository(format)));
     }
     keys.extend([
@@ -315,43 +265,24 @@ pub fn keys() -> Vec<(String, Key)> {
 }
 
 fn log_id(term: u64, node: u64, index: u64) -> LogId {
-    LogId {
-        leader_id: LeaderId::new(term, node),
-        index,
-    }
+    LogId { leader_id: LeaderId::new(term, node), index }
 }
 
 pub fn log_ids() -> Vec<(String, LogId)> {
-    vec![
-        ("first".to_owned(), log_id(0, 0, 0)),
-        ("later".to_owned(), log_id(7, 3, u64::MAX)),
-    ]
+    vec![("first".to_owned(), log_id(0, 0, 0)), ("later".to_owned(), log_id(7, 3, u64::MAX))]
 }
 
 pub fn votes() -> Vec<(String, Vote)> {
     vec![
-        (
-            "asked".to_owned(),
-            Vote {
-                leader_id: LeaderId::new(1, 2),
-                committed: false,
-            },
-        ),
-        (
-            "granted".to_owned(),
-            Vote {
-                leader_id: LeaderId::new(300, 2),
-                committed: true,
-            },
-        ),
+        ("asked".to_owned(), Vote { leader_id: LeaderId::new(1, 2), committed: false }),
+        ("granted".to_owned(), Vote { leader_id: LeaderId::new(300, 2), committed: true }),
     ]
 }
 
 fn joint() -> Membership {
     let configs = vec![BTreeSet::from([1, 2, 3]), BTreeSet::from([2, 3, 4])];
-    let members: BTreeMap<u64, BasicNode> = (1..=5)
-        .map(|node| (node, BasicNode::new(format!("10.0.0.{node}:7700"))))
-        .collect();
+    let members: BTreeMap<u64, BasicNode> =
+        (1..=5).map(|node| (node, BasicNode::new(format!("10.0.0.{node}:7700")))).collect();
     Membership::new(configs, members).unwrap()
 }
 
@@ -363,27 +294,15 @@ fn one() -> Membership {
 pub fn memberships() -> Vec<(String, StoredMembership)> {
     vec![
         ("none".to_owned(), StoredMembership::default()),
-        (
-            "one".to_owned(),
-            StoredMembership::new(Some(log_id(0, 0, 0)), one()),
-        ),
-        (
-            "joint-with-learner".to_owned(),
-            StoredMembership::new(Some(log_id(4, 1, 9)), joint()),
-        ),
+        ("one".to_owned(), StoredMembership::new(Some(log_id(0, 0, 0)), one())),
+        ("joint-with-learner".to_owned(), StoredMembership::new(Some(log_id(4, 1, 9)), joint())),
     ]
 }
 
 pub fn entries() -> Vec<(String, Entry)> {
     let command = vec![8, 1, 18, 2, 8, 1];
     vec![
-        (
-            "blank".to_owned(),
-            Entry {
-                log_id: log_id(1, 1, 1),
-                payload: EntryPayload::Blank,
-            },
-        ),
+        ("blank".to_owned(), Entry { log_id: log_id(1, 1, 1), payload: EntryPayload::Blank }),
         (
             "command".to_owned(),
             Entry {
@@ -393,28 +312,19 @@ pub fn entries() -> Vec<(String, Entry)> {
         ),
         (
             "membership".to_owned(),
-            Entry {
-                log_id: log_id(2, 1, 3),
-                payload: EntryPayload::Membership(joint()),
-            },
+            Entry { log_id: log_id(2, 1, 3), payload: EntryPayload::Membership(joint()) },
         ),
     ]
 }
 
 pub fn manifests() -> Vec<(String, Manifest)> {
-    let file = FileSummary {
-        size: 4096,
-        hash: [0xee; 32],
-    };
+    let file = FileSummary { size: 4096, hash: [0xee; 32] };
     vec![(
         "snapshot".to_owned(),
         Manifest {
             last_log_id: Some(log_id(2, 1, 100)),
             membership: StoredMembership::new(Some(log_id(0, 0, 0)), one()),
-            files: BTreeMap::from([
-                ("000012.sst".to_owned(), file),
-                ("CURRENT".to_owned(), file),
-            ]),
+            files: BTreeMap::from([("000012.sst".to_owned(), file), ("CURRENT".to_owned(), file)]),
         },
     )]
 }

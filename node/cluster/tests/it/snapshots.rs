@@ -15,10 +15,7 @@ use crate::support::{entry, log_id, open_state, rows, workload};
 
 async fn apply(machine: &mut StateMachine, from: usize, to: usize) {
     let commands = workload(to as u64);
-    let entries = (1..)
-        .zip(&commands)
-        .skip(from)
-        .map(|(index, command)| entry(index, command));
+    let entries = (1..).zip(&commands).skip(from).map(|(index, command)| entry(index, command));
     let entries: Vec<_> = entries.map(|entry| Ok((entry, None))).collect();
     machine.apply(stream::iter(entries)).await.unwrap();
 }
@@ -69,11 +66,7 @@ async fn one_snapshot_is_kept_and_readers_of_an_older_one_keep_it() {
     let second = build(&mut machine).await;
     first.verify().unwrap();
     second.verify().unwrap();
-    assert_eq!(
-        names(directory.path().join("snapshots")).len(),
-        2,
-        "the first is being read"
-    );
+    assert_eq!(names(directory.path().join("snapshots")).len(), 2, "the first is being read");
     drop(first);
     assert_eq!(names(directory.path().join("snapshots")).len(), 1);
     let current = shared.snapshots.current().unwrap();
@@ -91,34 +84,19 @@ async fn leftovers_of_a_crash_are_removed_and_the_rest_stands() {
     let directory = TempDir::new().unwrap();
     let (snapshot, expected) = finished(directory.path()).await;
     let snapshots = directory.path().join("snapshots");
-    let name = snapshot
-        .directory()
-        .file_name()
-        .unwrap()
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let name = snapshot.directory().file_name().unwrap().to_str().unwrap().to_owned();
     drop(snapshot);
 
     // A snapshot killed while it was built; one whose rename came without its manifest; one that lost a file; an older
     // one that was not removed yet.
     copy(&snapshots.join(&name), &snapshots.join("new.building"));
-    copy(
-        &snapshots.join(&name),
-        &snapshots.join("00000000000000000200-1-1"),
-    );
+    copy(&snapshots.join(&name), &snapshots.join("00000000000000000200-1-1"));
     fs::remove_file(snapshots.join("00000000000000000200-1-1/manifest")).unwrap();
-    copy(
-        &snapshots.join(&name),
-        &snapshots.join("00000000000000000300-1-1"),
-    );
+    copy(&snapshots.join(&name), &snapshots.join("00000000000000000300-1-1"));
     fs::remove_file(snapshots.join("00000000000000000300-1-1/files/CURRENT")).unwrap();
     // An install killed while it copied, one killed before it was made the live state, and one while it was.
     let state = directory.path().join("state");
-    copy(
-        &snapshots.join(&name).join("files"),
-        &state.join("2.building"),
-    );
+    copy(&snapshots.join(&name).join("files"), &state.join("2.building"));
     copy(&snapshots.join(&name).join("files"), &state.join("3"));
     fs::write(state.join("ACTIVE.tmp"), "3").unwrap();
 
@@ -143,16 +121,10 @@ async fn an_install_becomes_the_state_and_survives_a_restart() {
     copy(&snapshot.directory(), &received);
     let handle = SnapshotHandle::open(received.clone()).unwrap();
     let before = shared.state.load_full();
-    machine
-        .install_snapshot(&handle.meta(), handle)
-        .await
-        .unwrap();
+    machine.install_snapshot(&handle.meta(), handle).await.unwrap();
     assert_eq!(rows(&shared), expected);
     assert!(!received.exists(), "the received files became the snapshot");
-    assert!(
-        before.all().count() > 0,
-        "a read that was under way goes on with the old state"
-    );
+    assert!(before.all().count() > 0, "a read that was under way goes on with the old state");
     assert_eq!(names(there.path().join("state")), ["1", "2", "ACTIVE"]);
     drop((before, own));
     assert_eq!(names(there.path().join("state")), ["2", "ACTIVE"]);
@@ -175,9 +147,7 @@ async fn a_snapshot_that_arrived_damaged_is_refused_and_the_state_stays() {
     let before = rows(&shared);
     let received = there.path().join("received");
     copy(&snapshot.directory(), &received);
-    let table = names(received.join("files"))
-        .into_iter()
-        .find(|name| name.ends_with(".sst"));
+    let table = names(received.join("files")).into_iter().find(|name| name.ends_with(".sst"));
     let table = received.join("files").join(table.unwrap());
     let mut bytes = fs::read(&table).unwrap();
     let middle = bytes.len() / 2;
@@ -185,10 +155,7 @@ async fn a_snapshot_that_arrived_damaged_is_refused_and_the_state_stays() {
     fs::write(&table, bytes).unwrap();
 
     let handle = SnapshotHandle::open(received).unwrap();
-    let error = machine
-        .install_snapshot(&handle.meta(), handle)
-        .await
-        .unwrap_err();
+    let error = machine.install_snapshot(&handle.meta(), handle).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
     assert_eq!(rows(&shared), before);
     assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(20)));
@@ -200,9 +167,6 @@ fn a_state_directory_without_its_pointer_is_not_begun_anew() {
     drop(open_state(directory.path()));
     fs::remove_file(directory.path().join("state/ACTIVE")).unwrap();
     let opened = std::panic::catch_unwind(|| open_state(directory.path()));
-    assert!(
-        opened.is_err(),
-        "an empty state in place of the lost one would be served as truth"
-    );
+    assert!(opened.is_err(), "an empty state in place of the lost one would be served as truth");
     assert!(directory.path().join("state/1").exists());
 }

@@ -18,18 +18,11 @@ use tempfile::TempDir;
 use crate::support::{assert_sound, entry, log_id, open_state, repository, rows, workload};
 
 async fn apply(machine: &mut StateMachine, entries: Vec<Entry>) -> io::Result<()> {
-    machine
-        .apply(stream::iter(
-            entries.into_iter().map(|entry| Ok((entry, None))),
-        ))
-        .await
+    machine.apply(stream::iter(entries.into_iter().map(|entry| Ok((entry, None))))).await
 }
 
 fn entries(commands: &[Command]) -> Vec<Entry> {
-    (1..)
-        .zip(commands)
-        .map(|(index, command)| entry(index, command))
-        .collect()
+    (1..).zip(commands).map(|(index, command)| entry(index, command)).collect()
 }
 
 fn expected(commands: &[Command]) -> Vec<(Key, Record)> {
@@ -37,10 +30,7 @@ fn expected(commands: &[Command]) -> Vec<(Key, Record)> {
     for (position, command) in (1..).zip(commands) {
         let _ = transition::apply(&mut store, position, command).unwrap();
     }
-    store
-        .rows()
-        .map(|(key, record)| (key.clone(), record.clone()))
-        .collect()
+    store.rows().map(|(key, record)| (key.clone(), record.clone())).collect()
 }
 
 async fn snapshot(machine: &mut StateMachine) -> Snapshot {
@@ -52,11 +42,7 @@ async fn snapshot(machine: &mut StateMachine) -> Snapshot {
 async fn state_is_equal_however_the_log_is_cut() {
     let commands = workload(600);
     let expected = expected(&commands);
-    assert!(
-        expected.len() > 20,
-        "the workload leaves something: {} rows",
-        expected.len()
-    );
+    assert!(expected.len() > 20, "the workload leaves something: {} rows", expected.len());
     assert_sound(&expected);
     for cut in [1, 7, 64, 600] {
         let directory = TempDir::new().unwrap();
@@ -91,10 +77,7 @@ async fn a_snapshot_and_the_tail_give_the_same_state() {
 
     let (mut other, other_shared) = open_state(there.path());
     apply(&mut other, entries[..10].to_vec()).await.unwrap();
-    other
-        .install_snapshot(&second.meta, second.snapshot)
-        .await
-        .unwrap();
+    other.install_snapshot(&second.meta, second.snapshot).await.unwrap();
     assert_eq!(rows(&other_shared), expected(&commands[..300]));
     apply(&mut other, entries[300..].to_vec()).await.unwrap();
     assert_eq!(rows(&other_shared), rows(&shared));
@@ -109,17 +92,9 @@ async fn an_entry_of_a_later_version_stops_the_node_and_changes_nothing() {
     apply(&mut machine, entries(&commands)).await.unwrap();
     let before = rows(&shared);
     let future = Proposal(vec![0x08, 0x01, 0xc2, 0x0c, 0x00].into());
-    let entry = Entry {
-        log_id: log_id(51),
-        payload: EntryPayload::Normal(future),
-    };
+    let entry = Entry { log_id: log_id(51), payload: EntryPayload::Normal(future) };
     let error = apply(&mut machine, vec![entry]).await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("cannot understand the command at 51"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("cannot understand the command at 51"), "{error}");
     assert_eq!(rows(&shared), before);
     assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(50)));
 }
@@ -127,10 +102,7 @@ async fn an_entry_of_a_later_version_stops_the_node_and_changes_nothing() {
 /// Whether a row can be read without the disk, and whether it is there.
 fn cold(shared: &Shared, key: &Key) -> (bool, bool) {
     let state = shared.state.load();
-    (
-        state.get(key, Tier::Memory).is_ok(),
-        state.get(key, Tier::Disk).unwrap().is_some(),
-    )
+    (state.get(key, Tier::Memory).is_ok(), state.get(key, Tier::Disk).unwrap().is_some())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,9 +110,7 @@ async fn rows_that_are_not_in_memory_are_read_from_the_disk() {
     let directory = TempDir::new().unwrap();
     let commands = workload(400);
     let (mut machine, shared) = open_state(directory.path());
-    apply(&mut machine, entries(&commands[..300]))
-        .await
-        .unwrap();
+    apply(&mut machine, entries(&commands[..300])).await.unwrap();
     shared.state.load().flush().unwrap();
     drop((machine, shared));
 
@@ -149,9 +119,7 @@ async fn rows_that_are_not_in_memory_are_read_from_the_disk() {
     let (last, _) = expected(&commands[..300]).pop().unwrap();
     let (in_memory, on_disk) = cold(&shared, &last);
     assert!(!in_memory && on_disk);
-    let tail = (301..)
-        .zip(&commands[300..])
-        .map(|(index, command)| entry(index, command));
+    let tail = (301..).zip(&commands[300..]).map(|(index, command)| entry(index, command));
     apply(&mut machine, tail.collect()).await.unwrap();
     assert_eq!(rows(&shared), expected(&commands));
 }
@@ -165,21 +133,12 @@ fn a_scan_sees_what_earlier_commands_of_the_same_write_changed() {
     let directory = TempDir::new().unwrap();
     let (_machine, shared) = open_state(directory.path());
     let key = |name: &str| Key::Tag(repository(0), TagName::parse(name).unwrap());
-    let record = |at| {
-        Record::Tag(TagRecord {
-            digest: crate::support::digest(1),
-            moved_at: Timestamp(at),
-        })
-    };
+    let record =
+        |at| Record::Tag(TagRecord { digest: crate::support::digest(1), moved_at: Timestamp(at) });
     let state = shared.state.load();
-    let stored = [
-        (key("b"), Some(record(0))),
-        (key("d"), Some(record(0))),
-        (key("f"), Some(record(0))),
-    ];
-    state
-        .write(stored.iter().map(|(k, r)| (k, r)), &log_id(1), None)
-        .unwrap();
+    let stored =
+        [(key("b"), Some(record(0))), (key("d"), Some(record(0))), (key("f"), Some(record(0)))];
+    state.write(stored.iter().map(|(k, r)| (k, r)), &log_id(1), None).unwrap();
 
     let mut overlay = Overlay::default();
     let mut earlier = Transaction::new(&state, &overlay, Tier::Memory);
@@ -193,19 +152,11 @@ fn a_scan_sees_what_earlier_commands_of_the_same_write_changed() {
     transaction.delete(&key("a")).unwrap();
     transaction.put(key("g"), record(2)).unwrap();
     // Neighbouring tables do not belong to the run.
-    transaction
-        .put(
-            Key::Tag(repository(1), TagName::parse("a").unwrap()),
-            record(2),
-        )
-        .unwrap();
+    transaction.put(Key::Tag(repository(1), TagName::parse("a").unwrap()), record(2)).unwrap();
 
     let found = |after: Option<&str>, limit| {
         let after = after.map(|name| TagName::parse(name).unwrap());
-        let rows = Rows::Tags {
-            repository: repository(0),
-            after,
-        };
+        let rows = Rows::Tags { repository: repository(0), after };
         transaction.scan(&rows, limit).unwrap()
     };
     let all = vec![
@@ -220,8 +171,5 @@ fn a_scan_sees_what_earlier_commands_of_the_same_write_changed() {
     assert_eq!(found(Some("bb"), 9), all[1..]);
     assert_eq!(found(Some("g"), 9), []);
     assert_eq!(transaction.get(&key("d")).unwrap(), None);
-    assert_eq!(
-        codec::key::decode(&codec::key::encode(&key("d"))).unwrap(),
-        key("d")
-    );
+    assert_eq!(codec::key::decode(&codec::key::encode(&key("d"))).unwrap(), key("d"));
 }

@@ -19,12 +19,8 @@ use tokio::sync::broadcast;
 
 pub fn repository(number: u64) -> RepositoryKey {
     RepositoryKey {
-        tenant: TenantName::parse(if number.is_multiple_of(2) {
-            "default"
-        } else {
-            "frontend"
-        })
-        .unwrap(),
+        tenant: TenantName::parse(if number.is_multiple_of(2) { "default" } else { "frontend" })
+            .unwrap(),
         format: Format::Oci,
         path: RepositoryPath::parse(&format!("library/image-{number}")).unwrap(),
     }
@@ -43,10 +39,7 @@ pub fn open_upload(number: u64) -> Command {
         node: NodeId(1),
         expires_at: Timestamp(u64::MAX),
     };
-    Command {
-        at: Timestamp(1),
-        action,
-    }
+    Command { at: Timestamp(1), action }
 }
 
 /// Commands that build up and tear down a little of everything; the same for the same length.
@@ -60,11 +53,7 @@ pub fn workload(length: u64) -> Vec<Command> {
     };
     let mut commands = vec![Action::StartNode { node: NodeId(1) }];
     while (commands.len() as u64) < length {
-        let (to, blob, pin) = (
-            repository(next(3)),
-            digest(next(8)),
-            UploadId(next(40).into()),
-        );
+        let (to, blob, pin) = (repository(next(3)), digest(next(8)), UploadId(next(40).into()));
         let artifact = digest(100 + next(12));
         let tag = TagName::parse(&format!("v{}", next(6))).unwrap();
         let pinned_until = Timestamp(next(2000));
@@ -80,26 +69,14 @@ pub fn workload(length: u64) -> Vec<Command> {
                 repository: to,
                 digest: blob,
                 size: 10,
-                generation: Generation {
-                    epoch: Epoch(1),
-                    sequence: commands.len() as u64,
-                },
+                generation: Generation { epoch: Epoch(1), sequence: commands.len() as u64 },
                 node: NodeId(1),
                 chunk_root: [3; 32],
                 upload: pin,
                 pinned_until,
             },
-            5 => Action::MountBlob {
-                from: to,
-                to: repository(2),
-                digest: blob,
-                pin,
-                pinned_until,
-            },
-            6 => Action::UnlinkBlob {
-                repository: to,
-                digest: blob,
-            },
+            5 => Action::MountBlob { from: to, to: repository(2), digest: blob, pin, pinned_until },
+            6 => Action::UnlinkBlob { repository: to, digest: blob },
             7..=9 => Action::PutArtifact {
                 repository: to,
                 digest: artifact,
@@ -112,38 +89,20 @@ pub fn workload(length: u64) -> Vec<Command> {
                 children: vec![],
                 tags: vec![tag],
             },
-            10 => Action::DeleteArtifact {
-                repository: to,
-                digest: artifact,
-            },
-            _ => Action::DeleteTag {
-                repository: to,
-                tag,
-            },
+            10 => Action::DeleteArtifact { repository: to, digest: artifact },
+            _ => Action::DeleteTag { repository: to, tag },
         });
     }
-    (1..)
-        .zip(commands)
-        .map(|(at, action)| Command {
-            at: Timestamp(at),
-            action,
-        })
-        .collect()
+    (1..).zip(commands).map(|(at, action)| Command { at: Timestamp(at), action }).collect()
 }
 
 pub fn log_id(index: u64) -> LogId {
-    LogId {
-        leader_id: LeaderId::new(1, 1),
-        index,
-    }
+    LogId { leader_id: LeaderId::new(1, 1), index }
 }
 
 pub fn entry(index: u64, command: &Command) -> Entry {
     let payload = EntryPayload::Normal(Proposal(codec::command::encode(command).into()));
-    Entry {
-        log_id: log_id(index),
-        payload,
-    }
+    Entry { log_id: log_id(index), payload }
 }
 
 pub fn memory() -> Arc<Memory> {
@@ -151,12 +110,7 @@ pub fn memory() -> Arc<Memory> {
 }
 
 pub fn open_log(directory: &Path) -> LogStore {
-    LogStore::open(
-        &directory.join("raft-log"),
-        &memory(),
-        Arc::new(SoleVoter::new(1)),
-    )
-    .unwrap()
+    LogStore::open(&directory.join("raft-log"), &memory(), Arc::new(SoleVoter::new(1))).unwrap()
 }
 
 pub fn open_state(directory: &Path) -> (StateMachine, Arc<Shared>) {
@@ -174,10 +128,7 @@ pub fn rows(shared: &Shared) -> Vec<(Key, Record)> {
 
 /// Every row of a node's state.
 pub async fn cluster_rows(cluster: &Cluster) -> Vec<(Key, Record)> {
-    cluster
-        .inspect(|rows| rows.map(Result::unwrap).collect())
-        .await
-        .unwrap()
+    cluster.inspect(|rows| rows.map(Result::unwrap).collect()).await.unwrap()
 }
 
 /// Asserts that nothing contradicts itself in these rows.
@@ -192,11 +143,8 @@ pub fn config(directory: &Path) -> ClusterConfig {
 
 /// Runs a node in a runtime of its own, which ends as a crash does: nothing is shut down in order.
 pub fn life<T>(config: ClusterConfig, work: impl AsyncFnOnce(Arc<Cluster>) -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let cluster = Arc::new(Cluster::start(config).await.unwrap());
         work(cluster).await

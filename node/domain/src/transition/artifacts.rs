@@ -44,10 +44,7 @@ impl<S: Store> Step<'_, S> {
                 .map_or(put.size, |(_, blob)| blob.size),
         };
         if size != put.size {
-            return Err(Stop::Refused(Refusal::SizeConflict {
-                digest: put.digest,
-                live: size,
-            }));
+            return Err(Stop::Refused(Refusal::SizeConflict { digest: put.digest, live: size }));
         }
 
         let known = self.artifact(put.repository, put.digest)?;
@@ -59,9 +56,7 @@ impl<S: Store> Step<'_, S> {
             self.put_tag(&mut ledger, tag, put.digest)?;
         }
         self.settle(ledger)?;
-        Ok(Outcome::ArtifactStored {
-            created: known.is_none(),
-        })
+        Ok(Outcome::ArtifactStored { created: known.is_none() })
     }
 
     /// Every blob that the artifact needs, sorted and each once; refused if one of them or of the children is missing.
@@ -114,15 +109,10 @@ impl<S: Store> Step<'_, S> {
         for (blob, mut live) in needed {
             raise(&mut live.references, 1);
             self.store.put(Key::Blob(blob), Record::Blob(live))?;
-            self.store.put(
-                Key::Edge(blob, put.repository.clone(), put.digest),
-                Record::Edge,
-            )?;
+            self.store.put(Key::Edge(blob, put.repository.clone(), put.digest), Record::Edge)?;
         }
         if let Some(subject) = put.subject {
-            let row = ReferrerRecord {
-                artifact_type: record.artifact_type.clone(),
-            };
+            let row = ReferrerRecord { artifact_type: record.artifact_type.clone() };
             let key = Key::Referrer(put.repository.clone(), subject, put.digest);
             self.store.put(key, Record::Referrer(row))?;
         }
@@ -152,31 +142,16 @@ impl<S: Store> Step<'_, S> {
         if from == Some(to) {
             return Ok(());
         }
-        let event = Event::TagMoved {
-            repository: repository.clone(),
-            tag: tag.clone(),
-            from,
-            to,
-        };
+        let event = Event::TagMoved { repository: repository.clone(), tag: tag.clone(), from, to };
         match from {
             Some(from) => {
-                self.store
-                    .delete(&Key::TagOf(repository.clone(), from, tag.clone()))?;
+                self.store.delete(&Key::TagOf(repository.clone(), from, tag.clone()))?;
                 ledger.move_tag(event);
             }
             None => ledger.add_tag(event),
         }
-        self.store.put(
-            key,
-            Record::Tag(TagRecord {
-                digest: to,
-                moved_at: self.now,
-            }),
-        )?;
-        self.store.put(
-            Key::TagOf(repository.clone(), to, tag.clone()),
-            Record::TagOf,
-        )
+        self.store.put(key, Record::Tag(TagRecord { digest: to, moved_at: self.now }))?;
+        self.store.put(Key::TagOf(repository.clone(), to, tag.clone()), Record::TagOf)
     }
 
     pub(super) fn delete_artifact(
@@ -190,23 +165,24 @@ impl<S: Store> Step<'_, S> {
         let mut ledger = self.ledger(repository)?;
         let tags = self.remove_tags_of(&mut ledger, digest)?;
         for blob in &record.blobs {
-            self.store
-                .delete(&Key::Edge(*blob, repository.clone(), digest))?;
+            self.store.delete(&Key::Edge(*blob, repository.clone(), digest))?;
             self.drop_reference(*blob)?;
         }
         if let Some(subject) = record.subject {
-            self.store
-                .delete(&Key::Referrer(repository.clone(), subject, digest))?;
+            self.store.delete(&Key::Referrer(repository.clone(), subject, digest))?;
         }
-        self.store
-            .delete(&Key::Artifact(repository.clone(), digest))?;
+        self.store.delete(&Key::Artifact(repository.clone(), digest))?;
         ledger.remove_artifact(
             inline_bytes(&record),
-            Event::ArtifactDeleted {
-                repository: repository.clone(),
-                digest,
-            },
+            Event::ArtifactDeleted { repository: repository.clone(), digest },
         );
+        // Nobody pushed the blob that held only the artifact's own bytes, so nobody would take it out again.
+        if record.body == Body::Blob
+            && self.needed_by(repository, digest)?.is_none()
+            && let Some(link) = self.link(repository, digest)?
+        {
+            self.remove_link(&mut ledger, digest, link.size)?;
+        }
         self.settle(ledger)?;
         Ok(Outcome::ArtifactDeleted { tags })
     }
@@ -237,11 +213,7 @@ impl<S: Store> Step<'_, S> {
         loop {
             // Starting after the last one spares the store from reading again what was just deleted.
             let after = removed.last().cloned();
-            let rows = Rows::TagsOf {
-                repository: repository.clone(),
-                digest,
-                after,
-            };
+            let rows = Rows::TagsOf { repository: repository.clone(), digest, after };
             let page = self.store.scan(&rows, TAGS_PAGE)?;
             let is_last = page.len() < TAGS_PAGE;
             for (key, _) in page {
@@ -263,10 +235,8 @@ impl<S: Store> Step<'_, S> {
         digest: Digest,
     ) -> Result<(), S::Error> {
         let repository = ledger.repository;
-        self.store
-            .delete(&Key::Tag(repository.clone(), tag.clone()))?;
-        self.store
-            .delete(&Key::TagOf(repository.clone(), digest, tag.clone()))?;
+        self.store.delete(&Key::Tag(repository.clone(), tag.clone()))?;
+        self.store.delete(&Key::TagOf(repository.clone(), digest, tag.clone()))?;
         ledger.remove_tag(Event::TagDeleted {
             repository: repository.clone(),
             tag: tag.clone(),
@@ -277,10 +247,7 @@ impl<S: Store> Step<'_, S> {
 
     fn drop_reference(&mut self, digest: Digest) -> Result<(), S::Error> {
         let blob = self.blob(digest)?;
-        debug_assert!(
-            blob.is_some(),
-            "an artifact referenced {digest}, which is not live"
-        );
+        debug_assert!(blob.is_some(), "an artifact referenced {digest}, which is not live");
         let Some(mut blob) = blob else { return Ok(()) };
         lower(&mut blob.references, 1);
         if blob.references == 0 {

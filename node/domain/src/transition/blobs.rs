@@ -98,24 +98,40 @@ impl<S: Store> Step<'_, S> {
         let Some(link) = self.link(repository, digest)? else {
             return Err(Stop::Refused(Refusal::BlobUnknown(digest)));
         };
-        let edges = Rows::EdgesIn {
-            blob: digest,
-            repository: repository.clone(),
-        };
-        if let Some((Key::Edge(_, _, by), _)) = self.store.scan(&edges, 1)?.into_iter().next() {
+        if let Some(by) = self.needed_by(repository, digest)? {
             return Err(Stop::Refused(Refusal::BlobReferenced { digest, by }));
         }
         let mut ledger = self.ledger(repository)?;
-        self.store.delete(&Key::Link(repository.clone(), digest))?;
-        ledger.remove_link(
-            link.size,
-            Event::BlobUnlinked {
-                repository: repository.clone(),
-                digest,
-            },
-        );
+        self.remove_link(&mut ledger, digest, link.size)?;
         self.settle(ledger)?;
         Ok(Outcome::BlobUnlinked)
+    }
+
+    /// An artifact of the repository that references a blob, if there is one.
+    pub(super) fn needed_by(
+        &self,
+        repository: &RepositoryKey,
+        blob: Digest,
+    ) -> Result<Option<Digest>, S::Error> {
+        let edges = Rows::EdgesIn { blob, repository: repository.clone() };
+        match self.store.scan(&edges, 1)?.into_iter().next() {
+            Some((Key::Edge(_, _, by), _)) => Ok(Some(by)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes a blob that is visible in the ledger's repository, and that nothing there needs, out of it.
+    pub(super) fn remove_link(
+        &mut self,
+        ledger: &mut Ledger<'_>,
+        digest: Digest,
+        size: u64,
+    ) -> Result<(), S::Error> {
+        let repository = ledger.repository;
+        self.store.delete(&Key::Link(repository.clone(), digest))?;
+        let event = Event::BlobUnlinked { repository: repository.clone(), digest };
+        ledger.remove_link(size, event);
+        Ok(())
     }
 
     /// Makes a blob visible in the ledger's repository, unless it is.
@@ -129,20 +145,9 @@ impl<S: Store> Step<'_, S> {
         if self.link(repository, digest)?.is_some() {
             return Ok(());
         }
-        let record = LinkRecord {
-            size,
-            linked_at: self.now,
-        };
-        self.store
-            .put(Key::Link(repository.clone(), digest), Record::Link(record))?;
-        ledger.add_link(
-            size,
-            Event::BlobLinked {
-                repository: repository.clone(),
-                digest,
-                size,
-            },
-        );
+        let record = LinkRecord { size, linked_at: self.now };
+        self.store.put(Key::Link(repository.clone(), digest), Record::Link(record))?;
+        ledger.add_link(size, Event::BlobLinked { repository: repository.clone(), digest, size });
         Ok(())
     }
 
@@ -167,10 +172,7 @@ impl<S: Store> Step<'_, S> {
     /// Removes expired pins among the neighbours of a new one. Pins have random names, so the neighbours are a fair
     /// sample: once more than one in [`PINS_SWEPT_MAX`] has expired, each new pin removes more than it adds.
     fn sweep_pins(&mut self, digest: Digest, pin: UploadId) -> Result<(), S::Error> {
-        let neighbours = Rows::Pins {
-            blob: digest,
-            after: Some(pin),
-        };
+        let neighbours = Rows::Pins { blob: digest, after: Some(pin) };
         for (key, record) in self.store.scan(&neighbours, PINS_SWEPT_MAX)? {
             if matches!(record, Record::Pin(pin) if pin.expires_at <= self.now) {
                 self.store.delete(&key)?;

@@ -85,29 +85,19 @@ impl<S: Store> Step<'_, S> {
 
     /// Ends changing a repository. Every change has an event, so with no event there is nothing to write.
     pub(super) fn settle(&mut self, ledger: Ledger<'_>) -> Result<(), S::Error> {
-        let Ledger {
-            repository,
-            mut record,
-            usage,
-            is_new,
-            events,
-        } = ledger;
+        let Ledger { repository, mut record, usage, is_new, events } = ledger;
         if events.is_empty() {
             return Ok(());
         }
         if is_new {
-            self.events.push(Event::RepositoryCreated {
-                repository: repository.clone(),
-            });
+            self.events.push(Event::RepositoryCreated { repository: repository.clone() });
         }
         self.events.extend(events);
 
         let key = Key::Repository(repository.clone());
         if record.artifacts == 0 && record.tags == 0 && record.links == 0 {
             self.store.delete(&key)?;
-            self.events.push(Event::RepositoryRemoved {
-                repository: repository.clone(),
-            });
+            self.events.push(Event::RepositoryRemoved { repository: repository.clone() });
         } else {
             record.revision = self.position;
             self.store.put(key, Record::Repository(record))?;

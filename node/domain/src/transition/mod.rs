@@ -58,33 +58,17 @@ pub fn apply<S: Store>(
     let mut cluster = before.clone();
     cluster.clock = cluster.clock.max(command.at);
     let now = cluster.clock;
-    let mut step = Step {
-        store,
-        position,
-        now,
-        cluster,
-        events: Vec::new(),
-    };
+    let mut step = Step { store, position, now, cluster, events: Vec::new() };
     match step.decide(&command.action) {
         Ok(outcome) => {
             if step.cluster != before {
-                step.store
-                    .put(Key::Cluster, Record::Cluster(step.cluster))?;
+                step.store.put(Key::Cluster, Record::Cluster(step.cluster))?;
             }
-            Ok(Applied {
-                answer: Ok(outcome),
-                events: step.events,
-            })
+            Ok(Applied { answer: Ok(outcome), events: step.events })
         }
         Err(Stop::Refused(refusal)) => {
-            debug_assert!(
-                step.events.is_empty(),
-                "refused after a change: {refusal:?}"
-            );
-            Ok(Applied {
-                answer: Err(refusal),
-                events: Vec::new(),
-            })
+            debug_assert!(step.events.is_empty(), "refused after a change: {refusal:?}");
+            Ok(Applied { answer: Err(refusal), events: Vec::new() })
         }
         Err(Stop::Failed(error)) => Err(error),
     }
@@ -122,12 +106,9 @@ impl<S: Store> Step<'_, S> {
     fn decide(&mut self, action: &Action) -> Decision<Outcome, S::Error> {
         match action {
             Action::StartNode { node } => self.start_node(*node),
-            Action::OpenUpload {
-                upload,
-                repository,
-                node,
-                expires_at,
-            } => self.open_upload(*upload, repository, *node, *expires_at),
+            Action::OpenUpload { upload, repository, node, expires_at } => {
+                self.open_upload(*upload, repository, *node, *expires_at)
+            }
             Action::CloseUpload { upload } => self.close_upload(*upload),
             Action::CommitBlob {
                 repository,
@@ -148,19 +129,12 @@ impl<S: Store> Step<'_, S> {
                 upload: *upload,
                 pinned_until: *pinned_until,
             }),
-            Action::MountBlob {
-                from,
-                to,
-                digest,
-                pin,
-                pinned_until,
-            } => self.mount_blob(from, to, *digest, *pin, *pinned_until),
-            Action::PinBlob {
-                repository,
-                digest,
-                pin,
-                pinned_until,
-            } => self.pin_blob(repository, *digest, *pin, *pinned_until),
+            Action::MountBlob { from, to, digest, pin, pinned_until } => {
+                self.mount_blob(from, to, *digest, *pin, *pinned_until)
+            }
+            Action::PinBlob { repository, digest, pin, pinned_until } => {
+                self.pin_blob(repository, *digest, *pin, *pinned_until)
+            }
             Action::UnlinkBlob { repository, digest } => self.unlink_blob(repository, *digest),
             Action::PutArtifact {
                 repository,
@@ -195,8 +169,7 @@ impl<S: Store> Step<'_, S> {
     fn start_node(&mut self, node: NodeId) -> Decision<Outcome, S::Error> {
         raise(&mut self.cluster.epoch.0, 1);
         let epoch: Epoch = self.cluster.epoch;
-        self.store
-            .put(Key::Node(node), Record::Node(NodeRecord { epoch }))?;
+        self.store.put(Key::Node(node), Record::Node(NodeRecord { epoch }))?;
         Ok(Outcome::NodeStarted(epoch))
     }
 
@@ -209,11 +182,7 @@ impl<S: Store> Step<'_, S> {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<Option<LinkRecord>, S::Error> {
-        Ok(read!(
-            self.store,
-            Link,
-            Key::Link(repository.clone(), digest)
-        ))
+        Ok(read!(self.store, Link, Key::Link(repository.clone(), digest)))
     }
 
     fn artifact(
@@ -221,11 +190,7 @@ impl<S: Store> Step<'_, S> {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<Option<ArtifactRecord>, S::Error> {
-        Ok(read!(
-            self.store,
-            Artifact,
-            Key::Artifact(repository.clone(), digest)
-        ))
+        Ok(read!(self.store, Artifact, Key::Artifact(repository.clone(), digest)))
     }
 
     /// The live copy of a blob that is visible in a repository.
@@ -252,9 +217,6 @@ fn raise(counter: &mut u64, by: u64) {
 /// Takes from a counter. One that would go below zero was not raised before: a bug, which wrapping would make worse.
 fn lower(counter: &mut u64, by: u64) {
     let rest = counter.checked_sub(by);
-    debug_assert!(
-        rest.is_some(),
-        "a counter goes below zero: {counter} - {by}"
-    );
+    debug_assert!(rest.is_some(), "a counter goes below zero: {counter} - {by}");
     *counter = rest.unwrap_or(0);
 }

@@ -22,10 +22,7 @@ impl<S: Store> Step<'_, S> {
                 return Err(Stop::Refused(Refusal::UploadConflict));
             }
             // Proposals of one session may overtake one another, so none may shorten its life.
-            Some(known) => UploadRecord {
-                expires_at: known.expires_at.max(expires_at),
-                ..known
-            },
+            Some(known) => UploadRecord { expires_at: known.expires_at.max(expires_at), ..known },
             None => UploadRecord {
                 repository: repository.clone(),
                 node,

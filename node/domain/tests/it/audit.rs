@@ -15,10 +15,7 @@ use crate::universe::{digest, media_type, repository, row, run, tag};
 fn sound() -> MemoryStore {
     let here = || repository(0);
     let node = NodeId(1);
-    let generation = |sequence| Generation {
-        epoch: Epoch(1),
-        sequence,
-    };
+    let generation = |sequence| Generation { epoch: Epoch(1), sequence };
     let commit = |blob: u8| Action::CommitBlob {
         repository: here(),
         digest: digest(blob),
@@ -39,33 +36,15 @@ fn sound() -> MemoryStore {
         artifact_type: None,
         blobs,
         children,
-        tags: if artifact == 7 {
-            vec![tag("v1")]
-        } else {
-            Vec::new()
-        },
+        tags: if artifact == 7 { vec![tag("v1")] } else { Vec::new() },
     };
     let subject = Some(digest(8));
     let actions = [
         Action::StartNode { node },
         commit(1),
         commit(5),
-        put(
-            7,
-            Body::Inline(vec![0; 3]),
-            3,
-            subject,
-            vec![digest(1)],
-            Vec::new(),
-        ),
-        put(
-            5,
-            Body::Blob,
-            100,
-            None,
-            vec![digest(1), digest(5)],
-            vec![digest(7)],
-        ),
+        put(7, Body::Inline(vec![0; 3]), 3, subject, vec![digest(1)], Vec::new()),
+        put(5, Body::Blob, 100, None, vec![digest(1), digest(5)], vec![digest(7)]),
         Action::OpenUpload {
             upload: UploadId(9),
             repository: here(),
@@ -75,14 +54,7 @@ fn sound() -> MemoryStore {
     ];
     let mut store = MemoryStore::default();
     for (action, position) in actions.into_iter().zip(1..) {
-        let applied = run(
-            &mut store,
-            position,
-            &Command {
-                at: Timestamp(1_000),
-                action,
-            },
-        );
+        let applied = run(&mut store, position, &Command { at: Timestamp(1_000), action });
         assert!(applied.answer.is_ok(), "{applied:?}");
     }
     assert_eq!(audit(store.rows()), Vec::new());
@@ -119,14 +91,8 @@ fn check_removed(key: Key, expected: &str) {
 
 #[track_caller]
 fn found(store: &MemoryStore, expected: &str) {
-    let findings: Vec<_> = audit(store.rows())
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    assert!(
-        findings.iter().any(|finding| finding.contains(expected)),
-        "{findings:?}"
-    );
+    let findings: Vec<_> = audit(store.rows()).iter().map(ToString::to_string).collect();
+    assert!(findings.iter().any(|finding| finding.contains(expected)), "{findings:?}");
 }
 
 macro_rules! set {
@@ -143,169 +109,59 @@ fn wrong_values_are_found() {
     let here = || repository(0);
     let artifact = |i| Key::Artifact(here(), digest(i));
     let usage = || Key::Usage(here().tenant);
-    check(
-        Key::Cluster,
-        set!(Cluster, clock, Timestamp(999)),
-        "after the cluster's 999",
-    );
-    check(
-        Key::Cluster,
-        set!(Cluster, epoch, Epoch(0)),
-        "never handed out",
-    );
-    check(
-        Key::Node(NodeId(1)),
-        set!(Node, epoch, Epoch(0)),
-        "never handed out",
-    );
-    check(
-        Key::Upload(UploadId(9)),
-        set!(Upload, opened_at, Timestamp(1_001)),
-        "has time 1001",
-    );
-    check(
-        artifact(7),
-        set!(Artifact, size, 4),
-        "says 4 bytes, holds 3",
-    );
-    check(
-        artifact(5),
-        set!(Artifact, size, 4),
-        "says 4 bytes, its blob 100",
-    );
-    check(
-        artifact(5),
-        set!(Artifact, blobs, vec![digest(1)]),
-        "a blob that it does not reference",
-    );
+    check(Key::Cluster, set!(Cluster, clock, Timestamp(999)), "after the cluster's 999");
+    check(Key::Cluster, set!(Cluster, epoch, Epoch(0)), "never handed out");
+    check(Key::Node(NodeId(1)), set!(Node, epoch, Epoch(0)), "never handed out");
+    check(Key::Upload(UploadId(9)), set!(Upload, opened_at, Timestamp(1_001)), "has time 1001");
+    check(artifact(7), set!(Artifact, size, 4), "says 4 bytes, holds 3");
+    check(artifact(5), set!(Artifact, size, 4), "says 4 bytes, its blob 100");
+    check(artifact(5), set!(Artifact, blobs, vec![digest(1)]), "a blob that it does not reference");
     check(
         artifact(5),
         set!(Artifact, blobs, vec![digest(5), digest(1)]),
         "its blobs are not sorted",
     );
-    check(
-        artifact(5),
-        set!(Artifact, children, vec![digest(7); 2]),
-        "its children are not sorted",
-    );
-    check(
-        artifact(7),
-        set!(Artifact, blobs, vec![digest(5)]),
-        "which has no edge to it",
-    );
-    check(
-        artifact(7),
-        set!(Artifact, blobs, Vec::new()),
-        "no such artifact needs the blob",
-    );
-    check(
-        artifact(7),
-        set!(Artifact, subject, None),
-        "no such artifact has this subject",
-    );
-    check(
-        artifact(7),
-        set!(Artifact, artifact_type, Some(media_type("a/b"))),
-        "another artifact",
-    );
-    check(
-        Key::Tag(here(), tag("v1")),
-        set!(Tag, digest, digest(6)),
-        "which is not there",
-    );
-    check(
-        Key::Tag(here(), tag("v1")),
-        set!(Tag, digest, digest(5)),
-        "does not name this artifact",
-    );
-    check(
-        Key::Link(here(), digest(1)),
-        set!(Link, size, 99),
-        "says 99 bytes, the blob has 100",
-    );
-    check(
-        Key::Blob(digest(1)),
-        set!(Blob, references, 1),
-        "says 1 references, has 2",
-    );
+    check(artifact(5), set!(Artifact, children, vec![digest(7); 2]), "its children are not sorted");
+    check(artifact(7), set!(Artifact, blobs, vec![digest(5)]), "which has no edge to it");
+    check(artifact(7), set!(Artifact, blobs, Vec::new()), "no such artifact needs the blob");
+    check(artifact(7), set!(Artifact, subject, None), "no such artifact has this subject");
+    check(artifact(7), set!(Artifact, artifact_type, Some(media_type("a/b"))), "another artifact");
+    check(Key::Tag(here(), tag("v1")), set!(Tag, digest, digest(6)), "which is not there");
+    check(Key::Tag(here(), tag("v1")), set!(Tag, digest, digest(5)), "does not name this artifact");
+    check(Key::Link(here(), digest(1)), set!(Link, size, 99), "says 99 bytes, the blob has 100");
+    check(Key::Blob(digest(1)), set!(Blob, references, 1), "says 1 references, has 2");
     check(
         Key::Blob(digest(1)),
         set!(Blob, generation, Generation::default()),
         "generation of epoch",
     );
-    check(
-        Key::Repository(here()),
-        set!(Repository, artifacts, 1),
-        "a recount gives (2, 1, 2)",
-    );
-    check(
-        Key::Repository(here()),
-        set!(Repository, tags, 0),
-        "a recount gives (2, 1, 2)",
-    );
-    check(
-        Key::Repository(here()),
-        set!(Repository, links, 3),
-        "a recount gives (2, 1, 2)",
-    );
+    check(Key::Repository(here()), set!(Repository, artifacts, 1), "a recount gives (2, 1, 2)");
+    check(Key::Repository(here()), set!(Repository, tags, 0), "a recount gives (2, 1, 2)");
+    check(Key::Repository(here()), set!(Repository, links, 3), "a recount gives (2, 1, 2)");
     check(usage(), set!(Usage, bytes, 200), "bytes: 203");
     check(usage(), set!(Usage, artifacts, 1), "artifacts: 2");
     check(usage(), set!(Usage, tags, 2), "tags: 1");
     check(usage(), set!(Usage, links, 1), "links: 2");
-    check(
-        Key::Blob(digest(1)),
-        |record| *record = Record::Edge,
-        "a record of another kind",
-    );
+    check(Key::Blob(digest(1)), |record| *record = Record::Edge, "a record of another kind");
 }
 
 #[test]
 fn rows_that_should_not_be_are_found() {
     let here = || repository(0);
     let unknown = || Record::Node(NodeRecord { epoch: Epoch(1) });
-    check_added(
-        Key::Node(NodeId(2)),
-        unknown(),
-        "shares its epoch with node",
-    );
-    check_added(
-        Key::TagOf(here(), digest(7), tag("v2")),
-        Record::TagOf,
-        "does not name",
-    );
-    check_added(
-        Key::Edge(digest(5), here(), digest(7)),
-        Record::Edge,
-        "no such artifact needs",
-    );
+    check_added(Key::Node(NodeId(2)), unknown(), "shares its epoch with node");
+    check_added(Key::TagOf(here(), digest(7), tag("v2")), Record::TagOf, "does not name");
+    check_added(Key::Edge(digest(5), here(), digest(7)), Record::Edge, "no such artifact needs");
     check_added(
         Key::Referrer(here(), digest(8), digest(5)),
-        Record::Referrer(ReferrerRecord {
-            artifact_type: None,
-        }),
+        Record::Referrer(ReferrerRecord { artifact_type: None }),
         "no such artifact has this subject",
     );
-    let pin = |at| {
-        Record::Pin(PinRecord {
-            expires_at: Timestamp(at),
-        })
-    };
-    check_added(
-        Key::Pin(digest(3), UploadId(1)),
-        pin(1_001),
-        "the blob is not live",
-    );
-    check_added(
-        Key::Usage(repository(2).tenant),
-        Record::Usage(Default::default()),
-        "no row",
-    );
+    let pin = |at| Record::Pin(PinRecord { expires_at: Timestamp(at) });
+    check_added(Key::Pin(digest(3), UploadId(1)), pin(1_001), "the blob is not live");
+    check_added(Key::Usage(repository(2).tenant), Record::Usage(Default::default()), "no row");
     let empty = Record::Repository(Default::default());
-    check_added(
-        Key::Repository(repository(2)),
-        empty,
-        "a recount gives no row",
-    );
+    check_added(Key::Repository(repository(2)), empty, "a recount gives no row");
 
     // A pin that has expired keeps nothing, so there is nothing wrong with it.
     let mut store = sound();
@@ -320,22 +176,10 @@ fn rows_that_are_missing_are_found() {
     check_removed(Key::Usage(here().tenant), "the row says no row");
     check_removed(Key::Repository(here()), "the row says no row");
     check_removed(Key::Artifact(here(), digest(7)), "which is not there");
-    check_removed(
-        Key::Tag(here(), tag("v1")),
-        "the tag does not name this artifact",
-    );
-    check_removed(
-        Key::TagOf(here(), digest(7), tag("v1")),
-        "is not found from",
-    );
+    check_removed(Key::Tag(here(), tag("v1")), "the tag does not name this artifact");
+    check_removed(Key::TagOf(here(), digest(7), tag("v1")), "is not found from");
     check_removed(Key::Link(here(), digest(1)), "not linked here");
-    check_removed(
-        Key::Referrer(here(), digest(8), digest(7)),
-        "is missing among the referrers",
-    );
+    check_removed(Key::Referrer(here(), digest(8), digest(7)), "is missing among the referrers");
     check_removed(Key::Blob(digest(1)), "which is not live");
-    check_removed(
-        Key::Edge(digest(1), here(), digest(7)),
-        "which has no edge to it",
-    );
+    check_removed(Key::Edge(digest(1), here(), digest(7)), "which has no edge to it");
 }

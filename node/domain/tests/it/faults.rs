@@ -46,11 +46,7 @@ impl Store for Faulty {
     }
 
     fn scan(&self, rows: &Rows, limit: usize) -> Result<Vec<(Key, Record)>, Self::Error> {
-        if (self.fault.hide)(rows) {
-            Ok(Vec::new())
-        } else {
-            self.rows.scan(rows, limit)
-        }
+        if (self.fault.hide)(rows) { Ok(Vec::new()) } else { self.rows.scan(rows, limit) }
     }
 
     fn put(&mut self, key: Key, record: Record) -> Result<(), Self::Error> {
@@ -61,11 +57,7 @@ impl Store for Faulty {
     }
 
     fn delete(&mut self, key: &Key) -> Result<(), Self::Error> {
-        if (self.fault.keep)(key) {
-            Ok(())
-        } else {
-            self.rows.delete(key)
-        }
+        if (self.fault.keep)(key) { Ok(()) } else { self.rows.delete(key) }
     }
 }
 
@@ -73,17 +65,10 @@ impl Store for Faulty {
 fn findings(fault: Fault) -> Vec<String> {
     let mut all = Vec::new();
     for ops in samples(60) {
-        let mut store = Faulty {
-            rows: MemoryStore::default(),
-            fault,
-        };
+        let mut store = Faulty { rows: MemoryStore::default(), fault };
         for (op, position) in ops.iter().zip(1..) {
             let command = op.command(&store.rows, position);
-            store.fault = if (fault.when)(&command.action) {
-                fault
-            } else {
-                SOUND
-            };
+            store.fault = if (fault.when)(&command.action) { fault } else { SOUND };
             let Ok(_) = apply(&mut store, position, &command);
             let found = audit(store.rows.rows());
             if !found.is_empty() {
@@ -98,10 +83,7 @@ fn findings(fault: Fault) -> Vec<String> {
 fn check(name: &str, fault: Fault, expected: &str) {
     let found = findings(fault);
     let caught = found.iter().any(|finding| finding.contains(expected));
-    assert!(
-        caught,
-        "{name}: no finding says {expected:?} among {found:?}"
-    );
+    assert!(caught, "{name}: no finding says {expected:?} among {found:?}");
 }
 
 #[test]
@@ -114,38 +96,19 @@ fn a_sound_store_has_no_findings() {
 fn the_audit_catches_lost_writes() {
     macro_rules! lose {
         ($kind:pat) => {
-            Fault {
-                put: |key, record| (!matches!(key, $kind)).then_some(record),
-                ..SOUND
-            }
+            Fault { put: |key, record| (!matches!(key, $kind)).then_some(record), ..SOUND }
         };
     }
     check("edges", lose!(Key::Edge(..)), "has no edge to it");
-    check(
-        "referrers",
-        lose!(Key::Referrer(..)),
-        "is missing among the referrers",
-    );
+    check("referrers", lose!(Key::Referrer(..)), "is missing among the referrers");
     check("reverse tags", lose!(Key::TagOf(..)), "is not found from");
-    check(
-        "tags",
-        lose!(Key::Tag(..)),
-        "the tag does not name this artifact",
-    );
+    check("tags", lose!(Key::Tag(..)), "the tag does not name this artifact");
     check("artifacts", lose!(Key::Artifact(..)), "which is not there");
     check("links", lose!(Key::Link(..)), "a recount gives");
     check("live copies", lose!(Key::Blob(..)), "the blob is not live");
-    check(
-        "repositories",
-        lose!(Key::Repository(..)),
-        "a recount gives",
-    );
+    check("repositories", lose!(Key::Repository(..)), "a recount gives");
     check("usage", lose!(Key::Usage(..)), "a recount gives");
-    check(
-        "epochs and the clock",
-        lose!(Key::Cluster),
-        "never handed out",
-    );
+    check("epochs and the clock", lose!(Key::Cluster), "never handed out");
 }
 
 /// Rows that outlive what they are derived from.
@@ -153,91 +116,50 @@ fn the_audit_catches_lost_writes() {
 fn the_audit_catches_rows_left_behind() {
     macro_rules! keep {
         ($kind:pat) => {
-            Fault {
-                keep: |key| matches!(key, $kind),
-                ..SOUND
-            }
+            Fault { keep: |key| matches!(key, $kind), ..SOUND }
         };
     }
-    check(
-        "edges",
-        keep!(Key::Edge(..)),
-        "no such artifact needs the blob",
-    );
-    check(
-        "referrers",
-        keep!(Key::Referrer(..)),
-        "no such artifact has this subject",
-    );
-    check(
-        "reverse tags",
-        keep!(Key::TagOf(..)),
-        "the tag does not name this artifact",
-    );
+    check("edges", keep!(Key::Edge(..)), "no such artifact needs the blob");
+    check("referrers", keep!(Key::Referrer(..)), "no such artifact has this subject");
+    check("reverse tags", keep!(Key::TagOf(..)), "the tag does not name this artifact");
     check("tags", keep!(Key::Tag(..)), "which is not there");
     check("links", keep!(Key::Link(..)), "a recount gives");
     check("artifacts", keep!(Key::Artifact(..)), "a recount gives");
-    check(
-        "repositories",
-        keep!(Key::Repository(..)),
-        "a recount gives no row",
-    );
+    check("repositories", keep!(Key::Repository(..)), "a recount gives no row");
     check("usage", keep!(Key::Usage(..)), "a recount gives no row");
 }
 
 /// Decisions made on what is not so, as a transition would that left a check out.
 #[test]
 fn the_audit_catches_missing_checks() {
-    let unlink_unchecked = Fault {
-        hide: |rows| matches!(rows, Rows::EdgesIn { .. }),
-        ..SOUND
-    };
-    check(
-        "unlinking what is referenced",
-        unlink_unchecked,
-        "not linked here",
-    );
+    let unlink_unchecked = Fault { hide: |rows| matches!(rows, Rows::EdgesIn { .. }), ..SOUND };
+    check("unlinking what is referenced", unlink_unchecked, "not linked here");
 
-    let delete_with_tags = Fault {
-        hide: |rows| matches!(rows, Rows::TagsOf { .. }),
-        ..SOUND
-    };
-    check(
-        "deleting what is tagged",
-        delete_with_tags,
-        "which is not there",
-    );
+    let delete_with_tags = Fault { hide: |rows| matches!(rows, Rows::TagsOf { .. }), ..SOUND };
+    check("deleting what is tagged", delete_with_tags, "which is not there");
 
     let links_unchecked = Fault {
         when: |action| matches!(action, Action::PutArtifact { .. }),
         get: |key, there| match key {
-            Key::Link(..) => there.or(Some(Record::Link(LinkRecord {
-                size: 100,
-                linked_at: Timestamp(1),
-            }))),
+            Key::Link(..) => {
+                there.or(Some(Record::Link(LinkRecord { size: 100, linked_at: Timestamp(1) })))
+            }
             _ => there,
         },
         ..SOUND
     };
-    check(
-        "storing with blobs that are not linked",
-        links_unchecked,
-        "not linked here",
-    );
+    check("storing with blobs that are not linked", links_unchecked, "not linked here");
 
-    let moves_unseen = Fault {
-        get: |key, there| there.filter(|_| !matches!(key, Key::Tag(..))),
-        ..SOUND
-    };
+    let moves_unseen =
+        Fault { get: |key, there| there.filter(|_| !matches!(key, Key::Tag(..))), ..SOUND };
     check("counting a tag that moves", moves_unseen, "a recount gives");
 
     let liveness_unchecked = Fault {
         when: |action| matches!(action, Action::PutArtifact { .. }),
         get: |key, there| match key {
-            Key::Link(..) => there.or(Some(Record::Link(LinkRecord {
-                size: 100,
-                linked_at: Timestamp(1),
-            }))),
+            Key::Link(..) => {
+                there.or(Some(Record::Link(LinkRecord { size: 100, linked_at: Timestamp(1) })))
+            }
             Key::Blob(_) => there.or(Some(Record::Blob(BlobRecord {
                 generation: Generation::default(),
                 size: 100,
@@ -250,11 +172,7 @@ fn the_audit_catches_missing_checks() {
         },
         ..SOUND
     };
-    check(
-        "taking a copy for live that never was",
-        liveness_unchecked,
-        "never handed out",
-    );
+    check("taking a copy for live that never was", liveness_unchecked, "never handed out");
 }
 
 /// Values that are written wrong.
@@ -262,10 +180,7 @@ fn the_audit_catches_missing_checks() {
 fn the_audit_catches_wrong_values() {
     let links = Fault {
         put: |_, record| match record {
-            Record::Link(link) => Some(Record::Link(LinkRecord {
-                size: link.size + 1,
-                ..link
-            })),
+            Record::Link(link) => Some(Record::Link(LinkRecord { size: link.size + 1, ..link })),
             other => Some(other),
         },
         ..SOUND
@@ -273,10 +188,7 @@ fn the_audit_catches_wrong_values() {
     check("sizes of links", links, "bytes, the blob has");
     let references = Fault {
         put: |_, record| match record {
-            Record::Blob(blob) => Some(Record::Blob(BlobRecord {
-                references: 0,
-                ..blob
-            })),
+            Record::Blob(blob) => Some(Record::Blob(BlobRecord { references: 0, ..blob })),
             other => Some(other),
         },
         ..SOUND
@@ -337,23 +249,13 @@ fn a_failed_access_is_never_taken_for_an_answer() {
             let command = op.command(&store, position);
             for accesses in 0.. {
                 let mut rows = store.clone();
-                let mut failing = Failing {
-                    rows: &mut rows,
-                    left: Cell::new(accesses),
-                };
+                let mut failing = Failing { rows: &mut rows, left: Cell::new(accesses) };
                 let Ok(applied) = apply(&mut failing, position, &command) else {
                     failures += 1;
                     continue;
                 };
-                assert_eq!(
-                    failing.left.get(),
-                    0,
-                    "answered without an access it makes otherwise"
-                );
-                assert_eq!(
-                    applied,
-                    crate::universe::run(&mut store, position, &command)
-                );
+                assert_eq!(failing.left.get(), 0, "answered without an access it makes otherwise");
+                assert_eq!(applied, crate::universe::run(&mut store, position, &command));
                 assert_eq!(rows, store);
                 break;
             }

@@ -46,37 +46,24 @@ impl Projection {
         match event.clone() {
             Event::RepositoryCreated { repository } => self.repositories.insert(repository),
             Event::RepositoryRemoved { repository } => self.repositories.remove(&repository),
-            Event::BlobLinked {
-                repository,
-                digest,
-                size,
-            } => self.links.insert((repository, digest), size).is_none(),
+            Event::BlobLinked { repository, digest, size } => {
+                self.links.insert((repository, digest), size).is_none()
+            }
             Event::BlobUnlinked { repository, digest } => {
                 self.links.remove(&(repository, digest)).is_some()
             }
-            Event::ArtifactPushed {
-                repository,
-                digest,
-                media_type,
-                size,
-            } => self
-                .artifacts
-                .insert((repository, digest), (media_type, size))
-                .is_none(),
+            Event::ArtifactPushed { repository, digest, media_type, size } => {
+                self.artifacts.insert((repository, digest), (media_type, size)).is_none()
+            }
             Event::ArtifactDeleted { repository, digest } => {
                 self.artifacts.remove(&(repository, digest)).is_some()
             }
-            Event::TagMoved {
-                repository,
-                tag,
-                from,
-                to,
-            } => from != Some(to) && self.tags.insert((repository, tag), to) == from,
-            Event::TagDeleted {
-                repository,
-                tag,
-                digest,
-            } => self.tags.remove(&(repository, tag)) == Some(digest),
+            Event::TagMoved { repository, tag, from, to } => {
+                from != Some(to) && self.tags.insert((repository, tag), to) == from
+            }
+            Event::TagDeleted { repository, tag, digest } => {
+                self.tags.remove(&(repository, tag)) == Some(digest)
+            }
         }
     }
 }

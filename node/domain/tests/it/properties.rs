@@ -101,10 +101,7 @@ fn check_step(
     check_visible(after)?;
     if applied.answer.is_err() {
         prop_assert_eq!(before, after, "a refused command changed rows");
-        prop_assert!(
-            applied.events.is_empty(),
-            "a refused command emitted events"
-        );
+        prop_assert!(applied.events.is_empty(), "a refused command emitted events");
     }
     check_revisions(before, after, position)?;
     check_lasting(before, after)?;
@@ -129,10 +126,7 @@ fn check_visible(store: &MemoryStore) -> Result<(), TestCaseError> {
         for blob in &artifact.blobs {
             let link = row(store, &Key::Link(repository.clone(), *blob));
             prop_assert!(link.is_some(), "{key:?} needs {blob}, not linked");
-            prop_assert!(
-                row(store, &Key::Blob(*blob)).is_some(),
-                "{key:?} needs {blob}, not live"
-            );
+            prop_assert!(row(store, &Key::Blob(*blob)).is_some(), "{key:?} needs {blob}, not live");
         }
     }
     Ok(())
@@ -152,10 +146,7 @@ fn check_revisions(
             | Key::Link(at, _)
             | Key::Referrer(at, ..) = key
             {
-                contents
-                    .entry(at.clone())
-                    .or_default()
-                    .push((key.clone(), record.clone()));
+                contents.entry(at.clone()).or_default().push((key.clone(), record.clone()));
             }
         }
         contents
@@ -201,9 +192,7 @@ fn check_lasting(before: &MemoryStore, after: &MemoryStore) -> Result<(), TestCa
 /// Random sequences from a fixed seed.
 pub fn samples(count: usize) -> Vec<Vec<Op>> {
     let mut runner = TestRunner::deterministic();
-    (0..count)
-        .map(|_| ops().new_tree(&mut runner).unwrap().current())
-        .collect()
+    (0..count).map(|_| ops().new_tree(&mut runner).unwrap().current()).collect()
 }
 
 fn answer_kind(answer: &Result<Outcome, Refusal>) -> &'static str {
@@ -277,10 +266,7 @@ fn random_commands_reach_every_answer_and_event() {
         let count = seen.get(kind).copied().unwrap_or(0);
         assert!(count >= 40, "{kind} came {count} times: {seen:?}");
     }
-    assert!(
-        with_blob_body >= 20 && with_subject >= 100,
-        "{with_blob_body}, {with_subject}"
-    );
+    assert!(with_blob_body >= 20 && with_subject >= 100, "{with_blob_body}, {with_subject}");
 }
 
 #[test]

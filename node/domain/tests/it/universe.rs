@@ -14,11 +14,7 @@ const ARTIFACTS: u8 = 5;
 
 /// A digest of the universe; one of them is a SHA-512.
 pub fn digest(i: u8) -> Digest {
-    if i == 2 {
-        Digest::sha512([i; 64])
-    } else {
-        Digest::sha256([i; 32])
-    }
+    if i == 2 { Digest::sha512([i; 64]) } else { Digest::sha256([i; 32]) }
 }
 
 /// Three repositories of two tenants: two share a tenant, two a path.
@@ -61,46 +57,16 @@ pub struct Op {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Start {
-        node: u8,
-    },
-    Open {
-        upload: u8,
-        node: u8,
-        for_millis: u64,
-    },
-    Close {
-        upload: u8,
-    },
-    Commit {
-        blob: u8,
-        node: u8,
-        upload: u8,
-        stale: bool,
-        corrupt: bool,
-        for_millis: u64,
-    },
-    Mount {
-        to: u8,
-        blob: u8,
-        pin: u8,
-        for_millis: u64,
-    },
-    Pin {
-        blob: u8,
-        pin: u8,
-        for_millis: u64,
-    },
-    Unlink {
-        blob: u8,
-    },
+    Start { node: u8 },
+    Open { upload: u8, node: u8, for_millis: u64 },
+    Close { upload: u8 },
+    Commit { blob: u8, node: u8, upload: u8, stale: bool, corrupt: bool, for_millis: u64 },
+    Mount { to: u8, blob: u8, pin: u8, for_millis: u64 },
+    Pin { blob: u8, pin: u8, for_millis: u64 },
+    Unlink { blob: u8 },
     Put(PutOp),
-    DeleteArtifact {
-        artifact: u8,
-    },
-    DeleteTag {
-        tag: u8,
-    },
+    DeleteArtifact { artifact: u8 },
+    DeleteTag { tag: u8 },
 }
 
 #[derive(Clone, Debug)]
@@ -121,12 +87,7 @@ fn rarely() -> impl Strategy<Value = bool> {
 }
 
 fn put() -> impl Strategy<Value = Kind> {
-    let lists = (
-        any::<u8>(),
-        any::<u8>(),
-        proptest::option::of(0..9u8),
-        any::<u8>(),
-    );
+    let lists = (any::<u8>(), any::<u8>(), proptest::option::of(0..9u8), any::<u8>());
     (0..ARTIFACTS, lists, rarely(), (0..4u8), rarely()).prop_map(
         |(artifact, (blobs, children, subject, tags), has_blob_body, hope, corrupt)| {
             Kind::Put(PutOp {
@@ -167,34 +128,21 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|artifact| Kind::DeleteArtifact { artifact: artifact + ARTIFACTS_FROM }),
         2 => (0..4u8).prop_map(|tag| Kind::DeleteTag { tag }),
     ];
-    (-50..150i64, 0..3u8, kind).prop_map(|(tick, repository, kind)| Op {
-        tick,
-        repository,
-        kind,
-    })
+    (-50..150i64, 0..3u8, kind).prop_map(|(tick, repository, kind)| Op { tick, repository, kind })
 }
 
 /// A random sequence of commands, after both nodes have started.
 pub fn ops() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op(), 1..150).prop_map(|mut ops| {
         for node in 0..2 {
-            ops.insert(
-                0,
-                Op {
-                    tick: 1,
-                    repository: 0,
-                    kind: Kind::Start { node },
-                },
-            );
+            ops.insert(0, Op { tick: 1, repository: 0, kind: Kind::Start { node } });
         }
         ops
     })
 }
 
 fn members(mask: u8, from: u8, count: u8) -> impl Iterator<Item = u8> {
-    (0..count)
-        .filter(move |i| mask >> i & 1 == 1)
-        .map(move |i| i + from)
+    (0..count).filter(move |i| mask >> i & 1 == 1).map(move |i| i + from)
 }
 
 impl Op {
@@ -205,38 +153,22 @@ impl Op {
             _ => Timestamp(1_000),
         };
         let at = Timestamp(clock.0.saturating_add_signed(self.tick));
-        Command {
-            at,
-            action: self.action(store, at, serial),
-        }
+        Command { at, action: self.action(store, at, serial) }
     }
 
     fn action(&self, store: &MemoryStore, at: Timestamp, serial: u64) -> Action {
         let here = repository(self.repository);
         let upload = |i: u8| UploadId(u128::from(i));
         match self.kind {
-            Kind::Start { node } => Action::StartNode {
-                node: NodeId(u64::from(node)),
-            },
-            Kind::Open {
-                upload: id,
-                node,
-                for_millis,
-            } => Action::OpenUpload {
+            Kind::Start { node } => Action::StartNode { node: NodeId(u64::from(node)) },
+            Kind::Open { upload: id, node, for_millis } => Action::OpenUpload {
                 upload: upload(id),
                 repository: here,
                 node: NodeId(u64::from(node)),
                 expires_at: at.plus_millis(for_millis),
             },
             Kind::Close { upload: id } => Action::CloseUpload { upload: upload(id) },
-            Kind::Commit {
-                blob,
-                node,
-                upload: id,
-                stale,
-                corrupt,
-                for_millis,
-            } => {
+            Kind::Commit { blob, node, upload: id, stale, corrupt, for_millis } => {
                 let node = NodeId(u64::from(node));
                 let mut epoch = match row(store, &Key::Node(node)) {
                     Some(Record::Node(node)) => node.epoch,
@@ -247,51 +179,34 @@ impl Op {
                     repository: here,
                     digest: digest(blob),
                     size: 100 + u64::from(blob) + u64::from(corrupt),
-                    generation: Generation {
-                        epoch,
-                        sequence: serial,
-                    },
+                    generation: Generation { epoch, sequence: serial },
                     node,
                     chunk_root: [blob; 32],
                     upload: upload(id),
                     pinned_until: at.plus_millis(for_millis),
                 }
             }
-            Kind::Mount {
-                to,
-                blob,
-                pin,
-                for_millis,
-            } => Action::MountBlob {
+            Kind::Mount { to, blob, pin, for_millis } => Action::MountBlob {
                 from: here,
                 to: repository(to),
                 digest: digest(blob),
                 pin: upload(pin),
                 pinned_until: at.plus_millis(for_millis),
             },
-            Kind::Pin {
-                blob,
-                pin,
-                for_millis,
-            } => Action::PinBlob {
+            Kind::Pin { blob, pin, for_millis } => Action::PinBlob {
                 repository: here,
                 digest: digest(blob),
                 pin: upload(pin),
                 pinned_until: at.plus_millis(for_millis),
             },
-            Kind::Unlink { blob } => Action::UnlinkBlob {
-                repository: here,
-                digest: digest(blob),
-            },
+            Kind::Unlink { blob } => Action::UnlinkBlob { repository: here, digest: digest(blob) },
             Kind::Put(ref put) => put.action(store, here),
-            Kind::DeleteArtifact { artifact } => Action::DeleteArtifact {
-                repository: here,
-                digest: digest(artifact),
-            },
-            Kind::DeleteTag { tag: i } => Action::DeleteTag {
-                repository: here,
-                tag: tag(&format!("v{i}")),
-            },
+            Kind::DeleteArtifact { artifact } => {
+                Action::DeleteArtifact { repository: here, digest: digest(artifact) }
+            }
+            Kind::DeleteTag { tag: i } => {
+                Action::DeleteTag { repository: here, tag: tag(&format!("v{i}")) }
+            }
         }
     }
 }
@@ -324,9 +239,7 @@ impl PutOp {
             artifact_type: (self.blobs > 99).then(|| media_type("type/of-artifact")),
             blobs,
             children,
-            tags: members(self.tags, 0, 4)
-                .map(|i| tag(&format!("v{i}")))
-                .collect(),
+            tags: members(self.tags, 0, 4).map(|i| tag(&format!("v{i}"))).collect(),
         }
     }
 }

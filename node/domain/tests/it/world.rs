@@ -26,10 +26,7 @@ impl World {
     /// With node 1 started under epoch 1.
     pub fn new() -> Self {
         let mut world = Self::default();
-        world.check(
-            Action::StartNode { node: NODE },
-            Ok(Outcome::NodeStarted(Epoch(1))),
-        );
+        world.check(Action::StartNode { node: NODE }, Ok(Outcome::NodeStarted(Epoch(1))));
         world
     }
 
@@ -37,18 +34,11 @@ impl World {
     pub fn answer(&mut self, at: u64, action: Action) -> Result<Outcome, Refusal> {
         let before = self.store.clone();
         self.position += 1;
-        let command = Command {
-            at: Timestamp(at),
-            action,
-        };
+        let command = Command { at: Timestamp(at), action };
         let applied = run(&mut self.store, self.position, &command);
         assert_eq!(audit(self.store.rows()), Vec::new(), "after {command:?}");
         if applied.answer.is_err() {
-            assert_eq!(
-                (&before, applied.events.len()),
-                (&self.store, 0),
-                "{command:?}"
-            );
+            assert_eq!((&before, applied.events.len()), (&self.store, 0), "{command:?}");
         }
         self.events = applied.events;
         applied.answer
@@ -111,17 +101,12 @@ impl World {
 
     /// (pin, expiry) of a blob.
     pub fn pins(&self, blob: u8) -> Vec<(u128, u64)> {
-        let rows = self
-            .store
-            .rows()
-            .filter_map(|(key, record)| match (key, record) {
-                (Key::Pin(of, id), Record::Pin(PinRecord { expires_at }))
-                    if *of == digest(blob) =>
-                {
-                    Some((id.0, expires_at.0))
-                }
-                _ => None,
-            });
+        let rows = self.store.rows().filter_map(|(key, record)| match (key, record) {
+            (Key::Pin(of, id), Record::Pin(PinRecord { expires_at })) if *of == digest(blob) => {
+                Some((id.0, expires_at.0))
+            }
+            _ => None,
+        });
         rows.collect()
     }
 
@@ -131,10 +116,7 @@ impl World {
 }
 
 pub fn generation(epoch: u64, sequence: u64) -> Generation {
-    Generation {
-        epoch: Epoch(epoch),
-        sequence,
-    }
+    Generation { epoch: Epoch(epoch), sequence }
 }
 
 /// Commits blob `i` of 100 bytes as its i-th copy, through upload session 1, pinned until 50000.
@@ -182,10 +164,7 @@ pub fn pin(repo: u8, i: u8, id: u128, pinned_until: u64) -> Action {
 }
 
 pub fn unlink(repo: u8, i: u8) -> Action {
-    Action::UnlinkBlob {
-        repository: repository(repo),
-        digest: digest(i),
-    }
+    Action::UnlinkBlob { repository: repository(repo), digest: digest(i) }
 }
 
 /// An artifact with an inline body of 10 bytes.
@@ -209,30 +188,18 @@ pub fn put_with(
     mut action: Action,
     change: impl FnOnce(&mut Body, &mut u64, &mut Option<Digest>),
 ) -> Action {
-    if let Action::PutArtifact {
-        body,
-        size,
-        subject,
-        ..
-    } = &mut action
-    {
+    if let Action::PutArtifact { body, size, subject, .. } = &mut action {
         change(body, size, subject);
     }
     action
 }
 
 pub fn delete(repo: u8, i: u8) -> Action {
-    Action::DeleteArtifact {
-        repository: repository(repo),
-        digest: digest(i),
-    }
+    Action::DeleteArtifact { repository: repository(repo), digest: digest(i) }
 }
 
 pub fn delete_tag(repo: u8, name: &str) -> Action {
-    Action::DeleteTag {
-        repository: repository(repo),
-        tag: tag(name),
-    }
+    Action::DeleteTag { repository: repository(repo), tag: tag(name) }
 }
 
 pub fn open(upload: u128, repo: u8, node: NodeId, expires_at: u64) -> Action {
@@ -252,9 +219,7 @@ pub fn missing(blobs: &[u8], children: &[u8]) -> Result<Outcome, Refusal> {
 }
 
 pub fn committed(epoch: u64, sequence: u64) -> Result<Outcome, Refusal> {
-    Ok(Outcome::BlobCommitted {
-        live: generation(epoch, sequence),
-    })
+    Ok(Outcome::BlobCommitted { live: generation(epoch, sequence) })
 }
 
 pub fn stored(created: bool) -> Result<Outcome, Refusal> {
@@ -262,18 +227,11 @@ pub fn stored(created: bool) -> Result<Outcome, Refusal> {
 }
 
 pub fn linked(repo: u8, i: u8) -> Event {
-    Event::BlobLinked {
-        repository: repository(repo),
-        digest: digest(i),
-        size: 100,
-    }
+    Event::BlobLinked { repository: repository(repo), digest: digest(i), size: 100 }
 }
 
 pub fn unlinked(repo: u8, i: u8) -> Event {
-    Event::BlobUnlinked {
-        repository: repository(repo),
-        digest: digest(i),
-    }
+    Event::BlobUnlinked { repository: repository(repo), digest: digest(i) }
 }
 
 pub fn pushed(repo: u8, i: u8) -> Event {
@@ -295,13 +253,9 @@ pub fn moved(repo: u8, name: &str, from: Option<u8>, to: u8) -> Event {
 }
 
 pub fn created(repo: u8) -> Event {
-    Event::RepositoryCreated {
-        repository: repository(repo),
-    }
+    Event::RepositoryCreated { repository: repository(repo) }
 }
 
 pub fn removed(repo: u8) -> Event {
-    Event::RepositoryRemoved {
-        repository: repository(repo),
-    }
+    Event::RepositoryRemoved { repository: repository(repo) }
 }

@@ -42,7 +42,9 @@ pub enum ManifestError {
     #[error("the manifest cannot be read: {0}")]
     Malformed(String),
     /// Neither the request nor the document says what it is.
-    #[error("the request has no usable Content-Type and the manifest no mediaType; send one of them")]
+    #[error(
+        "the request has no usable Content-Type and the manifest no mediaType; send one of them"
+    )]
     NoMediaType,
     /// The request and the document disagree.
     #[error("the manifest's mediaType is {body}, but it was sent as {sent}; send both alike")]
@@ -53,7 +55,9 @@ pub enum ManifestError {
         body: String,
     },
     /// Docker schema 1.
-    #[error("Docker schema 1 manifests are not supported; push with a client of this decade, which sends schema 2 or OCI")]
+    #[error(
+        "Docker schema 1 manifests are not supported; push with a client of this decade, which sends schema 2 or OCI"
+    )]
     Schema1,
     /// The document could be read as two kinds of manifest.
     #[error("the manifest has both {0} and {1}, which no kind of manifest has")]
@@ -122,7 +126,10 @@ struct Descriptor {
     #[serde(default)]
     media_type: String,
     digest: String,
-    #[allow(dead_code, reason = "parsed so that a descriptor without a size, or with a negative one, is refused")]
+    #[allow(
+        dead_code,
+        reason = "parsed so that a descriptor without a size, or with a negative one, is refused"
+    )]
     size: u64,
     #[serde(default)]
     urls: Option<Vec<String>>,
@@ -271,7 +278,10 @@ mod tests {
 
     #[test]
     fn an_image_names_its_config_and_layers() {
-        let manifest = parse(image("").as_bytes(), Some("application/vnd.oci.image.manifest.v1+json; charset=utf-8"));
+        let manifest = parse(
+            image("").as_bytes(),
+            Some("application/vnd.oci.image.manifest.v1+json; charset=utf-8"),
+        );
         let manifest = manifest.unwrap();
         assert_eq!(manifest.media_type.as_str(), OCI_MANIFEST);
         assert_eq!(manifest.blobs.len(), 2);
@@ -332,9 +342,11 @@ mod tests {
         check(r#"{"schemaVersion":2}"#, Some(OCI_INDEX), |e| {
             matches!(e, ManifestError::MissingField { .. })
         });
-        check(&image("").replace(&hex("b"), "sha256:xyz"), Some(OCI_MANIFEST), |e| {
-            matches!(e, ManifestError::BadDigest { place, .. } if place == "layers[0]")
-        });
+        check(
+            &image("").replace(&hex("b"), "sha256:xyz"),
+            Some(OCI_MANIFEST),
+            |e| matches!(e, ManifestError::BadDigest { place, .. } if place == "layers[0]"),
+        );
         check(&image("").replace("\"size\":3", "\"size\":-3"), Some(OCI_MANIFEST), |e| {
             matches!(e, ManifestError::Malformed(_))
         });
@@ -345,7 +357,8 @@ mod tests {
 
     #[test]
     fn other_media_types_are_taken_as_they_are() {
-        let manifest = parse(br#"{"anything":true}"#, Some("application/vnd.example+json")).unwrap();
+        let manifest =
+            parse(br#"{"anything":true}"#, Some("application/vnd.example+json")).unwrap();
         assert_eq!(manifest.media_type.as_str(), "application/vnd.example+json");
         assert!(manifest.blobs.is_empty());
     }

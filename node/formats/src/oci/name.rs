@@ -1,8 +1,8 @@
 //! OCI's grammars for repository names, tags and references. Stricter than the domain's shared rules: what passes here
 //! holds no `..`, no upper case, no empty part.
 
-use nora_domain::{Digest, Reference, RepositoryPath, TagName};
 use nora_domain::digest::DigestError;
+use nora_domain::{Digest, Reference, RepositoryPath, TagName};
 
 /// Why a text is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,8 +36,9 @@ fn is_name_part(part: &str) -> bool {
     if !alphanumeric(first) || !alphanumeric(last) {
         return false;
     }
-    part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
+    part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(|separator| {
+        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+    })
 }
 
 /// Reads a tag.
@@ -72,12 +73,14 @@ mod tests {
 
     #[test]
     fn repository_grammar() {
-        for good in ["a", "library/nginx", "a.b", "a_b", "a__b", "a---b", "0/1/2", "my-org/app.web_1"] {
+        for good in
+            ["a", "library/nginx", "a.b", "a_b", "a__b", "a---b", "0/1/2", "my-org/app.web_1"]
+        {
             assert!(parse_repository(good).is_ok(), "{good}");
         }
         for bad in [
-            "", "/", "a/", "/a", "a//b", "A", "a/B", ".a", "a.", "-a", "a-", "a..b", "a___b", "a._b", "..", "a/../b",
-            "a b", "a\0", "ä", "a:b", "a@b", "a%2fb",
+            "", "/", "a/", "/a", "a//b", "A", "a/B", ".a", "a.", "-a", "a-", "a..b", "a___b",
+            "a._b", "..", "a/../b", "a b", "a\0", "ä", "a:b", "a@b", "a%2fb",
         ] {
             assert_eq!(parse_repository(bad), Err(ReferenceError::Repository), "{bad}");
         }

@@ -112,9 +112,8 @@ pub(super) async fn referrers(call: Call, subject: Digest) -> Result<Response, A
     let limit = page_size(call.param("n"), size_max)?.max(1);
     let after = call.param("last").and_then(|text| Digest::parse(text).ok());
     let registry = &call.api.registry;
-    let page = registry
-        .referrers(&call.repository, subject, wanted_type.as_ref(), after, limit)
-        .await?;
+    let page =
+        registry.referrers(&call.repository, subject, wanted_type.as_ref(), after, limit).await?;
     let mut rows = Vec::with_capacity(page.items.len());
     for referrer in &page.items {
         let bytes = referrer.artifact.bytes().await?;
@@ -131,7 +130,8 @@ pub(super) async fn referrers(call: Call, subject: Digest) -> Result<Response, A
         ));
     }
     if !page.more {
-        append_fallback_rows(registry, &call.repository, subject, wanted.as_deref(), &mut rows).await?;
+        append_fallback_rows(registry, &call.repository, subject, wanted.as_deref(), &mut rows)
+            .await?;
     }
     let mut response = document(OCI_INDEX, render::referrers(&rows));
     if wanted.is_some() {
@@ -161,7 +161,8 @@ async fn append_fallback_rows(
     let Some(tag) = fallback_tag(&subject) else { return Ok(()) };
     let index = match registry.artifact(repository, &Reference::Tag(tag)).await {
         Ok(index) if index.media_type.as_str() == OCI_INDEX => index.bytes().await?,
-        Ok(_) | Err(Error::TagUnknown(_) | Error::RepositoryUnknown | Error::ArtifactUnknown(_)) => {
+        Ok(_)
+        | Err(Error::TagUnknown(_) | Error::RepositoryUnknown | Error::ArtifactUnknown(_)) => {
             return Ok(());
         }
         Err(error) => return Err(error.into()),

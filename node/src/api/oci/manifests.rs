@@ -3,7 +3,9 @@
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION,
+};
 use http::{HeaderName, Method, StatusCode};
 use nora_app::commands::PutArtifact;
 use nora_app::queries::ArtifactBody;
@@ -47,7 +49,9 @@ async fn get(call: Call, reference: Reference) -> Result<Response, ApiError> {
     headers.insert(
         CACHE_CONTROL,
         match reference {
-            Reference::Digest(_) => HeaderValue::from_static("private, max-age=31536000, immutable"),
+            Reference::Digest(_) => {
+                HeaderValue::from_static("private, max-age=31536000, immutable")
+            }
             Reference::Tag(_) => HeaderValue::from_static("no-cache"),
         },
     );

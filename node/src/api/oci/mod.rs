@@ -83,9 +83,7 @@ pub(super) async fn ping(method: Method) -> Response {
 }
 
 fn with_api_version(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(API_VERSION.clone(), HeaderValue::from_static("registry/2.0"));
+    response.headers_mut().insert(API_VERSION.clone(), HeaderValue::from_static("registry/2.0"));
     response
 }
 
@@ -121,9 +119,8 @@ pub(super) async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> R
 async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     let (parts, request_body) = request.into_parts();
     let target = parse(parts.uri.path())?;
-    let query = form_urlencoded::parse(parts.uri.query().unwrap_or("").as_bytes())
-        .into_owned()
-        .collect();
+    let query =
+        form_urlencoded::parse(parts.uri.query().unwrap_or("").as_bytes()).into_owned().collect();
     let tls = parts.extensions.get::<ConnectionInfo>().is_none_or(|info| info.tls);
     let http1 = matches!(parts.version, Version::HTTP_10 | Version::HTTP_11);
     // Only a plain HTTP/1 connection hands bytes to the kernel without looking at them.

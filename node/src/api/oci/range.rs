@@ -61,7 +61,9 @@ mod tests {
 
     #[test]
     fn ranges() {
-        let check = |header: &str, want: Asked| assert_eq!(parse_range(Some(header), 2048), want, "{header}");
+        let check = |header: &str, want: Asked| {
+            assert_eq!(parse_range(Some(header), 2048), want, "{header}")
+        };
         check("bytes=500-1499", Asked::Part(500..1500));
         check("bytes=500-", Asked::Part(500..2048));
         check("bytes=-500", Asked::Part(1548..2048));

@@ -1,11 +1,11 @@
 //! What a path below `/v2/` asks for. Paths are read from the right, since repository names hold slashes and may hold
 //! words like `blobs`.
 
+use http::StatusCode;
 use nora_domain::record::UploadId;
 use nora_domain::{Digest, Reference, RepositoryPath};
 use nora_formats::oci::errors::Code;
 use nora_formats::oci::name::{ReferenceError, parse_reference, parse_repository};
-use http::StatusCode;
 
 use super::error::ApiError;
 
@@ -62,8 +62,8 @@ fn digest(text: &str) -> Result<Digest, ApiError> {
 
 /// Session ids are 32 lower-case hexadecimal digits; anything else names no session.
 fn upload_id(text: &str) -> Result<UploadId, ApiError> {
-    let plain = text.len() == 32
-        && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let plain =
+        text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     match u128::from_str_radix(text, 16) {
         Ok(id) if plain => Ok(UploadId(id)),
         _ => Err(ApiError::new(
@@ -140,7 +140,10 @@ mod tests {
         assert!(matches!(parse(&escaped).unwrap(), Target::Blob { .. }));
         let id = "0123456789abcdef0123456789abcdef";
         let upload = parse(&format!("/v2/a/blobs/uploads/{id}")).unwrap();
-        assert_eq!(upload, Target::Upload { name: "a".into(), id: UploadId(0x0123456789abcdef0123456789abcdef) });
+        assert_eq!(
+            upload,
+            Target::Upload { name: "a".into(), id: UploadId(0x0123456789abcdef0123456789abcdef) }
+        );
     }
 
     #[test]

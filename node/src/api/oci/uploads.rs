@@ -84,7 +84,11 @@ fn received(offset: u64) -> String {
     format!("0-{}", offset.saturating_sub(1))
 }
 
-fn session_response(call_location: &str, status: StatusCode, state: &UploadState) -> Result<Response, ApiError> {
+fn session_response(
+    call_location: &str,
+    status: StatusCode,
+    state: &UploadState,
+) -> Result<Response, ApiError> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -150,7 +154,8 @@ async fn push_at_once(mut call: Call, digest: Digest) -> Result<Response, ApiErr
     to_the_end(async move {
         let registry = &api.registry;
         let id = registry.start_upload(repository.clone(), digest.algorithm()).await?.id;
-        let finished = registry.finish_upload(repository.clone(), id, None, Some(body), digest).await;
+        let finished =
+            registry.finish_upload(repository.clone(), id, None, Some(body), digest).await;
         if finished.is_err() {
             // The client never learned of the session, so nobody would go on with it.
             let _ = registry.cancel_upload(&repository, id).await;
@@ -205,9 +210,9 @@ async fn finish(mut call: Call, id: UploadId) -> Result<Response, Failure> {
     let rest = if empty { None } else { Some(call.take_body()) };
     let location = call.location(&format!("blobs/{digest}"));
     let (api, repository) = (call.api.clone(), call.repository.clone());
-    to_the_end(async move {
-        api.registry.finish_upload(repository, id, start, rest, digest).await
-    })
+    to_the_end(
+        async move { api.registry.finish_upload(repository, id, start, rest, digest).await },
+    )
     .await??;
     Ok(created(&location, &digest)?)
 }

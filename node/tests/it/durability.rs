@@ -1,0 +1,154 @@
+//! What was acknowledged is there after SIGKILL, whole; what was not left nothing behind.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::node::{Node, OCI_MANIFEST, digest_of, image, noise};
+
+/// An acknowledged image: tag, manifest, layer.
+type Pushed = (String, Vec<u8>, Vec<u8>);
+
+/// Pushes small images, one after the other, until the node is gone; notes what was acknowledged.
+async fn push_until_gone(
+    url: String,
+    client: reqwest::Client,
+    worker: u64,
+    round: u64,
+    done: Arc<Mutex<Vec<Pushed>>>,
+) {
+    for i in 0.. {
+        let layer = noise(worker << 40 | round << 20 | i, 20_000);
+        let tag = format!("w{worker}-r{round}-{i}");
+        let mut pushed = Vec::new();
+        for bytes in [b"{}".to_vec(), layer.clone()] {
+            let digest = digest_of(&bytes);
+            let path = format!("{url}/v2/app/blobs/uploads/?digest={digest}");
+            match client.post(path).body(bytes).send().await {
+                Ok(response) if response.status() == 201 => pushed.push(digest),
+                _ => return,
+            }
+        }
+        let manifest = image(&pushed[0], 2, &[(&pushed[1], layer.len())], &json!({}));
+        let put = client
+            .put(format!("{url}/v2/app/manifests/{tag}"))
+            .header("content-type", OCI_MANIFEST)
+            .body(manifest.clone())
+            .send()
+            .await;
+        match put {
+            Ok(response) if response.status() == 201 => {
+                done.lock().unwrap().push((tag, manifest, layer));
+            }
+            _ => return,
+        }
+    }
+}
+
+fn blob_files(dir: &Path) -> usize {
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            count += blob_files(&path);
+        } else if path.extension().is_none_or(|extension| extension != "chunks") {
+            count += 1;
+        }
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledged_pushes_survive_being_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut node = Node::start(&data, &[]);
+    let done = Arc::new(Mutex::new(Vec::new()));
+    for round in 0..4 {
+        let before = done.lock().unwrap().len();
+        let workers: Vec<_> = (0..6)
+            .map(|worker| {
+                let (url, client) = (node.url.clone(), node.client.clone());
+                tokio::spawn(push_until_gone(url, client, worker, round, done.clone()))
+            })
+            .collect();
+        // Killed in the middle of things: after so many pushes, whenever that is.
+        while done.lock().unwrap().len() < before + 30 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        node.kill_and_restart();
+        for worker in workers {
+            worker.await.unwrap();
+        }
+        let acknowledged = done.lock().unwrap().clone();
+        for (tag, manifest, layer) in &acknowledged {
+            let got = node.get(&format!("/v2/app/manifests/{tag}")).await;
+            assert_eq!(got.status(), 200, "{tag} was acknowledged");
+            assert_eq!(got.bytes().await.unwrap(), *manifest);
+            let got = node.get(&format!("/v2/app/blobs/{}", digest_of(layer))).await;
+            assert_eq!(got.bytes().await.unwrap(), *layer);
+        }
+    }
+    // Copies that the log never took are swept by a start. Blobs whose manifest was not acknowledged may be live.
+    let acknowledged = done.lock().unwrap().len();
+    let metrics = node.get("/metrics").await.text().await.unwrap();
+    let links = metrics.lines().any(|line| line.starts_with("nora_usage_bytes "));
+    assert!(links, "{metrics}");
+    let most = acknowledged + 1 + 4 * 6 * 2;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while blob_files(&data.join("blobs")) > most {
+        assert!(tokio::time::Instant::now() < deadline, "orphans are left");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_blob_truncated_from_outside_breaks_its_transfer_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let node = Node::start(&data, &[]);
+    let blob = noise(1, 64 << 20);
+    let digest = node.push_blob("r", &blob).await;
+    let mut response = node.get(&format!("/v2/r/blobs/{digest}")).await;
+    let first = response.chunk().await.unwrap().unwrap();
+    assert!(!first.is_empty());
+    let hex = digest.strip_prefix("sha256:").unwrap();
+    let shard = data.join("blobs/sha256").join(&hex[..2]);
+    let file = std::fs::read_dir(shard)
+        .unwrap()
+        .flatten()
+        .find(|entry| entry.path().extension().is_none_or(|e| e != "chunks"))
+        .unwrap();
+    std::fs::File::options().write(true).open(file.path()).unwrap().set_len(1 << 20).unwrap();
+    let broken = loop {
+        match response.chunk().await {
+            Ok(Some(_)) => {}
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(broken, "the client must not take the short blob for a whole one");
+    // The node lives, tells the truth about the damaged blob, and serves others.
+    let again = node.get(&format!("/v2/r/blobs/{digest}")).await;
+    assert_eq!(again.status(), 500, "a damaged blob is no absent one");
+    let other = node.push_blob("r", b"still here").await;
+    assert_eq!(node.get(&format!("/v2/r/blobs/{other}")).await.text().await.unwrap(), "still here");
+}
+
+#[tokio::test]
+async fn a_second_node_on_the_same_folder_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let _node = Node::start(&data, &[]);
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_nora"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(&data)
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("another nora uses the data folder"), "{said}");
+}

@@ -1,0 +1,53 @@
+//! A stop lets running transfers finish.
+
+use std::time::Duration;
+
+use super::node::{Node, digest_of, noise};
+
+const SIGTERM: i32 = 15;
+
+#[tokio::test]
+async fn running_transfers_finish_before_the_node_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut node = Node::start(&data, &[]);
+    let blob = noise(4, 32 << 20);
+    let digest = node.push_blob("r", &blob).await;
+    let mut download = node.get(&format!("/v2/r/blobs/{digest}")).await;
+    let mut got = download.chunk().await.unwrap().unwrap().to_vec();
+
+    // An upload that is half way when the stop comes.
+    let (sender, body) = tokio::sync::mpsc::channel::<Result<Vec<u8>, std::io::Error>>(1);
+    let stream =
+        futures_util::stream::unfold(body, async |mut body| Some((body.recv().await?, body)));
+    let upload = noise(5, 4 << 20);
+    let upload_digest = digest_of(&upload);
+    let path = format!("/v2/r/blobs/uploads/?digest={upload_digest}");
+    let request =
+        node.request(reqwest::Method::POST, &path).body(reqwest::Body::wrap_stream(stream)).send();
+    let request = tokio::spawn(request);
+    sender.send(Ok(upload[..1 << 20].to_vec())).await.unwrap();
+    // The second part is only taken once the first is on its way to the node.
+    sender.send(Ok(upload[1 << 20..2 << 20].to_vec())).await.unwrap();
+
+    let address = node.address();
+    node.signal(SIGTERM);
+    // New connections end as soon as the node has heard the signal.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while tokio::net::TcpStream::connect(&address).await.is_ok() {
+        assert!(tokio::time::Instant::now() < deadline, "the node still accepts connections");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    while let Some(chunk) = download.chunk().await.unwrap() {
+        got.extend_from_slice(&chunk);
+    }
+    assert!(got == blob, "the download came whole");
+    sender.send(Ok(upload[2 << 20..].to_vec())).await.unwrap();
+    drop(sender);
+    assert_eq!(request.await.unwrap().unwrap().status(), 201);
+    assert_eq!(node.wait(), Some(0));
+
+    let node = Node::start(&data, &[]);
+    let kept = node.get(&format!("/v2/r/blobs/{upload_digest}")).await.bytes().await.unwrap();
+    assert!(kept == upload);
+}

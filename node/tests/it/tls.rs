@@ -1,0 +1,83 @@
+//! TLS by rustls, with certificates that are replaced while the node runs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::node::{Node, noise};
+
+const SIGHUP: i32 = 1;
+
+/// Writes a new self-signed certificate and returns it as PEM.
+fn write_certificate(dir: &Path) -> String {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(dir.join("tls.key"), made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(dir.join("tls.crt"), made.cert.pem()).unwrap();
+    made.cert.pem()
+}
+
+/// A client that trusts this certificate alone.
+fn trusting(pem: &str) -> reqwest::Client {
+    reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(pem.as_bytes()).unwrap()])
+        .timeout(Duration::from_secs(10))
+        .build()
+        .unwrap()
+}
+
+async fn answers(client: &reqwest::Client, url: &str) -> bool {
+    client.get(format!("{url}/v2/")).send().await.is_ok_and(|response| response.status() == 200)
+}
+
+#[tokio::test]
+async fn a_replaced_certificate_is_used_and_a_broken_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = write_certificate(dir.path());
+    let config = dir.path().join("nora.toml");
+    std::fs::write(&config, "[server]\ntls = { cert = \"tls.crt\", key = \"tls.key\" }\n").unwrap();
+    let node = Node::start(&dir.path().join("data"), &["--config", config.to_str().unwrap()]);
+    assert!(node.url.starts_with("https://"));
+    assert!(answers(&trusting(&first), &node.url).await);
+    // Bytes come through encryption whole, over HTTP/2 and HTTP/1.1.
+    let blob = noise(8, 3 << 20);
+    let digest = node.push_blob("r", &blob).await;
+    let path = format!("{}/v2/r/blobs/{digest}", node.url);
+    let over = async |client: reqwest::ClientBuilder| {
+        let client = client.danger_accept_invalid_certs(true).build().unwrap();
+        client.get(&path).send().await.unwrap().bytes().await.unwrap()
+    };
+    assert!(over(reqwest::Client::builder().http1_only()).await == blob);
+    assert!(over(reqwest::Client::builder().http2_prior_knowledge()).await == blob);
+
+    let second = write_certificate(dir.path());
+    node.signal(SIGHUP);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !answers(&trusting(&second), &node.url).await {
+        assert!(tokio::time::Instant::now() < deadline, "the new certificate is not used");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!answers(&trusting(&first), &node.url).await);
+
+    std::fs::write(dir.path().join("tls.crt"), "no certificate").unwrap();
+    node.signal(SIGHUP);
+    for _ in 0..5 {
+        assert!(answers(&trusting(&second), &node.url).await, "the old one stays in use");
+    }
+}
+
+#[test]
+fn a_node_does_not_start_with_a_broken_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    write_certificate(dir.path());
+    std::fs::write(dir.path().join("tls.key"), "no key").unwrap();
+    let config = dir.path().join("nora.toml");
+    std::fs::write(&config, "[server]\ntls = { cert = \"tls.crt\", key = \"tls.key\" }\n").unwrap();
+    let started = std::process::Command::new(env!("CARGO_BIN_EXE_nora"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--config"])
+        .arg(&config)
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(!started.status.success());
+    let said = String::from_utf8_lossy(&started.stderr);
+    assert!(said.contains("cannot read the private key") && said.contains("tls.key"), "{said}");
+}
