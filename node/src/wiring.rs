@@ -142,11 +142,10 @@ impl Probe for NodeProbe {
     }
 }
 
-/// Writes a few bytes where blobs go: a full or read-only disk shows here before a push meets it.
+/// Writes a few bytes where blobs go: a full or read-only disk shows here before a push meets it. The file stays and
+/// is written over, so that probes that run at once do not remove it from under each other.
 fn probe_storage(data_dir: &Path) -> io::Result<()> {
-    let path = data_dir.join("probe");
-    std::fs::write(&path, b"nora")?;
-    std::fs::remove_file(&path)
+    std::fs::write(data_dir.join("probe"), b"nora")
 }
 
 /// Makes the data folder and keeps a lock in it for as long as the file is open.

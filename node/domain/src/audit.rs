@@ -97,7 +97,7 @@ impl Audit {
             (Key::TagOf(repository, digest, tag), Record::TagOf) => {
                 self.tags_of.insert((repository, digest, tag));
             }
-            (Key::Link(repository, digest), Record::Link(record)) => {
+            (Key::Link(digest, repository), Record::Link(record)) => {
                 self.stamp(key, record.linked_at);
                 self.links.insert((repository, digest), record.size);
             }
@@ -282,7 +282,7 @@ impl Audit {
     fn check_blobs(&mut self) {
         let mut found = Vec::new();
         for ((repository, digest), size) in &self.links {
-            let key = || Key::Link(repository.clone(), *digest);
+            let key = || Key::Link(*digest, repository.clone());
             match self.blobs.get(digest) {
                 None => found.push((key(), "the blob is not live".to_owned())),
                 Some(blob) if blob.size != *size => {

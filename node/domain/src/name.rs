@@ -103,6 +103,13 @@ impl TagName {
     }
 }
 
+impl RepositoryKey {
+    /// Sorts before every repository; is none itself, and only starts a range.
+    pub(crate) fn lowest() -> Self {
+        Self { tenant: TenantName("".into()), format: Format::Oci, path: RepositoryPath::lowest() }
+    }
+}
+
 impl TenantName {
     /// The tenant that owns whatever nobody claims.
     pub fn default_tenant() -> Self {

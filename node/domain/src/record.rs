@@ -57,8 +57,9 @@ pub enum Key {
     Tag(RepositoryKey, TagName),
     /// A tag that names an artifact, found from the artifact: (repository, artifact, tag).
     TagOf(RepositoryKey, Digest, TagName),
-    /// Membership of a blob in a repository: what makes it visible there.
-    Link(RepositoryKey, Digest),
+    /// Membership of a blob in a repository: what makes it visible there. The blob comes first, so that the
+    /// repositories which show it are found from it.
+    Link(Digest, RepositoryKey),
     /// An artifact that names `subject` as its subject: (repository, subject, artifact).
     Referrer(RepositoryKey, Digest, Digest),
     /// A blob's live copy.

@@ -48,12 +48,12 @@ pub enum Rows {
         /// Start after this tag.
         after: Option<TagName>,
     },
-    /// A repository's links.
+    /// Repositories that show a blob.
     Links {
-        /// The repository.
-        repository: RepositoryKey,
-        /// Start after this blob.
-        after: Option<Digest>,
+        /// The blob.
+        blob: Digest,
+        /// Start after this repository.
+        after: Option<RepositoryKey>,
     },
     /// Artifacts of a repository that speak about `subject`.
     Referrers {
@@ -130,9 +130,9 @@ impl Rows {
                 let key = |tag: &TagName| Key::TagOf(repository.clone(), *digest, tag.clone());
                 from(after, key, || key(&TagName::lowest()))
             }
-            Self::Links { repository, after } => {
-                let key = |digest: &Digest| Key::Link(repository.clone(), *digest);
-                from(after, key, || key(&DIGEST_MIN))
+            Self::Links { blob, after } => {
+                let key = |repository: &RepositoryKey| Key::Link(*blob, repository.clone());
+                from(after, key, || key(&RepositoryKey::lowest()))
             }
             Self::Referrers { repository, subject, after } => {
                 let key = |digest: &Digest| Key::Referrer(repository.clone(), *subject, *digest);
@@ -162,8 +162,8 @@ impl Rows {
                 key.tenant == *tenant && key.format == *format
             }
             (Self::Artifacts { repository, .. }, Key::Artifact(of, _))
-            | (Self::Tags { repository, .. }, Key::Tag(of, _))
-            | (Self::Links { repository, .. }, Key::Link(of, _)) => of == repository,
+            | (Self::Tags { repository, .. }, Key::Tag(of, _)) => of == repository,
+            (Self::Links { blob, .. }, Key::Link(of, _)) => of == blob,
             (Self::TagsOf { repository, digest, .. }, Key::TagOf(of, named, _)) => {
                 of == repository && named == digest
             }

@@ -52,7 +52,7 @@ impl Registry {
             }
         }
         for digest in put.optional_blobs {
-            if self.metadata.get(Key::Link(repository.clone(), digest)).await?.is_some() {
+            if self.metadata.get(Key::Link(digest, repository.clone())).await?.is_some() {
                 blobs.push(digest);
             }
         }

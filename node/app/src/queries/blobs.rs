@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use nora_domain::record::{Generation, Key, Record};
+use nora_domain::store::Rows;
 use nora_domain::{Digest, RepositoryKey};
 
 use crate::ports::blobs::OpenBlob;
 use crate::{Error, Registry};
+
+/// Repositories that a mount without a source looks at.
+const SOURCES_MAX: usize = 100;
 
 /// A blob that a repository shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +30,7 @@ impl Registry {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<BlobStat, Error> {
-        match self.get_immutable(Key::Link(repository.clone(), digest)).await? {
+        match self.get_immutable(Key::Link(digest, repository.clone())).await? {
             Some(Record::Link(_)) => {}
             Some(other) => return Err(Self::wrong_record(&other)),
             None => return Err(self.absent(repository, Error::BlobUnknown(digest)).await),
@@ -49,6 +53,26 @@ impl Registry {
     ) -> Result<Arc<dyn OpenBlob>, Error> {
         let stat = self.stat_blob(repository, digest).await?;
         Ok(self.blobs.open(digest, stat.generation, stat.size).await?)
+    }
+
+    /// A repository that shows a blob and that the caller may read, other than `except`: where a mount that names no
+    /// source can take it from. It gives a caller nothing that it could not pull already. Looks at a bounded number of
+    /// repositories; whoever is not served by those uploads.
+    pub async fn find_blob(
+        &self,
+        digest: Digest,
+        except: &RepositoryKey,
+        may_read: impl Fn(&RepositoryKey) -> bool,
+    ) -> Result<Option<RepositoryKey>, Error> {
+        self.metadata.linearize().await?;
+        let rows = Rows::Links { blob: digest, after: None };
+        let rows = self.metadata.scan(rows, SOURCES_MAX).await?;
+        Ok(rows.into_iter().find_map(|(key, _)| match key {
+            Key::Link(_, repository) if repository != *except && may_read(&repository) => {
+                Some(repository)
+            }
+            _ => None,
+        }))
     }
 
     /// Whether the metadata calls this physical copy the live one: what a start asks of every copy it finds.

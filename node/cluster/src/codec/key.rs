@@ -75,9 +75,10 @@ pub fn encode(key: &Key) -> Vec<u8> {
             put_digest(&mut out, digest);
             put_name(&mut out, tag.as_str());
         }
-        Key::Link(repository, digest) => {
-            put_repository(&mut out, Table::Link, repository);
-            put_digest(&mut out, digest);
+        Key::Link(blob, repository) => {
+            out.push(Table::Link as u8);
+            put_digest(&mut out, blob);
+            put_repository_parts(&mut out, repository);
         }
         Key::Referrer(repository, subject, digest) => {
             put_repository(&mut out, Table::Referrer, repository);
@@ -125,7 +126,7 @@ pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
         Table::TagOf => {
             Key::TagOf(rest.repository()?, rest.digest()?, TagName::parse(rest.name()?)?)
         }
-        Table::Link => Key::Link(rest.repository()?, rest.digest()?),
+        Table::Link => Key::Link(rest.digest()?, rest.repository()?),
         Table::Referrer => Key::Referrer(rest.repository()?, rest.digest()?, rest.digest()?),
         Table::Blob => Key::Blob(rest.digest()?),
         Table::Edge => Key::Edge(rest.digest()?, rest.repository()?, rest.digest()?),

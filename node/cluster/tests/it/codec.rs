@@ -67,7 +67,7 @@ fn key() -> impl Strategy<Value = Key> {
         (repository(), digest()).prop_map(|(r, d)| Key::Artifact(r, d)),
         (repository(), tag()).prop_map(|(r, t)| Key::Tag(r, t)),
         (repository(), digest(), tag()).prop_map(|(r, d, t)| Key::TagOf(r, d, t)),
-        (repository(), digest()).prop_map(|(r, d)| Key::Link(r, d)),
+        (repository(), digest()).prop_map(|(r, d)| Key::Link(d, r)),
         (repository(), digest(), digest()).prop_map(|(r, s, d)| Key::Referrer(r, s, d)),
         digest().prop_map(Key::Blob),
         (digest(), repository(), digest()).prop_map(|(b, r, d)| Key::Edge(b, r, d)),

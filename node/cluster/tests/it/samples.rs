@@ -250,7 +250,7 @@ pub fn keys() -> Vec<(String, Key)> {
         Key::Artifact(oci(), sha512(1)),
         Key::Tag(oci(), tag()),
         Key::TagOf(oci(), sha256(1), tag()),
-        Key::Link(oci(), sha256(2)),
+        Key::Link(sha256(2), oci()),
         Key::Referrer(oci(), sha256(3), sha256(4)),
         Key::Blob(sha256(5)),
         Key::Edge(sha256(6), oci(), sha256(7)),

@@ -128,7 +128,7 @@ impl<S: Store> Step<'_, S> {
         size: u64,
     ) -> Result<(), S::Error> {
         let repository = ledger.repository;
-        self.store.delete(&Key::Link(repository.clone(), digest))?;
+        self.store.delete(&Key::Link(digest, repository.clone()))?;
         let event = Event::BlobUnlinked { repository: repository.clone(), digest };
         ledger.remove_link(size, event);
         Ok(())
@@ -146,7 +146,7 @@ impl<S: Store> Step<'_, S> {
             return Ok(());
         }
         let record = LinkRecord { size, linked_at: self.now };
-        self.store.put(Key::Link(repository.clone(), digest), Record::Link(record))?;
+        self.store.put(Key::Link(digest, repository.clone()), Record::Link(record))?;
         ledger.add_link(size, Event::BlobLinked { repository: repository.clone(), digest, size });
         Ok(())
     }

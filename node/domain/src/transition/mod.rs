@@ -182,7 +182,7 @@ impl<S: Store> Step<'_, S> {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<Option<LinkRecord>, S::Error> {
-        Ok(read!(self.store, Link, Key::Link(repository.clone(), digest)))
+        Ok(read!(self.store, Link, Key::Link(digest, repository.clone())))
     }
 
     fn artifact(

@@ -147,7 +147,7 @@ fn a_mount_needs_a_blob_visible_in_its_source() {
     assert_eq!(world.blob(1).touched_at, Timestamp(5_000));
     assert_eq!(world.pins(1), [(1, 50_000), (2, 60_000)]);
     let link = Some(Record::Link(LinkRecord { size: 100, linked_at: Timestamp(5_000) }));
-    assert_eq!(row(&world.store, &Key::Link(repository(2), digest(1))), link);
+    assert_eq!(row(&world.store, &Key::Link(digest(1), repository(2))), link);
     let usage = UsageRecord { bytes: 100, links: 1, ..UsageRecord::default() };
     assert_eq!(world.usage(2), Some(usage));
 

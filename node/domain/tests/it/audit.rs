@@ -128,7 +128,7 @@ fn wrong_values_are_found() {
     check(artifact(7), set!(Artifact, artifact_type, Some(media_type("a/b"))), "another artifact");
     check(Key::Tag(here(), tag("v1")), set!(Tag, digest, digest(6)), "which is not there");
     check(Key::Tag(here(), tag("v1")), set!(Tag, digest, digest(5)), "does not name this artifact");
-    check(Key::Link(here(), digest(1)), set!(Link, size, 99), "says 99 bytes, the blob has 100");
+    check(Key::Link(digest(1), here()), set!(Link, size, 99), "says 99 bytes, the blob has 100");
     check(Key::Blob(digest(1)), set!(Blob, references, 1), "says 1 references, has 2");
     check(
         Key::Blob(digest(1)),
@@ -178,7 +178,7 @@ fn rows_that_are_missing_are_found() {
     check_removed(Key::Artifact(here(), digest(7)), "which is not there");
     check_removed(Key::Tag(here(), tag("v1")), "the tag does not name this artifact");
     check_removed(Key::TagOf(here(), digest(7), tag("v1")), "is not found from");
-    check_removed(Key::Link(here(), digest(1)), "not linked here");
+    check_removed(Key::Link(digest(1), here()), "not linked here");
     check_removed(Key::Referrer(here(), digest(8), digest(7)), "is missing among the referrers");
     check_removed(Key::Blob(digest(1)), "which is not live");
     check_removed(Key::Edge(digest(1), here(), digest(7)), "which has no edge to it");

@@ -25,7 +25,7 @@ impl Projection {
                 (Key::Repository(repository), _) => {
                     this.repositories.insert(repository);
                 }
-                (Key::Link(repository, digest), Record::Link(link)) => {
+                (Key::Link(digest, repository), Record::Link(link)) => {
                     this.links.insert((repository, digest), link.size);
                 }
                 (Key::Artifact(repository, digest), Record::Artifact(artifact)) => {

@@ -124,7 +124,7 @@ fn check_visible(store: &MemoryStore) -> Result<(), TestCaseError> {
             continue;
         };
         for blob in &artifact.blobs {
-            let link = row(store, &Key::Link(repository.clone(), *blob));
+            let link = row(store, &Key::Link(*blob, repository.clone()));
             prop_assert!(link.is_some(), "{key:?} needs {blob}, not linked");
             prop_assert!(row(store, &Key::Blob(*blob)).is_some(), "{key:?} needs {blob}, not live");
         }
@@ -143,7 +143,7 @@ fn check_revisions(
         for (key, record) in store.rows() {
             if let Key::Artifact(at, _)
             | Key::Tag(at, _)
-            | Key::Link(at, _)
+            | Key::Link(_, at)
             | Key::Referrer(at, ..) = key
             {
                 contents.entry(at.clone()).or_default().push((key.clone(), record.clone()));

@@ -216,7 +216,7 @@ impl PutOp {
         let keep = |key: Key| !self.only_present || row(store, &key).is_some();
         let mut blobs: Vec<_> = members(self.blobs, 0, BLOBS)
             .map(digest)
-            .filter(|blob| keep(Key::Link(here.clone(), *blob)))
+            .filter(|blob| keep(Key::Link(*blob, here.clone())))
             .collect();
         let mut children: Vec<_> = members(self.children, ARTIFACTS_FROM, ARTIFACTS)
             .map(digest)

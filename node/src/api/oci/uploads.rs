@@ -133,13 +133,20 @@ async fn open(call: Call) -> Result<Response, ApiError> {
     session_response(&location, StatusCode::ACCEPTED, &state)
 }
 
-/// Mounts from the repository the client names. If that is not possible for whatever reason, the client uploads, and
+/// Mounts from the repository the client names, or from any that it may read if it names none. If that is not possible for whatever reason, the client uploads, and
 /// learns nothing about the other repository.
 async fn mount(call: Call, digest: Digest) -> Result<Response, ApiError> {
-    let Some(from) = call.param("from") else { return open(call).await };
-    let from = parse_repository(from).map_err(|error| bad_reference(&error, from))?;
-    let from = call.api.registry.repository(Format::Oci, from);
+    let registry = &call.api.registry;
     let to = call.repository.clone();
+    let from = match call.param("from") {
+        Some(from) => {
+            let from = parse_repository(from).map_err(|error| bad_reference(&error, from))?;
+            Some(registry.repository(Format::Oci, from))
+        }
+        // Whoever passed the gate may read every repository of the format.
+        None => registry.find_blob(digest, &to, |key| key.format == Format::Oci).await?,
+    };
+    let Some(from) = from else { return open(call).await };
     if call.api.registry.mount_blob(from, to, digest).await? {
         return created(&call.location(&format!("blobs/{digest}")), &digest);
     }
