@@ -9,10 +9,6 @@ use nora::config::{Loaded, LogFormat};
 use nora::{telemetry, wiring};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Less idle memory than the system's allocator under many short-lived buffers on many threads.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Reads and fsyncs run on blocking threads; that many may wait for the disk at once.
 const BLOCKING_THREADS_MAX: usize = 128;
 

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tracing::{debug, error, info, warn};
 
@@ -52,6 +53,8 @@ pub struct ServerSettings {
     pub connections_max: usize,
     /// For a TLS handshake, and for each request's head.
     pub head_timeout: Duration,
+    /// For a client that does not take what it is sent.
+    pub write_timeout: Duration,
     /// For running transfers after a stop was asked for.
     pub drain_timeout: Duration,
     /// Bytes buffered for a connection's incoming data.
@@ -249,13 +252,16 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let timeout = self.settings.head_timeout;
         let Some(acceptor) = acceptor else {
-            return match tokio::time::timeout(timeout, speaks_http2(&stream)).await {
+            let http2 = tokio::time::timeout(timeout, speaks_http2(&stream)).await;
+            let stream = self.limited(stream);
+            return match http2 {
                 Ok(Ok(true)) => self.serve_http2(stream, false).await,
                 Ok(Ok(false)) => self.serve_http1(stream, false).await,
                 Ok(Err(error)) => debug!(peer = %self.peer, %error, "connection failed"),
                 Err(_) => debug!(peer = %self.peer, "connection said nothing"),
             };
         };
+        let stream = self.limited(stream);
         match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 self.serve_http2(stream, true).await;
@@ -264,6 +270,13 @@ impl Connection {
             Ok(Err(error)) => debug!(peer = %self.peer, %error, "TLS handshake failed"),
             Err(_) => debug!(peer = %self.peer, "TLS handshake took too long"),
         }
+    }
+
+    /// The stream, with an end to waiting for a client that takes nothing.
+    fn limited(&self, stream: TcpStream) -> Pin<Box<TimeoutStream<TcpStream>>> {
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.settings.write_timeout));
+        Box::pin(stream)
     }
 
     fn service(

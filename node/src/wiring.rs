@@ -300,6 +300,7 @@ fn server_settings(config: &Config) -> ServerSettings {
     ServerSettings {
         connections_max: config.limits.connections_max,
         head_timeout: config.limits.request_header_timeout,
+        write_timeout: config.limits.body_idle_timeout,
         drain_timeout: config.limits.drain_timeout,
         read_buffer_bytes_max: config.limits.request_header_bytes_max.bytes_usize(),
     }

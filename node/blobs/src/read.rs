@@ -26,7 +26,7 @@ pub(crate) const SMALL_BYTES_MAX: usize = 64 << 10;
 const UNMAPPED_BYTES_MAX: u64 = 128 << 10;
 /// What all streams together may hold, as long as none has less than a piece of
 /// [`PIECE_BYTES_MIN`].
-const STREAMS_BYTES_MAX: usize = 32 << 20;
+const STREAMS_BYTES_MAX: usize = 24 << 20;
 /// A stream holds up to three pieces: one leaving the socket, one being sent, one being loaded.
 const PIECES_PER_STREAM: usize = 3;
 const PIECE_BYTES_MIN: usize = 64 << 10;
