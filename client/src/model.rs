@@ -55,6 +55,13 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+impl Platform {
+    /// Whether it says anything: artifacts that look like images often leave it out.
+    pub fn is_known(&self) -> bool {
+        !self.os.is_empty() || !self.architecture.is_empty()
+    }
+}
+
 impl std::fmt::Display for Platform {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;

@@ -45,6 +45,8 @@ pub enum ReferenceError {
     Tag(String),
     /// What follows `@` is no digest.
     Digest(DigestError),
+    /// It is a digest alone, as commands print it: which repository's content it is, must be said.
+    NoRepository(Digest),
     /// It names another server than the configured one.
     OtherServer {
         /// The server it names.
@@ -67,6 +69,9 @@ impl fmt::Display for ReferenceError {
                 "{text:?} is not a tag: use letters, digits, `.`, `_` and `-`, at most 128 characters"
             ),
             Self::Digest(error) => error.fmt(f),
+            Self::NoRepository(digest) => {
+                write!(f, "{digest} does not say in which repository: write repository@{digest}")
+            }
             Self::OtherServer { host, configured } => write!(
                 f,
                 "the reference names the server {host}, but the configured one is {configured}; see --addr"
@@ -80,6 +85,9 @@ impl std::error::Error for ReferenceError {}
 impl Reference {
     /// Reads a reference; `authority` is the configured server's `host[:port]`.
     pub fn parse(text: &str, authority: &str) -> Result<Self, ReferenceError> {
+        if let Ok(digest) = Digest::parse(text) {
+            return Err(ReferenceError::NoRepository(digest));
+        }
         let rest = strip_host(text, authority)?;
         let (rest, digest) = match rest.split_once('@') {
             Some((rest, digest)) => {

@@ -1,10 +1,11 @@
 //! The binary: arguments in, exit code out. Signals and the runtime are set up here.
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use nora::cli::{self, Cli};
+use nora::cli::{self, Cli, NodeVerb};
 use nora::config::{Loaded, LogFormat};
 use nora::{telemetry, wiring};
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,7 +14,38 @@ use tokio::signal::unix::{SignalKind, signal};
 const BLOCKING_THREADS_MAX: usize = 128;
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse(), serve)
+    cli::run(Cli::parse(), |verb, loaded| match verb {
+        NodeVerb::Serve => serve(loaded),
+        NodeVerb::Check => check(loaded),
+    })
+}
+
+/// Checks a node's data: findings on stdout, a line each; the exit code tells whether there are any.
+fn check(loaded: Loaded) -> ExitCode {
+    let checked = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))
+        .and_then(|runtime| {
+            runtime.block_on(wiring::check(&loaded.config)).map_err(|error| chain(&error))
+        });
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+    match checked {
+        Ok(checked) => {
+            // Whoever closed the pipe wants to hear no more.
+            for finding in &checked.findings {
+                let _ = writeln!(out, "{finding}");
+            }
+            let (rows, blobs) = (checked.rows, checked.blobs);
+            let found = checked.findings.len();
+            let _ = writeln!(err, "{rows} rows and {blobs} blobs checked, {found} findings");
+            if checked.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(message) => {
+            let _ = writeln!(err, "error: {message}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Runs a node until SIGTERM or SIGINT; a second one ends it at once.

@@ -14,13 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nora_app::ports::BoxFuture;
+use nora_app::ports::blobs::Blobs;
 use nora_app::ports::clock::{Clock, Ids};
 use nora_app::ports::health::{Health, Probe};
+use nora_app::ports::metadata::MetadataError;
 use nora_app::{Dependencies, Registry, Settings};
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
 use nora_cluster::{Cluster, ClusterConfig, PositionedEvent, StopReason};
+use nora_domain::audit::Audit;
 use nora_domain::event::Event;
-use nora_domain::record::{Timestamp, UploadId};
+use nora_domain::record::{Key, Record, Timestamp, UploadId};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 use tracing::{debug, error, info, warn};
@@ -76,6 +79,9 @@ pub enum ServeError {
     /// The blobs cannot be opened.
     #[error("the blobs cannot be opened")]
     Blobs(#[source] nora_blobs::OpenError),
+    /// The metadata cannot be read.
+    #[error("the metadata cannot be read")]
+    Unreadable(#[source] MetadataError),
     /// The metadata store failed while the node ran.
     #[error("the node stopped itself, so that nothing is acknowledged that is not on disk: {0}")]
     Stopped(StopReason),
@@ -211,11 +217,7 @@ pub async fn run(
     let listen = config.server.listen;
     let (gate, admin) = gate_for(listen.ip(), &data_dir).map_err(ServeError::Admin)?;
 
-    let blobs_config = LocalBlobsConfig {
-        data_dir: data_dir.clone(),
-        upload_bytes_max: config.limits.upload_bytes_max.bytes(),
-        sessions_max: config.limits.upload_sessions_max,
-    };
+    let blobs_config = blobs_config(&config);
     let opening = tokio::task::spawn_blocking(move || LocalBlobs::open(blobs_config));
     let cluster = Cluster::start(cluster_config(&config)).await.map_err(ServeError::Metadata)?;
     let cluster = Arc::new(cluster);
@@ -294,6 +296,62 @@ pub async fn run(
     }
     info!("stopped");
     Ok(())
+}
+
+/// What [`check`] found.
+pub struct Checked {
+    /// Rows of metadata.
+    pub rows: u64,
+    /// Live blobs.
+    pub blobs: u64,
+    /// What is wrong, a sentence each.
+    pub findings: Vec<String>,
+}
+
+/// Checks the data of a node that does not run: the metadata against itself, and that every live blob is there with
+/// its size. Contents are not read again. Memory grows with the number of rows.
+pub async fn check(config: &Config) -> Result<Checked, ServeError> {
+    let data_dir = &config.storage.data_dir;
+    if !data_dir.is_dir() {
+        let source = io::Error::from(io::ErrorKind::NotFound);
+        return Err(ServeError::DataDir { path: data_dir.clone(), source });
+    }
+    let _lock = lock_data_dir(data_dir)?;
+    let cluster = Cluster::start(cluster_config(config)).await.map_err(ServeError::Metadata)?;
+    let read = cluster.inspect(|rows| {
+        let (mut audit, mut live, mut count) = (Audit::default(), Vec::new(), 0);
+        for row in rows {
+            let (key, record) = row?;
+            audit.add(&key, &record);
+            count += 1;
+            if let (Key::Blob(digest), Record::Blob(blob)) = (key, record) {
+                live.push((digest, blob.generation, blob.size));
+            }
+        }
+        Ok((audit.finish(), live, count))
+    });
+    let (found, live, rows) = read.await.flatten().map_err(ServeError::Unreadable)?;
+    let mut findings: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let blobs = LocalBlobs::open(blobs_config(config)).map_err(ServeError::Blobs)?;
+    let blobs: &dyn Blobs = &blobs;
+    for (digest, generation, size) in &live {
+        if let Err(error) = blobs.open(*digest, *generation, *size).await {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            findings.push(format!("blob {digest}: {error}{}", cause.unwrap_or_default()));
+        }
+    }
+    if let Err(error) = cluster.shutdown().await {
+        warn!(%error, "the metadata was not closed in order");
+    }
+    Ok(Checked { rows, blobs: live.len() as u64, findings })
+}
+
+fn blobs_config(config: &Config) -> LocalBlobsConfig {
+    LocalBlobsConfig {
+        data_dir: config.storage.data_dir.clone(),
+        upload_bytes_max: config.limits.upload_bytes_max.bytes(),
+        sessions_max: config.limits.upload_sessions_max,
+    }
 }
 
 fn server_settings(config: &Config) -> ServerSettings {

@@ -155,7 +155,7 @@ fn size(manifest: &Manifest) -> u64 {
 
 fn platforms(body: &ManifestBody) -> Vec<String> {
     let named = body.manifests.iter().filter_map(|descriptor| descriptor.platform.as_ref());
-    named.map(ToString::to_string).collect()
+    named.filter(|platform| platform.is_known()).map(ToString::to_string).collect()
 }
 
 /// What something is made of.
@@ -262,7 +262,7 @@ pub async fn history(
     Ok(steps.collect())
 }
 
-async fn fetch(client: &Client, reference: &Reference) -> Result<Manifest, VerbError> {
+pub(super) async fn fetch(client: &Client, reference: &Reference) -> Result<Manifest, VerbError> {
     match client.manifest(&reference.repository, &reference.target()).await {
         Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {
             Err(VerbError::NotFound { reference: reference.to_string() })

@@ -10,6 +10,7 @@ use nora_domain::Digest;
 use serde::Serialize;
 
 use super::VerbError;
+use super::images::fetch;
 use crate::client::Client;
 use crate::content::Manifest;
 use crate::model::Descriptor;
@@ -50,7 +51,7 @@ pub async fn run(
         let reference = destination.to_string();
         return Err(VerbError::BadTarget { reference, rule: "the new name must be a tag" });
     }
-    let manifest = client.manifest(&source.repository, &source.target()).await?;
+    let manifest = fetch(client, source).await?;
     let mut copy = Copy {
         client,
         from: &source.repository,

@@ -109,11 +109,13 @@ fn inspection_text(inspection: &Inspection) -> String {
 fn config_facts(config: &ImageConfig) -> Vec<(&'static str, String)> {
     let words = |list: &Option<Vec<String>>| list.as_ref().map(|words| format!("{words:?}"));
     let run = &config.config;
-    let mut facts = vec![("Platform", config.platform.to_string())];
+    let mut facts = Vec::new();
     let mut add = |name, value: Option<String>| {
         facts.extend(value.filter(|value| !value.is_empty()).map(|value| (name, value)));
     };
-    add("Created", config.created.clone());
+    let platform = &config.platform;
+    add("Platform", platform.is_known().then(|| platform.to_string()));
+    add("Created", known_time(&config.created));
     add("Author", config.author.clone());
     add("Entrypoint", words(&run.entrypoint));
     add("Command", words(&run.cmd));
@@ -134,8 +136,15 @@ fn config_facts(config: &ImageConfig) -> Vec<(&'static str, String)> {
     facts
 }
 
+/// A time, unless it is the one that builders written in Go have for "never set".
+fn known_time(time: &Option<String>) -> Option<String> {
+    const NEVER: &str = "0001-01-01T00:00:00";
+    time.clone().filter(|time| !time.starts_with(NEVER))
+}
+
 fn descriptor_cells(descriptor: &Descriptor) -> Vec<String> {
-    let kind = match (&descriptor.platform, &descriptor.artifact_type) {
+    let platform = descriptor.platform.as_ref().filter(|platform| platform.is_known());
+    let kind = match (platform, &descriptor.artifact_type) {
         (Some(platform), _) => platform.to_string(),
         (None, Some(artifact_type)) => artifact_type.clone(),
         (None, None) => descriptor.media_type.clone(),
@@ -165,7 +174,7 @@ fn history_cells(row: &HistoryRow) -> Vec<String> {
         short.push('…');
     }
     vec![
-        text(&row.step.created),
+        known_time(&row.step.created).unwrap_or_default(),
         row.size.map_or_else(|| "-".into(), human_size),
         short,
         text(&row.step.comment),

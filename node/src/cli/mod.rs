@@ -3,7 +3,7 @@
 //! Data goes to stdout, messages to stderr; the exit code is 0 only if everything that was asked was done, 2 if the
 //! question itself was wrong. Secrets come from files, stdin or the environment, never from an argument.
 //!
-//! `serve` is answered by the caller, so nothing here knows adapters or the server.
+//! `serve` and `check` are answered by the caller, so nothing here knows adapters or the server.
 
 mod configuration;
 mod connection;
@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{Loaded, Overrides, load_effective};
+use crate::config::{ConfigErrors, Loaded, Overrides, load_effective};
 use connection::ConnectionArgs;
 use failure::Failure;
 use output::{Output, OutputFormat};
@@ -48,6 +48,8 @@ enum Command {
     /// Check, show and describe the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Check the data of a node that does not run: all metadata against itself, and that every blob is there.
+    Check(ConfigArgs),
     /// Look at images.
     #[command(subcommand)]
     Images(ImagesCommand),
@@ -90,6 +92,21 @@ struct ConfigArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     overrides: OverrideArgs,
+}
+
+impl ConfigArgs {
+    fn load(self) -> Result<Loaded, ConfigErrors> {
+        load_effective(self.config.as_deref(), &self.overrides.into())
+    }
+}
+
+/// What only a node can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeVerb {
+    /// Run until it is told to stop.
+    Serve,
+    /// Check its data.
+    Check,
 }
 
 #[derive(Debug, Args)]
@@ -167,17 +184,19 @@ struct DeleteArgs {
     dry_run: bool,
 }
 
-/// Answers what was asked; `serve` runs a node with the configuration it is given until it is told to stop.
-pub fn run(cli: Cli, serve: impl FnOnce(Loaded) -> ExitCode) -> ExitCode {
+/// Answers what was asked; `node` does what only a node can, with the configuration it is given.
+pub fn run(cli: Cli, node: impl FnOnce(NodeVerb, Loaded) -> ExitCode) -> ExitCode {
     let Cli { connection, output, command } = cli;
     let output = Output::new(output);
     let answered = match command {
-        Command::Serve(ConfigArgs { config, overrides }) => {
-            match load_effective(config.as_deref(), &overrides.into()) {
-                Ok(loaded) => return serve(loaded),
-                Err(errors) => Err(errors.into()),
-            }
-        }
+        Command::Serve(args) => match args.load() {
+            Ok(loaded) => return node(NodeVerb::Serve, loaded),
+            Err(errors) => Err(errors.into()),
+        },
+        Command::Check(args) => match args.load() {
+            Ok(loaded) => return node(NodeVerb::Check, loaded),
+            Err(errors) => Err(errors.into()),
+        },
         Command::Config(command) => configuration::run(command, &output),
         Command::Images(command) => connected(connection, async |client| match command {
             ImagesCommand::Ls { repository } => images::list(&client, repository, &output).await,

@@ -47,6 +47,18 @@ async fn push_until_gone(
     }
 }
 
+/// The file that holds a blob's bytes.
+fn blob_file(data: &Path, digest: &str) -> std::path::PathBuf {
+    let hex = digest.strip_prefix("sha256:").unwrap();
+    let shard = data.join("blobs/sha256").join(&hex[..2]);
+    let mut files = std::fs::read_dir(shard).unwrap().flatten().map(|entry| entry.path());
+    let is_blob = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with(hex) && !name.ends_with(".chunks")
+    };
+    files.find(is_blob).unwrap()
+}
+
 fn blob_files(dir: &Path) -> usize {
     let mut count = 0;
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -58,6 +70,23 @@ fn blob_files(dir: &Path) -> usize {
         }
     }
     count
+}
+
+/// Kills the node, lets `nora check` look at what it left, and starts it again.
+fn check_data(node: &mut Node, data: &Path) {
+    node.kill();
+    let checked = nora_check(data);
+    assert!(checked.status.success(), "{checked:?}");
+    node.kill_and_restart();
+}
+
+fn nora_check(data: &Path) -> std::process::Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_nora"))
+        .args(["check", "--data-dir"])
+        .arg(data)
+        .current_dir(data.parent().unwrap())
+        .output()
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,6 +111,7 @@ async fn acknowledged_pushes_survive_being_killed() {
         for worker in workers {
             worker.await.unwrap();
         }
+        check_data(&mut node, &data);
         let acknowledged = done.lock().unwrap().clone();
         for (tag, manifest, layer) in &acknowledged {
             let got = node.get(&format!("/v2/app/manifests/{tag}")).await;
@@ -114,14 +144,8 @@ async fn a_blob_truncated_from_outside_breaks_its_transfer_and_nothing_else() {
     let mut response = node.get(&format!("/v2/r/blobs/{digest}")).await;
     let first = response.chunk().await.unwrap().unwrap();
     assert!(!first.is_empty());
-    let hex = digest.strip_prefix("sha256:").unwrap();
-    let shard = data.join("blobs/sha256").join(&hex[..2]);
-    let file = std::fs::read_dir(shard)
-        .unwrap()
-        .flatten()
-        .find(|entry| entry.path().extension().is_none_or(|e| e != "chunks"))
-        .unwrap();
-    std::fs::File::options().write(true).open(file.path()).unwrap().set_len(1 << 20).unwrap();
+    let file = blob_file(&data, &digest);
+    std::fs::File::options().write(true).open(file).unwrap().set_len(1 << 20).unwrap();
     let broken = loop {
         match response.chunk().await {
             Ok(Some(_)) => {}
@@ -135,6 +159,27 @@ async fn a_blob_truncated_from_outside_breaks_its_transfer_and_nothing_else() {
     assert_eq!(again.status(), 500, "a damaged blob is no absent one");
     let other = node.push_blob("r", b"still here").await;
     assert_eq!(node.get(&format!("/v2/r/blobs/{other}")).await.text().await.unwrap(), "still here");
+}
+
+#[tokio::test]
+async fn a_check_names_what_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    assert!(!nora_check(&data).status.success(), "there is nothing to check");
+    let mut node = Node::start(&data, &[]);
+    node.push_image("r", "v1", &noise(1, 5000)).await;
+    node.push_image("r", "v2", &noise(2, 5000)).await;
+    let running = nora_check(&data);
+    assert!(String::from_utf8_lossy(&running.stderr).contains("another nora uses the data folder"));
+    node.kill();
+    let lost = digest_of(&noise(2, 5000));
+    std::fs::remove_file(blob_file(&data, &lost)).unwrap();
+    let checked = nora_check(&data);
+    assert_eq!(checked.status.code(), Some(1));
+    let said = String::from_utf8(checked.stdout).unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains(&lost), "{said}");
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("3 blobs checked, 1 findings"));
 }
 
 #[tokio::test]

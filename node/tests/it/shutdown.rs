@@ -1,4 +1,4 @@
-//! A stop lets running transfers finish.
+//! How transfers end: whole at a stop of the node, cut off where the client takes nothing.
 
 use std::time::Duration;
 
@@ -50,4 +50,32 @@ async fn running_transfers_finish_before_the_node_ends() {
     let node = Node::start(&data, &[]);
     let kept = node.get(&format!("/v2/r/blobs/{upload_digest}")).await.bytes().await.unwrap();
     assert!(kept == upload);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_let_go() {
+    use tokio::io::AsyncWriteExt;
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("nora.toml");
+    std::fs::write(&config, "[limits]\nbody_idle_timeout = \"1s\"\n").unwrap();
+    let node = Node::start(&dir.path().join("data"), &["--config", config.to_str().unwrap()]);
+    let digest = node.push_blob("r", &noise(6, 48 << 20)).await;
+    let mut stuck = tokio::net::TcpStream::connect(node.address()).await.unwrap();
+    let request = format!("GET /v2/r/blobs/{digest} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stuck.write_all(request.as_bytes()).await.unwrap();
+    let open = async || {
+        let text = node.get("/metrics").await.text().await.unwrap();
+        let line = text.lines().find(|line| line.starts_with("nora_http_connections ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
+    };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let mut seen = open().await;
+    assert!(seen >= 2, "the stuck connection is open");
+    // What is left in the end is the connection that asks.
+    while seen > 1 {
+        assert!(tokio::time::Instant::now() < deadline, "{seen} connections are open");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        seen = open().await;
+    }
+    drop(stuck);
 }
