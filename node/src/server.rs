@@ -34,6 +34,8 @@ use tracing::{debug, error, info, warn};
 use crate::api::ConnectionInfo;
 use crate::metrics::Metrics;
 
+/// What an HTTP/2 client sends first; no HTTP/1 request begins so.
+const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Requests that one HTTP/2 connection may have open at once.
 const HTTP2_STREAMS_MAX: u32 = 256;
 
@@ -346,16 +348,21 @@ impl Connection {
     }
 }
 
-/// Whether a plain connection begins with HTTP/2's preface, `PRI * …`. The bytes stay in the socket, so that it is
-/// served as it is, without a layer that would split each answer into several writes.
+/// Whether a plain connection begins with HTTP/2's preface. The bytes stay in the socket, so that it is served as it is,
+/// without a layer that would split each answer into several writes. The caller limits the time: whoever sends a part of
+/// the preface and no more would otherwise be waited for without end.
 async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0; 2];
+    let mut first = [0; HTTP2_PREFACE.len()];
     loop {
-        match stream.peek(&mut first).await? {
-            0 => return Ok(false),
-            // POST, PUT and PATCH share the first letter.
-            1 if first[0] == b'P' => tokio::time::sleep(Duration::from_millis(1)).await,
-            _ => return Ok(first == *b"PR"),
+        let count = stream.peek(&mut first).await?;
+        let whole = count == HTTP2_PREFACE.len();
+        if count == 0 || first[..count] != HTTP2_PREFACE[..count] {
+            return Ok(false);
         }
+        if whole {
+            return Ok(true);
+        }
+        // A socket with some bytes counts as readable, so waiting for more of them is done by the clock.
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -199,6 +199,7 @@ fn settings(config: &Config) -> Settings {
 fn api_settings(config: &Config) -> ApiSettings {
     ApiSettings {
         public_url: config.server.public_url.as_ref().map(|url| url.as_str().to_owned()),
+        upload_bytes_max: config.limits.upload_bytes_max.bytes(),
         manifest_bytes_max: config.limits.manifest_bytes_max.bytes_usize(),
         page_size_max: config.limits.page_size_max,
         body_idle_timeout: config.limits.body_idle_timeout,

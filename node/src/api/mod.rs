@@ -33,6 +33,8 @@ pub use middleware::{ConnectionInfo, RequestId};
 pub struct ApiSettings {
     /// Prefix of `Location` and `Link` headers; without it they are relative.
     pub public_url: Option<String>,
+    /// A blob's bytes.
+    pub upload_bytes_max: u64,
     /// A manifest's bytes.
     pub manifest_bytes_max: usize,
     /// Rows of one page of a list.

@@ -1,10 +1,14 @@
 //! Integration tests of the binary: real processes, spoken to over HTTP.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod cli;
+mod connections;
 mod durability;
 mod lists;
 mod manifests;
 mod node;
+mod observation;
+mod shell;
 mod shutdown;
 mod tls;
 mod uploads;

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest as hash};
@@ -38,22 +39,51 @@ pub struct Node {
     child: Child,
     data_dir: PathBuf,
     args: Vec<String>,
+    log: Log,
     pub url: String,
     pub client: Client,
 }
 
+/// The lines that a node has logged so far, over all its starts.
+type Log = Arc<Mutex<Vec<String>>>;
+
 impl Node {
     /// Starts a node on a free port of the loopback address, over `data_dir`.
     pub fn start(data_dir: &Path, args: &[&str]) -> Self {
-        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        let (child, url) = spawn(data_dir, &args);
+        Self::start_at("127.0.0.1:0", data_dir, args)
+    }
+
+    /// Starts a node that asks for a login, on a free port that still only this machine reaches: the loopback address
+    /// written as IPv6 maps it is none of those that a node takes for loopback.
+    pub fn start_closed(data_dir: &Path, args: &[&str]) -> Self {
+        Self::start_at("[::ffff:127.0.0.1]:0", data_dir, args)
+    }
+
+    /// Starts a node over `data_dir` with a `nora.toml` of this text beside it.
+    pub fn start_configured(data_dir: &Path, text: &str) -> Self {
+        let config = data_dir.parent().unwrap().join("nora.toml");
+        std::fs::write(&config, text).unwrap();
+        Self::start(data_dir, &["--config", config.to_str().unwrap()])
+    }
+
+    fn start_at(listen: &str, data_dir: &Path, args: &[&str]) -> Self {
+        let args = args.iter().map(ToString::to_string);
+        let args: Vec<String> =
+            ["--listen".to_owned(), listen.to_owned()].into_iter().chain(args).collect();
+        let log = Log::default();
+        let (child, url) = spawn(data_dir, &args, &log);
         let client = Client::builder()
             .danger_accept_invalid_certs(true)
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(60))
             .build()
             .unwrap();
-        Self { child, data_dir: data_dir.to_owned(), args, url, client }
+        Self { child, data_dir: data_dir.to_owned(), args, log, url, client }
+    }
+
+    /// Everything logged so far.
+    pub fn logged(&self) -> String {
+        self.log.lock().unwrap().join("\n")
     }
 
     pub fn address(&self) -> String {
@@ -69,7 +99,7 @@ impl Node {
     /// SIGKILL and a new start over the same data.
     pub fn kill_and_restart(&mut self) {
         self.kill();
-        (self.child, self.url) = spawn(&self.data_dir, &self.args);
+        (self.child, self.url) = spawn(&self.data_dir, &self.args, &self.log);
     }
 
     pub fn signal(&self, signal: i32) {
@@ -153,12 +183,11 @@ impl Drop for Node {
     }
 }
 
-fn spawn(data_dir: &Path, args: &[String]) -> (Child, String) {
+fn spawn(data_dir: &Path, args: &[String], log: &Log) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_nora"))
         .arg("serve")
         .arg("--data-dir")
         .arg(data_dir)
-        .args(["--listen", "127.0.0.1:0"])
         .args(args)
         .current_dir(data_dir.parent().unwrap())
         .stdin(Stdio::null())
@@ -166,18 +195,21 @@ fn spawn(data_dir: &Path, args: &[String]) -> (Child, String) {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let mut seen = Vec::new();
     let url = loop {
         let Some(Ok(line)) = lines.next() else {
-            panic!("the node did not start:\n{}", seen.join("\n"));
+            panic!("the node did not start:\n{}", log.lock().unwrap().join("\n"));
         };
-        if let Some((_, rest)) = line.split_once("listening on ") {
+        let url = line.split_once("listening on ").map(|(_, rest)| rest.to_owned());
+        log.lock().unwrap().push(line);
+        if let Some(rest) = url {
             break rest.split('"').next().unwrap().to_owned();
         }
-        seen.push(line);
     };
-    // The rest of the log is read and dropped, so that the node never waits for a full pipe.
-    std::thread::spawn(move || lines.for_each(drop));
+    // The rest of the log is read as it comes, so that the node never waits for a full pipe.
+    let log = log.clone();
+    std::thread::spawn(move || {
+        lines.map_while(Result::ok).for_each(|line| log.lock().unwrap().push(line));
+    });
     (child, url)
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderName, Method, StatusCode, Version};
 use nora_app::ports::ByteStream;
 use nora_app::ports::blobs::Delivery;
@@ -51,10 +51,16 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The request's body as a stream.
-    fn take_body(&mut self) -> ByteStream {
+    /// The request's body as a stream. One that announces more than `bytes_max` is refused before it is sent; one that
+    /// announces nothing is counted by whoever reads it.
+    fn take_body(&mut self, bytes_max: u64) -> Result<ByteStream, nora_app::Error> {
+        let announced = self.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+        if announced.is_some_and(|announced| announced > bytes_max) {
+            return Err(nora_app::Error::TooLarge { bytes_max });
+        }
         let taken = std::mem::take(&mut self.body);
-        body::incoming(taken, self.api.settings.body_idle_timeout, self.api.metrics.clone())
+        let idle = self.api.settings.body_idle_timeout;
+        Ok(body::incoming(taken, idle, self.api.metrics.clone()))
     }
 
     /// A path under this repository, as clients are to be told it.
