@@ -4,6 +4,7 @@ use bytes::Bytes;
 use nora_domain::command::{Action, Outcome, Refusal};
 use nora_domain::record::{Body, Key};
 use nora_domain::{Digest, MediaType, RepositoryKey, TagName};
+use tracing::warn;
 
 use crate::{Error, Registry};
 
@@ -45,37 +46,45 @@ impl Registry {
         if bytes.len() > self.settings.artifact_bytes_max {
             return Err(Error::TooLarge { bytes_max: self.settings.artifact_bytes_max as u64 });
         }
+        let is_large = bytes.len() > Body::INLINE_BYTES_MAX;
+        if is_large || !put.either.is_empty() || !put.optional_blobs.is_empty() {
+            // What another node was told is stored must not be taken for absent below.
+            self.metadata.linearize().await?;
+        }
         for digest in put.either {
-            match self.metadata.get(Key::Artifact(repository.clone(), digest)).await? {
-                Some(_) => children.push(digest),
-                None => blobs.push(digest),
-            }
+            let key = Key::Artifact(repository.clone(), digest);
+            let list = if self.is_there(key).await? { &mut children } else { &mut blobs };
+            list.push(digest);
         }
         for digest in put.optional_blobs {
-            if self.metadata.get(Key::Link(digest, repository.clone())).await?.is_some() {
+            if self.is_there(Key::Link(digest, repository.clone())).await? {
                 blobs.push(digest);
             }
+        }
+        for list in [&mut blobs, &mut children] {
+            list.sort_unstable();
+            list.dedup();
         }
         let references = blobs.len() + children.len();
         if references > self.settings.references_max {
             return Err(Error::TooManyReferences { references_max: self.settings.references_max });
         }
         let size = bytes.len() as u64;
-        let body = if bytes.len() <= Body::INLINE_BYTES_MAX {
-            Body::Inline(bytes.into())
-        } else {
+        let mut own_link_is_new = false;
+        let body = if is_large {
+            own_link_is_new = !self.is_there(Key::Link(digest, repository.clone())).await?;
             self.store_bytes(&repository, digest, bytes).await?;
-            blobs.push(digest);
+            if let Err(at) = blobs.binary_search(&digest) {
+                blobs.insert(at, digest);
+            }
             Body::Blob
+        } else {
+            Body::Inline(bytes.into())
         };
-        for list in [&mut blobs, &mut children] {
-            list.sort_unstable();
-            list.dedup();
-        }
         tags.sort_unstable();
         tags.dedup();
         let action = Action::PutArtifact {
-            repository,
+            repository: repository.clone(),
             digest,
             media_type,
             size,
@@ -89,9 +98,25 @@ impl Registry {
         match self.propose(action).await? {
             Ok(Outcome::ArtifactStored { created }) => Ok(created),
             Err(Refusal::ReferencesMissing { blobs, children }) => {
+                if own_link_is_new {
+                    self.drop_own_link(repository, digest).await;
+                }
                 Err(Error::ReferencesMissing { blobs, children })
             }
             other => Err(Error::impossible(other)),
+        }
+    }
+
+    async fn is_there(&self, key: Key) -> Result<bool, Error> {
+        Ok(self.metadata.get(key).await?.is_some())
+    }
+
+    /// Takes the blob of a refused artifact's bytes out of the repository again: nobody else would. Refused if another
+    /// push has stored the artifact meanwhile, which is right.
+    async fn drop_own_link(&self, repository: RepositoryKey, digest: Digest) {
+        match self.propose(Action::UnlinkBlob { repository, digest }).await {
+            Ok(_) => {}
+            Err(error) => warn!(%digest, %error, "a refused artifact's bytes stay linked"),
         }
     }
 

@@ -1,9 +1,8 @@
 //! Tests of the local blob store through its ports, against real files and sockets.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-mod blobs_contract;
+mod contracts;
 mod crashes;
 mod local;
 mod sockets;
 mod support;
-mod uploads_contract;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod codec;
+mod contract;
 mod golden;
 mod kill;
 mod limits;

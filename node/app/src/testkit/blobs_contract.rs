@@ -1,14 +1,17 @@
 //! What every adapter of the port `Blobs` must do with blobs that came through `Uploads`.
 
-use nora_app::ports::blobs::{BlobError, Blobs, Delivery};
-use nora_app::ports::uploads::Uploads;
+use std::sync::Arc;
 
-use crate::support::*;
+use futures_util::TryStreamExt;
 
-async fn ranges_equal_slices(uploads: &dyn Uploads, blobs: &dyn Blobs) {
+use super::{Hashes, MIB, bytes, generation, push, read};
+use crate::ports::blobs::{BlobError, Blobs, Delivery};
+use crate::ports::uploads::Uploads;
+
+async fn ranges_equal_slices(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: Hashes) {
     for (sequence, len) in [(1, 40_000), (2, 200_000), (3, 9 * MIB + 4321)] {
         let bytes = bytes(len, 5);
-        let stored = push(uploads, &bytes, sequence).await;
+        let stored = push(uploads, hashes, &bytes, sequence).await;
         let blob = blobs.open(stored.digest, stored.generation, stored.size).await.unwrap();
         assert_eq!(blob.size(), len as u64);
         let ranges =
@@ -22,32 +25,44 @@ async fn ranges_equal_slices(uploads: &dyn Uploads, blobs: &dyn Blobs) {
     }
 }
 
-async fn a_range_past_the_end_is_an_error(uploads: &dyn Uploads, blobs: &dyn Blobs) {
-    use futures_util::TryStreamExt;
+async fn a_range_past_the_end_is_an_error(
+    uploads: &dyn Uploads,
+    blobs: &dyn Blobs,
+    hashes: Hashes,
+) {
     for (sequence, len) in [(11, 1000), (12, 300_000)] {
-        let stored = push(uploads, &bytes(len, 6), sequence).await;
+        let stored = push(uploads, hashes, &bytes(len, 6), sequence).await;
         let blob = blobs.open(stored.digest, stored.generation, stored.size).await.unwrap();
         for delivery in [Delivery::Socket, Delivery::Process] {
             let range = 0..stored.size + 200_000;
-            let pieces = std::sync::Arc::clone(&blob).read(range, delivery);
+            let pieces = Arc::clone(&blob).read(range, delivery);
             assert!(pieces.try_collect::<Vec<_>>().await.is_err(), "{len}, {delivery:?}");
         }
     }
 }
 
-async fn only_the_copy_that_was_stored_is_there(uploads: &dyn Uploads, blobs: &dyn Blobs) {
-    let stored = push(uploads, b"copy", 21).await;
+async fn only_the_copy_that_was_stored_is_there(
+    uploads: &dyn Uploads,
+    blobs: &dyn Blobs,
+    hashes: Hashes,
+) {
+    let stored = push(uploads, hashes, b"copy", 21).await;
     let absent = blobs.open(stored.digest, generation(22), 4).await;
     assert!(matches!(absent, Err(BlobError::Absent { digest }) if digest == stored.digest));
-    let absent = blobs.open(sha512(b"copy"), stored.generation, 4).await;
+    let absent = blobs.open(hashes.sha512(b"copy"), stored.generation, 4).await;
     assert!(matches!(absent, Err(BlobError::Absent { .. })));
     let wrong_size = blobs.open(stored.digest, stored.generation, 5).await;
     assert!(matches!(wrong_size, Err(BlobError::Io { step: "open", .. })));
 }
 
-async fn deleting_takes_one_copy_and_may_be_repeated(uploads: &dyn Uploads, blobs: &dyn Blobs) {
+async fn deleting_takes_one_copy_and_may_be_repeated(
+    uploads: &dyn Uploads,
+    blobs: &dyn Blobs,
+    hashes: Hashes,
+) {
     let bytes = bytes(2 * MIB, 7);
-    let (first, second) = (push(uploads, &bytes, 31).await, push(uploads, &bytes, 32).await);
+    let (first, second) =
+        (push(uploads, hashes, &bytes, 31).await, push(uploads, hashes, &bytes, 32).await);
     let open = blobs.open(first.digest, first.generation, first.size).await.unwrap();
     for _ in 0..2 {
         blobs.delete(first.digest, first.generation).await.unwrap();
@@ -59,15 +74,10 @@ async fn deleting_takes_one_copy_and_may_be_repeated(uploads: &dyn Uploads, blob
     assert!(read(&other, 0..second.size, Delivery::Process).await == bytes);
 }
 
-async fn blobs_contract(uploads: &dyn Uploads, blobs: &dyn Blobs) {
-    ranges_equal_slices(uploads, blobs).await;
-    a_range_past_the_end_is_an_error(uploads, blobs).await;
-    only_the_copy_that_was_stored_is_there(uploads, blobs).await;
-    deleting_takes_one_copy_and_may_be_repeated(uploads, blobs).await;
-}
-
-#[tokio::test]
-async fn the_local_store_keeps_the_contract() {
-    let store = store();
-    blobs_contract(store.uploads(), store.port()).await;
+/// Runs the whole suite.
+pub async fn blobs_contract(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: Hashes) {
+    ranges_equal_slices(uploads, blobs, hashes).await;
+    a_range_past_the_end_is_an_error(uploads, blobs, hashes).await;
+    only_the_copy_that_was_stored_is_there(uploads, blobs, hashes).await;
+    deleting_takes_one_copy_and_may_be_repeated(uploads, blobs, hashes).await;
 }

@@ -1,0 +1,81 @@
+//! Bytes, bodies and names that suites and tests are made of.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use nora_domain::record::{Epoch, Generation, Timestamp, UploadId};
+use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName};
+
+use super::Hashes;
+use crate::ports::ByteStream;
+use crate::ports::blobs::{Delivery, OpenBlob};
+use crate::ports::uploads::{StoredBlob, Uploads};
+
+/// A mebibyte.
+pub const MIB: usize = 1 << 20;
+
+/// Bytes that differ from place to place, the same for the same seed.
+pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        out.extend_from_slice(&x.to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+/// A body that comes in frames of that size.
+pub fn body(bytes: &[u8], frame_bytes: usize) -> ByteStream {
+    let frames: Vec<_> =
+        bytes.chunks(frame_bytes).map(|frame| Ok(Bytes::copy_from_slice(frame))).collect();
+    Box::pin(stream::iter(frames))
+}
+
+/// An OCI repository of the default tenant.
+pub fn repository(path: &str) -> RepositoryKey {
+    RepositoryKey {
+        tenant: TenantName::default_tenant(),
+        format: Format::Oci,
+        path: RepositoryPath::parse(path).unwrap(),
+    }
+}
+
+/// A generation of the first epoch.
+pub fn generation(sequence: u64) -> Generation {
+    Generation { epoch: Epoch(1), sequence }
+}
+
+/// Opens a session for `a/b` at time 1000.
+pub async fn open_session(uploads: &dyn Uploads, id: u128) -> UploadId {
+    let id = UploadId(id);
+    uploads.open(id, repository("a/b"), Algorithm::Sha256, Timestamp(1000)).await.unwrap();
+    id
+}
+
+/// Pushes bytes through a session as `digest/generation`.
+pub async fn push(
+    uploads: &dyn Uploads,
+    hashes: Hashes,
+    bytes: &[u8],
+    sequence: u64,
+) -> StoredBlob {
+    let id = open_session(uploads, 0xb10b_0000 + u128::from(sequence)).await;
+    uploads.append(id, Some(0), body(bytes, 100_000)).await.unwrap();
+    uploads.finish(id, hashes.sha256(bytes), generation(sequence)).await.unwrap()
+}
+
+/// Everything a range reads.
+pub async fn read(blob: &Arc<dyn OpenBlob>, range: Range<u64>, delivery: Delivery) -> Vec<u8> {
+    let mut stream = Arc::clone(blob).read(range, delivery);
+    let mut out = Vec::new();
+    while let Some(piece) = stream.next().await {
+        out.extend_from_slice(&piece.unwrap());
+    }
+    out
+}

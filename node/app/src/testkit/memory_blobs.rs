@@ -1,0 +1,277 @@
+//! Uploads and blobs in memory. Knows no limits: those belong to the adapters that have a disk to fill.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use nora_domain::record::{Generation, Timestamp, UploadId};
+use nora_domain::{Algorithm, Digest, RepositoryKey};
+
+use super::Hashes;
+use crate::ports::blobs::{BlobError, Blobs, Delivery, OpenBlob};
+use crate::ports::clock::Clock;
+use crate::ports::uploads::{StoredBlob, UploadError, UploadState, Uploads};
+use crate::ports::{BoxFuture, ByteStream};
+
+/// Bytes per piece of a read: small, so that readers meet more than one.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Uploads and blobs in memory.
+pub struct MemoryBlobs {
+    hashes: Hashes,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: BTreeMap<UploadId, Session>,
+    copies: BTreeMap<(Digest, Generation), Bytes>,
+    deletes: Vec<(Digest, Generation)>,
+}
+
+struct Session {
+    repository: RepositoryKey,
+    opened_at: Timestamp,
+    written_at: Timestamp,
+    bytes: Vec<u8>,
+    busy: bool,
+}
+
+impl Session {
+    fn state(&self, id: UploadId) -> UploadState {
+        UploadState {
+            id,
+            repository: self.repository.clone(),
+            offset: self.bytes.len() as u64,
+            opened_at: self.opened_at,
+        }
+    }
+}
+
+impl State {
+    /// A session that nobody writes to.
+    fn idle(&mut self, id: UploadId) -> Result<&mut Session, UploadError> {
+        match self.sessions.get_mut(&id) {
+            None => Err(UploadError::Unknown),
+            Some(session) if session.busy => Err(UploadError::Busy),
+            Some(session) => Ok(session),
+        }
+    }
+}
+
+impl MemoryBlobs {
+    /// A store with nothing in it; sessions age by `clock`.
+    pub fn new(hashes: Hashes, clock: Arc<dyn Clock>) -> Self {
+        Self { hashes, clock, state: Mutex::default() }
+    }
+
+    /// Every copy that is stored, in order.
+    pub fn copies(&self) -> Vec<(Digest, Generation)> {
+        self.lock().copies.keys().copied().collect()
+    }
+
+    /// Every deletion asked for, as they came.
+    pub fn deletes(&self) -> Vec<(Digest, Generation)> {
+        self.lock().deletes.clone()
+    }
+
+    /// Every session that is open, in order.
+    pub fn sessions(&self) -> Vec<UploadId> {
+        self.lock().sessions.keys().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    async fn take_body(
+        &self,
+        id: UploadId,
+        start: Option<u64>,
+        mut body: ByteStream,
+    ) -> Result<UploadState, UploadError> {
+        {
+            let mut state = self.lock();
+            let session = state.idle(id)?;
+            let offset = session.bytes.len() as u64;
+            if let Some(start) = start.filter(|start| *start != offset) {
+                return Err(UploadError::WrongOffset { offset, start });
+            }
+            session.busy = true;
+        }
+        let writing = Writing { store: self, id };
+        while let Some(frame) = body.next().await {
+            let frame = frame.map_err(UploadError::BodyBroken)?;
+            writing.with_session(|session| session.bytes.extend_from_slice(&frame));
+        }
+        Ok(writing.with_session(|session| session.state(id)))
+    }
+
+    fn end(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        generation: Generation,
+    ) -> Result<StoredBlob, UploadError> {
+        let mut state = self.lock();
+        state.idle(id)?;
+        let bytes = state.sessions.remove(&id).unwrap().bytes;
+        let computed = (self.hashes.digest)(&bytes, digest.algorithm());
+        if computed != digest {
+            return Err(UploadError::DigestMismatch { expected: digest, computed });
+        }
+        let size = bytes.len() as u64;
+        let chunk_root = (self.hashes.chunk_root)(&bytes);
+        let before = state.copies.insert((digest, generation), bytes.into());
+        assert!(before.is_none(), "{digest}/{generation:?} was written twice");
+        Ok(StoredBlob { digest, generation, size, chunk_root })
+    }
+}
+
+/// A request that writes to a session: frees it however the request ends.
+struct Writing<'a> {
+    store: &'a MemoryBlobs,
+    id: UploadId,
+}
+
+impl Writing<'_> {
+    fn with_session<T>(&self, work: impl FnOnce(&mut Session) -> T) -> T {
+        let mut state = self.store.lock();
+        let session = state.sessions.get_mut(&self.id).expect("a busy session cannot go");
+        session.written_at = self.store.clock.now();
+        work(session)
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.with_session(|session| session.busy = false);
+    }
+}
+
+impl Uploads for MemoryBlobs {
+    fn open(
+        &self,
+        id: UploadId,
+        repository: RepositoryKey,
+        _algorithm: Algorithm,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        Box::pin(async move {
+            let mut state = self.lock();
+            if state.sessions.contains_key(&id) {
+                return Err(UploadError::Io { step: "open", source: "it is there".into() });
+            }
+            let session = Session {
+                repository,
+                opened_at: now,
+                written_at: now,
+                bytes: Vec::new(),
+                busy: false,
+            };
+            let opened = session.state(id);
+            state.sessions.insert(id, session);
+            Ok(opened)
+        })
+    }
+
+    fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        Box::pin(async move {
+            let state = self.lock();
+            state.sessions.get(&id).map(|session| session.state(id)).ok_or(UploadError::Unknown)
+        })
+    }
+
+    fn append(
+        &self,
+        id: UploadId,
+        start: Option<u64>,
+        body: ByteStream,
+    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        Box::pin(self.take_body(id, start, body))
+    }
+
+    fn finish(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        generation: Generation,
+    ) -> BoxFuture<'_, Result<StoredBlob, UploadError>> {
+        Box::pin(async move { self.end(id, digest, generation) })
+    }
+
+    fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>> {
+        Box::pin(async move {
+            let mut state = self.lock();
+            state.idle(id)?;
+            state.sessions.remove(&id);
+            Ok(())
+        })
+    }
+
+    fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
+        Box::pin(async move {
+            let mut state = self.lock();
+            let is_over = |session: &Session| !session.busy && session.written_at < before;
+            let over = state.sessions.iter().filter(|(_, session)| is_over(session));
+            let over: Vec<_> = over.map(|(id, _)| *id).collect();
+            state.sessions.retain(|id, _| !over.contains(id));
+            Ok(over)
+        })
+    }
+}
+
+impl Blobs for MemoryBlobs {
+    fn open(
+        &self,
+        digest: Digest,
+        generation: Generation,
+        size: u64,
+    ) -> BoxFuture<'_, Result<Arc<dyn OpenBlob>, BlobError>> {
+        Box::pin(async move {
+            let bytes = self.lock().copies.get(&(digest, generation)).cloned();
+            let bytes = bytes.ok_or(BlobError::Absent { digest })?;
+            if bytes.len() as u64 != size {
+                let source = format!("it has {} bytes, not {size}", bytes.len()).into();
+                return Err(BlobError::Io { step: "open", digest, source });
+            }
+            Ok(Arc::new(MemoryBlob(bytes)) as Arc<dyn OpenBlob>)
+        })
+    }
+
+    fn delete(
+        &self,
+        digest: Digest,
+        generation: Generation,
+    ) -> BoxFuture<'_, Result<(), BlobError>> {
+        Box::pin(async move {
+            let mut state = self.lock();
+            state.deletes.push((digest, generation));
+            state.copies.remove(&(digest, generation));
+            Ok(())
+        })
+    }
+}
+
+struct MemoryBlob(Bytes);
+
+impl OpenBlob for MemoryBlob {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read(self: Arc<Self>, range: Range<u64>, _delivery: Delivery) -> ByteStream {
+        let (start, end) = (range.start as usize, range.end as usize);
+        if end > self.0.len() {
+            return Box::pin(stream::iter([Err("the range ends after the blob".into())]));
+        }
+        let part = self.0.slice(start..end);
+        let pieces = (0..part.len()).step_by(PIECE_BYTES);
+        let pieces: Vec<_> =
+            pieces.map(|from| Ok(part.slice(from..part.len().min(from + PIECE_BYTES)))).collect();
+        Box::pin(stream::iter(pieces))
+    }
+}

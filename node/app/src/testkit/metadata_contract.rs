@@ -1,0 +1,247 @@
+//! What every adapter of the port `Metadata` must do, whatever its log and its store are.
+
+use futures_util::future::join_all;
+use nora_domain::command::{Action, Command, Outcome, Refusal};
+use nora_domain::record::{Body, Epoch, Generation, Key, NodeId, Record, Timestamp, UploadId};
+use nora_domain::store::Rows;
+use nora_domain::{Digest, Format, MediaType, RepositoryKey, TagName, TenantName};
+
+use super::repository;
+use crate::ports::metadata::Metadata;
+
+/// A node that no adapter runs as: starting it retires nobody's epoch.
+const NODE: NodeId = NodeId(77);
+
+/// Rows of each run that is paged through.
+const ROWS: u64 = 13;
+
+/// A time at which nothing of the suite has expired.
+const LATER: Timestamp = Timestamp(u64::MAX);
+
+/// Runs the whole suite on a state that holds no repository, blob or session yet.
+pub async fn metadata_contract(metadata: &dyn Metadata) {
+    starts_get_growing_epochs(metadata).await;
+    an_answer_means_applied(metadata).await;
+    a_refusal_is_an_answer_and_changes_nothing(metadata).await;
+    proposals_at_once_are_all_answered(metadata).await;
+    rows_come_in_order_and_in_pages(metadata).await;
+}
+
+async fn propose(metadata: &dyn Metadata, action: Action) -> Result<Outcome, Refusal> {
+    metadata.propose(Command { at: Timestamp(1), action }).await.unwrap()
+}
+
+async fn start(metadata: &dyn Metadata) -> Epoch {
+    match propose(metadata, Action::StartNode { node: NODE }).await {
+        Ok(Outcome::NodeStarted(epoch)) => epoch,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn session(id: u64, repository: RepositoryKey) -> Action {
+    Action::OpenUpload { upload: UploadId(id.into()), repository, node: NODE, expires_at: LATER }
+}
+
+fn tag(number: u64) -> TagName {
+    TagName::parse(&format!("v{number}")).unwrap()
+}
+
+/// Digests of both algorithms, in no order that their numbers would give.
+fn digest(number: u64) -> Digest {
+    let first = (number as u8).wrapping_mul(101);
+    if number.is_multiple_of(2) { Digest::sha256([first; 32]) } else { Digest::sha512([first; 64]) }
+}
+
+async fn starts_get_growing_epochs(metadata: &dyn Metadata) {
+    let (first, second) = (start(metadata).await, start(metadata).await);
+    assert!(first < second, "{first:?}, then {second:?}");
+    let row = metadata.get(Key::Node(NODE)).await.unwrap();
+    assert!(matches!(&row, Some(Record::Node(node)) if node.epoch == second), "{row:?}");
+}
+
+async fn an_answer_means_applied(metadata: &dyn Metadata) {
+    for id in 1000..1020 {
+        let key = Key::Upload(UploadId(id.into()));
+        assert_eq!(metadata.get(key.clone()).await.unwrap(), None);
+        let opened = propose(metadata, session(id, repository("contract/s"))).await;
+        assert_eq!(opened, Ok(Outcome::UploadOpened));
+        let row = metadata.get(key.clone()).await.unwrap();
+        assert!(matches!(&row, Some(Record::Upload(lease)) if lease.node == NODE), "{row:?}");
+        metadata.linearize().await.unwrap();
+        assert_eq!(metadata.get(key.clone()).await.unwrap(), row);
+        let closed = propose(metadata, Action::CloseUpload { upload: UploadId(id.into()) }).await;
+        assert_eq!(closed, Ok(Outcome::UploadClosed));
+        assert_eq!(metadata.get(key).await.unwrap(), None);
+    }
+}
+
+async fn a_refusal_is_an_answer_and_changes_nothing(metadata: &dyn Metadata) {
+    let before = metadata.get(Key::Cluster).await.unwrap();
+    let action = Action::DeleteTag { repository: repository("contract/none"), tag: tag(1) };
+    // A refused command does not even move the clock.
+    let answer = metadata.propose(Command { at: Timestamp(1 << 40), action }).await.unwrap();
+    assert_eq!(answer, Err(Refusal::TagUnknown(tag(1))));
+    assert_eq!(metadata.get(Key::Cluster).await.unwrap(), before);
+}
+
+async fn proposals_at_once_are_all_answered(metadata: &dyn Metadata) {
+    let ids = 2000..2064;
+    let opened = ids.clone().map(|id| propose(metadata, session(id, repository("contract/s"))));
+    for answer in join_all(opened).await {
+        assert_eq!(answer, Ok(Outcome::UploadOpened));
+    }
+    let expected: Vec<_> = ids.clone().map(|id| Key::Upload(UploadId(id.into()))).collect();
+    let rows = metadata.scan(Rows::Uploads { after: None }, 1000).await.unwrap();
+    assert_eq!(rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), expected);
+    let closed =
+        ids.map(|id| propose(metadata, Action::CloseUpload { upload: UploadId(id.into()) }));
+    for answer in join_all(closed).await {
+        assert_eq!(answer, Ok(Outcome::UploadClosed));
+    }
+    assert_eq!(metadata.scan(Rows::Uploads { after: None }, 1000).await.unwrap(), vec![]);
+}
+
+async fn rows_come_in_order_and_in_pages(metadata: &dyn Metadata) {
+    // A name that begins with the other's: their rows are neighbours and must not mix.
+    let (here, there) = (repository("contract/a"), repository("contract/a-b"));
+    for repository in [&here, &there] {
+        fill(metadata, repository).await;
+    }
+    let subject = digest(100);
+    let keys = |key: &dyn Fn(u64) -> Key| {
+        let mut keys: Vec<_> = (0..ROWS).map(key).collect();
+        keys.sort();
+        keys
+    };
+    let (tenant, format) = (TenantName::default_tenant(), Format::Oci);
+    let repositories = vec![Key::Repository(here.clone()), Key::Repository(there.clone())];
+    let links = vec![Key::Link(digest(0), here.clone()), Key::Link(digest(0), there.clone())];
+    let runs = [
+        (Rows::Repositories { tenant, format, after: None }, repositories),
+        (Rows::Links { blob: digest(0), after: None }, links),
+        (
+            Rows::Artifacts { repository: here.clone(), after: None },
+            keys(&|n| Key::Artifact(here.clone(), digest(100 + n))),
+        ),
+        (
+            Rows::Tags { repository: here.clone(), after: None },
+            keys(&|n| Key::Tag(here.clone(), tag(n))),
+        ),
+        (
+            Rows::TagsOf { repository: here.clone(), digest: digest(100), after: None },
+            keys(&|n| Key::TagOf(here.clone(), digest(100), tag(n))),
+        ),
+        (
+            Rows::Referrers { repository: here.clone(), subject, after: None },
+            keys(&|n| Key::Referrer(here.clone(), subject, digest(100 + n))),
+        ),
+        (Rows::Blobs { after: None }, keys(&|n| Key::Blob(digest(n)))),
+        (
+            Rows::EdgesIn { blob: digest(0), repository: here.clone() },
+            keys(&|n| Key::Edge(digest(0), here.clone(), digest(100 + n))),
+        ),
+        (
+            Rows::Pins { blob: digest(0), after: None },
+            keys(&|n| Key::Pin(digest(0), UploadId(n.into()))),
+        ),
+        (Rows::Uploads { after: None }, keys(&|n| Key::Upload(UploadId((5000 + n).into())))),
+    ];
+    for (rows, expected) in runs {
+        for limit in [1, 4, 13, 1000] {
+            let found = pages(metadata, rows.clone(), limit).await;
+            assert_eq!(found, expected, "{rows:?} in pages of {limit}");
+        }
+    }
+    // A page may start after a name that is not there.
+    let rows =
+        Rows::Tags { repository: here.clone(), after: Some(TagName::parse("v3.1").unwrap()) };
+    let next = metadata.scan(rows, 1).await.unwrap();
+    assert_eq!(next.first().map(|(key, _)| key), Some(&Key::Tag(here, tag(4))));
+}
+
+/// Blobs 0.., artifacts 100.. that all need blob 0 and speak about artifact 100, tags that name that one, and
+/// sessions.
+async fn fill(metadata: &dyn Metadata, repository: &RepositoryKey) {
+    let epoch = start(metadata).await;
+    for n in 0..ROWS {
+        let commit = Action::CommitBlob {
+            repository: repository.clone(),
+            digest: digest(n),
+            size: 10,
+            generation: Generation { epoch, sequence: n },
+            node: NODE,
+            chunk_root: [7; 32],
+            upload: UploadId(0),
+            pinned_until: LATER,
+        };
+        let committed = propose(metadata, commit).await;
+        assert!(matches!(committed, Ok(Outcome::BlobCommitted { .. })), "{committed:?}");
+    }
+    for n in 0..ROWS {
+        let pin = Action::PinBlob {
+            repository: repository.clone(),
+            digest: digest(0),
+            pin: UploadId(n.into()),
+            pinned_until: LATER,
+        };
+        assert_eq!(propose(metadata, pin).await, Ok(Outcome::BlobPinned));
+        let put = Action::PutArtifact {
+            repository: repository.clone(),
+            digest: digest(100 + n),
+            media_type: MediaType::parse("application/test").unwrap(),
+            size: 2,
+            body: Body::Inline(b"{}".to_vec()),
+            subject: Some(digest(100)),
+            artifact_type: None,
+            blobs: vec![digest(0)],
+            children: vec![],
+            tags: if n == 0 { (0..ROWS).map(tag).collect() } else { vec![] },
+        };
+        assert_eq!(propose(metadata, put).await, Ok(Outcome::ArtifactStored { created: true }));
+        // The second repository's are refused: a session does not change hands.
+        let _ = propose(metadata, session(5000 + n, repository.clone())).await;
+    }
+}
+
+/// The keys of a run, read page by page.
+async fn pages(metadata: &dyn Metadata, rows: Rows, limit: usize) -> Vec<Key> {
+    let mut rows = Some(rows);
+    let mut found: Vec<Key> = Vec::new();
+    while let Some(page) = rows.take() {
+        // Some runs are not for paging: one page holds all of what is asked.
+        let limit = if matches!(page, Rows::EdgesIn { .. }) { 1000 } else { limit };
+        let read = metadata.scan(page.clone(), limit).await.unwrap();
+        assert!(read.len() <= limit, "{} rows for {limit}", read.len());
+        if read.len() == limit {
+            rows = read.last().map(|(last, _)| following(page, last));
+        }
+        found.extend(read.into_iter().map(|(key, _)| key));
+    }
+    found
+}
+
+/// The same run after a row.
+fn following(rows: Rows, last: &Key) -> Rows {
+    match (rows, last.clone()) {
+        (Rows::Repositories { tenant, format, .. }, Key::Repository(last)) => {
+            Rows::Repositories { tenant, format, after: Some(last.path) }
+        }
+        (Rows::Artifacts { repository, .. }, Key::Artifact(_, last)) => {
+            Rows::Artifacts { repository, after: Some(last) }
+        }
+        (Rows::Tags { repository, .. }, Key::Tag(_, last)) => {
+            Rows::Tags { repository, after: Some(last) }
+        }
+        (Rows::TagsOf { repository, digest, .. }, Key::TagOf(_, _, last)) => {
+            Rows::TagsOf { repository, digest, after: Some(last) }
+        }
+        (Rows::Links { blob, .. }, Key::Link(_, last)) => Rows::Links { blob, after: Some(last) },
+        (Rows::Referrers { repository, subject, .. }, Key::Referrer(_, _, last)) => {
+            Rows::Referrers { repository, subject, after: Some(last) }
+        }
+        (Rows::Blobs { .. }, Key::Blob(last)) => Rows::Blobs { after: Some(last) },
+        (Rows::Pins { blob, .. }, Key::Pin(_, last)) => Rows::Pins { blob, after: Some(last) },
+        (Rows::Uploads { .. }, Key::Upload(last)) => Rows::Uploads { after: Some(last) },
+        (rows, last) => panic!("{last:?} is no row of {rows:?} to go on from"),
+    }
+}

@@ -1,0 +1,214 @@
+//! Pushing blobs: what becomes visible, and which copies stay.
+
+use nora_app::Error;
+use nora_app::ports::metadata::MetadataError;
+use nora_app::testkit::{Failure, body, generation, repository};
+use nora_domain::Algorithm;
+use nora_domain::command::Action;
+use nora_domain::record::{Epoch, Generation, Key, NodeId, Record, UploadId};
+
+use crate::support::{NODE, NOW, World, settings, sha256, world};
+
+#[tokio::test]
+async fn a_pushed_blob_is_visible_where_it_was_pushed() {
+    let world = world();
+    let (here, there) = (repository("here"), repository("there"));
+    let stored = world.push(&here, b"some bytes").await.unwrap();
+    assert_eq!((stored.digest, stored.size), (sha256(b"some bytes"), 10));
+    let stat = world.registry.stat_blob(&here, stored.digest).await.unwrap();
+    assert_eq!((stat.size, stat.generation), (10, stored.generation));
+    assert_eq!(world.pull(&here, stored.digest).await, b"some bytes");
+
+    let unknown = world.registry.stat_blob(&there, stored.digest).await;
+    assert!(matches!(unknown, Err(Error::RepositoryUnknown)), "{unknown:?}");
+    world.push(&there, b"others").await.unwrap();
+    let unknown = world.registry.stat_blob(&there, stored.digest).await;
+    assert!(matches!(unknown, Err(Error::BlobUnknown(d)) if d == stored.digest), "{unknown:?}");
+    world.assert_sound();
+}
+
+#[tokio::test]
+async fn a_push_in_parts_is_leased_until_it_ends() {
+    let world = world();
+    let here = repository("here");
+    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    assert_eq!(world.counts().proposals, 0, "opening a session costs no write");
+    let state = world.registry.append_upload(&here, id, Some(0), body(b"first ", 4)).await.unwrap();
+    assert_eq!(state.offset, 6);
+    let Some(Record::Upload(lease)) = world.metadata.row(&Key::Upload(id)) else { panic!("none") };
+    assert_eq!((lease.node, &lease.repository), (NODE, &here));
+    assert_eq!(lease.expires_at, NOW.plus_millis(settings().upload_expiry_millis));
+
+    // The lease is for other nodes: without it the bytes are as safe.
+    world.metadata.fail_next(Failure::NoLeader);
+    let rest = body(b"second ", 4);
+    let state = world.registry.append_upload(&here, id, Some(6), rest).await.unwrap();
+    assert_eq!(state.offset, 13);
+
+    let wrong = world.registry.append_upload(&here, id, Some(5), body(b"x", 1)).await;
+    assert!(matches!(wrong, Err(Error::UploadOffset { offset: 13, start: 5 })), "{wrong:?}");
+    let digest = sha256(b"first second third");
+    let rest = Some(body(b"third", 4));
+    world.registry.finish_upload(here.clone(), id, Some(13), rest, digest).await.unwrap();
+    assert_eq!(world.metadata.row(&Key::Upload(id)), None);
+    assert_eq!(world.pull(&here, digest).await, b"first second third");
+}
+
+#[tokio::test]
+async fn bytes_of_another_digest_are_refused_and_kept_nowhere() {
+    let world = world();
+    let here = repository("here");
+    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    let (said, rest) = (sha256(b"those"), Some(body(b"these", 5)));
+    let answer = world.registry.finish_upload(here.clone(), id, None, rest, said).await;
+    assert!(matches!(answer, Err(Error::DigestMismatch { expected, computed })
+        if expected == said && computed == sha256(b"these")));
+    assert_eq!((world.blobs.copies(), world.counts().proposals), (vec![], 0));
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_keeps_the_copy() {
+    for (failure, visible) in [(Failure::AnswerLost, true), (Failure::Lost, false)] {
+        let world = world();
+        let (here, digest) = (repository("here"), sha256(b"bytes"));
+        world.metadata.fail_next(failure);
+        let answer = world.push(&here, b"bytes").await;
+        assert!(matches!(answer, Err(Error::OutcomeUnknown)), "{answer:?}");
+        assert_eq!((world.blobs.copies().len(), world.blobs.deletes()), (1, vec![]));
+        assert_eq!(world.registry.stat_blob(&here, digest).await.is_ok(), visible, "{failure:?}");
+        if visible {
+            assert_eq!(world.pull(&here, digest).await, b"bytes");
+        }
+        // Trying again is what a client does; the copy that is read stays.
+        let again = world.push(&here, b"bytes").await.unwrap();
+        assert_eq!(world.pull(&here, digest).await, b"bytes");
+        let (first, second) = (generation(0), generation(1));
+        assert_eq!(again.generation, if visible { first } else { second });
+        assert_eq!(world.blobs.deletes(), if visible { vec![(digest, second)] } else { vec![] });
+    }
+}
+
+#[tokio::test]
+async fn what_the_log_never_took_is_deleted() {
+    for failure in [Failure::NoLeader, Failure::Busy] {
+        let world = world();
+        let here = repository("here");
+        world.metadata.fail_next(failure);
+        let answer = world.push(&here, b"bytes").await;
+        let Err(Error::Unavailable(cause)) = answer else { panic!("{answer:?}") };
+        assert_eq!(matches!(cause, MetadataError::NoLeader), failure == Failure::NoLeader);
+        assert_eq!(world.blobs.copies(), vec![]);
+        assert_eq!(world.blobs.deletes(), vec![(sha256(b"bytes"), generation(0))]);
+        world.push(&here, b"bytes").await.unwrap();
+        assert_eq!(world.pull(&here, sha256(b"bytes")).await, b"bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_push_keeps_the_first_copy() {
+    let world = world();
+    let (here, there) = (repository("here"), repository("there"));
+    let first = world.push(&here, b"bytes").await.unwrap();
+    for to in [&here, &there] {
+        let again = world.push(to, b"bytes").await.unwrap();
+        assert_eq!(again, first, "the live copy is answered");
+        assert_eq!(world.pull(to, first.digest).await, b"bytes");
+    }
+    assert_eq!(world.blobs.copies(), vec![(first.digest, first.generation)]);
+    let redundant = vec![(first.digest, generation(1)), (first.digest, generation(2))];
+    assert_eq!(world.blobs.deletes(), redundant);
+    assert!(world.registry.is_live_copy(first.digest, generation(0)).await.unwrap());
+    assert!(!world.registry.is_live_copy(first.digest, generation(1)).await.unwrap());
+    world.assert_sound();
+}
+
+/// Another node commits the blob `bytes`, but says that it has `size` bytes.
+fn commit_elsewhere(world: &World, bytes: &[u8], size: u64) -> Generation {
+    let node = NodeId(2);
+    world.elsewhere(Action::StartNode { node });
+    let generation = Generation { epoch: Epoch(2), sequence: 7 };
+    world.elsewhere(Action::CommitBlob {
+        repository: repository("elsewhere"),
+        digest: sha256(bytes),
+        size,
+        generation,
+        node,
+        chunk_root: [1; 32],
+        upload: UploadId(1 << 100),
+        pinned_until: NOW.plus_millis(1),
+    });
+    generation
+}
+
+#[tokio::test]
+async fn another_size_under_the_same_digest_is_told_and_the_copy_goes() {
+    let world = world();
+    let live = commit_elsewhere(&world, b"bytes", 6);
+    let answer = world.push(&repository("here"), b"bytes").await;
+    assert!(matches!(answer, Err(Error::Internal { .. })), "{answer:?}");
+    assert_eq!(world.blobs.copies(), vec![]);
+    assert_eq!(world.blobs.deletes(), vec![(sha256(b"bytes"), generation(0))]);
+    assert!(world.registry.is_live_copy(sha256(b"bytes"), live).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_copy_of_a_retired_epoch_is_refused_and_goes() {
+    let world = world();
+    world.elsewhere(Action::StartNode { node: NODE });
+    let answer = world.push(&repository("here"), b"bytes").await;
+    assert!(matches!(answer, Err(Error::Internal { .. })), "{answer:?}");
+    assert_eq!(world.blobs.copies(), vec![]);
+    world.assert_sound();
+}
+
+#[tokio::test]
+async fn a_session_is_known_in_its_own_repository_alone() {
+    let world = world();
+    let (here, foreign) = (repository("here"), repository("foreign"));
+    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    let unknown = |error: Option<Error>| matches!(error, Some(Error::UploadUnknown(i)) if i == id);
+    assert!(unknown(world.registry.upload_state(&foreign, id).await.err()));
+    let appended = world.registry.append_upload(&foreign, id, None, body(b"x", 1)).await;
+    assert!(unknown(appended.err()));
+    let finished = world.registry.finish_upload(foreign.clone(), id, None, None, sha256(b"")).await;
+    assert!(unknown(finished.err()));
+    assert!(unknown(world.registry.cancel_upload(&foreign, id).await.err()));
+    assert_eq!(world.registry.upload_state(&here, id).await.unwrap().offset, 0);
+    assert_eq!(world.counts().proposals, 0);
+    world.registry.cancel_upload(&here, id).await.unwrap();
+    assert!(unknown(world.registry.upload_state(&here, id).await.err()));
+}
+
+#[tokio::test]
+async fn upkeep_drops_idle_sessions_and_closes_stale_leases_of_this_node() {
+    let world = world();
+    let here = repository("here");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+        world.registry.append_upload(&here, id, None, body(b"begun", 5)).await.unwrap();
+        ids.push(id);
+    }
+    let lease = |upload: u128, node| Action::OpenUpload {
+        upload: UploadId(upload),
+        repository: repository("here"),
+        node,
+        expires_at: NOW.plus_millis(1),
+    };
+    // More of this node than one step of upkeep looks at; sessions long gone.
+    for upload in 1000..1600 {
+        world.elsewhere(lease(upload, NODE));
+    }
+    world.elsewhere(lease(5000, NodeId(2)));
+
+    world.clock.advance(settings().upload_expiry_millis);
+    world.registry.append_upload(&here, ids[1], None, body(b" again", 6)).await.unwrap();
+    world.clock.advance(1);
+    assert_eq!(world.registry.expire_uploads().await.unwrap(), 1);
+    assert_eq!(world.blobs.sessions(), vec![ids[1]]);
+    let leased = |id: UploadId| world.metadata.row(&Key::Upload(id)).is_some();
+    assert_eq!((leased(ids[0]), leased(ids[1])), (false, true));
+    assert!((1000..1600).all(|upload| !leased(UploadId(upload))));
+    assert!(leased(UploadId(5000)), "another node's lease is its own business");
+    assert_eq!(world.registry.expire_uploads().await.unwrap(), 0);
+}

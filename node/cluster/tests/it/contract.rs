@@ -1,0 +1,15 @@
+//! The cluster keeps the contract of the port that it implements.
+
+use nora_app::testkit::metadata_contract;
+use tempfile::TempDir;
+
+use crate::support::{assert_sound, cluster_rows, config, life};
+
+#[test]
+fn of_metadata() {
+    let directory = TempDir::new().unwrap();
+    life(config(directory.path()), async |cluster| {
+        metadata_contract(&*cluster).await;
+        assert_sound(&cluster_rows(&cluster).await);
+    });
+}
