@@ -88,6 +88,21 @@ pub fn incoming(body: Body, idle: Duration, metrics: Arc<Metrics>) -> ByteStream
     }))
 }
 
+/// How much of a refused body is read and thrown away. A client that is still sending when its connection closes may
+/// never see why: the unread bytes make the kernel reset the connection, and the answer goes with it.
+const DISCARD_BYTES_MAX: u64 = 16 << 20;
+
+/// Takes in what a client still sends of a body that was refused, within a limit.
+pub async fn discard(mut body: ByteStream) {
+    let mut discarded = 0;
+    while let Some(Ok(part)) = body.next().await {
+        discarded += part.len() as u64;
+        if discarded > DISCARD_BYTES_MAX {
+            return;
+        }
+    }
+}
+
 /// Reads a whole body of at most `bytes_max`; `None` if it is longer.
 pub async fn read_whole(mut body: ByteStream, bytes_max: usize) -> Result<Option<Bytes>, BoxError> {
     let mut first = None;
@@ -96,6 +111,7 @@ pub async fn read_whole(mut body: ByteStream, bytes_max: usize) -> Result<Option
         let part = part?;
         let so_far = first.as_ref().map_or(all.len(), Bytes::len);
         if so_far + part.len() > bytes_max {
+            discard(body).await;
             return Ok(None);
         }
         // Most manifests come in one part, which is kept as it is.

@@ -69,6 +69,8 @@ async fn a_client_that_takes_nothing_is_let_go() {
         line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
     };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    // The answer's head: the node is at it, and the connection is counted.
+    stuck.readable().await.unwrap();
     let mut seen = open().await;
     assert!(seen >= 2, "the stuck connection is open");
     // What is left in the end is the connection that asks.

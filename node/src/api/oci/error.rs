@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use nora_app::Error;
 use nora_formats::oci::errors::{Code, render};
@@ -140,7 +140,9 @@ impl From<Error> for ApiError {
                 Code::SizeInvalid,
                 format!("more than {bytes_max} bytes, which is the limit set for this registry"),
             )
-            .with_detail("bytes_max", bytes_max),
+            .with_detail("bytes_max", bytes_max)
+            // What the client still sends is not read to its end, so the connection is of no more use.
+            .with_header(CONNECTION, "close"),
             Error::TooManyReferences { references_max } => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 Code::ManifestInvalid,

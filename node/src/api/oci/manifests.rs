@@ -118,7 +118,7 @@ fn wanted_tags(call: &Call, reference: &Reference) -> Result<Vec<TagName>, ApiEr
 async fn put(mut call: Call, reference: Reference) -> Result<Response, ApiError> {
     let tags = wanted_tags(&call, &reference)?;
     let bytes_max = call.api.settings.manifest_bytes_max;
-    let stream = call.take_body(bytes_max as u64)?;
+    let stream = call.take_body(bytes_max as u64).await?;
     let bytes = body::read_whole(stream, bytes_max)
         .await
         .map_err(nora_app::Error::BodyBroken)?

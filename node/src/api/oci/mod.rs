@@ -15,7 +15,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
 use http::{HeaderName, Method, StatusCode, Version};
 use nora_app::ports::ByteStream;
 use nora_app::ports::blobs::Delivery;
@@ -51,16 +51,21 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The request's body as a stream. One that announces more than `bytes_max` is refused before it is sent; one that
-    /// announces nothing is counted by whoever reads it.
-    fn take_body(&mut self, bytes_max: u64) -> Result<ByteStream, nora_app::Error> {
+    /// The request's body as a stream. One that announces more than `bytes_max` is refused, before it is sent if the
+    /// client waits to be asked for it; one that announces nothing is counted by whoever reads it.
+    async fn take_body(&mut self, bytes_max: u64) -> Result<ByteStream, nora_app::Error> {
         let announced = self.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
-        if announced.is_some_and(|announced| announced > bytes_max) {
-            return Err(nora_app::Error::TooLarge { bytes_max });
-        }
+        let waits = self.headers.contains_key(EXPECT);
         let taken = std::mem::take(&mut self.body);
         let idle = self.api.settings.body_idle_timeout;
-        Ok(body::incoming(taken, idle, self.api.metrics.clone()))
+        let stream = body::incoming(taken, idle, self.api.metrics.clone());
+        if announced.is_some_and(|announced| announced > bytes_max) {
+            if !waits {
+                body::discard(stream).await;
+            }
+            return Err(nora_app::Error::TooLarge { bytes_max });
+        }
+        Ok(stream)
     }
 
     /// A path under this repository, as clients are to be told it.

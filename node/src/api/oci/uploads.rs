@@ -155,7 +155,7 @@ async fn mount(call: Call, digest: Digest) -> Result<Response, ApiError> {
 
 /// `POST ?digest=` with the whole blob as its body.
 async fn push_at_once(mut call: Call, digest: Digest) -> Result<Response, ApiError> {
-    let body = call.take_body(call.api.settings.upload_bytes_max)?;
+    let body = call.take_body(call.api.settings.upload_bytes_max).await?;
     let location = call.location(&format!("blobs/{digest}"));
     let (api, repository) = (call.api.clone(), call.repository.clone());
     to_the_end(async move {
@@ -196,7 +196,7 @@ fn start_of(call: &Call) -> Result<Option<u64>, ApiError> {
 
 async fn append(mut call: Call, id: UploadId) -> Result<Response, Failure> {
     let start = start_of(&call)?;
-    let body = call.take_body(call.api.settings.upload_bytes_max)?;
+    let body = call.take_body(call.api.settings.upload_bytes_max).await?;
     let state = call.api.registry.append_upload(&call.repository, id, start, body).await?;
     let location = call.location(&format!("blobs/uploads/{:032x}", id.0));
     Ok(session_response(&location, StatusCode::ACCEPTED, &state)?)
@@ -214,7 +214,8 @@ async fn finish(mut call: Call, id: UploadId) -> Result<Response, Failure> {
     let digest = parse_digest(text)?;
     let start = start_of(&call)?;
     let empty = call.header(CONTENT_LENGTH).is_some_and(|length| length.trim() == "0");
-    let rest = if empty { None } else { Some(call.take_body(call.api.settings.upload_bytes_max)?) };
+    let rest =
+        if empty { None } else { Some(call.take_body(call.api.settings.upload_bytes_max).await?) };
     let location = call.location(&format!("blobs/{digest}"));
     let (api, repository) = (call.api.clone(), call.repository.clone());
     to_the_end(
