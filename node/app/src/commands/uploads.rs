@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::ports::ByteStream;
 use crate::ports::metadata::MetadataError;
-use crate::ports::uploads::{StoredBlob, UploadState};
+use crate::ports::uploads::{StoredBlob, UploadError, UploadState};
 use crate::{Error, Registry};
 
 /// Rows that upkeep looks at in one step.
@@ -205,6 +205,25 @@ impl Registry {
         }
     }
 
+    /// Pushes a blob whose whole body comes at once. Nobody else learns of its session, which ends with the call however
+    /// that ends.
+    pub async fn push_blob(
+        &self,
+        repository: RepositoryKey,
+        digest: Digest,
+        body: ByteStream,
+    ) -> Result<StoredBlob, Error> {
+        let id = self.start_upload(repository.clone(), digest.algorithm()).await?.id;
+        let finished = self.finish_upload(repository, id, None, Some(body), digest).await;
+        if finished.is_err() {
+            match self.uploads.cancel(id).await {
+                Ok(()) | Err(UploadError::Unknown) => {}
+                Err(error) => warn!(%error, "a failed push stays a session until it expires"),
+            }
+        }
+        finished
+    }
+
     /// Stores bytes that are in memory already as a blob of the repository.
     pub(super) async fn store_bytes(
         &self,
@@ -212,9 +231,8 @@ impl Registry {
         digest: Digest,
         bytes: bytes::Bytes,
     ) -> Result<StoredBlob, Error> {
-        let id = self.start_upload(repository.clone(), digest.algorithm()).await?.id;
         let body: ByteStream = Box::pin(futures_util::stream::iter([Ok(bytes)]));
-        self.finish_upload(repository.clone(), id, None, Some(body), digest).await
+        self.push_blob(repository.clone(), digest, body).await
     }
 }
 

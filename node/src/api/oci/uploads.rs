@@ -158,18 +158,7 @@ async fn push_at_once(mut call: Call, digest: Digest) -> Result<Response, ApiErr
     let body = call.take_body(call.api.settings.upload_bytes_max).await?;
     let location = call.location(&format!("blobs/{digest}"));
     let (api, repository) = (call.api.clone(), call.repository.clone());
-    to_the_end(async move {
-        let registry = &api.registry;
-        let id = registry.start_upload(repository.clone(), digest.algorithm()).await?.id;
-        let finished =
-            registry.finish_upload(repository.clone(), id, None, Some(body), digest).await;
-        if finished.is_err() {
-            // The client never learned of the session, so nobody would go on with it.
-            let _ = registry.cancel_upload(&repository, id).await;
-        }
-        finished
-    })
-    .await??;
+    to_the_end(async move { api.registry.push_blob(repository, digest, body).await }).await??;
     created(&location, &digest)
 }
 
