@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -295,7 +296,7 @@ impl Connection {
     }
 
     async fn serve_http1(
-        mut self,
+        self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         tls: bool,
     ) {
@@ -308,19 +309,11 @@ impl Connection {
             // was cut short would end it.
             .writev(true)
             .serve_connection(TokioIo::new(stream), self.service(tls));
-        let mut connection = pin!(connection);
-        let served = tokio::select! {
-            served = connection.as_mut() => served,
-            () = asked(&mut self.stop) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        self.ended(served);
+        self.until_stopped(connection).await;
     }
 
     async fn serve_http2(
-        mut self,
+        self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         tls: bool,
     ) {
@@ -330,6 +323,11 @@ impl Connection {
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
             .adaptive_window(true)
             .serve_connection(TokioIo::new(stream), self.service(tls));
+        self.until_stopped(connection).await;
+    }
+
+    /// Serves a connection; once a stop is asked for, only what runs on it.
+    async fn until_stopped(mut self, connection: impl GracefulConnection<Error = hyper::Error>) {
         let mut connection = pin!(connection);
         let served = tokio::select! {
             served = connection.as_mut() => served,
@@ -338,10 +336,6 @@ impl Connection {
                 connection.await
             }
         };
-        self.ended(served);
-    }
-
-    fn ended(&self, served: hyper::Result<()>) {
         if let Err(error) = served {
             debug!(peer = %self.peer, %error, "connection ended early");
         }
