@@ -1,4 +1,4 @@
-//! Generates the messages from `proto/`: with protox, so that no protoc needs to be installed.
+//! Generates messages and services from `proto/`: with protox, so that no protoc needs to be installed.
 
 use std::error::Error;
 
@@ -7,11 +7,21 @@ const FILES: &[&str] = &[
     "nora/command/v1/command.proto",
     "nora/record/v1/record.proto",
     "nora/raft/v1/raft.proto",
+    "nora/peer/v1/peer.proto",
+    "nora/exchange/v1/exchange.proto",
+    "nora/v1/admin.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
-    prost_build::Config::new().bytes([".nora.raft.v1.Entry"]).compile_fds(descriptors)?;
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    // What the reflection service tells of.
+    std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    tonic_prost_build::configure()
+        .bytes(".nora.raft.v1.Entry")
+        .bytes(".nora.exchange.v1")
+        .bytes(".nora.peer.v1")
+        .compile_fds(descriptors)?;
     Ok(())
 }

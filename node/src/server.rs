@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::response::Response;
+use http::Extensions;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -37,8 +38,8 @@ use crate::metrics::Metrics;
 
 /// What an HTTP/2 client sends first; no HTTP/1 request begins so.
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Requests that one HTTP/2 connection may have open at once.
-const HTTP2_STREAMS_MAX: u32 = 256;
+/// Larger frames than HTTP/2's least cost less for each byte of a blob.
+const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;
 
 /// Where a certificate and its key are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct ServerSettings {
     pub write_timeout: Duration,
     /// For running transfers after a stop was asked for.
     pub drain_timeout: Duration,
+    /// Requests that one HTTP/2 connection may have open at once.
+    pub http2_streams_max: u32,
     /// Bytes buffered for a connection's incoming data.
     pub read_buffer_bytes_max: usize,
 }
@@ -159,7 +162,8 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-fn tls_config(certificate: Arc<Certificate>) -> Result<rustls::ServerConfig, rustls::Error> {
+/// How connections are encrypted with a certificate that may be replaced while they are served.
+pub fn tls_config(certificate: Arc<Certificate>) -> Result<rustls::ServerConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -169,22 +173,35 @@ fn tls_config(certificate: Arc<Certificate>) -> Result<rustls::ServerConfig, rus
     Ok(config)
 }
 
+/// What answers requests; it may be replaced while connections are open.
+pub type Surface = Arc<ArcSwap<Router>>;
+
+/// Tells who is at the other end, from the certificates that the TLS handshake has verified: what is put into the
+/// extensions goes with every request of the connection. An error ends the connection.
+pub type Introduce = Arc<dyn Fn(&[CertificateDer<'static>], &mut Extensions) -> io::Result<()> + Send + Sync>;
+
+/// A place where connections come in.
+pub struct Door {
+    /// Where.
+    pub listener: TcpListener,
+    /// What answers.
+    pub surface: Surface,
+    /// How connections are encrypted, if they are.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Who is at the other end, if it matters.
+    pub introduce: Option<Introduce>,
+}
+
 /// Serves until `stop` turns true, then lets what runs finish within the drain timeout. Returns how many connections
 /// were cut off.
 pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    certificate: Option<Arc<Certificate>>,
+    door: Door,
     settings: ServerSettings,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
-) -> Result<usize, rustls::Error> {
-    let acceptor = match certificate {
-        Some(certificate) => {
-            Some(tokio_rustls::TlsAcceptor::from(Arc::new(tls_config(certificate)?)))
-        }
-        None => None,
-    };
+) -> usize {
+    let Door { listener, surface, tls, introduce } = door;
+    let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(settings.connections_max));
     let mut connections = JoinSet::new();
     loop {
@@ -209,7 +226,8 @@ pub async fn serve(
         };
         let connection = Connection {
             peer,
-            router: router.clone(),
+            surface: surface.clone(),
+            introduce: introduce.clone(),
             settings: settings.clone(),
             stop: stop.clone(),
         };
@@ -230,21 +248,22 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn drain(mut connections: JoinSet<()>, timeout: Duration) -> Result<usize, rustls::Error> {
+async fn drain(mut connections: JoinSet<()>, timeout: Duration) -> usize {
     let ended =
         tokio::time::timeout(timeout, async { while connections.join_next().await.is_some() {} });
     if ended.await.is_ok() {
-        return Ok(0);
+        return 0;
     }
     let left = connections.len();
     warn!(connections = left, "cut off: the drain timeout is over");
     connections.shutdown().await;
-    Ok(left)
+    left
 }
 
 struct Connection {
     peer: SocketAddr,
-    router: Router,
+    surface: Surface,
+    introduce: Option<Introduce>,
     settings: ServerSettings,
     stop: watch::Receiver<bool>,
 }
@@ -257,21 +276,35 @@ impl Connection {
         let Some(acceptor) = acceptor else {
             let http2 = tokio::time::timeout(timeout, speaks_http2(&stream)).await;
             let stream = self.limited(stream);
+            let info = ConnectionInfo { peer: self.peer, tls: false };
+            let service = self.service(info, Extensions::new());
             return match http2 {
-                Ok(Ok(true)) => self.serve_http2(stream, false).await,
-                Ok(Ok(false)) => self.serve_http1(stream, false).await,
+                Ok(Ok(true)) => self.serve_http2(stream, service).await,
+                Ok(Ok(false)) => self.serve_http1(stream, service).await,
                 Ok(Err(error)) => debug!(peer = %self.peer, %error, "connection failed"),
                 Err(_) => debug!(peer = %self.peer, "connection said nothing"),
             };
         };
         let stream = self.limited(stream);
-        match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                self.serve_http2(stream, true).await;
+        let stream = match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return debug!(peer = %self.peer, %error, "TLS handshake failed"),
+            Err(_) => return debug!(peer = %self.peer, "TLS handshake took too long"),
+        };
+        let session = stream.get_ref().1;
+        let http2 = session.alpn_protocol() == Some(b"h2");
+        let mut extensions = Extensions::new();
+        if let Some(introduce) = &self.introduce {
+            let certificates = session.peer_certificates().unwrap_or_default();
+            if let Err(error) = introduce(certificates, &mut extensions) {
+                return debug!(peer = %self.peer, %error, "connection refused");
             }
-            Ok(Ok(stream)) => self.serve_http1(stream, true).await,
-            Ok(Err(error)) => debug!(peer = %self.peer, %error, "TLS handshake failed"),
-            Err(_) => debug!(peer = %self.peer, "TLS handshake took too long"),
+        }
+        let service = self.service(ConnectionInfo { peer: self.peer, tls: true }, extensions);
+        if http2 {
+            self.serve_http2(stream, service).await;
+        } else {
+            self.serve_http1(stream, service).await;
         }
     }
 
@@ -284,21 +317,27 @@ impl Connection {
 
     fn service(
         &self,
-        tls: bool,
+        info: ConnectionInfo,
+        extensions: Extensions,
     ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + use<>
     {
-        let info = ConnectionInfo { peer: self.peer, tls };
-        let router = self.router.clone();
+        let surface = self.surface.clone();
         service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().extend(extensions.clone());
             request.extensions_mut().insert(info);
-            router.clone().oneshot(request)
+            surface.load().as_ref().clone().oneshot(request)
         })
     }
 
     async fn serve_http1(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        tls: bool,
+        service: impl Service<
+            Request<Incoming>,
+            Response = Response,
+            Error = Infallible,
+            Future: Send,
+        >,
     ) {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -308,21 +347,27 @@ impl Connection {
             // well) they would cost twice the memory and more, and a mapped page touched by this process after its file
             // was cut short would end it.
             .writev(true)
-            .serve_connection(TokioIo::new(stream), self.service(tls));
+            .serve_connection(TokioIo::new(stream), service);
         self.until_stopped(connection).await;
     }
 
     async fn serve_http2(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        tls: bool,
+        service: impl Service<
+            Request<Incoming>,
+            Response = Response,
+            Error = Infallible,
+            Future: Send + 'static,
+        >,
     ) {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(30))
-            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .max_concurrent_streams(self.settings.http2_streams_max)
+            .max_frame_size(HTTP2_FRAME_BYTES_MAX)
             .adaptive_window(true)
-            .serve_connection(TokioIo::new(stream), self.service(tls));
+            .serve_connection(TokioIo::new(stream), service);
         self.until_stopped(connection).await;
     }
 

@@ -1,4 +1,4 @@
-//! NORA's protobuf messages: commands and records as they are stored and sent.
+//! NORA's protobuf: commands and records as they are stored and sent, and the gRPC services.
 //!
 //! Guarantees: field numbers and meanings within a version's package never change; what changes meaning becomes a new
 //! package. Golden files in `nora-cluster` hold every encoding to that. Must not know: what a message means (the
@@ -7,6 +7,7 @@
 // Generated code: its comments are those of the .proto files.
 #![allow(missing_docs)]
 #![allow(clippy::all)]
+#![allow(unused_qualifications)]
 
 /// Names that commands and records share.
 pub mod name {
@@ -39,3 +40,27 @@ pub mod raft {
         include!(concat!(env!("OUT_DIR"), "/nora.raft.v1.rs"));
     }
 }
+
+/// What members of one cluster say to each other.
+pub mod peer {
+    /// Version 1.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/nora.peer.v1.rs"));
+    }
+}
+
+/// Bytes of blobs between nodes.
+pub mod exchange {
+    /// Version 1.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/nora.exchange.v1.rs"));
+    }
+}
+
+/// The administration of a cluster.
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/nora.v1.rs"));
+}
+
+/// Descriptors of all of it, for the reflection service.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

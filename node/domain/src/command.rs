@@ -5,13 +5,29 @@
 
 use crate::digest::Digest;
 use crate::name::{MediaType, RepositoryKey, TagName};
-use crate::record::{Body, Epoch, Generation, NodeId, Timestamp, UploadId};
+use crate::record::{
+    AuthorityRecord, Body, ClusterId, Epoch, FeatureLevel, Generation, NodeId, NodeProfile, Placement,
+    Standing, Timestamp, TokenId, UploadId,
+};
+
+/// Which proposal of which start of a node a command is. However often it stands in the log, it takes effect once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The proposer's start.
+    pub epoch: Epoch,
+    /// Counts the proposer's proposals.
+    pub serial: u64,
+    /// Every serial below is answered or given up: what still arrives of them takes no effect.
+    pub settled_below: u64,
+}
 
 /// A change asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// The proposer's time.
+    /// The time: the leader's, or the proposer's until the leader has stamped it.
     pub at: Timestamp,
+    /// Which proposal it is; `None` takes effect each time it is applied.
+    pub origin: Option<Origin>,
     /// What to do.
     pub action: Action,
 }
@@ -19,10 +35,75 @@ pub struct Command {
 /// What a command does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// A node has started: give it an epoch and retire its earlier ones.
+    /// A cluster begins: give it its name and its certificate authority. Refused if it has one.
+    FoundCluster {
+        /// Its name.
+        cluster: ClusterId,
+        /// Its authority.
+        authority: AuthorityRecord,
+    },
+    /// A node has started: give it an epoch and retire its earlier ones. It is active from then on, unless it is
+    /// draining. Refused for a node that was removed, and for one that does not understand the feature level.
     StartNode {
         /// Who.
         node: NodeId,
+        /// Names this start: proposed twice, it gives the same epoch. 0, as from before there was a name, does not.
+        start: u128,
+        /// What it tells of itself.
+        profile: NodeProfile,
+    },
+    /// Let nodes join that know a secret. Tokens that have expired go.
+    CreateJoinToken {
+        /// The public part.
+        token: TokenId,
+        /// SHA-256 of the secret part.
+        secret_hash: [u8; 32],
+        /// When it ends.
+        expires_at: Timestamp,
+    },
+    /// A node wants to join: give it a number that no node ever had.
+    AdmitNode {
+        /// The token it showed.
+        token: TokenId,
+        /// SHA-256 of the secret it showed.
+        secret_hash: [u8; 32],
+        /// SHA-256 of its public key.
+        key_hash: [u8; 32],
+        /// What it tells of itself.
+        profile: NodeProfile,
+    },
+    /// A node's standing changes. Nothing comes back from [`Standing::Removed`], and nothing goes to
+    /// [`Standing::Joining`].
+    SetStanding {
+        /// Who.
+        node: NodeId,
+        /// How it stands from now on.
+        standing: Standing,
+    },
+    /// Allow what every member understands by now. Never goes down.
+    RaiseFeatureLevel {
+        /// The level.
+        level: FeatureLevel,
+    },
+    /// Another node has a whole, durable copy of a blob's live generation.
+    AddHolder {
+        /// The blob.
+        digest: Digest,
+        /// The copy.
+        generation: Generation,
+        /// The node.
+        node: NodeId,
+    },
+    /// A node gives up its copy of a blob's live generation, or has found it gone or damaged.
+    DropHolder {
+        /// The blob.
+        digest: Digest,
+        /// The copy.
+        generation: Generation,
+        /// The node.
+        node: NodeId,
+        /// How many active holders must be left for it to be accepted; 0 if the copy is lost anyway.
+        keep: u32,
     },
     /// An upload session outlives its first request, or goes on: keep it known until `expires_at`.
     OpenUpload {
@@ -59,6 +140,8 @@ pub enum Action {
         upload: UploadId,
         /// How long it is kept with no artifact referencing it.
         pinned_until: Timestamp,
+        /// Where its bytes are durable.
+        placement: Placement,
     },
     /// Make a blob that is visible in one repository visible in another.
     MountBlob {
@@ -135,6 +218,20 @@ pub enum Action {
 pub enum Outcome {
     /// The node runs under this epoch.
     NodeStarted(Epoch),
+    /// The cluster has its name.
+    ClusterFounded,
+    /// Nodes may join with the token.
+    JoinTokenCreated,
+    /// The node has this number.
+    NodeAdmitted(NodeId),
+    /// The node stands as was asked.
+    StandingSet,
+    /// The level is at least what was asked.
+    FeatureLevelRaised,
+    /// The node is known to hold the blob.
+    HolderAdded,
+    /// The node is no longer counted as holding the blob: it may delete its copy.
+    HolderDropped,
     /// The session is known, or known for longer.
     UploadOpened,
     /// The session is gone, or was not known.
@@ -172,6 +269,55 @@ pub enum Outcome {
 pub enum Refusal {
     /// The node that asks has been started anew since: what it wrote belongs to a retired epoch.
     RetiredEpoch,
+    /// The command was applied before, or its proposer has given it up.
+    Duplicate,
+    /// The cluster has its name already.
+    ClusterFounded,
+    /// No such node.
+    NodeUnknown(NodeId),
+    /// The node was removed; it must join anew under another number.
+    NodeRemoved(NodeId),
+    /// No standing leads from the node's own to the one asked for.
+    StandingImpossible {
+        /// How it stands.
+        from: Standing,
+        /// What was asked for.
+        to: Standing,
+    },
+    /// There is no such token, or the secret is not its.
+    TokenUnknown,
+    /// The token has expired.
+    TokenExpired,
+    /// The node does not understand the level that the cluster is at.
+    FeatureTooOld {
+        /// The cluster's level.
+        level: FeatureLevel,
+        /// The highest that the node understands.
+        understood: FeatureLevel,
+    },
+    /// The command needs a level that the cluster is not at: a member may not understand it.
+    FeatureNotReached {
+        /// The cluster's level.
+        level: FeatureLevel,
+        /// What the command needs.
+        needed: FeatureLevel,
+    },
+    /// This member does not understand the level asked for.
+    MemberTooOld {
+        /// The member.
+        node: NodeId,
+        /// The highest that it understands.
+        understood: FeatureLevel,
+    },
+    /// The generation is not the blob's live one.
+    StaleGeneration(Digest),
+    /// Too few others hold the blob.
+    TooFewHolders {
+        /// The blob.
+        digest: Digest,
+        /// Active holders that would be left.
+        left: u32,
+    },
     /// An upload session of that name is known already, for another repository or on another node.
     UploadConflict,
     /// The blob is not visible in the repository asked about.

@@ -2,6 +2,7 @@
 
 use crate::digest::Digest;
 use crate::name::{MediaType, RepositoryKey, TagName};
+use crate::record::{FeatureLevel, NodeId};
 
 /// Something that an applied command changed. Its number is the command's log position and its place in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +61,21 @@ pub enum Event {
         from: Option<Digest>,
         /// What it names now.
         to: Digest,
+    },
+    /// A blob has a live copy that it did not have, or another set of holders.
+    BlobPlaced {
+        /// The blob.
+        digest: Digest,
+    },
+    /// A node started, joined, or stands otherwise.
+    NodeChanged {
+        /// The node.
+        node: NodeId,
+    },
+    /// More commands may be used.
+    FeatureLevelRaised {
+        /// The level now.
+        level: FeatureLevel,
     },
     /// A tag is gone.
     TagDeleted {

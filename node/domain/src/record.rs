@@ -36,9 +36,47 @@ pub struct Generation {
     pub sequence: u64,
 }
 
-/// A random 128-bit name of an upload session.
+/// The name of an upload session, or of a pin: the node that made it in the upper 32 bits, random below. 96 random bits
+/// are as good as unguessable, and whoever gets a request for a session knows its owner without asking anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UploadId(pub u128);
+
+impl UploadId {
+    /// Bits that tell the owner.
+    const NODE_BITS: u32 = 32;
+
+    /// A name made by `node`; of `random` the lower 96 bits count.
+    pub const fn made_by(node: NodeId, random: u128) -> Self {
+        let random = random & (u128::MAX >> Self::NODE_BITS);
+        Self((node.0 as u128) << (u128::BITS - Self::NODE_BITS) | random)
+    }
+
+    /// The node that made it. Node numbers count joins, so 32 bits hold them.
+    pub const fn owner(self) -> NodeId {
+        NodeId((self.0 >> (u128::BITS - Self::NODE_BITS)) as u64)
+    }
+}
+
+/// A cluster's random name: certificates carry it, so that nodes of two clusters never take each other for members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(pub u128);
+
+/// The public part of a join token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(pub u128);
+
+/// What commands and records a cluster may use: it rises only when every member understands the next level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeatureLevel(pub u32);
+
+impl FeatureLevel {
+    /// A single node's: everything before clusters.
+    pub const SINGLE: Self = Self(1);
+    /// Members, holders of blobs, deduplicated proposals.
+    pub const CLUSTER: Self = Self(2);
+    /// The highest that this program understands.
+    pub const NEWEST: Self = Self::CLUSTER;
+}
 
 /// Where a row of the replicated state is found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +108,12 @@ pub enum Key {
     Pin(Digest, UploadId),
     /// An upload session that outlives one request.
     Upload(UploadId),
+    /// Which proposals of a node's start were applied.
+    Session(Epoch),
+    /// A token that lets nodes join.
+    JoinToken(TokenId),
+    /// The one row of the cluster's certificate authority.
+    Authority,
 }
 
 /// The value of a row.
@@ -101,6 +145,12 @@ pub enum Record {
     Pin(PinRecord),
     /// For [`Key::Upload`].
     Upload(UploadRecord),
+    /// For [`Key::Session`].
+    Session(SessionRecord),
+    /// For [`Key::JoinToken`].
+    JoinToken(JoinTokenRecord),
+    /// For [`Key::Authority`].
+    Authority(AuthorityRecord),
 }
 
 /// Cluster-wide counters.
@@ -110,13 +160,106 @@ pub struct ClusterRecord {
     pub clock: Timestamp,
     /// The newest epoch handed out.
     pub epoch: Epoch,
+    /// The cluster's name; `None` until it is founded.
+    pub cluster: Option<ClusterId>,
+    /// The highest node number handed out; the founder's is 1. None is ever handed out again.
+    pub last_node: NodeId,
+    /// What commands may be used; 0, as in states from before there were levels, is [`FeatureLevel::SINGLE`].
+    pub feature_level: FeatureLevel,
+}
+
+/// How a node stands with the others. Only an active node gets new blobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// Admitted, but never started with its certificate yet.
+    #[default]
+    Joining,
+    /// A member that takes its share.
+    Active,
+    /// Silent for so long that its share is made anew elsewhere; comes back by starting.
+    Away,
+    /// On its way out: it serves what it has until others have it.
+    Draining,
+    /// Gone for good.
+    Removed,
+}
+
+/// What a node tells of itself when it joins and whenever it starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeProfile {
+    /// Where other nodes reach it, as `host:port`.
+    pub cluster_address: String,
+    /// Where clients reach it, as a URL; empty if unknown.
+    pub http_address: String,
+    /// Its failure zone: copies of a blob go to different ones if they can.
+    pub zone: String,
+    /// Its share of the blobs relative to others'; 0 counts as 1.
+    pub weight: u32,
+    /// Its program's version, for people.
+    pub version: String,
+    /// The highest feature level that it understands.
+    pub feature_max: FeatureLevel,
 }
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeRecord {
-    /// Its running (or last) start; earlier epochs of this node are retired.
+    /// Its running (or last) start; earlier epochs of this node are retired. 0 before its first start.
     pub epoch: Epoch,
+    /// The random name of that start, by which a repeated proposal of it is known.
+    pub start: u128,
+    /// How it stands.
+    pub standing: Standing,
+    /// What it told of itself last.
+    pub profile: NodeProfile,
+    /// SHA-256 of the public key that it joined with: a repeated admission gives the same node.
+    pub key_hash: [u8; 32],
+    /// When its standing last changed.
+    pub changed_at: Timestamp,
+}
+
+/// Where a blob's live copy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// On the disks of these nodes; sorted, each once. Empty once every copy was lost.
+    Nodes(Vec<NodeId>),
+    /// In the shared object store, under a key made from this name.
+    Object(UploadId),
+}
+
+/// Which proposals of one start of a node were applied: all below `applied_below`, and those listed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// The node.
+    pub node: NodeId,
+    /// Every serial below counts as applied: it was, or its proposer has given it up.
+    pub applied_below: u64,
+    /// Applied serials from there on; sorted, each once.
+    pub applied: Vec<u64>,
+}
+
+/// A token that lets nodes join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinTokenRecord {
+    /// SHA-256 of its secret part.
+    pub secret_hash: [u8; 32],
+    /// From then on it opens nothing.
+    pub expires_at: Timestamp,
+}
+
+/// The cluster's certificate authority: every member can issue certificates with it, and so renew its own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AuthorityRecord {
+    /// Its certificate, DER.
+    pub certificate: Vec<u8>,
+    /// Its private key, PKCS #8 DER.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for AuthorityRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthorityRecord").finish_non_exhaustive()
+    }
 }
 
 /// What a tenant uses; always equal to a recount of its rows. A tenant that uses nothing has no such row.
@@ -222,6 +365,8 @@ pub struct BlobRecord {
     pub unreferenced_at: Timestamp,
     /// When a push or mount last relied on it.
     pub touched_at: Timestamp,
+    /// Where its bytes are.
+    pub placement: Placement,
 }
 
 /// Keeps a blob that nothing references yet.

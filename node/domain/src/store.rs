@@ -88,6 +88,10 @@ pub enum Rows {
         /// Start after this session.
         after: Option<UploadId>,
     },
+    /// Every proposer's session.
+    Sessions,
+    /// Every join token.
+    JoinTokens,
 }
 
 /// The least digest there is.

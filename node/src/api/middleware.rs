@@ -90,6 +90,23 @@ pub(super) async fn observe(
     response
 }
 
+/// Like [`observe`], for requests that another member's gate has let through.
+pub(super) async fn observe_forwarded(
+    State(api): State<Arc<Api>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let id = RequestId::of(&request);
+    let route = Route::of(request.method(), request.uri().path());
+    request.extensions_mut().insert(id.clone());
+    let response = next.run(request).await;
+    let elapsed = started.elapsed();
+    api.metrics.request(route, response.status(), elapsed);
+    debug!(request_id = %id.0, status = response.status().as_u16(), "forwarded request");
+    response
+}
+
 fn challenge(id: &RequestId) -> Response {
     let error = ApiError::new(
         StatusCode::UNAUTHORIZED,

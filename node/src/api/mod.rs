@@ -9,6 +9,7 @@
 //! Must not know: which adapters stand behind the ports (`nora-cluster`, `nora-blobs`).
 
 pub mod body;
+pub mod forward;
 mod middleware;
 pub mod oci;
 mod ops;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get};
+use axum::{Extension, response::IntoResponse};
 use nora_app::Registry;
 use nora_app::ports::health::Probe;
 
@@ -26,6 +28,7 @@ use crate::config::Network;
 use crate::identity::Gate;
 use crate::metrics::Metrics;
 
+use forward::{Forward, Forwarded};
 pub use middleware::{ConnectionInfo, RequestId};
 
 /// What the surface keeps to.
@@ -55,6 +58,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Who may ask.
     pub gate: Gate,
+    /// The other nodes' surfaces.
+    pub peers: Arc<dyn Forward>,
     /// What is kept to.
     pub settings: ApiSettings,
 }
@@ -67,6 +72,26 @@ async fn to_the_end<T: Send + 'static>(
     tokio::spawn(case).await.map_err(|error| nora_app::Error::Internal {
         what: "a request's task failed",
         source: Some(Box::new(error)),
+    })
+}
+
+/// What other members may send here: requests that their own gates have let through. Whoever mounts it makes sure that
+/// nobody else reaches it.
+pub fn forwarded_router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/v2/{*path}", any(oci::dispatch))
+        .layer(Extension(Forwarded))
+        .layer(from_fn_with_state(api.clone(), middleware::observe_forwarded))
+        .with_state(api)
+}
+
+/// What a node answers that has not entered its cluster yet: it is alive, and everything else comes later.
+pub fn waiting_router() -> Router {
+    Router::new().route("/health", get(ops::health)).fallback(async || {
+        oci::error::ApiError::from(nora_app::Error::Unavailable(
+            "this node has not entered its cluster yet",
+        ))
+        .into_response()
     })
 }
 

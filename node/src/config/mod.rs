@@ -39,7 +39,7 @@ pub use server::{Server, Tls};
 pub use setting::{Network, PublicUrl, SecretError, SecretSource, Size};
 pub use show::{as_toml, as_value};
 pub(crate) use show::{source, toml_value};
-pub use storage::{Storage, StorageMode};
+pub use storage::{S3, Storage, StorageMode};
 
 use diagnostic::{nearest, printable};
 use section::{Document, Overlay, Section, SectionSpec, join, read_section};
@@ -120,10 +120,7 @@ const LATER: &[Later] = &[
     Later { path: "gc", what: "scheduled garbage collection" },
     Later { path: "webhooks", what: "webhooks" },
     Later { path: "policy", what: "policies" },
-    Later { path: "cluster.zone", what: "more than one node" },
-    Later { path: "cluster.replicas", what: "more than one node" },
-    Later { path: "storage.s3", what: "storage in S3" },
-    Later { path: "storage.tiering", what: "storage in S3" },
+    Later { path: "storage.tiering", what: "moving old blobs elsewhere" },
 ];
 
 impl Later {
@@ -202,6 +199,9 @@ pub fn parse(
         let cluster = read_section(document, root.get("cluster"));
         let log = read_section(document, root.get("log"));
         report_unknown_tables(root, document);
+        if let Some(storage) = &storage {
+            report_storage_mismatch(root, storage, document);
+        }
         Some(Config {
             server: server?,
             storage: storage?,
@@ -263,6 +263,22 @@ fn parse_document<T>(
         Diagnostic::at(message, error.span().unwrap_or(0..0), "not valid TOML")
     }));
     (value, effective, diagnostics)
+}
+
+/// A mode without its table cannot work, and a table without its mode would be passed over in silence.
+fn report_storage_mismatch(root: &DeTable<'_>, storage: &Storage, document: &mut Document<'_>) {
+    let span = root.get("storage").map_or(0..0, Spanned::span);
+    match (storage.mode, &storage.s3) {
+        (StorageMode::S3, None) => document.report(
+            Diagnostic::at("storage.mode is \"s3\", and there is no [storage.s3]", span, "needs it")
+                .help("name the bucket: [storage.s3] with `bucket = \"…\"`"),
+        ),
+        (StorageMode::Local, Some(_)) => document.report(
+            Diagnostic::at("[storage.s3] is set, and storage.mode is \"local\"", span, "contradiction")
+                .help("write `mode = \"s3\"` under [storage], or remove [storage.s3]"),
+        ),
+        _ => {}
+    }
 }
 
 fn report_unknown_tables(root: &DeTable<'_>, document: &mut Document<'_>) {

@@ -71,6 +71,7 @@ fn kind(kind: &Kind) -> String {
         Kind::Size => "size".into(),
         Kind::Duration => "duration".into(),
         Kind::Count => "number".into(),
+        Kind::Flag => "`true` or `false`".into(),
         Kind::Network => "address range".into(),
         Kind::Secret => "`{ file = \"…\" }` or `{ env = \"…\" }`".into(),
         Kind::List(item) => format!("list: {}", self::kind(item)),

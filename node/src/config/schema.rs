@@ -78,6 +78,7 @@ fn kind(kind: &Kind) -> Value {
         }
         Kind::Duration => json!({ "type": "string", "pattern": "^[0-9]+ *(ms|s|m|h|d|w)$" }),
         Kind::Count => json!({ "type": "integer" }),
+        Kind::Flag => json!({ "type": "boolean" }),
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::List(item) => json!({ "type": "array", "items": self::kind(item) }),
         Kind::Secret => json!({

@@ -21,6 +21,7 @@ pub(crate) enum Kind {
     Size,
     Duration,
     Count,
+    Flag,
     Choice(&'static [&'static str]),
     Secret,
     List(Box<Kind>),
@@ -330,6 +331,22 @@ impl<T: Setting> Setting for Vec<T> {
 
     fn shown(&self) -> Value {
         self.iter().map(T::shown).collect()
+    }
+}
+
+impl Setting for bool {
+    fn kind() -> Kind {
+        Kind::Flag
+    }
+
+    fn read(value: &DeValue<'_>, _: &Context<'_>) -> Result<Self, Problem> {
+        value.as_bool().ok_or_else(|| {
+            Problem::new(format!("must be true or false, not {}", article(value)), "not a boolean")
+        })
+    }
+
+    fn shown(&self) -> Value {
+        json!(self)
     }
 }
 

@@ -4,9 +4,24 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use nora_domain::Digest;
-use nora_domain::record::Generation;
+use nora_domain::record::{Generation, NodeId, Placement};
 
 use super::{BoxError, BoxFuture, ByteStream};
+
+/// A blob's physical copy: what a finished upload became, and what the metadata knows of a live blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobCopy {
+    /// The blob's digest.
+    pub digest: Digest,
+    /// Which physical copy.
+    pub generation: Generation,
+    /// Size in bytes.
+    pub size: u64,
+    /// Root of its chunk table.
+    pub chunk_root: [u8; 32],
+    /// Where its bytes are durable.
+    pub placement: Placement,
+}
 
 /// Why a blob could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +31,14 @@ pub enum BlobError {
     Absent {
         /// The blob.
         digest: Digest,
+    },
+    /// Nodes hold it, and none of them could be asked: asking again later is right.
+    #[error("none of the nodes that hold {digest} can be reached")]
+    Unreachable {
+        /// The blob.
+        digest: Digest,
+        /// Who holds it.
+        holders: Vec<NodeId>,
     },
     /// The store failed.
     #[error("cannot {step} {digest}")]
@@ -47,20 +70,15 @@ pub trait OpenBlob: Send + Sync {
     fn read(self: Arc<Self>, range: Range<u64>, delivery: Delivery) -> ByteStream;
 }
 
-/// The store of blobs on this node.
+/// The store of blobs, as this node reaches it: its own disk, other nodes' disks, or a shared object store.
 pub trait Blobs: Send + Sync {
-    /// Opens the copy `digest/generation`, whose size the metadata knows.
-    fn open(
-        &self,
-        digest: Digest,
-        generation: Generation,
-        size: u64,
-    ) -> BoxFuture<'_, Result<Arc<dyn OpenBlob>, BlobError>>;
+    /// Opens a copy, wherever it is.
+    fn open(&self, copy: BlobCopy) -> BoxFuture<'_, Result<Arc<dyn OpenBlob>, BlobError>>;
 
-    /// Deletes the copy `digest/generation`; it is no error if there is none.
-    fn delete(
-        &self,
-        digest: Digest,
-        generation: Generation,
-    ) -> BoxFuture<'_, Result<(), BlobError>>;
+    /// A URL that gives a client the bytes of the copy without passing through this node, if the store has such and is
+    /// set up to give them out.
+    fn redirect(&self, copy: &BlobCopy) -> BoxFuture<'_, Result<Option<String>, BlobError>>;
+
+    /// Deletes a copy that the log did not take, wherever it was written; it is no error if there is none.
+    fn delete(&self, copy: BlobCopy) -> BoxFuture<'_, Result<(), BlobError>>;
 }

@@ -3,6 +3,7 @@
 use nora_domain::record::{Generation, Timestamp, UploadId};
 use nora_domain::{Algorithm, Digest, RepositoryKey};
 
+use super::blobs::BlobCopy;
 use super::{BoxError, BoxFuture, ByteStream};
 
 /// Why an upload did not go on.
@@ -48,6 +49,14 @@ pub enum UploadError {
     /// The disk is full; the session can go on once there is room.
     #[error("the disk is full")]
     DiskFull,
+    /// Too few nodes could take a copy: nothing is acknowledged, and the session can be ended again later.
+    #[error("{stored} of the {needed} nodes needed have stored the blob")]
+    TooFewCopies {
+        /// Nodes that have it.
+        stored: usize,
+        /// Nodes that must have it.
+        needed: usize,
+    },
     /// The store failed.
     #[error("cannot {step}")]
     Io {
@@ -69,19 +78,6 @@ pub struct UploadState {
     pub offset: u64,
     /// When it was opened.
     pub opened_at: Timestamp,
-}
-
-/// Bytes that are durable under their final name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredBlob {
-    /// Their digest, verified.
-    pub digest: Digest,
-    /// The copy they became.
-    pub generation: Generation,
-    /// How many they are.
-    pub size: u64,
-    /// Root of their chunk table.
-    pub chunk_root: [u8; 32],
 }
 
 /// The store of upload sessions on this node.
@@ -115,7 +111,7 @@ pub trait Uploads: Send + Sync {
         id: UploadId,
         digest: Digest,
         generation: Generation,
-    ) -> BoxFuture<'_, Result<StoredBlob, UploadError>>;
+    ) -> BoxFuture<'_, Result<BlobCopy, UploadError>>;
 
     /// Drops the session and its bytes.
     fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>>;

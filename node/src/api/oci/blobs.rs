@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue,
-    IF_NONE_MATCH, IF_RANGE, RANGE,
+    IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE,
 };
 use http::{Method, StatusCode};
 use nora_domain::Digest;
@@ -99,6 +99,13 @@ async fn get(call: Call, digest: Digest) -> Result<Response, ApiError> {
             .with_header(CONTENT_RANGE, &format!("bytes */{}", stat.size)));
         }
     };
+    if let Some(url) = call.api.registry.blob_redirect(&call.repository, digest).await? {
+        let mut response = response(StatusCode::TEMPORARY_REDIRECT, &digest, &etag)?;
+        response.headers_mut().insert(LOCATION, header(&url)?);
+        // The URL is good for a while only.
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        return Ok(response);
+    }
     let blob = call.api.registry.open_blob(&call.repository, digest).await?;
     let mut response = response(status, &digest, &etag)?;
     let headers = response.headers_mut();

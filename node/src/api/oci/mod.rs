@@ -24,6 +24,7 @@ use nora_formats::oci::errors::Code;
 
 use self::error::ApiError;
 use self::route::{Target, parse};
+use super::forward::{Forwarded, pass_through};
 use super::{Api, ConnectionInfo, RequestId, body};
 
 static API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -128,8 +129,14 @@ pub(super) async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> R
 }
 
 async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
+    let target = parse(request.uri().path())?;
+    if let Target::Upload { id, .. } = &target
+        && let Some(owner) = api.registry.upload_owner(*id)
+        && request.extensions().get::<Forwarded>().is_none()
+    {
+        return pass_through(api.peers.as_ref(), owner, request).await;
+    }
     let (parts, request_body) = request.into_parts();
-    let target = parse(parts.uri.path())?;
     let query =
         form_urlencoded::parse(parts.uri.query().unwrap_or("").as_bytes()).into_owned().collect();
     let tls = parts.extensions.get::<ConnectionInfo>().is_none_or(|info| info.tls);

@@ -1,0 +1,1 @@
+//! Blobs in a shared S3 object store.

@@ -1,0 +1,77 @@
+//! Requests of an upload session that came to another node than the one that holds its bytes.
+//!
+//! Behind a load balancer each request of an upload may reach another node. The session's name tells who owns it, so
+//! the request passes through to the owner as it is, its body streaming, and so does the answer. An owner that cannot
+//! be reached is told as 503 with `Retry-After`: clients then begin the blob anew, on a node that is there.
+//!
+//! Must not know: how the owner is reached. Whoever forwards has let the request through its own gate, and the owner
+//! takes forwarded requests from members alone.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use http::header::{
+    CONNECTION, EXPECT, HOST, HeaderName, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, StatusCode};
+use nora_app::ports::{BoxError, BoxFuture};
+use nora_domain::record::NodeId;
+use nora_formats::oci::errors::Code;
+
+use super::RequestId;
+use super::oci::error::ApiError;
+
+/// Sends a request to another node's HTTP surface.
+pub trait Forward: Send + Sync {
+    /// The answer of `node`; an error if it could not be reached or broke off before it answered.
+    fn forward(
+        &self,
+        node: NodeId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, BoxError>>;
+}
+
+/// Marks a request that a member has passed on: it is not passed on again.
+#[derive(Clone, Copy, Debug)]
+pub struct Forwarded;
+
+/// Headers that speak of one connection, not of the request.
+const HOP_BY_HOP: [HeaderName; 7] =
+    [CONNECTION, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+
+fn without_hop_by_hop(headers: &mut HeaderMap) {
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    headers.remove("keep-alive");
+}
+
+/// Passes a request through to the node that owns its session.
+pub(super) async fn pass_through(
+    peers: &dyn Forward,
+    owner: NodeId,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    without_hop_by_hop(request.headers_mut());
+    if let Some(id) = request.extensions().get::<RequestId>().map(|id| id.0.clone())
+        && let Ok(value) = id.parse()
+    {
+        request.headers_mut().insert("x-request-id", value);
+    }
+    match peers.forward(owner, request).await {
+        Ok(mut response) => {
+            without_hop_by_hop(response.headers_mut());
+            Ok(response.map(Body::new))
+        }
+        Err(error) => {
+            tracing::warn!(owner = owner.0, %error, "an upload's owner could not be reached");
+            Err(ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                "the node that holds this upload's bytes cannot be reached; start the upload anew, \
+                 or try again once it is back",
+            )
+            .with_header(RETRY_AFTER, "1"))
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Who a node is: the cluster's certificate authority, node certificates, join tokens, mutual TLS.
