@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test conformance interop bench fix shell
+.PHONY: help run cluster test conformance interop chaos bench fix shell
 
 setup = . deploy/dev/setup.sh
 
@@ -14,11 +14,16 @@ run: ## start one node on 127.0.0.1:4000, data in ./nora-data; ARGS="--listen â€
 	@$(setup); echo "building NORA (release); the first time takes some minutes" >&2; \
 	  exec cargo run --quiet --release --bin nora -- serve $(ARGS)
 
+cluster: ## start three nodes on 127.0.0.1, ports 4000, 4010 and 4020, data in ./nora-cluster
+	@$(setup); echo "building NORA (release); the first time takes some minutes" >&2; \
+	  cargo build --quiet --release --bin nora; exec deploy/dev/cluster.sh
+
 test: ## everything that CI runs: format, lints, tests, architecture, dependencies, OCI conformance, real clients
 	@exec deploy/dev/verify.sh
 
-conformance: ## the OCI distribution conformance tests against a node of its own
-	@$(setup); cargo build --quiet --bin nora; exec cluster-tests/conformance/run.sh
+conformance: ## the OCI distribution conformance tests against one node and against three behind a load balancer
+	@$(setup); cargo build --quiet --bin nora; cluster-tests/conformance/run.sh; \
+	  cluster-tests/conformance/run.sh local; cluster-tests/conformance/run.sh s3
 
 interop: ## crane, skopeo, oras, buildah and podman against a node of its own
 	@$(setup); cargo build --quiet --bin nora; exec cluster-tests/interop/run.sh

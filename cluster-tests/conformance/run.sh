@@ -5,21 +5,40 @@
 # One thing the specification leaves open is declined by design: `sparse` data stay off, for NORA refuses manifests whose
 # layers were never pushed.
 #
-# Usage: cluster-tests/conformance/run.sh     report.html, junit.xml and output.txt go to $CARGO_TARGET_DIR/conformance
+# Usage: cluster-tests/conformance/run.sh          one node; report.html, junit.xml and output.txt go to
+#                                                  $CARGO_TARGET_DIR/conformance
+#        cluster-tests/conformance/run.sh local    three nodes, each request to the next one; blobs on their own disks
+#        cluster-tests/conformance/run.sh s3       the same, blobs in a bucket (versitygw)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . deploy/dev/setup.sh
 . deploy/dev/tools.sh
 need conformance
 . cluster-tests/node.sh
+layout="${1:-one}"
 
 # The program ends well when it could not run, and counts what a registry lacks as skipped: neither passes here.
 passed_min=950
 
-report="$CARGO_TARGET_DIR/conformance"
+report="$CARGO_TARGET_DIR/conformance${1:+-$1}"
 rm -rf "$report"
 mkdir -p "$report"
-start_node
+case "$layout" in
+  one) start_node ;;
+  local)
+    need haproxy
+    . cluster-tests/cluster.sh
+    start_cluster 3
+    ;;
+  s3)
+    need haproxy versitygw
+    . cluster-tests/cluster.sh
+    . cluster-tests/bucket.sh
+    start_bucket
+    start_cluster 3 --config "$work/nora.toml"
+    ;;
+  *) echo "unknown layout '$layout': local or s3" >&2; exit 2 ;;
+esac
 
 # A clean environment: the program takes its whole configuration from OCI_… variables and ./oci-conformance.yaml.
 status=0

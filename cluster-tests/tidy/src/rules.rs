@@ -46,15 +46,27 @@ pub const CRATES: &[CrateRule] = &[
     },
     CrateRule {
         name: "nora-cluster",
-        internal: &["nora-app", "nora-domain", "nora-proto"],
+        internal: &["nora-app", "nora-domain", "nora-proto", "nora-trust"],
+        external: External::Any,
+    },
+    // The chunk exchange knows neither consensus nor a wire: hosts that share layers will run the same engine.
+    CrateRule { name: "nora-swarm", internal: &[], external: External::Any },
+    CrateRule { name: "nora-trust", internal: &["nora-domain"], external: External::Any },
+    CrateRule {
+        name: "nora-blobs",
+        internal: &["nora-app", "nora-domain", "nora-proto", "nora-swarm", "nora-trust"],
         external: External::Any,
     },
     CrateRule {
-        name: "nora-blobs",
-        internal: &["nora-app", "nora-domain"],
+        name: "nora-objects",
+        internal: &["nora-app", "nora-domain", "nora-swarm"],
         external: External::Any,
     },
-    CrateRule { name: "nora-client", internal: &["nora-domain"], external: External::Any },
+    CrateRule {
+        name: "nora-client",
+        internal: &["nora-domain", "nora-proto", "nora-trust"],
+        external: External::Any,
+    },
     CrateRule {
         name: "nora",
         internal: &[
@@ -63,6 +75,10 @@ pub const CRATES: &[CrateRule] = &[
             "nora-formats",
             "nora-cluster",
             "nora-blobs",
+            "nora-objects",
+            "nora-swarm",
+            "nora-trust",
+            "nora-proto",
             "nora-client",
         ],
         external: External::Any,
@@ -116,7 +132,7 @@ pub const LAYERS: &[LayerRule] = &[
         rule: "adapters-in-wiring",
         within: &["node/src/"],
         except: &["node/src/wiring.rs", "node/src/wiring/", "node/src/main.rs"],
-        never: &["nora_cluster", "nora_blobs"],
+        never: &["nora_cluster", "nora_blobs", "nora_objects"],
         tests_may: false,
         why: "only wiring names concrete adapters; take a port of nora_app::ports instead",
     },

@@ -1,0 +1,101 @@
+//! The small adapters: clock, random numbers, health, the data folder's lock.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nora_app::ports::BoxFuture;
+use nora_app::ports::clock::{Clock, Ids};
+use nora_app::ports::health::{Health, Probe};
+use nora_cluster::Cluster;
+use nora_domain::record::{NodeId, Timestamp, UploadId};
+
+use super::error::ServeError;
+
+pub(super) struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        // A clock before 1970 counts as 1970; the replicated clock never runs backwards anyway.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Upload ids from the operating system's random numbers, many to a call.
+struct RandomIds(std::sync::Mutex<Vec<u128>>);
+
+impl Ids for RandomIds {
+    fn upload_id(&self) -> UploadId {
+        let mut pool = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if pool.is_empty() {
+            let mut bytes = [0u8; 16 * 64];
+            // An id that could be guessed would open somebody's upload: without randomness there is no going on.
+            #[allow(
+                clippy::expect_used,
+                reason = "the operating system's random numbers do not run out"
+            )]
+            getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
+            pool.extend(
+                bytes
+                    .chunks_exact(16)
+                    .map(|part| part.iter().fold(0u128, |id, byte| id << 8 | u128::from(*byte))),
+            );
+        }
+        UploadId(pool.pop().unwrap_or_default())
+    }
+}
+
+struct NodeProbe {
+    cluster: Arc<Cluster>,
+    data_dir: PathBuf,
+    draining: Arc<AtomicBool>,
+}
+
+impl Probe for NodeProbe {
+    fn health(&self) -> BoxFuture<'_, Health> {
+        Box::pin(async {
+            let status = self.cluster.status();
+            let data_dir = self.data_dir.clone();
+            let written = tokio::task::spawn_blocking(move || probe_storage(&data_dir)).await;
+            let storage_failure = match written {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            Health {
+                has_leader: status.leader.is_some(),
+                caught_up: status.ready,
+                storage_failure,
+                draining: self.draining.load(Ordering::Relaxed),
+            }
+        })
+    }
+}
+
+/// Writes a few bytes where blobs go: a full or read-only disk shows here before a push meets it. The file stays and
+/// is written over, so that probes that run at once do not remove it from under each other.
+fn probe_storage(data_dir: &Path) -> io::Result<()> {
+    std::fs::write(data_dir.join("probe"), b"nora")
+}
+
+/// Makes the data folder and keeps a lock in it for as long as the file is open.
+pub(super) fn lock_data_dir(path: &Path) -> Result<File, ServeError> {
+    let failed = |source| ServeError::DataDir { path: path.to_owned(), source };
+    std::fs::create_dir_all(path).map_err(failed)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path.join("lock"))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(ServeError::InUse { path: path.to_owned() }),
+        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
