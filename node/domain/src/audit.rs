@@ -3,7 +3,8 @@
 //! [`Audit`] reads each row once, in any order, and then tells which invariant of the transition does not hold, in words
 //! for an operator. It computes counters anew and never trusts one. An empty list means: each artifact's blobs are live
 //! and linked, edges, referrers and reverse tags mirror what they are derived from, tags name artifacts that are there,
-//! every counter is exact, and no row is from the future.
+//! holders are nodes that there are, each running start has its session and no other has one, every counter is exact, and
+//! no row is from the future.
 //!
 //! Its memory grows with the number of rows (not with artifacts' bodies): it is for a self-check and for tests, not for
 //! a request. Must not know how rows are stored, and shares no code with the transition that it checks.
@@ -14,8 +15,9 @@ use std::fmt;
 use crate::digest::Digest;
 use crate::name::{MediaType, RepositoryKey, TagName, TenantName};
 use crate::record::{
-    ArtifactRecord, BlobRecord, Body, ClusterRecord, Epoch, Key, NodeId, Record, RepositoryRecord,
-    Timestamp, UploadId, UsageRecord,
+    ArtifactRecord, BlobRecord, Body, ClusterRecord, Epoch, FeatureLevel, Key, NodeId, NodeRecord,
+    Placement, Record, RepositoryRecord, SessionRecord, Standing, Timestamp, TokenId, UploadId,
+    UsageRecord,
 };
 
 /// An invariant that does not hold.
@@ -46,7 +48,10 @@ struct Artifact {
 #[derive(Default)]
 pub struct Audit {
     cluster: ClusterRecord,
-    nodes: BTreeMap<NodeId, Epoch>,
+    nodes: BTreeMap<NodeId, NodeRecord>,
+    sessions: BTreeMap<Epoch, SessionRecord>,
+    tokens: BTreeSet<TokenId>,
+    has_authority: bool,
     usages: BTreeMap<TenantName, UsageRecord>,
     repositories: BTreeMap<RepositoryKey, RepositoryRecord>,
     artifacts: BTreeMap<(RepositoryKey, Digest), Artifact>,
@@ -77,7 +82,8 @@ impl Audit {
         match (key.clone(), record) {
             (Key::Cluster, Record::Cluster(cluster)) => self.cluster = cluster.clone(),
             (Key::Node(node), Record::Node(record)) => {
-                self.nodes.insert(node, record.epoch);
+                self.stamp(key, record.changed_at);
+                self.nodes.insert(node, record.clone());
             }
             (Key::Usage(tenant), Record::Usage(usage)) => {
                 self.usages.insert(tenant, usage.clone());
@@ -115,6 +121,13 @@ impl Audit {
                 self.pins.insert((digest, pin), record.expires_at);
             }
             (Key::Upload(_), Record::Upload(record)) => self.stamp(key, record.opened_at),
+            (Key::Session(epoch), Record::Session(session)) => {
+                self.sessions.insert(epoch, session.clone());
+            }
+            (Key::JoinToken(token), Record::JoinToken(_)) => {
+                self.tokens.insert(token);
+            }
+            (Key::Authority, Record::Authority(_)) => self.has_authority = true,
             (key, _) => self.find(key, "holds a record of another kind"),
         }
     }
@@ -122,6 +135,9 @@ impl Audit {
     /// Ends the recount: what does not hold, in no order that means anything.
     pub fn finish(mut self) -> Vec<Finding> {
         self.check_time();
+        self.check_nodes();
+        self.check_sessions();
+        self.check_holders();
         self.check_artifacts();
         self.check_derived_rows();
         self.check_tags();
@@ -179,22 +195,92 @@ impl Audit {
             self.find(key, format!("has time {}, after the cluster's {}", at.0, clock.0));
         }
         let newest = self.cluster.epoch;
-        let mut holders: BTreeMap<Epoch, NodeId> = BTreeMap::new();
         let mut found = Vec::new();
-        for (node, epoch) in &self.nodes {
-            if epoch.0 == 0 || *epoch > newest {
-                let problem = format!("epoch {} was never handed out ({})", epoch.0, newest.0);
-                found.push((Key::Node(*node), problem));
-            }
-            if let Some(other) = holders.insert(*epoch, *node) {
-                found.push((Key::Node(*node), format!("shares its epoch with node {}", other.0)));
-            }
-        }
         for (digest, blob) in &self.blobs {
             let epoch = blob.generation.epoch;
             if epoch.0 == 0 || epoch > newest {
                 let problem = format!("generation of epoch {}, never handed out", epoch.0);
                 found.push((Key::Blob(*digest), problem));
+            }
+        }
+        self.report(found);
+    }
+
+    /// Epochs and numbers were handed out, each to one node, and every member understands the feature level.
+    fn check_nodes(&mut self) {
+        let (newest, level) = (self.cluster.epoch, self.cluster.feature_level);
+        let mut owners: BTreeMap<Epoch, NodeId> = BTreeMap::new();
+        let mut found = Vec::new();
+        for (node, record) in &self.nodes {
+            let (key, epoch) = (Key::Node(*node), record.epoch);
+            let never_started =
+                epoch.0 == 0 && matches!(record.standing, Standing::Joining | Standing::Removed);
+            if (epoch.0 == 0 && !never_started) || epoch > newest {
+                let problem = format!("epoch {} was never handed out ({})", epoch.0, newest.0);
+                found.push((key.clone(), problem));
+            }
+            if !never_started && let Some(other) = owners.insert(epoch, *node) {
+                found.push((key.clone(), format!("shares its epoch with node {}", other.0)));
+            }
+            if self.cluster.cluster.is_some() && *node > self.cluster.last_node {
+                let problem = format!("number never handed out ({})", self.cluster.last_node.0);
+                found.push((key.clone(), problem));
+            }
+            let understands = record.profile.feature_max.max(FeatureLevel::SINGLE);
+            if record.standing != Standing::Removed && understands < level {
+                let problem = format!("understands level {}, not {}", understands.0, level.0);
+                found.push((key, problem));
+            }
+        }
+        if self.cluster.cluster.is_none() && self.has_authority {
+            found.push((Key::Authority, "the cluster is not founded".to_owned()));
+        }
+        if self.cluster.cluster.is_some() && !self.has_authority {
+            found.push((Key::Authority, "the founded cluster has no authority".to_owned()));
+        }
+        if let Some(token) = self.tokens.first().filter(|_| self.cluster.cluster.is_none()) {
+            found.push((Key::JoinToken(*token), "the cluster is not founded".to_owned()));
+        }
+        self.report(found);
+    }
+
+    /// A running start has a session, and nothing else has one.
+    fn check_sessions(&mut self) {
+        let mut found = Vec::new();
+        for (epoch, session) in &self.sessions {
+            let key = || Key::Session(*epoch);
+            match self.nodes.get(&session.node) {
+                Some(node) if node.epoch == *epoch && node.standing != Standing::Removed => {}
+                _ => found.push((key(), format!("node {} does not run it", session.node.0))),
+            }
+            let listed = &session.applied;
+            if !listed.is_sorted_by(|a, b| a < b)
+                || listed.first().is_some_and(|first| *first <= session.applied_below)
+            {
+                found.push((key(), "its list is not sorted, or not compact".to_owned()));
+            }
+        }
+        for (node, record) in &self.nodes {
+            let runs = record.epoch.0 != 0 && record.standing != Standing::Removed;
+            // Starts from before there were sessions have none, and no name either.
+            if runs && record.start != 0 && !self.sessions.contains_key(&record.epoch) {
+                found.push((Key::Node(*node), "its start has no session".to_owned()));
+            }
+        }
+        self.report(found);
+    }
+
+    /// Holders are nodes that there are, each named once.
+    fn check_holders(&mut self) {
+        let mut found = Vec::new();
+        for (digest, blob) in &self.blobs {
+            let Placement::Nodes(holders) = &blob.placement else { continue };
+            if !holders.is_sorted_by(|a, b| a < b) {
+                let problem = "its holders are not sorted, or one comes twice".to_owned();
+                found.push((Key::Blob(*digest), problem));
+            }
+            if let Some(node) = holders.iter().find(|node| !self.nodes.contains_key(node)) {
+                found.push((Key::Blob(*digest), format!("held by node {}, not known", node.0)));
             }
         }
         self.report(found);

@@ -6,8 +6,8 @@
 use crate::digest::Digest;
 use crate::name::{MediaType, RepositoryKey, TagName};
 use crate::record::{
-    AuthorityRecord, Body, ClusterId, Epoch, FeatureLevel, Generation, NodeId, NodeProfile, Placement,
-    Standing, Timestamp, TokenId, UploadId,
+    AuthorityRecord, Body, ClusterId, Epoch, FeatureLevel, Generation, NodeId, NodeProfile,
+    Placement, Standing, Timestamp, TokenId, UploadId,
 };
 
 /// Which proposal of which start of a node a command is. However often it stands in the log, it takes effect once.
@@ -211,6 +211,32 @@ pub enum Action {
         /// The tag.
         tag: TagName,
     },
+}
+
+impl Action {
+    /// The feature level from which on the command may be used: below it, a member might not understand it. Founding and
+    /// starting are understood by every program that can be in such a place.
+    pub fn needs(&self) -> FeatureLevel {
+        match self {
+            Self::CreateJoinToken { .. }
+            | Self::AdmitNode { .. }
+            | Self::SetStanding { .. }
+            | Self::RaiseFeatureLevel { .. }
+            | Self::AddHolder { .. }
+            | Self::DropHolder { .. } => FeatureLevel::CLUSTER,
+            Self::FoundCluster { .. }
+            | Self::StartNode { .. }
+            | Self::OpenUpload { .. }
+            | Self::CloseUpload { .. }
+            | Self::CommitBlob { .. }
+            | Self::MountBlob { .. }
+            | Self::PinBlob { .. }
+            | Self::UnlinkBlob { .. }
+            | Self::PutArtifact { .. }
+            | Self::DeleteArtifact { .. }
+            | Self::DeleteTag { .. } => FeatureLevel::SINGLE,
+        }
+    }
 }
 
 /// What was done.

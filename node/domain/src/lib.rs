@@ -15,6 +15,7 @@ pub mod command;
 pub mod digest;
 pub mod event;
 pub mod name;
+pub mod placement;
 pub mod record;
 pub mod reference;
 pub mod store;

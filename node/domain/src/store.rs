@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use crate::digest::Digest;
 use crate::name::{Format, RepositoryKey, RepositoryPath, TagName, TenantName};
-use crate::record::{Key, NodeId, Record, UploadId};
+use crate::record::{Epoch, Key, NodeId, Record, TokenId, UploadId};
 
 /// A run of neighbouring rows of one kind. `after` is exclusive: a page's last name starts the next page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +153,8 @@ impl Rows {
             Self::Uploads { after } => {
                 from(after, |id| Key::Upload(*id), || Key::Upload(UploadId(0)))
             }
+            Self::Sessions => Bound::Included(Key::Session(Epoch(0))),
+            Self::JoinTokens => Bound::Included(Key::JoinToken(TokenId(0))),
         }
     }
 
@@ -161,7 +163,9 @@ impl Rows {
         match (self, key) {
             (Self::Nodes, Key::Node(_))
             | (Self::Blobs { .. }, Key::Blob(_))
-            | (Self::Uploads { .. }, Key::Upload(_)) => true,
+            | (Self::Uploads { .. }, Key::Upload(_))
+            | (Self::Sessions, Key::Session(_))
+            | (Self::JoinTokens, Key::JoinToken(_)) => true,
             (Self::Repositories { tenant, format, .. }, Key::Repository(key)) => {
                 key.tenant == *tenant && key.format == *format
             }

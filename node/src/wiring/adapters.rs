@@ -25,12 +25,21 @@ impl Clock for SystemClock {
     }
 }
 
-/// Upload ids from the operating system's random numbers, many to a call.
-struct RandomIds(std::sync::Mutex<Vec<u128>>);
+/// Upload ids that name this node as their owner, from the operating system's random numbers, many to a call.
+pub(super) struct RandomIds {
+    node: NodeId,
+    pool: std::sync::Mutex<Vec<u128>>,
+}
+
+impl RandomIds {
+    pub(super) fn new(node: NodeId) -> Self {
+        Self { node, pool: std::sync::Mutex::default() }
+    }
+}
 
 impl Ids for RandomIds {
     fn upload_id(&self) -> UploadId {
-        let mut pool = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut pool = self.pool.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if pool.is_empty() {
             let mut bytes = [0u8; 16 * 64];
             // An id that could be guessed would open somebody's upload: without randomness there is no going on.
@@ -45,14 +54,14 @@ impl Ids for RandomIds {
                     .map(|part| part.iter().fold(0u128, |id, byte| id << 8 | u128::from(*byte))),
             );
         }
-        UploadId(pool.pop().unwrap_or_default())
+        UploadId::made_by(self.node, pool.pop().unwrap_or_default())
     }
 }
 
-struct NodeProbe {
-    cluster: Arc<Cluster>,
-    data_dir: PathBuf,
-    draining: Arc<AtomicBool>,
+pub(super) struct NodeProbe {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) data_dir: PathBuf,
+    pub(super) draining: Arc<AtomicBool>,
 }
 
 impl Probe for NodeProbe {

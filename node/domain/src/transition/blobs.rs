@@ -10,7 +10,8 @@ use crate::digest::Digest;
 use crate::event::Event;
 use crate::name::RepositoryKey;
 use crate::record::{
-    BlobRecord, Generation, Key, LinkRecord, NodeId, PinRecord, Record, Timestamp, UploadId,
+    BlobRecord, Generation, Key, LinkRecord, NodeId, PinRecord, Placement, Record, Timestamp,
+    UploadId,
 };
 use crate::store::{Rows, Store};
 
@@ -27,6 +28,27 @@ pub(super) struct Commit<'a> {
     pub(super) chunk_root: [u8; 32],
     pub(super) upload: UploadId,
     pub(super) pinned_until: Timestamp,
+    pub(super) placement: &'a Placement,
+}
+
+/// The blob's row once this copy is there, and whether the copy changed where its bytes are. The first live copy stays;
+/// one that every holder has lost gives way to a whole one; the same copy told of twice has the holders of both.
+fn with_copy(blob: BlobRecord, commit: &Commit<'_>, placement: Placement) -> (BlobRecord, bool) {
+    let placement = match (&blob.placement, placement) {
+        (Placement::Nodes(known), placement) if known.is_empty() => placement,
+        (Placement::Nodes(known), Placement::Nodes(told))
+            if blob.generation == commit.generation =>
+        {
+            let mut holders = [known.as_slice(), told.as_slice()].concat();
+            holders.sort_unstable();
+            holders.dedup();
+            Placement::Nodes(holders)
+        }
+        _ => return (blob, false),
+    };
+    let placed = placement != blob.placement;
+    let (generation, chunk_root) = (commit.generation, commit.chunk_root);
+    (BlobRecord { generation, chunk_root, placement, ..blob }, placed)
 }
 
 impl<S: Store> Step<'_, S> {
@@ -50,8 +72,11 @@ impl<S: Store> Step<'_, S> {
                 references: 0,
                 unreferenced_at: self.now,
                 touched_at: self.now,
+                placement: Placement::Nodes(Vec::new()),
             },
         };
+        let placement = self.checked_placement(commit.digest, commit.placement)?;
+        let (blob, placed) = with_copy(blob, commit, placement);
         let live = blob.generation;
 
         let mut ledger = self.ledger(commit.repository)?;
@@ -59,6 +84,9 @@ impl<S: Store> Step<'_, S> {
         self.touch_and_pin(commit.digest, blob, commit.upload, commit.pinned_until)?;
         self.store.delete(&Key::Upload(commit.upload))?;
         self.settle(ledger)?;
+        if placed {
+            self.events.push(Event::BlobPlaced { digest: commit.digest });
+        }
         Ok(Outcome::BlobCommitted { live })
     }
 

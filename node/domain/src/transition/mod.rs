@@ -3,6 +3,9 @@
 //! Guarantees:
 //! - A pure function of the store, the command and its position: replicas that apply the same log hold the same rows.
 //! - A refused command changes no row, not even the clock, and emits no event: every check comes before the first write.
+//!   One thing alone is noted of it, if it has an origin: that it was decided.
+//! - A command with an origin takes effect once, at its first place in the log, however often it stands there: accepted or
+//!   refused there, it is a duplicate everywhere behind. One of a start that was replaced takes none.
 //! - An artifact is stored only if every blob it needs is live and linked in its repository at that very position, and
 //!   no blob that an artifact needs is unlinked while it does.
 //! - Counters equal a recount of the rows, and the events tell every change of links, artifacts and tags.
@@ -26,16 +29,17 @@ macro_rules! read {
 
 mod artifacts;
 mod blobs;
+mod holders;
 mod ledger;
+mod nodes;
 mod uploads;
 
-use crate::command::{Action, Command, Outcome, Refusal};
+use crate::command::{Action, Command, Origin, Outcome, Refusal};
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::name::RepositoryKey;
 use crate::record::{
-    ArtifactRecord, BlobRecord, ClusterRecord, Epoch, Key, LinkRecord, NodeId, NodeRecord, Record,
-    Timestamp,
+    ArtifactRecord, BlobRecord, ClusterRecord, Key, LinkRecord, Record, SessionRecord, Timestamp,
 };
 use crate::store::Store;
 
@@ -54,23 +58,67 @@ pub fn apply<S: Store>(
     position: u64,
     command: &Command,
 ) -> Result<Applied, S::Error> {
+    let refused = |refusal| Ok(Applied { answer: Err(refusal), events: Vec::new() });
+    if let Some(origin) = command.origin {
+        match session(store, origin)? {
+            None => return refused(Refusal::RetiredEpoch),
+            Some(session) if session.has(origin.serial) => return refused(Refusal::Duplicate),
+            Some(_) => {}
+        }
+    }
     let before = read!(store, Cluster, Key::Cluster).unwrap_or_default();
     let mut cluster = before.clone();
     cluster.clock = cluster.clock.max(command.at);
     let now = cluster.clock;
     let mut step = Step { store, position, now, cluster, events: Vec::new() };
-    match step.decide(&command.action) {
+    let applied = match step.decide(&command.action) {
         Ok(outcome) => {
             if step.cluster != before {
                 step.store.put(Key::Cluster, Record::Cluster(step.cluster))?;
             }
-            Ok(Applied { answer: Ok(outcome), events: step.events })
+            Applied { answer: Ok(outcome), events: step.events }
         }
         Err(Stop::Refused(refusal)) => {
             debug_assert!(step.events.is_empty(), "refused after a change: {refusal:?}");
-            Ok(Applied { answer: Err(refusal), events: Vec::new() })
+            Applied { answer: Err(refusal), events: Vec::new() }
         }
-        Err(Stop::Failed(error)) => Err(error),
+        Err(Stop::Failed(error)) => return Err(error),
+    };
+    if let Some(origin) = command.origin {
+        // The command itself may have ended its proposer's session; then there is nothing to note.
+        if let Some(mut session) = session(store, origin)? {
+            session.note(origin);
+            store.put(Key::Session(origin.epoch), Record::Session(session))?;
+        }
+    }
+    Ok(applied)
+}
+
+/// The session of the start that proposed a command; none once that start was replaced.
+fn session<S: Store>(store: &S, origin: Origin) -> Result<Option<SessionRecord>, S::Error> {
+    Ok(read!(store, Session, Key::Session(origin.epoch)))
+}
+
+impl SessionRecord {
+    /// Whether a proposal was decided, or given up.
+    pub fn has(&self, serial: u64) -> bool {
+        serial < self.applied_below || self.applied.binary_search(&serial).is_ok()
+    }
+
+    /// Notes a proposal as decided, and everything as settled that its proposer has no question about any more. The list
+    /// holds what was decided above the oldest open question, so it is as long as a proposer lets proposals run at once.
+    fn note(&mut self, origin: Origin) {
+        if let Err(place) = self.applied.binary_search(&origin.serial) {
+            self.applied.insert(place, origin.serial);
+        }
+        self.applied_below = self.applied_below.max(origin.settled_below);
+        let settled = self.applied.partition_point(|serial| *serial < self.applied_below);
+        let run = (self.applied_below..)
+            .zip(&self.applied[settled..])
+            .take_while(|(next, serial)| next == *serial)
+            .count();
+        self.applied_below += run as u64;
+        self.applied.drain(..settled + run);
     }
 }
 
@@ -104,8 +152,28 @@ struct Step<'s, S> {
 
 impl<S: Store> Step<'_, S> {
     fn decide(&mut self, action: &Action) -> Decision<Outcome, S::Error> {
+        let needed = action.needs();
+        if needed > self.level() {
+            let level = self.level();
+            return Err(Stop::Refused(Refusal::FeatureNotReached { level, needed }));
+        }
         match action {
-            Action::StartNode { node } => self.start_node(*node),
+            Action::FoundCluster { cluster, authority } => self.found_cluster(*cluster, authority),
+            Action::StartNode { node, start, profile } => self.start_node(*node, *start, profile),
+            Action::CreateJoinToken { token, secret_hash, expires_at } => {
+                self.create_join_token(*token, *secret_hash, *expires_at)
+            }
+            Action::AdmitNode { token, secret_hash, key_hash, profile } => {
+                self.admit_node(*token, *secret_hash, *key_hash, profile)
+            }
+            Action::SetStanding { node, standing } => self.set_standing(*node, *standing),
+            Action::RaiseFeatureLevel { level } => self.raise_feature_level(*level),
+            Action::AddHolder { digest, generation, node } => {
+                self.add_holder(*digest, *generation, *node)
+            }
+            Action::DropHolder { digest, generation, node, keep } => {
+                self.drop_holder(*digest, *generation, *node, *keep)
+            }
             Action::OpenUpload { upload, repository, node, expires_at } => {
                 self.open_upload(*upload, repository, *node, *expires_at)
             }
@@ -119,6 +187,7 @@ impl<S: Store> Step<'_, S> {
                 chunk_root,
                 upload,
                 pinned_until,
+                placement,
             } => self.commit_blob(&blobs::Commit {
                 repository,
                 digest: *digest,
@@ -128,6 +197,7 @@ impl<S: Store> Step<'_, S> {
                 chunk_root: *chunk_root,
                 upload: *upload,
                 pinned_until: *pinned_until,
+                placement,
             }),
             Action::MountBlob { from, to, digest, pin, pinned_until } => {
                 self.mount_blob(from, to, *digest, *pin, *pinned_until)
@@ -164,13 +234,6 @@ impl<S: Store> Step<'_, S> {
             }
             Action::DeleteTag { repository, tag } => self.delete_tag(repository, tag),
         }
-    }
-
-    fn start_node(&mut self, node: NodeId) -> Decision<Outcome, S::Error> {
-        raise(&mut self.cluster.epoch.0, 1);
-        let epoch: Epoch = self.cluster.epoch;
-        self.store.put(Key::Node(node), Record::Node(NodeRecord { epoch }))?;
-        Ok(Outcome::NodeStarted(epoch))
     }
 
     fn blob(&self, digest: Digest) -> Result<Option<BlobRecord>, S::Error> {

@@ -4,11 +4,11 @@ use nora_domain::TagName;
 use nora_domain::command::{Action, Outcome, Refusal};
 use nora_domain::event::Event;
 use nora_domain::record::{
-    BlobRecord, Body, Epoch, Key, LinkRecord, NodeId, Record, RepositoryRecord, Timestamp,
-    UploadId, UploadRecord, UsageRecord,
+    BlobRecord, Body, Epoch, Key, LinkRecord, NodeId, Placement, Record, RepositoryRecord,
+    Timestamp, UploadId, UploadRecord, UsageRecord,
 };
 
-use crate::universe::{digest, media_type, repository, row, tag};
+use crate::universe::{digest, media_type, repository, row, start, tag};
 use crate::world::{
     NODE, World, commit, commit_as, committed, created, delete, delete_tag, generation, linked,
     missing, mount, moved, open, pin, pushed, put, put_with, removed, stored, unlink, unlinked,
@@ -17,9 +17,9 @@ use crate::world::{
 #[test]
 fn each_start_of_a_node_gets_a_new_epoch() {
     let mut world = World::new();
-    let other = Action::StartNode { node: NodeId(2) };
+    let other = start(NodeId(2));
     world.check(other, Ok(Outcome::NodeStarted(Epoch(2))));
-    world.check(Action::StartNode { node: NODE }, Ok(Outcome::NodeStarted(Epoch(3))));
+    world.check(start(NODE), Ok(Outcome::NodeStarted(Epoch(3))));
 
     let retired = Err(Refusal::RetiredEpoch);
     world.check(commit(0, 1), retired.clone());
@@ -96,8 +96,10 @@ fn a_commit_links_pins_and_ends_its_session() {
         references: 0,
         unreferenced_at: Timestamp(4_000),
         touched_at: Timestamp(4_000),
+        placement: Placement::Nodes(vec![NODE]),
     };
     assert_eq!(world.blob(1), expected);
+    assert_eq!(world.pointers, [Event::BlobPlaced { digest: digest(1) }]);
 
     // Proposed again because no answer came: the same answer, and nothing happens twice.
     world.check(commit(0, 1), committed(1, 1));
@@ -105,6 +107,7 @@ fn a_commit_links_pins_and_ends_its_session() {
     // Other bytes of the same name do not replace the live copy; they rely on it.
     world.check(commit_as(1, 1, 100, generation(1, 77), 3, 40_000), committed(1, 1));
     assert_eq!(world.events, [created(1), linked(1, 1)]);
+    assert_eq!(world.pointers, []);
     assert_eq!(world.blob(1), BlobRecord { touched_at: Timestamp(6_000), ..expected });
     assert_eq!(world.pins(1), [(1, 50_000), (3, 40_000)]);
 

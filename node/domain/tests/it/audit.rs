@@ -3,12 +3,13 @@
 use nora_domain::audit::audit;
 use nora_domain::command::{Action, Command};
 use nora_domain::record::{
-    Body, Epoch, Generation, Key, NodeId, NodeRecord, PinRecord, Record, ReferrerRecord, Timestamp,
-    UploadId,
+    AuthorityRecord, Body, ClusterId, Epoch, FeatureLevel, Generation, JoinTokenRecord, Key,
+    NodeId, NodeRecord, PinRecord, Placement, Record, ReferrerRecord, SessionRecord, Standing,
+    Timestamp, TokenId, UploadId,
 };
 use nora_domain::store::{MemoryStore, Store};
 
-use crate::universe::{digest, media_type, repository, row, run, tag};
+use crate::universe::{digest, media_type, repository, row, run, start, tag};
 
 /// A state that holds a row of every kind: artifact 7 with blob 1 and subject 8, artifact 5 with its own blob as body
 /// and 7 as its child, tag `v1` on 7, an upload session.
@@ -25,6 +26,7 @@ fn sound() -> MemoryStore {
         chunk_root: [blob; 32],
         upload: UploadId(u128::from(blob)),
         pinned_until: Timestamp(9_000),
+        placement: Placement::Nodes(vec![node]),
     };
     let put = |artifact: u8, body: Body, size, subject, blobs, children| Action::PutArtifact {
         repository: here(),
@@ -40,7 +42,7 @@ fn sound() -> MemoryStore {
     };
     let subject = Some(digest(8));
     let actions = [
-        Action::StartNode { node },
+        start(node),
         commit(1),
         commit(5),
         put(7, Body::Inline(vec![0; 3]), 3, subject, vec![digest(1)], Vec::new()),
@@ -54,7 +56,8 @@ fn sound() -> MemoryStore {
     ];
     let mut store = MemoryStore::default();
     for (action, position) in actions.into_iter().zip(1..) {
-        let applied = run(&mut store, position, &Command { at: Timestamp(1_000), action });
+        let applied =
+            run(&mut store, position, &Command { at: Timestamp(1_000), origin: None, action });
         assert!(applied.answer.is_ok(), "{applied:?}");
     }
     assert_eq!(audit(store.rows()), Vec::new());
@@ -135,6 +138,14 @@ fn wrong_values_are_found() {
         set!(Blob, generation, Generation::default()),
         "generation of epoch",
     );
+    let holders = |nodes: &[u64]| Placement::Nodes(nodes.iter().map(|n| NodeId(*n)).collect());
+    check(Key::Blob(digest(1)), set!(Blob, placement, holders(&[1, 1])), "are not sorted");
+    check(Key::Blob(digest(1)), set!(Blob, placement, holders(&[3])), "held by node 3, not known");
+    check(Key::Session(Epoch(1)), set!(Session, applied, vec![0]), "not compact");
+    check(Key::Session(Epoch(1)), set!(Session, node, NodeId(2)), "node 2 does not run it");
+    check(Key::Node(NodeId(1)), set!(Node, epoch, Epoch(9)), "epoch 9 was never handed out");
+    check(Key::Cluster, set!(Cluster, cluster, Some(ClusterId(1))), "no authority");
+    check(Key::Cluster, set!(Cluster, feature_level, FeatureLevel(9)), "understands level 2");
     check(Key::Repository(here()), set!(Repository, artifacts, 1), "a recount gives (2, 1, 2)");
     check(Key::Repository(here()), set!(Repository, tags, 0), "a recount gives (2, 1, 2)");
     check(Key::Repository(here()), set!(Repository, links, 3), "a recount gives (2, 1, 2)");
@@ -148,8 +159,20 @@ fn wrong_values_are_found() {
 #[test]
 fn rows_that_should_not_be_are_found() {
     let here = || repository(0);
-    let unknown = || Record::Node(NodeRecord { epoch: Epoch(1) });
+    let unknown = || {
+        Record::Node(NodeRecord {
+            epoch: Epoch(1),
+            standing: Standing::Active,
+            ..NodeRecord::default()
+        })
+    };
     check_added(Key::Node(NodeId(2)), unknown(), "shares its epoch with node");
+    let stranger = SessionRecord { node: NodeId(2), ..SessionRecord::default() };
+    check_added(Key::Session(Epoch(2)), Record::Session(stranger), "node 2 does not run it");
+    let authority = AuthorityRecord { certificate: Vec::new(), key: Vec::new() };
+    check_added(Key::Authority, Record::Authority(authority), "the cluster is not founded");
+    let token = JoinTokenRecord { secret_hash: [0; 32], expires_at: Timestamp(0) };
+    check_added(Key::JoinToken(TokenId(1)), Record::JoinToken(token), "is not founded");
     check_added(Key::TagOf(here(), digest(7), tag("v2")), Record::TagOf, "does not name");
     check_added(Key::Edge(digest(5), here(), digest(7)), Record::Edge, "no such artifact needs");
     check_added(

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use nora_domain::audit::audit;
 use nora_domain::command::Action;
-use nora_domain::record::{BlobRecord, Generation, Key, LinkRecord, Record, Timestamp};
+use nora_domain::record::{BlobRecord, Generation, Key, LinkRecord, Placement, Record, Timestamp};
 use nora_domain::store::{MemoryStore, Rows, Store};
 use nora_domain::transition::apply;
 
@@ -167,6 +167,7 @@ fn the_audit_catches_missing_checks() {
                 references: 0,
                 unreferenced_at: Timestamp(1),
                 touched_at: Timestamp(1),
+                placement: Placement::Nodes(Vec::new()),
             }))),
             _ => there,
         },

@@ -5,6 +5,7 @@
 
 mod answers;
 mod audit;
+mod cluster;
 mod faults;
 mod projection;
 mod properties;

@@ -64,6 +64,10 @@ impl Projection {
             Event::TagDeleted { repository, tag, digest } => {
                 self.tags.remove(&(repository, tag)) == Some(digest)
             }
+            // These say where to look; what is there is in the rows.
+            Event::BlobPlaced { .. }
+            | Event::NodeChanged { .. }
+            | Event::FeatureLevelRaised { .. } => true,
         }
     }
 }
@@ -79,10 +83,13 @@ pub fn kind(event: &Event) -> &'static str {
         Event::ArtifactDeleted { .. } => "ArtifactDeleted",
         Event::TagMoved { .. } => "TagMoved",
         Event::TagDeleted { .. } => "TagDeleted",
+        Event::BlobPlaced { .. } => "BlobPlaced",
+        Event::NodeChanged { .. } => "NodeChanged",
+        Event::FeatureLevelRaised { .. } => "FeatureLevelRaised",
     }
 }
 
-/// Every kind of event.
+/// Every kind of event that tells of contents.
 pub const KINDS: [&str; 8] = [
     "RepositoryCreated",
     "RepositoryRemoved",
@@ -93,3 +100,6 @@ pub const KINDS: [&str; 8] = [
     "TagMoved",
     "TagDeleted",
 ];
+
+/// Every kind of event that tells where to look.
+pub const POINTERS: [&str; 3] = ["BlobPlaced", "NodeChanged", "FeatureLevelRaised"];

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use nora_domain::audit::audit;
 use nora_domain::command::{Action, Command, Outcome, Refusal};
-use nora_domain::record::{Body, Key, Record};
+use nora_domain::event::Event;
+use nora_domain::record::{Body, Key, Placement, Record, Standing};
 use nora_domain::store::MemoryStore;
 use nora_domain::transition::Applied;
 use nora_domain::{Digest, RepositoryKey};
@@ -12,7 +13,7 @@ use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, propte
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};
 
-use crate::projection::{KINDS, Projection, kind};
+use crate::projection::{KINDS, POINTERS, Projection, kind};
 use crate::universe::{Op, ops, row, run};
 
 /// Failures are kept in a file beside these tests, and run again first. `PROPTEST_CASES` asks for more than 256 cases.
@@ -105,6 +106,7 @@ fn check_step(
     }
     check_revisions(before, after, position)?;
     check_lasting(before, after)?;
+    check_pointers(before, after, &applied.events)?;
     if let Ok(Outcome::BlobCommitted { live }) = applied.answer
         && let Action::CommitBlob { digest, .. } = &command.action
     {
@@ -172,19 +174,54 @@ fn check_lasting(before: &MemoryStore, after: &MemoryStore) -> Result<(), TestCa
         match (old, row(after, key)) {
             (Record::Artifact(_), Some(new)) => prop_assert_eq!(old, &new),
             (Record::Blob(old), Some(Record::Blob(new))) => {
-                prop_assert_eq!(old.generation, new.generation);
+                // A live copy stays the live one, unless every holder has lost it.
+                let lost = old.placement == Placement::Nodes(Vec::new());
+                prop_assert!(lost || old.generation == new.generation);
                 prop_assert!(old.touched_at <= new.touched_at);
                 prop_assert!(old.unreferenced_at <= new.unreferenced_at);
             }
             (Record::Cluster(old), Some(Record::Cluster(new))) => {
                 prop_assert!(old.clock <= new.clock && old.epoch <= new.epoch);
+                prop_assert!(old.last_node <= new.last_node);
+                prop_assert!(old.feature_level <= new.feature_level);
+                prop_assert!(old.cluster.is_none() || old.cluster == new.cluster);
             }
-            (Record::Node(old), Some(Record::Node(new))) => prop_assert!(old.epoch <= new.epoch),
+            (Record::Node(old), Some(Record::Node(new))) => {
+                prop_assert!(old.epoch <= new.epoch);
+                let removed = old.standing == Standing::Removed;
+                prop_assert!(!removed || *old == new, "a removed node came back");
+            }
             (Record::Blob(_) | Record::Cluster(_) | Record::Node(_), new) => {
                 prop_assert!(false, "{key:?} became {new:?}");
             }
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Whoever looks only where events point misses nothing, and is never sent in vain.
+fn check_pointers(
+    before: &MemoryStore,
+    after: &MemoryStore,
+    events: &[Event],
+) -> Result<(), TestCaseError> {
+    let place = |row: Option<Record>| match row {
+        Some(Record::Blob(blob)) => Some((blob.generation, blob.placement)),
+        _ => None,
+    };
+    for (key, _) in after.rows() {
+        let (changed, event) = match key {
+            Key::Blob(digest) => (
+                place(row(before, key)) != place(row(after, key)),
+                Event::BlobPlaced { digest: *digest },
+            ),
+            Key::Node(node) => {
+                (row(before, key) != row(after, key), Event::NodeChanged { node: *node })
+            }
+            _ => continue,
+        };
+        prop_assert_eq!(changed, events.contains(&event), "{:?}", key);
     }
     Ok(())
 }
@@ -198,6 +235,13 @@ pub fn samples(count: usize) -> Vec<Vec<Op>> {
 fn answer_kind(answer: &Result<Outcome, Refusal>) -> &'static str {
     match answer {
         Ok(Outcome::NodeStarted(_)) => "NodeStarted",
+        Ok(Outcome::ClusterFounded) => "ClusterFounded",
+        Ok(Outcome::JoinTokenCreated) => "JoinTokenCreated",
+        Ok(Outcome::NodeAdmitted(_)) => "NodeAdmitted",
+        Ok(Outcome::StandingSet) => "StandingSet",
+        Ok(Outcome::FeatureLevelRaised) => "Level raised",
+        Ok(Outcome::HolderAdded) => "HolderAdded",
+        Ok(Outcome::HolderDropped) => "HolderDropped",
         Ok(Outcome::UploadOpened) => "UploadOpened",
         Ok(Outcome::UploadClosed) => "UploadClosed",
         Ok(Outcome::BlobCommitted { .. }) => "BlobCommitted",
@@ -209,6 +253,18 @@ fn answer_kind(answer: &Result<Outcome, Refusal>) -> &'static str {
         Ok(Outcome::ArtifactDeleted { .. }) => "ArtifactDeleted",
         Ok(Outcome::TagDeleted { .. }) => "TagDeleted",
         Err(Refusal::RetiredEpoch) => "RetiredEpoch",
+        Err(Refusal::Duplicate) => "Duplicate",
+        Err(Refusal::ClusterFounded) => "founded already",
+        Err(Refusal::NodeUnknown(_)) => "NodeUnknown",
+        Err(Refusal::NodeRemoved(_)) => "NodeRemoved",
+        Err(Refusal::StandingImpossible { .. }) => "StandingImpossible",
+        Err(Refusal::TokenUnknown) => "TokenUnknown",
+        Err(Refusal::TokenExpired) => "TokenExpired",
+        Err(Refusal::FeatureTooOld { .. }) => "FeatureTooOld",
+        Err(Refusal::FeatureNotReached { .. }) => "FeatureNotReached",
+        Err(Refusal::MemberTooOld { .. }) => "MemberTooOld",
+        Err(Refusal::StaleGeneration(_)) => "StaleGeneration",
+        Err(Refusal::TooFewHolders { .. }) => "TooFewHolders",
         Err(Refusal::UploadConflict) => "UploadConflict",
         Err(Refusal::BlobUnknown(_)) => "BlobUnknown",
         Err(Refusal::ArtifactUnknown(_)) => "ArtifactUnknown",
@@ -262,7 +318,30 @@ fn random_commands_reach_every_answer_and_event() {
         "BlobReferenced",
         "SizeConflict",
     ];
-    for kind in answers.into_iter().chain(KINDS) {
+    let clusters = [
+        "ClusterFounded",
+        "JoinTokenCreated",
+        "NodeAdmitted",
+        "StandingSet",
+        "Level raised",
+        "HolderAdded",
+        "HolderDropped",
+        "founded already",
+        "NodeUnknown",
+        "NodeRemoved",
+        "StandingImpossible",
+        "TokenUnknown",
+        "TokenExpired",
+        "FeatureNotReached",
+        "MemberTooOld",
+        "StaleGeneration",
+        "TooFewHolders",
+    ];
+    for kind in clusters {
+        let count = seen.get(kind).copied().unwrap_or(0);
+        assert!(count >= 5, "{kind} came {count} times: {seen:?}");
+    }
+    for kind in answers.into_iter().chain(KINDS).chain(POINTERS) {
         let count = seen.get(kind).copied().unwrap_or(0);
         assert!(count >= 40, "{kind} came {count} times: {seen:?}");
     }

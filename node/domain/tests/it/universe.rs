@@ -1,16 +1,21 @@
 //! A small universe of names in which random commands meet one another, and the strategy that makes them.
 
 use nora_domain::command::{Action, Command};
-use nora_domain::record::{Body, Generation, Key, NodeId, Record, Timestamp, UploadId};
+use nora_domain::record::{
+    AuthorityRecord, Body, ClusterId, FeatureLevel, Generation, Key, NodeId, NodeProfile,
+    Placement, Record, Standing, Timestamp, TokenId, UploadId,
+};
 use nora_domain::store::{MemoryStore, Store};
 use nora_domain::transition::{Applied, apply};
 use nora_domain::{Digest, Format, MediaType, RepositoryKey, RepositoryPath, TagName, TenantName};
-use proptest::prelude::{Strategy, any, prop_oneof};
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
 /// Blobs are the digests under 6, artifacts those from 4 on: two may be both.
 const BLOBS: u8 = 6;
 const ARTIFACTS_FROM: u8 = 4;
 const ARTIFACTS: u8 = 5;
+/// Nodes 0 and 1 start themselves; others come by joining.
+const NODES: u8 = 4;
 
 /// A digest of the universe; one of them is a SHA-512.
 pub fn digest(i: u8) -> Digest {
@@ -46,6 +51,21 @@ pub fn run(store: &mut MemoryStore, position: u64, command: &Command) -> Applied
     applied
 }
 
+/// What a node of this program tells of itself.
+pub fn profile() -> NodeProfile {
+    NodeProfile { feature_max: FeatureLevel::NEWEST, ..NodeProfile::default() }
+}
+
+/// A start without a name: each one is another.
+pub fn start(node: NodeId) -> Action {
+    Action::StartNode { node, start: 0, profile: profile() }
+}
+
+pub fn found() -> Action {
+    let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
+    Action::FoundCluster { cluster: ClusterId(7), authority }
+}
+
 /// A command with its choices still open; which names exist by then decides some of them.
 #[derive(Clone, Debug)]
 pub struct Op {
@@ -57,10 +77,17 @@ pub struct Op {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Start { node: u8 },
+    Start { node: u8, name: u8 },
+    Found,
+    Token { token: u8, for_millis: u64 },
+    Admit { token: u8, key: u8 },
+    Stand { node: u8, standing: Standing },
+    Raise { level: u32 },
+    Hold { blob: u8, node: u8, stale: bool },
+    Release { blob: u8, node: u8, stale: bool, keep: u32 },
     Open { upload: u8, node: u8, for_millis: u64 },
     Close { upload: u8 },
-    Commit { blob: u8, node: u8, upload: u8, stale: bool, corrupt: bool, for_millis: u64 },
+    Commit { blob: u8, node: u8, upload: u8, stale: bool, corrupt: bool, for_millis: u64, held: u8 },
     Mount { to: u8, blob: u8, pin: u8, for_millis: u64 },
     Pin { blob: u8, pin: u8, for_millis: u64 },
     Unlink { blob: u8 },
@@ -104,18 +131,38 @@ fn put() -> impl Strategy<Value = Kind> {
     )
 }
 
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![
+        4 => Just(Standing::Active),
+        2 => Just(Standing::Away),
+        2 => Just(Standing::Draining),
+        1 => Just(Standing::Joining),
+        1 => Just(Standing::Removed),
+    ]
+}
+
 /// One random command.
 fn op() -> impl Strategy<Value = Op> {
     let blob = 0..BLOBS;
     let millis = 0..400u64;
     let kind = prop_oneof![
-        1 => (0..2u8).prop_map(|node| Kind::Start { node }),
+        1 => (0..NODES, 0..4u8).prop_map(|(node, name)| Kind::Start { node, name }),
+        1 => Just(Kind::Found),
+        1 => (0..2u8, 0..4_000u64)
+            .prop_map(|(token, for_millis)| Kind::Token { token, for_millis }),
+        2 => (0..2u8, 0..3u8).prop_map(|(token, key)| Kind::Admit { token, key }),
+        1 => (0..NODES, standing()).prop_map(|(node, standing)| Kind::Stand { node, standing }),
+        1 => (0..4u32).prop_map(|level| Kind::Raise { level }),
+        3 => (blob.clone(), 0..NODES, rarely())
+            .prop_map(|(blob, node, stale)| Kind::Hold { blob, node, stale }),
+        3 => (blob.clone(), 0..NODES, rarely(), 0..3u32)
+            .prop_map(|(blob, node, stale, keep)| Kind::Release { blob, node, stale, keep }),
         3 => (0..4u8, 0..2u8, millis.clone())
             .prop_map(|(upload, node, for_millis)| Kind::Open { upload, node, for_millis }),
         1 => (0..4u8).prop_map(|upload| Kind::Close { upload }),
-        8 => (blob.clone(), 0..2u8, 0..8u8, rarely(), rarely(), millis.clone()).prop_map(
-            |(blob, node, upload, stale, corrupt, for_millis)| Kind::Commit {
-                blob, node, upload, stale, corrupt, for_millis,
+        8 => (blob.clone(), 0..2u8, 0..8u8, rarely(), rarely(), millis.clone(), any::<u8>()).prop_map(
+            |(blob, node, upload, stale, corrupt, for_millis, held)| Kind::Commit {
+                blob, node, upload, stale, corrupt, for_millis, held,
             }
         ),
         3 => (0..3u8, blob.clone(), 0..8u8, millis.clone())
@@ -135,10 +182,18 @@ fn op() -> impl Strategy<Value = Op> {
 pub fn ops() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op(), 1..150).prop_map(|mut ops| {
         for node in 0..2 {
-            ops.insert(0, Op { tick: 1, repository: 0, kind: Kind::Start { node } });
+            ops.insert(0, Op { tick: 1, repository: 0, kind: Kind::Start { node, name: 0 } });
         }
         ops
     })
+}
+
+/// A blob's live generation, or one that is not.
+fn live(store: &MemoryStore, blob: u8, stale: bool) -> Generation {
+    match row(store, &Key::Blob(digest(blob))) {
+        Some(Record::Blob(blob)) if !stale => blob.generation,
+        _ => Generation::default(),
+    }
 }
 
 fn members(mask: u8, from: u8, count: u8) -> impl Iterator<Item = u8> {
@@ -153,14 +208,45 @@ impl Op {
             _ => Timestamp(1_000),
         };
         let at = Timestamp(clock.0.saturating_add_signed(self.tick));
-        Command { at, action: self.action(store, at, serial) }
+        Command { at, origin: None, action: self.action(store, at, serial) }
     }
 
     fn action(&self, store: &MemoryStore, at: Timestamp, serial: u64) -> Action {
         let here = repository(self.repository);
         let upload = |i: u8| UploadId(u128::from(i));
         match self.kind {
-            Kind::Start { node } => Action::StartNode { node: NodeId(u64::from(node)) },
+            Kind::Start { node, name } => Action::StartNode {
+                node: NodeId(u64::from(node)),
+                start: u128::from(name),
+                profile: profile(),
+            },
+            Kind::Found => found(),
+            Kind::Token { token, for_millis } => Action::CreateJoinToken {
+                token: TokenId(u128::from(token)),
+                secret_hash: [token; 32],
+                expires_at: at.plus_millis(for_millis),
+            },
+            Kind::Admit { token, key } => Action::AdmitNode {
+                token: TokenId(u128::from(token)),
+                secret_hash: [token; 32],
+                key_hash: [key; 32],
+                profile: profile(),
+            },
+            Kind::Stand { node, standing } => {
+                Action::SetStanding { node: NodeId(u64::from(node)), standing }
+            }
+            Kind::Raise { level } => Action::RaiseFeatureLevel { level: FeatureLevel(level) },
+            Kind::Hold { blob, node, stale } => Action::AddHolder {
+                digest: digest(blob),
+                generation: live(store, blob, stale),
+                node: NodeId(u64::from(node)),
+            },
+            Kind::Release { blob, node, stale, keep } => Action::DropHolder {
+                digest: digest(blob),
+                generation: live(store, blob, stale),
+                node: NodeId(u64::from(node)),
+                keep,
+            },
             Kind::Open { upload: id, node, for_millis } => Action::OpenUpload {
                 upload: upload(id),
                 repository: here,
@@ -168,7 +254,7 @@ impl Op {
                 expires_at: at.plus_millis(for_millis),
             },
             Kind::Close { upload: id } => Action::CloseUpload { upload: upload(id) },
-            Kind::Commit { blob, node, upload: id, stale, corrupt, for_millis } => {
+            Kind::Commit { blob, node, upload: id, stale, corrupt, for_millis, held } => {
                 let node = NodeId(u64::from(node));
                 let mut epoch = match row(store, &Key::Node(node)) {
                     Some(Record::Node(node)) => node.epoch,
@@ -184,6 +270,13 @@ impl Op {
                     chunk_root: [blob; 32],
                     upload: upload(id),
                     pinned_until: at.plus_millis(for_millis),
+                    // One commit in sixteen is to a bucket.
+                    placement: match held {
+                        0..16 => Placement::Object(upload(id)),
+                        _ => Placement::Nodes(
+                            members(held, 0, NODES).map(|i| NodeId(u64::from(i))).collect(),
+                        ),
+                    },
                 }
             }
             Kind::Mount { to, blob, pin, for_millis } => Action::MountBlob {

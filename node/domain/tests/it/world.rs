@@ -5,12 +5,13 @@ use nora_domain::audit::audit;
 use nora_domain::command::{Action, Command, Outcome, Refusal};
 use nora_domain::event::Event;
 use nora_domain::record::{
-    ArtifactRecord, BlobRecord, Body, Epoch, Generation, Key, NodeId, PinRecord, Record,
+    ArtifactRecord, BlobRecord, Body, Epoch, Generation, Key, NodeId, PinRecord, Placement, Record,
     RepositoryRecord, TagRecord, Timestamp, UploadId, UsageRecord,
 };
 use nora_domain::store::MemoryStore;
 
-use crate::universe::{digest, media_type, repository, row, run, tag};
+use crate::projection::{POINTERS, kind};
+use crate::universe::{digest, media_type, repository, row, run, start, tag};
 
 pub const NODE: NodeId = NodeId(1);
 
@@ -19,14 +20,17 @@ pub const NODE: NodeId = NodeId(1);
 pub struct World {
     pub store: MemoryStore,
     pub position: u64,
+    /// What the last command changed in repositories.
     pub events: Vec<Event>,
+    /// Where else it said to look.
+    pub pointers: Vec<Event>,
 }
 
 impl World {
     /// With node 1 started under epoch 1.
     pub fn new() -> Self {
         let mut world = Self::default();
-        world.check(Action::StartNode { node: NODE }, Ok(Outcome::NodeStarted(Epoch(1))));
+        world.check(start(NODE), Ok(Outcome::NodeStarted(Epoch(1))));
         world
     }
 
@@ -34,13 +38,14 @@ impl World {
     pub fn answer(&mut self, at: u64, action: Action) -> Result<Outcome, Refusal> {
         let before = self.store.clone();
         self.position += 1;
-        let command = Command { at: Timestamp(at), action };
+        let command = Command { at: Timestamp(at), origin: None, action };
         let applied = run(&mut self.store, self.position, &command);
         assert_eq!(audit(self.store.rows()), Vec::new(), "after {command:?}");
         if applied.answer.is_err() {
             assert_eq!((&before, applied.events.len()), (&self.store, 0), "{command:?}");
         }
-        self.events = applied.events;
+        (self.pointers, self.events) =
+            applied.events.into_iter().partition(|event| POINTERS.contains(&kind(event)));
         applied.answer
     }
 
@@ -141,6 +146,7 @@ pub fn commit_as(
         chunk_root: [i; 32],
         upload: UploadId(upload),
         pinned_until: Timestamp(pinned_until),
+        placement: Placement::Nodes(vec![NODE]),
     }
 }
 

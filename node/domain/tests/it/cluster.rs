@@ -1,0 +1,345 @@
+//! Answers of the cluster's own commands: founding, joining, standings, levels, holders, and proposals that come twice.
+
+use nora_domain::command::{Action, Command, Origin, Outcome, Refusal};
+use nora_domain::event::Event;
+use nora_domain::record::{
+    ClusterRecord, Epoch, FeatureLevel, Key, NodeId, NodeProfile, NodeRecord, Placement, Record,
+    SessionRecord, Standing, Timestamp, TokenId, UploadId,
+};
+
+use nora_domain::audit::audit;
+
+use crate::projection::{Projection, kind};
+use crate::properties::samples;
+use crate::universe::{digest, found, profile, row, run, start};
+use crate::world::{
+    NODE, World, commit, commit_as, committed, delete_tag, generation, put, stored,
+};
+
+fn founded() -> World {
+    let mut world = World::new();
+    world.check(found(), Ok(Outcome::ClusterFounded));
+    world.check(token(), Ok(Outcome::JoinTokenCreated));
+    world
+}
+
+fn token() -> Action {
+    Action::CreateJoinToken {
+        token: TokenId(5),
+        secret_hash: [5; 32],
+        expires_at: Timestamp(60_000),
+    }
+}
+
+fn admit(key: u8) -> Action {
+    Action::AdmitNode {
+        token: TokenId(5),
+        secret_hash: [5; 32],
+        key_hash: [key; 32],
+        profile: profile(),
+    }
+}
+
+fn stand(node: u64, standing: Standing) -> Action {
+    Action::SetStanding { node: NodeId(node), standing }
+}
+
+/// Three nodes that have started.
+fn three() -> World {
+    let mut world = founded();
+    for (key, node) in [(1, NodeId(2)), (2, NodeId(3))] {
+        world.check(admit(key), Ok(Outcome::NodeAdmitted(node)));
+        world.given([start(node)]);
+    }
+    world
+}
+
+fn node(world: &World, node: u64) -> NodeRecord {
+    match row(&world.store, &Key::Node(NodeId(node))) {
+        Some(Record::Node(record)) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn cluster(world: &World) -> ClusterRecord {
+    match row(&world.store, &Key::Cluster) {
+        Some(Record::Cluster(record)) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_cluster_is_founded_once() {
+    let mut world = World::new();
+    let needed = FeatureLevel::CLUSTER;
+    let early = Refusal::FeatureNotReached { level: FeatureLevel::SINGLE, needed };
+    world.check(token(), Err(early));
+    world.check(found(), Ok(Outcome::ClusterFounded));
+    assert_eq!(world.pointers, [Event::FeatureLevelRaised { level: FeatureLevel::CLUSTER }]);
+    assert_eq!(cluster(&world).last_node, NODE);
+    world.check(found(), Err(Refusal::ClusterFounded));
+    world.check(start(NodeId(2)), Err(Refusal::NodeUnknown(NodeId(2))));
+}
+
+#[test]
+fn a_node_joins_with_a_token_and_numbers_are_never_used_again() {
+    let mut world = founded();
+    let wrong = Action::AdmitNode {
+        token: TokenId(5),
+        secret_hash: [6; 32],
+        key_hash: [1; 32],
+        profile: profile(),
+    };
+    world.check(wrong, Err(Refusal::TokenUnknown));
+    world.check(admit(1), Ok(Outcome::NodeAdmitted(NodeId(2))));
+    // The same key again before it ever started: the same node. Another key: another.
+    world.check(admit(1), Ok(Outcome::NodeAdmitted(NodeId(2))));
+    world.check(admit(2), Ok(Outcome::NodeAdmitted(NodeId(3))));
+    world.check(start(NodeId(2)), Ok(Outcome::NodeStarted(Epoch(2))));
+    assert_eq!(node(&world, 2).standing, Standing::Active);
+
+    world.check(stand(3, Standing::Removed), Ok(Outcome::StandingSet));
+    world.check(start(NodeId(3)), Err(Refusal::NodeRemoved(NodeId(3))));
+    world.check(admit(2), Ok(Outcome::NodeAdmitted(NodeId(4))));
+    assert_eq!(world.answer(60_000, admit(3)), Err(Refusal::TokenExpired));
+    // The next token sweeps out the one that has expired.
+    let next = Action::CreateJoinToken {
+        token: TokenId(6),
+        secret_hash: [6; 32],
+        expires_at: Timestamp(90_000),
+    };
+    world.answer(61_000, next).unwrap();
+    assert_eq!(world.answer(62_000, admit(3)), Err(Refusal::TokenUnknown));
+}
+
+#[test]
+fn a_start_that_is_told_twice_is_one() {
+    let mut world = founded();
+    let named = |name| Action::StartNode { node: NODE, start: name, profile: profile() };
+    world.check(named(9), Ok(Outcome::NodeStarted(Epoch(2))));
+    world.check(named(9), Ok(Outcome::NodeStarted(Epoch(2))));
+    assert_eq!(world.pointers, []);
+    world.check(named(10), Ok(Outcome::NodeStarted(Epoch(3))));
+    assert!(!world.has(&Key::Session(Epoch(2))) && world.has(&Key::Session(Epoch(3))));
+}
+
+#[test]
+fn standings_follow_one_another() {
+    let mut world = three();
+    let set = Ok(Outcome::StandingSet);
+    world.check(stand(2, Standing::Draining), set.clone());
+    // A draining node that starts anew goes on draining.
+    world.given([start(NodeId(2))]);
+    assert_eq!(node(&world, 2).standing, Standing::Draining);
+    let (from, to) = (Standing::Draining, Standing::Away);
+    world.check(stand(2, to), Err(Refusal::StandingImpossible { from, to }));
+    world.check(stand(2, Standing::Active), set.clone());
+    world.check(stand(2, Standing::Away), set.clone());
+    // One that was away comes back by starting, and not by being told so.
+    let (from, to) = (Standing::Away, Standing::Active);
+    world.check(stand(2, to), Err(Refusal::StandingImpossible { from, to }));
+    world.given([start(NodeId(2))]);
+    assert_eq!(node(&world, 2).standing, Standing::Active);
+    world.check(stand(2, Standing::Removed), set);
+    world.check(stand(2, Standing::Active), Err(Refusal::NodeRemoved(NodeId(2))));
+    world.check(stand(9, Standing::Away), Err(Refusal::NodeUnknown(NodeId(9))));
+}
+
+#[test]
+fn the_level_is_what_every_member_understands() {
+    let mut world = three();
+    let level = FeatureLevel(3);
+    let understood = FeatureLevel::CLUSTER;
+    let raise = || Action::RaiseFeatureLevel { level };
+    world.check(raise(), Err(Refusal::MemberTooOld { node: NODE, understood }));
+    let newer = |node| Action::StartNode {
+        node: NodeId(node),
+        start: 0,
+        profile: NodeProfile { feature_max: level, ..NodeProfile::default() },
+    };
+    world.given([newer(1), newer(2)]);
+    world.check(raise(), Err(Refusal::MemberTooOld { node: NodeId(3), understood }));
+    world.check(stand(3, Standing::Removed), Ok(Outcome::StandingSet));
+    world.check(raise(), Ok(Outcome::FeatureLevelRaised));
+    world.check(Action::RaiseFeatureLevel { level: understood }, Ok(Outcome::FeatureLevelRaised));
+    assert_eq!(cluster(&world).feature_level, level);
+    let too_old = Refusal::FeatureTooOld { level, understood };
+    world.check(start(NodeId(2)), Err(too_old.clone()));
+    world.check(admit(7), Err(too_old));
+}
+
+#[test]
+fn holders_come_after_their_copy_and_go_while_others_stay() {
+    let mut world = three();
+    let add = |node| Action::AddHolder {
+        digest: digest(1),
+        generation: generation(1, 1),
+        node: NodeId(node),
+    };
+    let drop = |node, keep| Action::DropHolder {
+        digest: digest(1),
+        generation: generation(1, 1),
+        node: NodeId(node),
+        keep,
+    };
+    world.check(add(2), Err(Refusal::StaleGeneration(digest(1))));
+    world.check(commit(0, 1), committed(1, 1));
+    world.check(add(2), Ok(Outcome::HolderAdded));
+    assert_eq!(world.pointers, [Event::BlobPlaced { digest: digest(1) }]);
+    world.check(add(2), Ok(Outcome::HolderAdded));
+    assert_eq!(world.pointers, []);
+    world.check(add(9), Err(Refusal::NodeUnknown(NodeId(9))));
+    assert_eq!(world.blob(1).placement, Placement::Nodes(vec![NODE, NodeId(2)]));
+
+    world.check(drop(1, 2), Err(Refusal::TooFewHolders { digest: digest(1), left: 1 }));
+    world.check(stand(2, Standing::Away), Ok(Outcome::StandingSet));
+    // Who is away counts for nothing.
+    world.check(drop(1, 1), Err(Refusal::TooFewHolders { digest: digest(1), left: 0 }));
+    world.check(drop(3, 1), Ok(Outcome::HolderDropped));
+    world.check(drop(1, 0), Ok(Outcome::HolderDropped));
+    world.check(drop(2, 0), Ok(Outcome::HolderDropped));
+    assert_eq!(world.blob(1).placement, Placement::Nodes(Vec::new()));
+
+    // A blob that every holder has lost is whole again with the next push, as another copy.
+    let again = commit_as(0, 1, 100, generation(1, 8), 1, 0);
+    world.given([Action::OpenUpload {
+        upload: UploadId(1),
+        repository: crate::universe::repository(0),
+        node: NODE,
+        expires_at: Timestamp(99_000),
+    }]);
+    world.check(again, committed(1, 8));
+    assert_eq!(world.blob(1).placement, Placement::Nodes(vec![NODE]));
+    world.check(add(2), Err(Refusal::StaleGeneration(digest(1))));
+}
+
+#[test]
+fn a_commit_counts_members_alone_as_holders() {
+    let mut world = three();
+    let commit_at = |nodes: &[u64]| {
+        let mut action = commit(0, 1);
+        if let Action::CommitBlob { placement, .. } = &mut action {
+            *placement = Placement::Nodes(nodes.iter().map(|node| NodeId(*node)).collect());
+        }
+        action
+    };
+    world.given([stand(3, Standing::Removed)]);
+    let too_few = Refusal::TooFewHolders { digest: digest(1), left: 0 };
+    world.check(commit_at(&[3, 9]), Err(too_few.clone()));
+    world.check(commit_at(&[]), Err(too_few));
+    world.check(commit_at(&[3, 2, 1, 2]), committed(1, 1));
+    assert_eq!(world.blob(1).placement, Placement::Nodes(vec![NODE, NodeId(2)]));
+}
+
+fn proposal(epoch: u64, serial: u64, settled_below: u64, action: Action) -> Command {
+    let origin = Some(Origin { epoch: Epoch(epoch), serial, settled_below });
+    Command { at: Timestamp(1_000), origin, action }
+}
+
+#[test]
+fn a_proposal_takes_effect_once() {
+    let mut world = World::new();
+    world.given([commit(0, 1)]);
+    let mut apply = |command: Command| {
+        world.position += 1;
+        let answer = run(&mut world.store, world.position, &command).answer;
+        assert_eq!(audit(world.store.rows()), Vec::new());
+        answer
+    };
+    let duplicate = Err(Refusal::Duplicate);
+    let put_it = proposal(1, 4, 4, put(0, 7, &[1], &[], &["v1"]));
+    assert_eq!(apply(put_it.clone()), stored(true));
+    assert_eq!(apply(put_it.clone()), duplicate);
+    // A tag that was deleted since does not come back with a late copy of the command that set it.
+    assert!(apply(proposal(1, 5, 4, delete_tag(0, "v1"))).is_ok());
+    assert_eq!(apply(put_it), duplicate);
+
+    // Refused counts as decided: its proposer was told so.
+    let early = proposal(1, 7, 4, put(0, 8, &[2], &[], &["v2"]));
+    assert!(matches!(apply(early.clone()), Err(Refusal::ReferencesMissing { .. })));
+    assert_eq!(apply(proposal(1, 6, 4, commit(0, 2))), committed(1, 2));
+    assert_eq!(apply(early), duplicate);
+
+    // What its proposer has given up takes no effect any more.
+    assert!(apply(proposal(1, 12, 11, commit(0, 3))).is_ok());
+    assert_eq!(apply(proposal(1, 10, 8, commit(0, 4))), duplicate);
+    assert_eq!(apply(proposal(2, 1, 0, commit(0, 4))), Err(Refusal::RetiredEpoch));
+    match row(&world.store, &Key::Session(Epoch(1))) {
+        Some(Record::Session(SessionRecord { applied_below, applied, .. })) => {
+            assert_eq!((applied_below, applied), (11, vec![12]));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_start_ends_what_the_one_before_has_proposed() {
+    let mut world = World::new();
+    world.given([start(NODE)]);
+    world.position += 1;
+    let late = run(&mut world.store, world.position, &proposal(1, 0, 0, commit(0, 1)));
+    assert_eq!(late.answer, Err(Refusal::RetiredEpoch));
+}
+
+#[test]
+fn a_node_that_removes_itself_leaves_no_session() {
+    let mut world = three();
+    world.position += 1;
+    let command = proposal(1, 0, 0, stand(1, Standing::Removed));
+    let applied = run(&mut world.store, world.position, &command);
+    assert_eq!(applied.answer, Ok(Outcome::StandingSet));
+    assert!(!world.has(&Key::Session(Epoch(1))));
+    assert_eq!(audit(world.store.rows()), Vec::new());
+}
+
+/// However often and however late commands are delivered again: the state is as if each had come once, at its first place.
+#[test]
+fn commands_that_come_again_change_nothing() {
+    let mut repeated = 0;
+    for (sample, ops) in samples(60).iter().enumerate() {
+        let (mut once, mut often) = Default::default();
+        let mut told = Projection::default();
+        let (mut delivered, mut position) = (Vec::new(), 0);
+        for (op, serial) in ops.iter().zip(1..) {
+            let mut command = op.command(&once, serial);
+            // Node 1 proposes everything but starts, which are told apart by their names.
+            let starts = matches!(command.action, Action::StartNode { .. });
+            if let (false, Some(Record::Node(node))) = (starts, row(&once, &Key::Node(NODE))) {
+                command.origin =
+                    Some(Origin { epoch: node.epoch, serial, settled_below: serial.max(20) - 20 });
+                delivered.push(command.clone());
+            }
+            run(&mut once, serial, &command);
+            position += 1;
+            let first = run(&mut often, position, &command);
+            assert!(
+                first.events.iter().all(|event| told.follow(event)),
+                "{:?}",
+                first.events.first().map(kind)
+            );
+            // Up to two earlier ones come again.
+            for pick in 0..(sample + serial as usize) % 3 {
+                let Some(again) = delivered
+                    .get((sample * 7 + serial as usize * 3 + pick) % delivered.len().max(1))
+                else {
+                    continue;
+                };
+                position += 1;
+                let before = often.clone();
+                let applied = run(&mut often, position, again);
+                let expected =
+                    matches!(applied.answer, Err(Refusal::Duplicate | Refusal::RetiredEpoch));
+                assert!(expected && applied.events.is_empty(), "{again:?}: {applied:?}");
+                assert_eq!(before, often);
+                repeated += 1;
+            }
+        }
+        assert_eq!(Projection::of(&once), told);
+        // Revisions are positions, and positions differ; everything else is the same.
+        let rows = |store: &nora_domain::store::MemoryStore| -> Vec<Key> {
+            store.rows().map(|(key, _)| key.clone()).collect()
+        };
+        assert_eq!(rows(&once), rows(&often));
+    }
+    assert!(repeated > 1_000, "{repeated}");
+}
