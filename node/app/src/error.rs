@@ -86,9 +86,15 @@ pub enum Error {
     /// The node's disk is full.
     #[error("the disk is full")]
     DiskFull,
-    /// No leader, or too much waiting: nothing was changed, and trying again is right.
-    #[error("the metadata is not available")]
-    Unavailable(#[source] MetadataError),
+    /// No leader, too few nodes, or too much waiting: nothing was changed, and trying again is right.
+    #[error("{what}")]
+    Unavailable {
+        /// What is missing, for the client.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Option<BoxError>,
+    },
     /// The change may or may not have happened.
     #[error("the outcome is unknown")]
     OutcomeUnknown,
@@ -106,7 +112,14 @@ pub enum Error {
 impl From<MetadataError> for Error {
     fn from(error: MetadataError) -> Self {
         match error {
-            MetadataError::NoLeader | MetadataError::Busy => Self::Unavailable(error),
+            MetadataError::NoLeader => Self::Unavailable {
+                what: "no leader can be reached",
+                source: Some(Box::new(error)),
+            },
+            MetadataError::Busy => Self::Unavailable {
+                what: "too many changes are waiting",
+                source: Some(Box::new(error)),
+            },
             MetadataError::OutcomeUnknown => Self::OutcomeUnknown,
             MetadataError::CommandTooLarge { bytes_max, .. } => {
                 Self::TooLarge { bytes_max: bytes_max as u64 }
@@ -122,6 +135,10 @@ impl From<BlobError> for Error {
     /// A visible blob whose bytes are not here is a fault of this node, never an absent blob: a client that is told
     /// 404 would push again, or believe that a signature does not exist.
     fn from(error: BlobError) -> Self {
+        if let BlobError::Unreachable { .. } = error {
+            let what = "none of the nodes that hold the blob can be reached";
+            return Self::Unavailable { what, source: Some(Box::new(error)) };
+        }
         Self::Internal { what: "a blob could not be read", source: Some(Box::new(error)) }
     }
 }
@@ -140,11 +157,20 @@ impl Error {
             }
             UploadError::BodyBroken(source) => Self::BodyBroken(source),
             UploadError::DiskFull => Self::DiskFull,
+            UploadError::TooFewCopies { .. } => Self::Unavailable {
+                what: "too few nodes could store a copy; what was sent is kept, end the upload again",
+                source: Some(Box::new(error)),
+            },
             UploadError::Io { .. } => Self::Internal {
                 what: "an upload could not be stored",
                 source: Some(Box::new(error)),
             },
         }
+    }
+
+    /// This start of the node is over, and another one runs: nothing that it proposes takes effect any more.
+    pub(crate) fn retired() -> Self {
+        Self::Unavailable { what: "this node has been started anew or removed", source: None }
     }
 
     /// An answer that the state machine never gives to such a command.

@@ -17,4 +17,4 @@ mod registry;
 pub mod testkit;
 
 pub use error::Error;
-pub use registry::{Dependencies, Registry, Settings};
+pub use registry::{BlobStat, Dependencies, Registry, Settings};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nora_domain::command::{Action, Command, Outcome, Refusal};
 use nora_domain::record::{Epoch, Generation, NodeId, Record, Timestamp};
-use nora_domain::{Format, RepositoryKey, RepositoryPath, TenantName};
+use nora_domain::{Digest, Format, RepositoryKey, RepositoryPath, TenantName};
 
 use crate::Error;
 use crate::ports::blobs::Blobs;
@@ -24,6 +24,17 @@ pub struct Settings {
     pub pin_millis: u64,
     /// How long an upload session is kept after its last byte, in milliseconds.
     pub upload_expiry_millis: u64,
+}
+
+/// A blob that a repository shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobStat {
+    /// Its name.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The copy to read.
+    pub generation: Generation,
 }
 
 /// What a registry stands on.
@@ -97,8 +108,15 @@ impl Registry {
         self.clock.now()
     }
 
+    /// Proposes a change. The metadata stamps its own origin and the leader's time onto the command; refusals that speak
+    /// of the proposer and not of the change are errors.
     pub(crate) async fn propose(&self, action: Action) -> Result<Result<Outcome, Refusal>, Error> {
-        Ok(self.metadata.propose(Command { at: self.now(), action }).await?)
+        let command = Command { at: self.now(), origin: None, action };
+        match self.metadata.propose(command).await? {
+            Err(Refusal::Duplicate) => Err(Error::OutcomeUnknown),
+            Err(Refusal::RetiredEpoch) => Err(Error::retired()),
+            answer => Ok(answer),
+        }
     }
 
     /// The error of a stored row that is not of its key's kind.

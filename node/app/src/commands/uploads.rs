@@ -1,22 +1,23 @@
 //! Pushing a blob: a session takes its bytes, and the log makes them visible once they are durable.
 //!
 //! Guarantee: `CommitBlob` is proposed only after the bytes are durable under `digest/generation`, so a blob that the
-//! metadata calls live was whole on this disk before. What a refused or repeated push wrote is deleted again; what an
+//! metadata calls live was whole before wherever the command says that it is. What a refused or repeated push wrote is deleted again; what an
 //! unknown outcome left is not, because the log may have made it the live copy.
 
 use std::sync::Arc;
 
 use futures_util::future::join;
 use nora_domain::command::{Action, Outcome, Refusal};
-use nora_domain::record::{Key, Record, UploadId};
+use nora_domain::record::{Key, NodeId, Record, UploadId};
 use nora_domain::store::Rows;
 use nora_domain::{Algorithm, Digest, RepositoryKey};
 use tracing::warn;
 
 use crate::ports::ByteStream;
+use crate::ports::blobs::BlobCopy;
 use crate::ports::metadata::MetadataError;
-use crate::ports::uploads::{StoredBlob, UploadError, UploadState};
-use crate::{Error, Registry};
+use crate::ports::uploads::{UploadError, UploadState};
+use crate::{BlobStat, Error, Registry};
 
 /// Rows that upkeep looks at in one step.
 const UPKEEP_PAGE_ROWS: usize = 256;
@@ -33,6 +34,11 @@ impl Registry {
             .open(id, repository, algorithm, self.now())
             .await
             .map_err(|error| Error::of_upload(id, error))
+    }
+
+    /// The node that holds a session's bytes, if it is not this one: its requests belong there.
+    pub fn upload_owner(&self, id: UploadId) -> Option<NodeId> {
+        Some(id.owner()).filter(|owner| *owner != self.node)
     }
 
     /// The session as it is, for whoever pushes to that repository.
@@ -83,7 +89,7 @@ impl Registry {
         start: Option<u64>,
         rest: Option<ByteStream>,
         digest: Digest,
-    ) -> Result<StoredBlob, Error> {
+    ) -> Result<BlobStat, Error> {
         self.upload_state(&repository, id).await?;
         if let Some(body) = rest {
             self.uploads
@@ -145,16 +151,17 @@ impl Registry {
         }
     }
 
-    /// Makes durable bytes visible. On success the stored blob's generation is the one to read.
+    /// Makes durable bytes visible, and tells which copy is the one to read.
     pub(super) async fn commit_blob(
         &self,
         repository: RepositoryKey,
         upload: UploadId,
-        stored: StoredBlob,
-    ) -> Result<StoredBlob, Error> {
-        let StoredBlob { digest, generation, size, chunk_root } = stored;
+        stored: BlobCopy,
+    ) -> Result<BlobStat, Error> {
+        let BlobCopy { digest, generation, size, chunk_root, placement } = stored.clone();
         let command = nora_domain::command::Command {
             at: self.now(),
+            origin: None,
             action: Action::CommitBlob {
                 repository,
                 digest,
@@ -164,6 +171,7 @@ impl Registry {
                 chunk_root,
                 upload,
                 pinned_until: self.now().plus_millis(self.settings.pin_millis),
+                placement,
             },
         };
         let answer = match self.metadata.propose(command).await {
@@ -181,7 +189,7 @@ impl Registry {
                 if live != generation {
                     self.delete_copy(stored).await;
                 }
-                Ok(StoredBlob { digest, generation: live, size, chunk_root })
+                Ok(BlobStat { digest, size, generation: live })
             }
             Ok(other) => Err(Error::impossible(other)),
             Err(Refusal::SizeConflict { digest, live }) => {
@@ -191,6 +199,17 @@ impl Registry {
                     source: Some(format!("{digest}: {live} bytes are stored").into()),
                 })
             }
+            // Sent twice by the metadata, and its answer missed: the copy may be live.
+            Err(Refusal::Duplicate) => Err(Error::OutcomeUnknown),
+            Err(Refusal::RetiredEpoch) => {
+                self.delete_copy(stored).await;
+                Err(Error::retired())
+            }
+            Err(Refusal::TooFewHolders { .. }) => {
+                self.delete_copy(stored).await;
+                let what = "the nodes that stored the blob were removed meanwhile; push it again";
+                Err(Error::Unavailable { what, source: None })
+            }
             Err(refusal) => {
                 self.delete_copy(stored).await;
                 Err(Error::impossible(refusal))
@@ -199,9 +218,10 @@ impl Registry {
     }
 
     /// Deletes a copy that the log did not take. A failure costs only disk space until the next start.
-    async fn delete_copy(&self, stored: StoredBlob) {
-        if let Err(error) = self.blobs.delete(stored.digest, stored.generation).await {
-            warn!(digest = %stored.digest, %error, "a redundant copy was not deleted");
+    async fn delete_copy(&self, stored: BlobCopy) {
+        let digest = stored.digest;
+        if let Err(error) = self.blobs.delete(stored).await {
+            warn!(%digest, %error, "a redundant copy was not deleted");
         }
     }
 
@@ -212,7 +232,7 @@ impl Registry {
         repository: RepositoryKey,
         digest: Digest,
         body: ByteStream,
-    ) -> Result<StoredBlob, Error> {
+    ) -> Result<BlobStat, Error> {
         let id = self.start_upload(repository.clone(), digest.algorithm()).await?.id;
         let finished = self.finish_upload(repository, id, None, Some(body), digest).await;
         if finished.is_err() {
@@ -230,7 +250,7 @@ impl Registry {
         repository: &RepositoryKey,
         digest: Digest,
         bytes: bytes::Bytes,
-    ) -> Result<StoredBlob, Error> {
+    ) -> Result<BlobStat, Error> {
         let body: ByteStream = Box::pin(futures_util::stream::iter([Ok(bytes)]));
         self.push_blob(repository.clone(), digest, body).await
     }

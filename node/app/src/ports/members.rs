@@ -2,8 +2,8 @@
 
 use nora_domain::record::{ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, Standing};
 
-use super::metadata::MetadataError;
 use super::BoxFuture;
+use super::metadata::MetadataError;
 
 /// What part a node has in consensus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

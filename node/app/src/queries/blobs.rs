@@ -6,22 +6,11 @@ use nora_domain::record::{Generation, Key, Record};
 use nora_domain::store::Rows;
 use nora_domain::{Digest, RepositoryKey};
 
-use crate::ports::blobs::OpenBlob;
-use crate::{Error, Registry};
+use crate::ports::blobs::{BlobCopy, OpenBlob};
+use crate::{BlobStat, Error, Registry};
 
 /// Repositories that a mount without a source looks at.
 const SOURCES_MAX: usize = 100;
-
-/// A blob that a repository shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlobStat {
-    /// Its name.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// The copy to read.
-    pub generation: Generation,
-}
 
 impl Registry {
     /// What is known of a blob, if the repository shows it.
@@ -30,15 +19,29 @@ impl Registry {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<BlobStat, Error> {
+        let BlobCopy { size, generation, .. } = self.live_copy(repository, digest).await?;
+        Ok(BlobStat { digest, size, generation })
+    }
+
+    /// The copy to read of a blob that the repository shows.
+    async fn live_copy(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+    ) -> Result<BlobCopy, Error> {
         match self.get_immutable(Key::Link(digest, repository.clone())).await? {
             Some(Record::Link(_)) => {}
             Some(other) => return Err(Self::wrong_record(&other)),
             None => return Err(self.absent(repository, Error::BlobUnknown(digest)).await),
         }
         match self.metadata.get(Key::Blob(digest)).await? {
-            Some(Record::Blob(blob)) => {
-                Ok(BlobStat { digest, size: blob.size, generation: blob.generation })
-            }
+            Some(Record::Blob(blob)) => Ok(BlobCopy {
+                digest,
+                generation: blob.generation,
+                size: blob.size,
+                chunk_root: blob.chunk_root,
+                placement: blob.placement,
+            }),
             Some(other) => Err(Self::wrong_record(&other)),
             // The link may have gone between the two reads; were it a lasting state, the state's audit would tell.
             None => Err(Error::BlobUnknown(digest)),
@@ -51,8 +54,18 @@ impl Registry {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<Arc<dyn OpenBlob>, Error> {
-        let stat = self.stat_blob(repository, digest).await?;
-        Ok(self.blobs.open(digest, stat.generation, stat.size).await?)
+        let copy = self.live_copy(repository, digest).await?;
+        Ok(self.blobs.open(copy).await?)
+    }
+
+    /// A URL from which whoever asked gets the blob's bytes directly, if the store gives such out.
+    pub async fn blob_redirect(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+    ) -> Result<Option<String>, Error> {
+        let copy = self.live_copy(repository, digest).await?;
+        Ok(self.blobs.redirect(&copy).await?)
     }
 
     /// A repository that shows a blob and that the caller may read, other than `except`: where a mount that names no

@@ -10,7 +10,6 @@ mod lists;
 mod usage;
 
 pub use artifacts::{Artifact, ArtifactBody};
-pub use blobs::BlobStat;
 pub use lists::{Page, Referrer};
 
 use nora_domain::RepositoryKey;

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use nora_domain::record::{Epoch, Generation, Timestamp, UploadId};
+use nora_domain::command::Action;
+use nora_domain::record::{
+    Epoch, FeatureLevel, Generation, NodeId, NodeProfile, Timestamp, UploadId,
+};
 use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName};
 
 use super::Hashes;
 use crate::ports::ByteStream;
-use crate::ports::blobs::{Delivery, OpenBlob};
-use crate::ports::uploads::{StoredBlob, Uploads};
+use crate::ports::blobs::{BlobCopy, Delivery, OpenBlob};
+use crate::ports::uploads::Uploads;
 
 /// A mebibyte.
 pub const MIB: usize = 1 << 20;
@@ -46,6 +49,12 @@ pub fn repository(path: &str) -> RepositoryKey {
     }
 }
 
+/// What a node says when it starts, without a name for the start: each one is another.
+pub fn start_node(node: NodeId) -> Action {
+    let profile = NodeProfile { feature_max: FeatureLevel::NEWEST, ..NodeProfile::default() };
+    Action::StartNode { node, start: 0, profile }
+}
+
 /// A generation of the first epoch.
 pub fn generation(sequence: u64) -> Generation {
     Generation { epoch: Epoch(1), sequence }
@@ -59,12 +68,7 @@ pub async fn open_session(uploads: &dyn Uploads, id: u128) -> UploadId {
 }
 
 /// Pushes bytes through a session as `digest/generation`.
-pub async fn push(
-    uploads: &dyn Uploads,
-    hashes: Hashes,
-    bytes: &[u8],
-    sequence: u64,
-) -> StoredBlob {
+pub async fn push(uploads: &dyn Uploads, hashes: Hashes, bytes: &[u8], sequence: u64) -> BlobCopy {
     let id = open_session(uploads, 0xb10b_0000 + u128::from(sequence)).await;
     uploads.append(id, Some(0), body(bytes, 100_000)).await.unwrap();
     uploads.finish(id, hashes.sha256(bytes), generation(sequence)).await.unwrap()

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use nora_domain::record::{Generation, Timestamp, UploadId};
+use nora_domain::record::{Generation, NodeId, Placement, Timestamp, UploadId};
 use nora_domain::{Algorithm, Digest, RepositoryKey};
 
 use super::Hashes;
-use crate::ports::blobs::{BlobError, Blobs, Delivery, OpenBlob};
+use crate::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery, OpenBlob};
 use crate::ports::clock::Clock;
-use crate::ports::uploads::{StoredBlob, UploadError, UploadState, Uploads};
+use crate::ports::uploads::{UploadError, UploadState, Uploads};
 use crate::ports::{BoxFuture, ByteStream};
 
 /// Bytes per piece of a read: small, so that readers meet more than one.
@@ -115,7 +115,7 @@ impl MemoryBlobs {
         id: UploadId,
         digest: Digest,
         generation: Generation,
-    ) -> Result<StoredBlob, UploadError> {
+    ) -> Result<BlobCopy, UploadError> {
         let mut state = self.lock();
         state.idle(id)?;
         let bytes = state.sessions.remove(&id).unwrap().bytes;
@@ -127,7 +127,8 @@ impl MemoryBlobs {
         let chunk_root = (self.hashes.chunk_root)(&bytes);
         let before = state.copies.insert((digest, generation), bytes.into());
         assert!(before.is_none(), "{digest}/{generation:?} was written twice");
-        Ok(StoredBlob { digest, generation, size, chunk_root })
+        let placement = Placement::Nodes(vec![NodeId(1)]);
+        Ok(BlobCopy { digest, generation, size, chunk_root, placement })
     }
 }
 
@@ -199,7 +200,7 @@ impl Uploads for MemoryBlobs {
         id: UploadId,
         digest: Digest,
         generation: Generation,
-    ) -> BoxFuture<'_, Result<StoredBlob, UploadError>> {
+    ) -> BoxFuture<'_, Result<BlobCopy, UploadError>> {
         Box::pin(async move { self.end(id, digest, generation) })
     }
 
@@ -225,13 +226,9 @@ impl Uploads for MemoryBlobs {
 }
 
 impl Blobs for MemoryBlobs {
-    fn open(
-        &self,
-        digest: Digest,
-        generation: Generation,
-        size: u64,
-    ) -> BoxFuture<'_, Result<Arc<dyn OpenBlob>, BlobError>> {
+    fn open(&self, copy: BlobCopy) -> BoxFuture<'_, Result<Arc<dyn OpenBlob>, BlobError>> {
         Box::pin(async move {
+            let BlobCopy { digest, generation, size, .. } = copy;
             let bytes = self.lock().copies.get(&(digest, generation)).cloned();
             let bytes = bytes.ok_or(BlobError::Absent { digest })?;
             if bytes.len() as u64 != size {
@@ -242,12 +239,13 @@ impl Blobs for MemoryBlobs {
         })
     }
 
-    fn delete(
-        &self,
-        digest: Digest,
-        generation: Generation,
-    ) -> BoxFuture<'_, Result<(), BlobError>> {
+    fn redirect(&self, _copy: &BlobCopy) -> BoxFuture<'_, Result<Option<String>, BlobError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn delete(&self, copy: BlobCopy) -> BoxFuture<'_, Result<(), BlobError>> {
         Box::pin(async move {
+            let BlobCopy { digest, generation, .. } = copy;
             let mut state = self.lock();
             state.deletes.push((digest, generation));
             state.copies.remove(&(digest, generation));

@@ -2,11 +2,13 @@
 
 use futures_util::future::join_all;
 use nora_domain::command::{Action, Command, Outcome, Refusal};
-use nora_domain::record::{Body, Epoch, Generation, Key, NodeId, Record, Timestamp, UploadId};
+use nora_domain::record::{
+    Body, Epoch, Generation, Key, NodeId, Placement, Record, Timestamp, UploadId,
+};
 use nora_domain::store::Rows;
 use nora_domain::{Digest, Format, MediaType, RepositoryKey, TagName, TenantName};
 
-use super::repository;
+use super::{repository, start_node};
 use crate::ports::metadata::Metadata;
 
 /// A node that no adapter runs as: starting it retires nobody's epoch.
@@ -28,11 +30,11 @@ pub async fn metadata_contract(metadata: &dyn Metadata) {
 }
 
 async fn propose(metadata: &dyn Metadata, action: Action) -> Result<Outcome, Refusal> {
-    metadata.propose(Command { at: Timestamp(1), action }).await.unwrap()
+    metadata.propose(Command { at: Timestamp(1), origin: None, action }).await.unwrap()
 }
 
 async fn start(metadata: &dyn Metadata) -> Epoch {
-    match propose(metadata, Action::StartNode { node: NODE }).await {
+    match propose(metadata, start_node(NODE)).await {
         Ok(Outcome::NodeStarted(epoch)) => epoch,
         other => panic!("{other:?}"),
     }
@@ -79,7 +81,8 @@ async fn a_refusal_is_an_answer_and_changes_nothing(metadata: &dyn Metadata) {
     let before = metadata.get(Key::Cluster).await.unwrap();
     let action = Action::DeleteTag { repository: repository("contract/none"), tag: tag(1) };
     // A refused command does not even move the clock.
-    let answer = metadata.propose(Command { at: Timestamp(1 << 40), action }).await.unwrap();
+    let answer =
+        metadata.propose(Command { at: Timestamp(1 << 40), origin: None, action }).await.unwrap();
     assert_eq!(answer, Err(Refusal::TagUnknown(tag(1))));
     assert_eq!(metadata.get(Key::Cluster).await.unwrap(), before);
 }
@@ -173,6 +176,7 @@ async fn fill(metadata: &dyn Metadata, repository: &RepositoryKey) {
             chunk_root: [7; 32],
             upload: UploadId(0),
             pinned_until: LATER,
+            placement: Placement::Nodes(vec![NODE]),
         };
         let committed = propose(metadata, commit).await;
         assert!(matches!(committed, Ok(Outcome::BlobCommitted { .. })), "{committed:?}");

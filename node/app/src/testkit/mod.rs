@@ -17,7 +17,9 @@ mod metadata_contract;
 mod uploads_contract;
 
 pub use blobs_contract::blobs_contract;
-pub use material::{MIB, body, bytes, generation, open_session, push, read, repository};
+pub use material::{
+    MIB, body, bytes, generation, open_session, push, read, repository, start_node,
+};
 pub use memory_blobs::MemoryBlobs;
 pub use memory_metadata::{Counts, Failure, MemoryMetadata};
 pub use metadata_contract::metadata_contract;

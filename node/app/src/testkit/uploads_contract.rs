@@ -6,27 +6,29 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use nora_domain::record::{Timestamp, UploadId};
+use nora_domain::record::{NodeId, Placement, Timestamp, UploadId};
 use nora_domain::{Algorithm, Digest};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Hashes, MIB, body, bytes, generation, open_session, push, read, repository};
 use crate::ports::ByteStream;
-use crate::ports::blobs::{Blobs, Delivery};
-use crate::ports::uploads::{StoredBlob, UploadError, UploadState, Uploads};
+use crate::ports::blobs::{BlobCopy, Blobs, Delivery};
+use crate::ports::uploads::{UploadError, UploadState, Uploads};
 
 async fn bytes_become_a_blob(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: Hashes) {
     for (sequence, len) in [0, 1, 70_000, MIB, MIB + 1, 5 * MIB + 77].into_iter().enumerate() {
         let (bytes, sequence) = (bytes(len, 1), sequence as u64);
         let stored = push(uploads, hashes, &bytes, sequence).await;
-        let expected = StoredBlob {
+        let expected = BlobCopy {
             digest: hashes.sha256(&bytes),
             generation: generation(sequence),
             size: len as u64,
             chunk_root: (hashes.chunk_root)(&bytes),
+            // Where it is, is the adapter's matter.
+            placement: stored.placement.clone(),
         };
         assert_eq!(stored, expected);
-        let blob = blobs.open(stored.digest, stored.generation, stored.size).await.unwrap();
+        let blob = blobs.open(stored.clone()).await.unwrap();
         assert_eq!(read(&blob, 0..stored.size, Delivery::Process).await, bytes);
     }
 }
@@ -88,7 +90,14 @@ async fn a_mismatch_ends_the_session(uploads: &dyn Uploads, blobs: &dyn Blobs, h
     );
     assert!(matches!(uploads.state(id).await, Err(UploadError::Unknown)));
     for digest in [expected, computed] {
-        assert!(blobs.open(digest, generation(902), 5).await.is_err());
+        let copy = BlobCopy {
+            digest,
+            generation: generation(902),
+            size: 5,
+            chunk_root: [0; 32],
+            placement: Placement::Nodes(vec![NodeId(1)]),
+        };
+        assert!(blobs.open(copy).await.is_err());
     }
 }
 
@@ -104,7 +113,7 @@ async fn either_algorithm_ends_a_session(uploads: &dyn Uploads, blobs: &dyn Blob
             uploads.append(id, None, body(&bytes, 70_001)).await.unwrap();
             let stored = uploads.finish(id, digest, generation(sequence)).await.unwrap();
             assert_eq!((stored.digest, stored.chunk_root), (digest, (hashes.chunk_root)(&bytes)));
-            let blob = blobs.open(digest, stored.generation, stored.size).await.unwrap();
+            let blob = blobs.open(stored.clone()).await.unwrap();
             assert_eq!(read(&blob, 0..stored.size, Delivery::Process).await, bytes);
         }
     }

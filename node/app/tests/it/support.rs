@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nora_app::commands::PutArtifact;
-use nora_app::ports::uploads::StoredBlob;
 use nora_app::testkit::{
-    CountingIds, Counts, Hashes, ManualClock, MemoryBlobs, MemoryMetadata, body,
+    CountingIds, Counts, Hashes, ManualClock, MemoryBlobs, MemoryMetadata, body, start_node,
 };
-use nora_app::{Dependencies, Error, Registry, Settings};
+use nora_app::{BlobStat, Dependencies, Error, Registry, Settings};
 use nora_domain::command::{Action, Command, Outcome};
 use nora_domain::record::{NodeId, Timestamp};
 use nora_domain::{Algorithm, Digest, MediaType, RepositoryKey, TagName};
@@ -79,7 +78,7 @@ pub(crate) fn world() -> World {
     let clock = Arc::new(ManualClock::at(NOW));
     let metadata = Arc::new(MemoryMetadata::default());
     let blobs = Arc::new(MemoryBlobs::new(HASHES, clock.clone()));
-    let start = Command { at: NOW, action: Action::StartNode { node: NODE } };
+    let start = Command { at: NOW, origin: None, action: start_node(NODE) };
     let started = metadata.propose_elsewhere(&start);
     let Ok(Outcome::NodeStarted(epoch)) = started else { panic!("{started:?}") };
     let registry = Registry::new(Dependencies {
@@ -97,7 +96,7 @@ pub(crate) fn world() -> World {
 
 impl World {
     /// Pushes a blob in one request after the session's start.
-    pub(crate) async fn push(&self, to: &RepositoryKey, bytes: &[u8]) -> Result<StoredBlob, Error> {
+    pub(crate) async fn push(&self, to: &RepositoryKey, bytes: &[u8]) -> Result<BlobStat, Error> {
         let digest = sha256(bytes);
         let id = self.registry.start_upload(to.clone(), Algorithm::Sha256).await?.id;
         let rest = Some(body(bytes, 1000));
@@ -113,7 +112,7 @@ impl World {
 
     /// An action of another node, which this one does not show yet.
     pub(crate) fn elsewhere(&self, action: Action) -> Outcome {
-        self.metadata.propose_elsewhere(&Command { at: NOW, action }).unwrap()
+        self.metadata.propose_elsewhere(&Command { at: NOW, origin: None, action }).unwrap()
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -1,11 +1,10 @@
 //! Pushing blobs: what becomes visible, and which copies stay.
 
 use nora_app::Error;
-use nora_app::ports::metadata::MetadataError;
-use nora_app::testkit::{Failure, body, generation, repository};
+use nora_app::testkit::{Failure, body, generation, repository, start_node};
 use nora_domain::Algorithm;
 use nora_domain::command::Action;
-use nora_domain::record::{Epoch, Generation, Key, NodeId, Record, UploadId};
+use nora_domain::record::{Epoch, Generation, Key, NodeId, Placement, Record, UploadId};
 
 use crate::support::{NODE, NOW, World, settings, sha256, world};
 
@@ -95,8 +94,8 @@ async fn what_the_log_never_took_is_deleted() {
         let here = repository("here");
         world.metadata.fail_next(failure);
         let answer = world.push(&here, b"bytes").await;
-        let Err(Error::Unavailable(cause)) = answer else { panic!("{answer:?}") };
-        assert_eq!(matches!(cause, MetadataError::NoLeader), failure == Failure::NoLeader);
+        let Err(Error::Unavailable { what, .. }) = answer else { panic!("{answer:?}") };
+        assert_eq!(what.contains("leader"), failure == Failure::NoLeader);
         assert_eq!(world.blobs.copies(), vec![]);
         assert_eq!(world.blobs.deletes(), vec![(sha256(b"bytes"), generation(0))]);
         world.push(&here, b"bytes").await.unwrap();
@@ -125,7 +124,7 @@ async fn a_repeated_push_keeps_the_first_copy() {
 /// Another node commits the blob `bytes`, but says that it has `size` bytes.
 fn commit_elsewhere(world: &World, bytes: &[u8], size: u64) -> Generation {
     let node = NodeId(2);
-    world.elsewhere(Action::StartNode { node });
+    world.elsewhere(start_node(node));
     let generation = Generation { epoch: Epoch(2), sequence: 7 };
     world.elsewhere(Action::CommitBlob {
         repository: repository("elsewhere"),
@@ -136,6 +135,7 @@ fn commit_elsewhere(world: &World, bytes: &[u8], size: u64) -> Generation {
         chunk_root: [1; 32],
         upload: UploadId(1 << 100),
         pinned_until: NOW.plus_millis(1),
+        placement: Placement::Nodes(vec![node]),
     });
     generation
 }
@@ -154,9 +154,9 @@ async fn another_size_under_the_same_digest_is_told_and_the_copy_goes() {
 #[tokio::test]
 async fn a_copy_of_a_retired_epoch_is_refused_and_goes() {
     let world = world();
-    world.elsewhere(Action::StartNode { node: NODE });
+    world.elsewhere(start_node(NODE));
     let answer = world.push(&repository("here"), b"bytes").await;
-    assert!(matches!(answer, Err(Error::Internal { .. })), "{answer:?}");
+    assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
     assert_eq!(world.blobs.copies(), vec![]);
     world.assert_sound();
 }

@@ -151,11 +151,11 @@ impl<S: Store> Step<'_, S> {
         let joining = self.nodes()?.into_iter().find(|(_, record)| {
             record.standing == Standing::Joining && record.key_hash == key_hash
         });
-        let node = match joining {
-            Some((node, _)) => node,
+        let (node, known) = match joining {
+            Some((node, record)) => (node, Some(record)),
             None => {
                 raise(&mut self.cluster.last_node.0, 1);
-                self.cluster.last_node
+                (self.cluster.last_node, None)
             }
         };
         let record = NodeRecord {
@@ -165,8 +165,10 @@ impl<S: Store> Step<'_, S> {
             changed_at: self.now,
             ..NodeRecord::default()
         };
-        self.store.put(Key::Node(node), Record::Node(record))?;
-        self.events.push(Event::NodeChanged { node });
+        if known.as_ref() != Some(&record) {
+            self.store.put(Key::Node(node), Record::Node(record))?;
+            self.events.push(Event::NodeChanged { node });
+        }
         Ok(Outcome::NodeAdmitted(node))
     }
 
