@@ -12,10 +12,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::{StreamExt, future, stream};
 use nora_app::ports::ByteStream;
+use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::blobs::{Blobs, Delivery};
-use nora_app::ports::uploads::{StoredBlob, Uploads};
+use nora_app::ports::uploads::Uploads;
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
-use nora_domain::record::{Epoch, Generation, Timestamp, UploadId};
+use nora_domain::record::{Epoch, Generation, NodeId, Timestamp, UploadId};
 use nora_domain::{Algorithm, Digest, Format, RepositoryKey, RepositoryPath, TenantName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -52,13 +53,7 @@ fn digest(pattern: &Bytes, len: usize) -> Digest {
     Digest::from_parts(Algorithm::Sha256, context.finish().as_ref()).unwrap()
 }
 
-async fn push(
-    store: &LocalBlobs,
-    pattern: &Bytes,
-    len: usize,
-    digest: Digest,
-    n: u64,
-) -> StoredBlob {
+async fn push(store: &LocalBlobs, pattern: &Bytes, len: usize, digest: Digest, n: u64) -> BlobCopy {
     let uploads: &dyn Uploads = store;
     let id = UploadId(u128::from(n));
     let repository = RepositoryKey {
@@ -71,9 +66,9 @@ async fn push(
     uploads.finish(id, digest, Generation { epoch: Epoch(1), sequence: n }).await.unwrap()
 }
 
-async fn serve(store: LocalBlobs, blob: StoredBlob, delivery: Delivery, mut socket: TcpStream) {
+async fn serve(store: LocalBlobs, blob: BlobCopy, delivery: Delivery, mut socket: TcpStream) {
     let blobs: &dyn Blobs = &store;
-    let open = blobs.open(blob.digest, blob.generation, blob.size).await.unwrap();
+    let open = blobs.open(blob.clone()).await.unwrap();
     let mut stream = open.read(0..blob.size, delivery);
     while let Some(slice) = stream.next().await {
         socket.write_all(&slice.unwrap()).await.unwrap();
@@ -106,7 +101,7 @@ fn report(what: &str, bytes: u64, since: Instant) {
     println!("{what:28} {rate:6.0} MB/s  peak {:3} MiB", peak_mib());
 }
 
-async fn pulls(store: &LocalBlobs, blob: &StoredBlob, delivery: Delivery, clients: usize) {
+async fn pulls(store: &LocalBlobs, blob: &BlobCopy, delivery: Delivery, clients: usize) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (server_store, server_blob) = (store.clone(), blob.clone());
@@ -126,8 +121,12 @@ async fn pulls(store: &LocalBlobs, blob: &StoredBlob, delivery: Delivery, client
 }
 
 async fn run(dir: PathBuf, len: usize) {
-    let config =
-        LocalBlobsConfig { data_dir: dir.clone(), upload_bytes_max: u64::MAX, sessions_max: 1000 };
+    let config = LocalBlobsConfig {
+        node: NodeId(1),
+        data_dir: dir.clone(),
+        upload_bytes_max: u64::MAX,
+        sessions_max: 1000,
+    };
     let store = LocalBlobs::open(config).unwrap();
     let pattern = pattern();
     let large = digest(&pattern, len);
@@ -138,8 +137,8 @@ async fn run(dir: PathBuf, len: usize) {
         let stored = push(&store, &pattern, len, large, n).await;
         report("push, synced", len as u64, since);
         // The copy before goes, so that the pages of each push are ones that were used before.
-        if let Some(StoredBlob { digest, generation, .. }) = last.replace(stored) {
-            Blobs::delete(&store, digest, generation).await.unwrap();
+        if let Some(copy) = last.replace(stored) {
+            Blobs::delete(&store, copy).await.unwrap();
         }
     }
     let last = last.unwrap();

@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nora_app::ports::blobs::{BlobError, Blobs, OpenBlob};
+use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
 use nora_app::ports::{BoxError, BoxFuture};
-use nora_domain::Digest;
-use nora_domain::record::Generation;
+use nora_domain::record::NodeId;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -24,6 +23,8 @@ const READ_AHEAD_REQUESTS_MAX: usize = 16;
 /// Where the store is and what it may hold.
 #[derive(Clone, Debug)]
 pub struct LocalBlobsConfig {
+    /// This node: who holds what is stored here.
+    pub node: NodeId,
     /// The folder that holds `blobs` and `uploads`; made if it is missing.
     pub data_dir: PathBuf,
     /// The most bytes an upload may have.
@@ -48,6 +49,7 @@ pub struct LocalBlobs {
 }
 
 pub(crate) struct Inner {
+    pub(crate) node: NodeId,
     pub(crate) layout: Layout,
     pub(crate) sessions: Sessions,
     pub(crate) upload_bytes_max: u64,
@@ -59,7 +61,7 @@ pub(crate) struct Inner {
 impl LocalBlobs {
     /// Opens the store and takes up the upload sessions that an earlier run left. Blocks.
     pub fn open(config: LocalBlobsConfig) -> Result<Self, OpenError> {
-        let LocalBlobsConfig { data_dir, upload_bytes_max, sessions_max } = config;
+        let LocalBlobsConfig { node, data_dir, upload_bytes_max, sessions_max } = config;
         let failed = |step| {
             let data_dir = data_dir.clone();
             move |source| OpenError { step, data_dir, source }
@@ -67,6 +69,7 @@ impl LocalBlobs {
         let layout = Layout::create(&data_dir).map_err(failed("make the folders"))?;
         let sessions = Sessions::load(&layout).map_err(failed("take up the upload sessions"))?;
         let inner = Inner {
+            node,
             layout,
             sessions,
             upload_bytes_max,
@@ -79,12 +82,8 @@ impl LocalBlobs {
 }
 
 impl Blobs for LocalBlobs {
-    fn open(
-        &self,
-        digest: Digest,
-        generation: Generation,
-        size: u64,
-    ) -> BoxFuture<'_, Result<Arc<dyn OpenBlob>, BlobError>> {
+    fn open(&self, copy: BlobCopy) -> BoxFuture<'_, Result<Arc<dyn OpenBlob>, BlobError>> {
+        let BlobCopy { digest, generation, size, .. } = copy;
         let path = self.inner.layout.blob(&digest, generation);
         let readers = Arc::clone(&self.inner.readers);
         Box::pin(async move {
@@ -99,11 +98,12 @@ impl Blobs for LocalBlobs {
         })
     }
 
-    fn delete(
-        &self,
-        digest: Digest,
-        generation: Generation,
-    ) -> BoxFuture<'_, Result<(), BlobError>> {
+    fn redirect(&self, _copy: &BlobCopy) -> BoxFuture<'_, Result<Option<String>, BlobError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn delete(&self, copy: BlobCopy) -> BoxFuture<'_, Result<(), BlobError>> {
+        let BlobCopy { digest, generation, .. } = copy;
         let paths = [
             self.inner.layout.chunks(&digest, generation),
             self.inner.layout.blob(&digest, generation),

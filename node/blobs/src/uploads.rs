@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use nora_app::ports::uploads::{StoredBlob, UploadError, UploadState, Uploads};
+use nora_app::ports::blobs::BlobCopy;
+use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
 use nora_app::ports::{BoxError, BoxFuture, ByteStream};
 use nora_domain::record::{Generation, Timestamp, UploadId};
 use nora_domain::{Algorithm, Digest, RepositoryKey};
@@ -83,11 +84,11 @@ impl Uploads for LocalBlobs {
         id: UploadId,
         digest: Digest,
         generation: Generation,
-    ) -> BoxFuture<'_, Result<StoredBlob, UploadError>> {
+    ) -> BoxFuture<'_, Result<BlobCopy, UploadError>> {
         Box::pin(async move {
             let (_, mut writer) = self.claim(id)?;
             self.blocking("finish an upload", move |inner| {
-                let error = match writer.finish(&inner.layout, digest, generation) {
+                let error = match writer.finish(&inner.layout, digest, generation, inner.node) {
                     Ok(blob) => {
                         inner.end(id, &mut writer);
                         return Ok(blob);

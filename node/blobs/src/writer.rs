@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use nora_app::ports::uploads::StoredBlob;
-use nora_domain::record::Generation;
+use nora_app::ports::blobs::BlobCopy;
+use nora_domain::record::{Generation, NodeId, Placement};
 use nora_domain::{Algorithm, Digest};
 
 use crate::chunks::{ChunkHasher, ChunkTable};
@@ -204,7 +204,8 @@ impl Writer {
         layout: &Layout,
         expected: Digest,
         generation: Generation,
-    ) -> Result<StoredBlob, FinishError> {
+        node: NodeId,
+    ) -> Result<BlobCopy, FinishError> {
         let (algorithm, size) = (self.algorithm, self.offset);
         let (file, hashes) = self.resume()?;
         let computed = if expected.algorithm() == algorithm {
@@ -221,7 +222,13 @@ impl Writer {
         file.sync_data().map_err(FinishError::Sync)?;
         self.publish(layout, &computed, generation, &table)?;
         self.end();
-        Ok(StoredBlob { digest: computed, generation, size, chunk_root: table.root() })
+        Ok(BlobCopy {
+            digest: computed,
+            generation,
+            size,
+            chunk_root: table.root(),
+            placement: Placement::Nodes(vec![node]),
+        })
     }
 
     /// Gives bytes that are on the disk their final name, durably.

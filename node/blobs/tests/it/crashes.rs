@@ -97,9 +97,9 @@ async fn blobs_that_nothing_names_go_and_others_stay() {
     assert_eq!(reconciled.unwrap(), Reconciled { live: 1, removed: 2 });
     assert_eq!(asked.borrow().len(), 3);
 
-    let kept_blob = store.port().open(kept.digest, kept.generation, kept.size).await.unwrap();
+    let kept_blob = store.port().open(kept.clone()).await.unwrap();
     assert!(read(&kept_blob, 0..kept.size, Delivery::Process).await == large);
-    assert!(store.port().open(new.digest, running, 0).await.is_ok());
+    assert!(store.port().open(new.clone()).await.is_ok());
     let name = format!("{}.1-1", kept.digest.hex());
     let mut expected = vec![
         name.clone(),

@@ -32,7 +32,7 @@ async fn a_mapped_body_arrives_whole() {
     let store = store();
     let bytes = bytes(21 * MIB + 99, 1);
     let stored = push(store.uploads(), &bytes, 1).await;
-    let blob = store.port().open(stored.digest, stored.generation, stored.size).await.unwrap();
+    let blob = store.port().open(stored.clone()).await.unwrap();
     let (server, mut client) = sockets().await;
     let mut received = Vec::new();
     let (served, read) = tokio::join!(serve(blob, server), client.read_to_end(&mut received));
@@ -48,7 +48,7 @@ async fn a_file_cut_short_while_it_is_sent_breaks_the_connection_and_no_more() {
     let stored = push(store.uploads(), &bytes, 1).await;
     let hex = stored.digest.hex();
     let path = store.dir.path().join(format!("blobs/sha256/{}/{hex}.1-1", &hex[..2]));
-    let blob = store.port().open(stored.digest, stored.generation, stored.size).await.unwrap();
+    let blob = store.port().open(stored.clone()).await.unwrap();
 
     let (server, mut client) = sockets().await;
     let cutter = async move {
@@ -68,9 +68,9 @@ async fn a_file_cut_short_while_it_is_sent_breaks_the_connection_and_no_more() {
     // A slice that is mapped already makes the kernel's copy fail; the process lives on and serves
     // others.
     let other = push(store.uploads(), &bytes[..MIB], 2).await;
-    let other = store.port().open(other.digest, other.generation, other.size).await.unwrap();
+    let other = store.port().open(other.clone()).await.unwrap();
     assert!(read(&other, 0..MIB as u64, Delivery::Socket).await == bytes[..MIB]);
-    let short = store.port().open(stored.digest, stored.generation, stored.size).await;
+    let short = store.port().open(stored.clone()).await;
     assert!(short.is_err(), "a file of another size is not opened");
 }
 
@@ -80,7 +80,7 @@ async fn a_mapped_slice_whose_file_was_cut_fails_in_the_kernel() {
     let stored = push(store.uploads(), &bytes(4 * MIB, 3), 1).await;
     let hex = stored.digest.hex();
     let path = store.dir.path().join(format!("blobs/sha256/{}/{hex}.1-1", &hex[..2]));
-    let blob = store.port().open(stored.digest, stored.generation, stored.size).await.unwrap();
+    let blob = store.port().open(stored.clone()).await.unwrap();
     let mut stream = blob.read(0..stored.size, Delivery::Socket);
     let slice = stream.next().await.unwrap().unwrap();
     OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use aws_lc_rs::digest;
+use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::blobs::Blobs;
-use nora_app::ports::uploads::{StoredBlob, Uploads};
+use nora_app::ports::uploads::Uploads;
 use nora_app::testkit::Hashes;
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
+use nora_domain::record::NodeId;
 use nora_domain::{Algorithm, Digest};
 
 pub(crate) use nora_app::testkit::{MIB, body, bytes, generation, open_session, read, repository};
@@ -21,7 +23,12 @@ pub(crate) struct Store {
 }
 
 pub(crate) fn config(dir: &Path) -> LocalBlobsConfig {
-    LocalBlobsConfig { data_dir: dir.to_owned(), upload_bytes_max: 64 << 20, sessions_max: 8 }
+    LocalBlobsConfig {
+        node: NodeId(1),
+        data_dir: dir.to_owned(),
+        upload_bytes_max: 64 << 20,
+        sessions_max: 8,
+    }
 }
 
 pub(crate) fn store() -> Store {
@@ -92,6 +99,6 @@ fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
 }
 
 /// Pushes bytes through a session as `digest/generation`.
-pub(crate) async fn push(uploads: &dyn Uploads, bytes: &[u8], sequence: u64) -> StoredBlob {
+pub(crate) async fn push(uploads: &dyn Uploads, bytes: &[u8], sequence: u64) -> BlobCopy {
     nora_app::testkit::push(uploads, HASHES, bytes, sequence).await
 }
