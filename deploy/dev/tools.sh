@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The programs that the checks need beyond Cargo, at pinned versions, fetched once a machine into $NORA_CACHE/tools:
-# the OCI conformance program and real clients, and cargo-deny. Nothing is skipped: what cannot be had ends the run with
+# the OCI conformance program, real clients, S3 servers, and cargo-deny. Nothing is skipped: what cannot be had ends the run with
 # what to do about it.
 #
 # Usage: . deploy/dev/setup.sh; . deploy/dev/tools.sh; need crane oras skopeo …
@@ -8,6 +8,8 @@
 conformance_version=v0.0.0-20260831232431-97274622c111
 crane_version=v0.22.1
 oras_version=v1.3.6
+versitygw_version=v1.8.0
+minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
 cargo_deny_version=0.20.2
 go_version=1.26.8               # oras asks for 1.26.7 at least
 
@@ -22,6 +24,8 @@ need() {
       conformance) go_tool "$name" "github.com/opencontainers/distribution-spec/conformance@$conformance_version" ;;
       crane) go_tool "$name" "github.com/google/go-containerregistry/cmd/crane@$crane_version" ;;
       oras) go_tool "$name" "oras.land/oras/cmd/oras@$oras_version" ;;
+      versitygw) go_tool "$name" "github.com/versity/versitygw/cmd/versitygw@$versitygw_version" ;;
+      minio) go_tool "$name" "github.com/minio/minio@$minio_version" ;;
       cargo-deny) cargo_tool "$name" "$cargo_deny_version" ;;
       busybox) has busybox || packages+=(busybox-static) ;;
       newuidmap) has newuidmap || packages+=(uidmap) ;;

@@ -161,6 +161,10 @@ impl Error {
                 what: "too few nodes could store a copy; what was sent is kept, end the upload again",
                 source: Some(Box::new(error)),
             },
+            UploadError::Unavailable(_) => Self::Unavailable {
+                what: "the store of blobs does not answer; what was sent is kept, try again",
+                source: Some(Box::new(error)),
+            },
             UploadError::Io { .. } => Self::Internal {
                 what: "an upload could not be stored",
                 source: Some(Box::new(error)),

@@ -8,6 +8,7 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"NORACHNK";
 const VERSION: u32 = 1;
+const HEAD_BYTES: usize = 24;
 
 /// The chunk hashes of a whole blob. An empty blob has no chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,24 @@ pub struct ChunkTable {
 }
 
 impl ChunkTable {
+    /// The table of a blob of `size` bytes with these chunk hashes; `None` if that is not their number.
+    pub fn from_hashes(size: u64, hashes: Vec<[u8; 32]>) -> Option<Self> {
+        (size.div_ceil(CHUNK_BYTES as u64) == hashes.len() as u64).then_some(Self { size, hashes })
+    }
+
+    /// Size of the blob in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Reads the stored form back; `None` if it is torn or of another kind.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (head, hashes) = bytes.split_at_checked(HEAD_BYTES)?;
+        let size = u64::from_le_bytes(head[16..24].try_into().ok()?);
+        let table = Self::from_hashes(size, hashes.as_chunks().0.to_vec())?;
+        (table.encode() == bytes).then_some(table)
+    }
+
     /// The hash of each chunk, in order.
     pub fn hashes(&self) -> &[[u8; 32]] {
         &self.hashes
@@ -31,7 +50,7 @@ impl ChunkTable {
 
     /// The stored form: magic, version, chunk size and blob size (little-endian), then the hashes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(24 + self.hashes.len() * 32);
+        let mut out = Vec::with_capacity(HEAD_BYTES + self.hashes.len() * 32);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&(CHUNK_BYTES as u32).to_le_bytes());
@@ -62,6 +81,11 @@ impl ChunkHasher {
             }
             bytes = rest;
         }
+    }
+
+    /// Hashes of the chunks that are whole.
+    pub(crate) fn done(&self) -> &[[u8; 32]] {
+        &self.done
     }
 
     /// The table of the bytes so far; more may follow.

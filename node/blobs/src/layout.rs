@@ -18,6 +18,9 @@ const SIDECAR_SUFFIX: &str = ".json";
 pub(crate) struct Layout {
     blobs: PathBuf,
     uploads: PathBuf,
+    incoming: PathBuf,
+    quarantine: PathBuf,
+    scrub: PathBuf,
 }
 
 /// What a file in a blob folder is.
@@ -35,13 +38,40 @@ pub(crate) enum UploadFileName {
 }
 
 impl Layout {
-    /// Makes the two top folders, durably.
+    /// Makes the top folders, durably, and empties that of copies on their way in: whoever sent them
+    /// has no answer and sends them again.
     pub(crate) fn create(data_dir: &Path) -> io::Result<Self> {
-        let layout = Self { blobs: data_dir.join("blobs"), uploads: data_dir.join("uploads") };
-        std::fs::create_dir_all(&layout.blobs)?;
-        std::fs::create_dir_all(&layout.uploads)?;
+        let layout = Self {
+            blobs: data_dir.join("blobs"),
+            uploads: data_dir.join("uploads"),
+            incoming: data_dir.join("incoming"),
+            quarantine: data_dir.join("quarantine"),
+            scrub: data_dir.join("scrub.json"),
+        };
+        for dir in [&layout.blobs, &layout.uploads, &layout.incoming, &layout.quarantine] {
+            std::fs::create_dir_all(dir)?;
+        }
+        for entry in std::fs::read_dir(&layout.incoming)? {
+            std::fs::remove_file(entry?.path())?;
+        }
         sync_dir(data_dir)?;
         Ok(layout)
+    }
+
+    /// A file for a copy on its way in; `number` tells it from others of this process.
+    pub(crate) fn incoming(&self, number: u64) -> PathBuf {
+        self.incoming.join(number.to_string())
+    }
+
+    /// Where a damaged copy is set aside.
+    pub(crate) fn quarantined(&self, digest: &Digest, generation: Generation) -> PathBuf {
+        let algorithm = digest.algorithm();
+        self.quarantine.join(format!("{algorithm}.{}", blob_file_name(digest, generation)))
+    }
+
+    /// Where the scrubber notes how far it is.
+    pub(crate) fn scrub_position(&self) -> &Path {
+        &self.scrub
     }
 
     pub(crate) fn uploads(&self) -> &Path {

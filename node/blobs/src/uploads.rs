@@ -30,7 +30,7 @@ use crate::writer::{FinishError, StepError, Writer};
 const BATCH_BYTES: usize = 256 << 10;
 const BATCH_FRAMES_MAX: usize = 256;
 
-type WriterGuard = OwnedMutexGuard<Writer>;
+pub(crate) type WriterGuard = OwnedMutexGuard<Writer>;
 
 impl Uploads for LocalBlobs {
     fn open(
@@ -88,24 +88,13 @@ impl Uploads for LocalBlobs {
         Box::pin(async move {
             let (_, mut writer) = self.claim(id)?;
             self.blocking("finish an upload", move |inner| {
-                let error = match writer.finish(&inner.layout, digest, generation, inner.node) {
-                    Ok(blob) => {
+                match writer.finish(&inner.layout, digest, generation, inner.node) {
+                    Ok(copy) => {
                         inner.end(id, &mut writer);
-                        return Ok(blob);
+                        Ok(copy)
                     }
-                    Err(FinishError::Step(error)) => {
-                        writer.rest();
-                        return Err(error.into());
-                    }
-                    Err(FinishError::Mismatch { computed }) => {
-                        UploadError::DigestMismatch { expected: digest, computed }
-                    }
-                    Err(FinishError::Sync(source)) => {
-                        StepError { step: "sync the upload", source }.into()
-                    }
-                };
-                inner.end(id, &mut writer);
-                Err(error)
+                    Err(error) => Err(inner.not_finished(id, &mut writer, digest, error)),
+                }
             })
             .await
         })
@@ -152,7 +141,7 @@ impl LocalBlobs {
     }
 
     /// Makes the caller the session's one writer.
-    fn claim(&self, id: UploadId) -> Result<(Arc<Session>, WriterGuard), UploadError> {
+    pub(crate) fn claim(&self, id: UploadId) -> Result<(Arc<Session>, WriterGuard), UploadError> {
         let session = self.session(id)?;
         let writer = Arc::clone(&session.writer).try_lock_owned().map_err(|_| UploadError::Busy)?;
         if writer.ended() {
@@ -162,7 +151,7 @@ impl LocalBlobs {
     }
 
     /// Runs work on a blocking thread. It runs to its end even if nobody waits for it any more.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         step: &'static str,
         work: impl FnOnce(&Inner) -> Result<T, UploadError> + Send + 'static,
@@ -178,10 +167,30 @@ impl LocalBlobs {
 impl Inner {
     /// Ends a session that has nothing left to lose: should its files resist, the next start
     /// removes them.
-    fn end(&self, id: UploadId, writer: &mut Writer) {
+    pub(crate) fn end(&self, id: UploadId, writer: &mut Writer) {
         if let Err(error) = self.sessions.end(&self.layout, id, writer) {
             warn!(%error, "cannot remove the files of an ended upload session");
         }
+    }
+
+    /// Leaves a session that did not become a blob as the error says: to go on, or over.
+    pub(crate) fn not_finished(
+        &self,
+        id: UploadId,
+        writer: &mut Writer,
+        expected: Digest,
+        error: FinishError,
+    ) -> UploadError {
+        let error = match error {
+            FinishError::Step(error) => {
+                writer.rest();
+                return error.into();
+            }
+            FinishError::Mismatch { computed } => UploadError::DigestMismatch { expected, computed },
+            FinishError::Sync(source) => StepError { step: "sync the upload", source }.into(),
+        };
+        self.end(id, writer);
+        error
     }
 }
 

@@ -8,7 +8,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nora_app::ports::blobs::BlobCopy;
@@ -21,7 +22,7 @@ use crate::layout::{self, Layout};
 use crate::map;
 
 /// Write-back is started whenever so many bytes are new.
-const WRITE_BACK_BYTES: u64 = 2 << 20;
+pub(crate) const WRITE_BACK_BYTES: u64 = 2 << 20;
 /// Space is reserved ahead once a file has grown to this: most blobs are smaller and need none.
 const ALLOCATE_FROM_BYTES: u64 = 1 << 20;
 /// As much again as there is already is reserved, within these bounds.
@@ -198,7 +199,8 @@ impl Writer {
         self.file = None;
     }
 
-    /// Verifies the bytes, makes them durable and gives them their final name.
+    /// Verifies the bytes, makes them durable and gives them their final name. The session is not
+    /// over: [`Self::end`] and [`Self::take_back`] are the two ways on.
     pub(crate) fn finish(
         &mut self,
         layout: &Layout,
@@ -206,6 +208,19 @@ impl Writer {
         generation: Generation,
         node: NodeId,
     ) -> Result<BlobCopy, FinishError> {
+        let Verified { copy, table, file } = self.verify(expected, generation, node)?;
+        file.sync_data().map_err(FinishError::Sync)?;
+        publish(layout, &self.path, &copy, &table)?;
+        Ok(copy)
+    }
+
+    /// Checks that the bytes have the digest that is expected.
+    pub(crate) fn verify(
+        &mut self,
+        expected: Digest,
+        generation: Generation,
+        node: NodeId,
+    ) -> Result<Verified, FinishError> {
         let (algorithm, size) = (self.algorithm, self.offset);
         let (file, hashes) = self.resume()?;
         let computed = if expected.algorithm() == algorithm {
@@ -219,51 +234,67 @@ impl Writer {
             return Err(FinishError::Mismatch { computed });
         }
         let table = hashes.chunks.table();
-        file.sync_data().map_err(FinishError::Sync)?;
-        self.publish(layout, &computed, generation, &table)?;
-        self.end();
-        Ok(BlobCopy {
-            digest: computed,
-            generation,
-            size,
-            chunk_root: table.root(),
-            placement: Placement::Nodes(vec![node]),
-        })
+        let file = Arc::new(file.try_clone().map_err(step("open the upload once more"))?);
+        let placement = Placement::Nodes(vec![node]);
+        let chunk_root = table.root();
+        let copy = BlobCopy { digest: computed, generation, size, chunk_root, placement };
+        Ok(Verified { copy, table, file })
     }
 
-    /// Gives bytes that are on the disk their final name, durably.
-    fn publish(
-        &self,
-        layout: &Layout,
-        digest: &Digest,
-        generation: Generation,
-        table: &ChunkTable,
-    ) -> Result<(), FinishError> {
-        let (blob, chunks) = (layout.blob(digest, generation), layout.chunks(digest, generation));
-        match std::fs::rename(&self.path, &blob) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                layout.create_blob_dir(digest).map_err(step("create the blob's folder"))?;
-                std::fs::rename(&self.path, &blob).map_err(step("name the blob"))?;
-            }
-            other => other.map_err(step("name the blob"))?,
-        }
-        // A table of one chunk says no more than the root does. The file needs no sync of its own:
-        // a table that a crash tore does not have the root that the metadata names, and can be
-        // computed again from the bytes.
-        if table.hashes().len() > 1
-            && let Err(source) = std::fs::write(&chunks, table.encode())
-        {
-            let _ = std::fs::remove_file(&chunks);
-            // Should this fail too, the blob is one that nobody names.
-            let _ = std::fs::rename(&blob, &self.path);
-            return Err(StepError { step: "write the chunk table", source }.into());
-        }
-        // A name that may or may not be on the disk belongs to a blob that nobody names.
-        layout::sync_dir(&layout.blob_dir(digest)).map_err(FinishError::Sync)
+    /// Makes verified bytes durable under their final name.
+    pub(crate) fn persist(&self, layout: &Layout, verified: &Verified) -> Result<(), FinishError> {
+        verified.file.sync_data().map_err(FinishError::Sync)?;
+        publish(layout, &self.path, &verified.copy, &verified.table)
+    }
+
+    /// Makes the session of the blob again: nobody was told of it.
+    pub(crate) fn take_back(&mut self, layout: &Layout, copy: &BlobCopy) -> io::Result<()> {
+        let _ = std::fs::remove_file(layout.chunks(&copy.digest, copy.generation));
+        std::fs::rename(layout.blob(&copy.digest, copy.generation), &self.path)?;
+        self.rest();
+        Ok(())
     }
 }
 
-fn write_all(file: &mut File, batch: &[Bytes]) -> io::Result<()> {
+/// A session's bytes, with the digest that they were said to have.
+pub(crate) struct Verified {
+    pub(crate) copy: BlobCopy,
+    pub(crate) table: ChunkTable,
+    pub(crate) file: Arc<File>,
+}
+
+/// Gives bytes that are on the disk their final name, durably.
+pub(crate) fn publish(
+    layout: &Layout,
+    from: &Path,
+    copy: &BlobCopy,
+    table: &ChunkTable,
+) -> Result<(), FinishError> {
+    let BlobCopy { digest, generation, .. } = copy;
+    let (blob, chunks) = (layout.blob(digest, *generation), layout.chunks(digest, *generation));
+    match std::fs::rename(from, &blob) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            layout.create_blob_dir(digest).map_err(step("create the blob's folder"))?;
+            std::fs::rename(from, &blob).map_err(step("name the blob"))?;
+        }
+        other => other.map_err(step("name the blob"))?,
+    }
+    // A table of one chunk says no more than the root does. The file needs no sync of its own: a
+    // table that a crash tore does not have the root that the metadata names, and can be computed
+    // again from the bytes.
+    if table.hashes().len() > 1
+        && let Err(source) = std::fs::write(&chunks, table.encode())
+    {
+        let _ = std::fs::remove_file(&chunks);
+        // Should this fail too, the blob is one that nobody names.
+        let _ = std::fs::rename(&blob, from);
+        return Err(StepError { step: "write the chunk table", source }.into());
+    }
+    // A name that may or may not be on the disk belongs to a blob that nobody names.
+    layout::sync_dir(&layout.blob_dir(digest)).map_err(FinishError::Sync)
+}
+
+pub(crate) fn write_all(file: &mut File, batch: &[Bytes]) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = batch.iter().map(|bytes| IoSlice::new(bytes)).collect();
     let mut left = slices.as_mut_slice();
     IoSlice::advance_slices(&mut left, 0);

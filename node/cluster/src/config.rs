@@ -3,9 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nora_domain::record::{FeatureLevel, NodeId, NodeProfile};
+
 /// How a node takes part in the cluster. Sizes are in bytes.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
+    /// This node's number.
+    pub node: NodeId,
+    /// What it tells of itself whenever it starts. An empty cluster address stands for `address`.
+    pub profile: NodeProfile,
     /// Where the log, the state and the snapshots are kept.
     pub data_dir: PathBuf,
     /// Where other nodes reach this one; kept in the membership.
@@ -24,7 +30,7 @@ pub struct ClusterConfig {
     pub proposals_bytes_max: usize,
     /// How long a proposal or a read index may take.
     pub answer_timeout: Duration,
-    /// How long a start may take until the state is recovered.
+    /// How long a start may take until the cluster has taken it in.
     pub start_timeout: Duration,
     /// Reads that may wait for the disk at once.
     pub disk_reads_max: usize,
@@ -33,9 +39,16 @@ pub struct ClusterConfig {
 }
 
 impl ClusterConfig {
-    /// The defaults, in `data_dir`.
+    /// The defaults for the first node of a cluster, in `data_dir`.
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
+            node: NodeId(1),
+            profile: NodeProfile {
+                weight: 1,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                feature_max: FeatureLevel::NEWEST,
+                ..NodeProfile::default()
+            },
             data_dir,
             address: "127.0.0.1:7700".to_owned(),
             cache_bytes: 16 << 20,

@@ -1,13 +1,19 @@
 //! NORA's replicated metadata: openraft over RocksDB, behind the port `nora_app::ports::metadata`.
 //!
-//! Guarantees: a proposal that was answered is on the disks of a quorum and applied on this node; the state is what
-//! `nora_domain::transition` makes of the log, on every node alike; memory does not grow with what is stored. A single
-//! node is a cluster of one and runs the same code.
+//! Guarantees: a proposal that was answered is on the disks of a quorum, took effect once, and is applied on this node;
+//! the state is what `nora_domain::transition` makes of the log, on every node alike; memory does not grow with what is
+//! stored. A single node is a cluster of one and runs the same code.
 //!
 //! Must not know: HTTP, formats, blobs' bytes. No type of openraft or RocksDB leaves this crate.
 
 mod config;
+mod consensus;
+mod error;
+mod leader;
 mod node;
+mod proposals;
+mod status;
+mod transport;
 
 #[cfg(not(feature = "internals"))]
 mod codec;
@@ -33,5 +39,8 @@ pub mod raft;
 pub mod rocks;
 
 pub use config::ClusterConfig;
-pub use node::{Cluster, ClusterStatus, StartError, StopReason, StoreUsage};
+pub use error::{StartError, StopReason};
+pub use node::Cluster;
 pub use raft::state_machine::PositionedEvent;
+pub use status::{ClusterStatus, Replication, StoreUsage};
+pub use transport::{Alone, Transport, endpoint};

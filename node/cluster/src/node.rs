@@ -1,117 +1,44 @@
 //! The node's part in the cluster: what the rest of the program holds.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use bytes::Bytes;
+use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_app::ports::{BoxError, BoxFuture};
 use nora_domain::command::{Action, Command, Outcome, Refusal};
-use nora_domain::record::{Epoch, Key, NodeId, Record, Timestamp};
+use nora_domain::record::{
+    AuthorityRecord, ClusterId, Epoch, Key, NodeId, NodeProfile, Record, Timestamp,
+};
 use nora_domain::store::Rows;
+use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
-use openraft::error::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
-use openraft::{BasicNode, Raft, ReadPolicy, SnapshotPolicy};
 use tokio::sync::{Semaphore, broadcast};
+use tokio::time::Instant;
 
 use crate::codec;
 use crate::config::ClusterConfig;
+use crate::consensus::{Consensus, Membership, begin, elect_if_alone, raft_config};
+use crate::error::{StartError, StopReason, consensus, read_error, stop_reason, store_error};
+use crate::leader::{Desk, Leader};
 use crate::linearize::{ProbeError, ProbeResult, SharedProbe};
+use crate::proposals::{Answer, Proposals};
 use crate::raft::log_store::{LogStore, blocking};
-use crate::raft::network::NoPeers;
 use crate::raft::state_machine::{PositionedEvent, Shared, StateMachine};
 use crate::raft::voters::SoleVoter;
-use crate::raft::{Proposal, TypeConfig};
 use crate::rocks::Memory;
 use crate::rocks::state::{ReadError, StateDb, Tier};
+use crate::status::{ClusterStatus, StoreUsage};
+use crate::transport::network::Network;
+use crate::transport::service::Services;
+use crate::transport::{Alone, Incoming, Lane, Peers, Transport};
 
-/// The only node of a cluster of one.
-const FIRST_NODE: u64 = 1;
+/// How long open proposals may take to be answered when the node shuts down.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Range tombstones slow reads down; one for so many entries does not.
-const PURGE_ENTRIES_MIN: u64 = 1024;
-
-type Consensus = Raft<TypeConfig, StateMachine>;
-
-/// Why a node could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The stores could not be opened: another process has them, or they are damaged.
-    #[error("cannot open the metadata in {}", data_dir.display())]
-    Open {
-        /// Where they are.
-        data_dir: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// Consensus did not come up.
-    #[error("cannot {step}")]
-    Consensus {
-        /// What was being done.
-        step: &'static str,
-        /// Why it failed.
-        source: BoxError,
-    },
-    /// The log says otherwise than it can: the state is damaged.
-    #[error("the start of this node was answered with {answer}")]
-    Answer {
-        /// What the state machine answered.
-        answer: String,
-    },
-}
-
-/// Why a node's part in the cluster ended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StopReason {
-    /// It was shut down.
-    #[error("the node was shut down")]
-    Shutdown,
-    /// A store failed; what is on disk is left as it is, and a restart recovers from it.
-    #[error("the metadata store failed: {0}")]
-    Failed(String),
-}
-
-/// How a node stands in the cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClusterStatus {
-    /// This node.
-    pub node: NodeId,
-    /// The leader, if there is one.
-    pub leader: Option<NodeId>,
-    /// The Raft term.
-    pub term: u64,
-    /// Voters, in order.
-    pub voters: Vec<NodeId>,
-    /// Position of the last entry in the log.
-    pub log_index: Option<u64>,
-    /// Position of the last entry applied.
-    pub applied_index: Option<u64>,
-    /// Position up to which the current snapshot goes.
-    pub snapshot_index: Option<u64>,
-    /// Position up to which the log was cut.
-    pub purged_index: Option<u64>,
-    /// Whether proposals and linearizable reads can be answered.
-    pub ready: bool,
-}
-
-/// What the stores use, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreUsage {
-    /// Block cache, with what write buffers are charged for.
-    pub cache_bytes: u64,
-    /// Write buffers.
-    pub write_buffer_bytes: u64,
-    /// Open tables, outside the cache.
-    pub table_reader_bytes: u64,
-    /// The log's tables on disk.
-    pub log_disk_bytes: u64,
-    /// The state's tables on disk.
-    pub state_disk_bytes: u64,
-}
+/// How long to wait before asking the leader again how far it has committed.
+const PROBE_PAUSE: Duration = Duration::from_millis(30);
 
 /// A running node: the replicated state, and the way to change it.
 pub struct Cluster {
@@ -120,121 +47,190 @@ pub struct Cluster {
     shared: Arc<Shared>,
     memory: Arc<Memory>,
     voters: Arc<SoleVoter>,
+    services: Services,
+    proposals: Proposals,
     probe: SharedProbe,
-    proposals: Semaphore,
     disk_reads: Arc<Semaphore>,
+    /// What the founder has to tell once it leads.
+    founding: Mutex<Option<(ClusterId, AuthorityRecord)>>,
     closed: AtomicBool,
     config: ClusterConfig,
-    epoch: Epoch,
 }
 
 impl Cluster {
-    /// Opens the stores, recovers, and makes this node's start known. On an empty data directory it begins a cluster
-    /// of one.
+    /// Opens a cluster of one that nobody joins: begins it if there is none, recovers, and makes this start known.
     pub async fn start(config: ClusterConfig) -> Result<Self, StartError> {
+        let cluster = Self::open(config, Arc::new(Alone)).await?;
+        begin(&cluster.raft, cluster.config.node, &cluster.config.address).await?;
+        cluster.enter().await?;
+        Ok(cluster)
+    }
+
+    /// Opens the stores and takes part in consensus, without waiting for anybody: [`Self::services`] can be served, and
+    /// must be for others to reach this node. Then call [`Self::found`] on the founder, and [`Self::enter`].
+    pub async fn open(
+        config: ClusterConfig,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Self, StartError> {
         let opened = open_stores(config.clone())
             .await
             .map_err(|source| StartError::Open { data_dir: config.data_dir.clone(), source })?;
         let Stores { memory, voters, log, state_machine } = opened;
         let shared = state_machine.shared();
+        let peers = Arc::new(Peers::new(transport, shared.addresses.clone()));
         let raft = Raft::new(
-            FIRST_NODE,
+            config.node.0,
             Arc::new(raft_config(&config).map_err(consensus("configure consensus"))?),
-            NoPeers,
+            Network::new(config.node, peers.clone()),
             log.clone(),
             state_machine,
         )
         .await
         .map_err(consensus("recover the log and the state"))?;
-        take_lead(&raft, &config).await?;
-        let effective = raft
-            .with_raft_state(|state| state.membership_state.effective().as_ref().clone())
-            .await
-            .map_err(consensus("read the membership"))?;
-        if let Some(at) = effective.log_id() {
-            voters.applied(at.index, effective.membership());
-        }
+        let desk = Arc::new(Desk::new(raft.clone(), config.proposals_bytes_max));
+        let leader =
+            Arc::new(Leader::new(raft.clone(), config.node, peers.clone(), desk.clone()));
         let probe = SharedProbe::new(Box::new({
-            let (raft, timeout) = (raft.clone(), config.answer_timeout);
-            move || Box::pin(read_index(raft.clone(), timeout))
+            let (raft, leader, timeout) = (raft.clone(), leader.clone(), config.answer_timeout);
+            move || Box::pin(read_index(raft.clone(), leader.clone(), timeout))
         }));
-        let mut cluster = Self {
+        let waiting = shared.waiting.clone();
+        let proposals = Proposals::start(waiting.clone(), leader, config.proposals_bytes_max);
+        let stopped = stopped(raft.clone());
+        tokio::spawn(async move {
+            stopped.await;
+            waiting.end();
+        });
+        let incoming = Arc::new(Incoming::new(config.data_dir.join("incoming")));
+        Ok(Self {
+            services: Services { raft: raft.clone(), peers, desk, incoming },
             raft,
             log,
             shared,
             memory,
             voters,
+            proposals,
             probe,
-            proposals: Semaphore::new(config.proposals_bytes_max),
             disk_reads: Arc::new(Semaphore::new(config.disk_reads_max)),
+            founding: Mutex::default(),
             closed: AtomicBool::new(false),
             config,
-            epoch: Epoch(0),
-        };
-        cluster.epoch = cluster.announce().await?;
-        Ok(cluster)
+        })
     }
 
-    /// Proposes this node's start and takes the epoch that the state machine gives it.
-    async fn announce(&self) -> Result<Epoch, StartError> {
-        let action = Action::StartNode { node: self.node_id() };
-        let answer = self
-            .propose_command(Command { at: now(), action })
-            .await
-            .map_err(consensus("make this node's start known"))?;
+    /// What this node serves to other members: gRPC routes. Each request must carry what the transport tells its caller
+    /// by.
+    pub fn services(&self) -> axum::Router {
+        self.services.clone().router()
+    }
+
+    /// Begins a cluster with this node as its only voter, unless this node is in one already; [`Self::enter`] then makes
+    /// the cluster's name and authority known. To be called at every start of a node that has not seen that done.
+    pub async fn found(
+        &self,
+        cluster: ClusterId,
+        authority: AuthorityRecord,
+    ) -> Result<(), StartError> {
+        begin(&self.raft, self.config.node, &self.config.address).await?;
+        *crate::rocks::locked(&self.founding) = Some((cluster, authority));
+        Ok(())
+    }
+
+    /// Makes this node's start known and takes the epoch that the cluster gives it, within `start_timeout`. When it
+    /// returns, this node's state shows all that was acknowledged before the call.
+    pub async fn enter(&self) -> Result<Epoch, StartError> {
+        elect_if_alone(&self.raft, self.config.node).await?;
+        let start = random().map_err(consensus("name this start"))?;
+        let action = Action::StartNode { node: self.config.node, start, profile: self.profile() };
+        let command = codec::command::encode(&Command { at: Timestamp(0), origin: None, action });
+        let timeout = self.config.start_timeout;
+        let answer = match self.proposals.propose_start(start, command, timeout).await {
+            Ok(answer) => answer,
+            Err(source) => return Err(self.not_entered(source)),
+        };
+        let epoch = match answer {
+            Ok(Outcome::NodeStarted(epoch)) => epoch,
+            Err(Refusal::NodeRemoved(node)) => return Err(StartError::Removed { node }),
+            answer => return Err(StartError::Answer { answer: format!("{answer:?}") }),
+        };
+        self.shared.waiting.enter(epoch);
+        self.make_founding_known().await?;
+        Ok(epoch)
+    }
+
+    fn not_entered(&self, source: MetadataError) -> StartError {
+        match &self.raft.metrics().borrow_watched().running_state {
+            Err(fatal) => StartError::Consensus {
+                step: "make this node's start known",
+                source: stop_reason(fatal).into(),
+            },
+            Ok(()) => StartError::NoLeader { within: self.config.start_timeout, source },
+        }
+    }
+
+    fn profile(&self) -> NodeProfile {
+        let mut profile = self.config.profile.clone();
+        if profile.cluster_address.is_empty() {
+            profile.cluster_address.clone_from(&self.config.address);
+        }
+        profile
+    }
+
+    async fn make_founding_known(&self) -> Result<(), StartError> {
+        let Some((expected, authority)) = crate::rocks::locked(&self.founding).take() else {
+            return Ok(());
+        };
+        let action = Action::FoundCluster { cluster: expected, authority };
+        let command = Command { at: Timestamp(0), origin: None, action };
+        let answer = self.propose(command).await.map_err(consensus("found the cluster"))?;
         match answer {
-            Ok(Outcome::NodeStarted(epoch)) => Ok(epoch),
-            answer => Err(StartError::Answer { answer: format!("{answer:?}") }),
+            Ok(Outcome::ClusterFounded) | Err(Refusal::ClusterFounded) => {}
+            answer => return Err(StartError::Answer { answer: format!("{answer:?}") }),
+        }
+        let found = match self.get(Key::Cluster).await.map_err(consensus("read the cluster"))? {
+            Some(Record::Cluster(record)) => record.cluster,
+            _ => None,
+        };
+        if found == Some(expected) {
+            Ok(())
+        } else {
+            Err(StartError::ForeignCluster { expected, found })
         }
     }
 
     /// This node.
     pub fn node_id(&self) -> NodeId {
-        NodeId(FIRST_NODE)
+        self.config.node
     }
 
-    /// This start of this node.
+    /// This start of this node; 0 before it has entered.
     pub fn epoch(&self) -> Epoch {
-        self.epoch
+        self.shared.waiting.epoch()
     }
 
     /// How this node stands.
     pub fn status(&self) -> ClusterStatus {
         let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let running = metrics.running_state.is_ok() && !self.closed.load(Ordering::Acquire);
-        ClusterStatus {
-            node: self.node_id(),
-            leader: metrics.current_leader.map(NodeId),
-            term: metrics.current_term,
-            voters: metrics.membership_config.voter_ids().map(NodeId).collect(),
-            log_index: metrics.last_log_index,
-            applied_index: metrics.last_applied.as_ref().map(|log_id| log_id.index),
-            snapshot_index: metrics.snapshot.as_ref().map(|log_id| log_id.index),
-            purged_index: metrics.purged.as_ref().map(|log_id| log_id.index),
-            ready: running && metrics.current_leader.is_some(),
-        }
+        let closed = self.closed.load(Ordering::Acquire);
+        ClusterStatus::of(self.config.node, &metrics.borrow_watched(), closed)
+    }
+
+    /// A connection to another member, for other services than this crate's; none if nothing is known of it.
+    pub fn channel(&self, node: NodeId) -> Option<tonic::transport::Channel> {
+        let known = || crate::consensus::address(&self.raft, node);
+        self.services.peers.channel(node, Lane::Bulk, known)
     }
 
     /// Waits until this node's part in the cluster ends. A store that fails ends it: going on could acknowledge what
     /// is not on disk, so the process should stop too.
     pub async fn stopped(&self) -> StopReason {
-        let mut metrics = self.raft.metrics();
-        loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                return stop_reason(fatal);
-            }
-            if metrics.changed().await.is_err() {
-                let state = metrics.borrow_watched().running_state.clone();
-                return state.err().as_ref().map_or(StopReason::Shutdown, stop_reason);
-            }
-        }
+        stopped(self.raft.clone()).await
     }
 
     /// Makes a snapshot of the state as it is now, or later, and waits for it.
     pub async fn snapshot_now(&self) -> Result<(), MetadataError> {
         let applied = self.status().applied_index;
-        self.raft.trigger().snapshot().await.map_err(|error| store_error(Box::new(error)))?;
+        self.raft.trigger().snapshot().await.map_err(store_error)?;
         self.raft
             .wait(Some(self.config.start_timeout))
             .metrics(
@@ -242,7 +238,7 @@ impl Cluster {
                 "the snapshot that was asked for",
             )
             .await
-            .map_err(|error| store_error(Box::new(error)))?;
+            .map_err(store_error)?;
         Ok(())
     }
 
@@ -273,35 +269,46 @@ impl Cluster {
         let state = self.shared.state.load_full();
         blocking(move || Ok(visit(&mut state.all().map(|row| row.map_err(read_error)))))
             .await
-            .map_err(|error| store_error(Box::new(error)))
+            .map_err(store_error)
     }
 
-    /// Ends this node's part in the cluster: takes no more proposals, and makes all that was applied durable.
+    /// Ends this node's part in the cluster: takes no more proposals, lets another voter lead, waits for what is open, and
+    /// makes all that was applied durable. The services must be served until it returns.
     pub async fn shutdown(&self) -> Result<(), MetadataError> {
         self.closed.store(true, Ordering::Release);
-        self.raft.shutdown().await.map_err(|error| store_error(Box::new(error)))?;
+        let status = self.status();
+        if status.leader == Some(self.config.node) && status.voters.len() > 1 {
+            match self.membership().transfer_leader(None).await {
+                Ok(to) => tracing::info!(to = to.0, "another node leads"),
+                Err(error) => tracing::warn!(%error, "no other node took the lead in time"),
+            }
+        }
+        let drained = tokio::time::timeout(DRAIN_TIMEOUT, self.shared.waiting.drained());
+        if self.raft.metrics().borrow_watched().running_state.is_ok() && drained.await.is_err() {
+            tracing::warn!("some proposals were not answered before the shutdown");
+        }
+        self.raft.shutdown().await.map_err(store_error)?;
         let (state, log) = (self.shared.state.load_full(), self.log.clone());
         blocking(move || {
             state.flush().map_err(crate::rocks::io_error)?;
             log.flush()
         })
         .await
-        .map_err(|error| store_error(Box::new(error)))
+        .map_err(store_error)
     }
 
-    async fn propose_command(
-        &self,
-        command: Command,
-    ) -> Result<Result<Outcome, Refusal>, MetadataError> {
-        let bytes = codec::command::encode(&command);
-        drop(command);
+    /// Changes of who takes part.
+    pub(crate) fn membership(&self) -> Membership {
+        Membership::new(self.raft.clone())
+    }
+
+    async fn propose_command(&self, command: Command) -> Result<Answer, MetadataError> {
+        // Which proposal it is, this node alone says.
+        let bytes = codec::command::encode(&Command { origin: None, ..command });
         self.propose_bytes(bytes).await
     }
 
-    async fn propose_bytes(
-        &self,
-        bytes: Vec<u8>,
-    ) -> Result<Result<Outcome, Refusal>, MetadataError> {
+    async fn propose_bytes(&self, bytes: Vec<u8>) -> Result<Answer, MetadataError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(MetadataError::NoLeader);
         }
@@ -309,14 +316,7 @@ impl Cluster {
         if size > bytes_max {
             return Err(MetadataError::CommandTooLarge { bytes: size, bytes_max });
         }
-        let permits = u32::try_from(size).unwrap_or(u32::MAX);
-        let _permit = self.proposals.try_acquire_many(permits).map_err(|_| MetadataError::Busy)?;
-        let write = self.raft.client_write(Proposal(Bytes::from(bytes)));
-        let written = tokio::time::timeout(self.config.answer_timeout, write)
-            .await
-            .map_err(|_| MetadataError::OutcomeUnknown)?
-            .map_err(write_error)?;
-        written.data.0.ok_or_else(|| store_error("a command was applied without an answer".into()))
+        self.proposals.propose(bytes, self.config.answer_timeout).await
     }
 
     /// Reads in memory at once; waits for the disk elsewhere.
@@ -336,7 +336,7 @@ impl Cluster {
                 Ok(read(&shared.state.load(), Tier::Disk))
             })
             .await
-            .map_err(|error| store_error(Box::new(error)))?
+            .map_err(store_error)?
             .map_err(read_error)
         })
     }
@@ -366,7 +366,7 @@ impl Metadata for Cluster {
 
     fn linearize(&self) -> BoxFuture<'_, Result<(), MetadataError>> {
         // The proof that the only voter need not ask is in `raft::voters`. That this node has applied what was
-        // acknowledged before its start is what `start` waits for.
+        // acknowledged before its start is what `enter` waits for.
         if self.voters.holds() {
             return Box::pin(std::future::ready(Ok(())));
         }
@@ -398,7 +398,7 @@ async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
     blocking(move || {
         std::fs::create_dir_all(&config.data_dir)?;
         let memory = Arc::new(Memory::new(config.cache_bytes, config.write_buffer_bytes));
-        let voters = Arc::new(SoleVoter::new(FIRST_NODE));
+        let voters = Arc::new(SoleVoter::new(config.node.0));
         let events = broadcast::Sender::new(config.events_max);
         let (log, state_machine) = std::thread::scope(|scope| {
             let log = scope.spawn(|| {
@@ -415,99 +415,49 @@ async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
     .await
 }
 
-fn raft_config(config: &ClusterConfig) -> Result<openraft::Config, openraft::ConfigError> {
-    openraft::Config {
-        cluster_name: "nora".to_owned(),
-        heartbeat_interval: 250,
-        election_timeout_min: 1000,
-        election_timeout_max: 2000,
-        enable_pre_vote: Some(true),
-        install_snapshot_timeout: 600_000,
-        max_payload_entries: 300,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
-        max_in_snapshot_log_to_keep: config.keep_entries,
-        purge_batch_size: PURGE_ENTRIES_MIN,
-        api_channel_size: Some(1024),
-        ..openraft::Config::default()
-    }
-    .validate()
-}
-
-/// Begins the cluster if there is none, makes the only voter lead at once, and waits until all that was acknowledged
-/// before is applied.
-async fn take_lead(raft: &Consensus, config: &ClusterConfig) -> Result<(), StartError> {
-    let initialized =
-        raft.is_initialized().await.map_err(consensus("see whether there is a cluster"))?;
-    if !initialized {
-        let members = BTreeMap::from([(FIRST_NODE, BasicNode::new(&config.address))]);
-        raft.initialize(members).await.map_err(consensus("begin a cluster"))?;
-    }
-    let (alone, leads) = raft
-        .with_raft_state(|state| {
-            let voters = state.membership_state.effective().voter_ids();
-            (voters.eq([FIRST_NODE]), state.server_state.is_leader())
-        })
-        .await
-        .map_err(consensus("read the membership"))?;
-    if initialized && alone && !leads {
-        // Nobody else could lead, so there is nobody to wait for.
-        raft.trigger().elect(false).await.map_err(consensus("elect the only voter"))?;
-    }
-    raft.wait_for_recovery(Some(config.start_timeout))
-        .await
-        .map_err(consensus("apply what was acknowledged before"))?;
-    Ok(())
-}
-
-async fn read_index(raft: Consensus, timeout: Duration) -> ProbeResult {
-    let linearizer = raft.get_read_linearizer(ReadPolicy::ReadIndex).await.map_err(|error| {
-        if let RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) = &error {
-            tracing::warn!(%error, "the leader cannot reach a quorum");
+async fn stopped(raft: Consensus) -> StopReason {
+    let mut metrics = raft.metrics();
+    drop(raft);
+    loop {
+        if let Err(fatal) = &metrics.borrow_watched().running_state {
+            return stop_reason(fatal);
         }
-        ProbeError::NoLeader
-    })?;
-    match linearizer.try_await_ready(&raft, Some(timeout)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(_)) => Err(ProbeError::Behind),
-        Err(_) => Err(ProbeError::NoLeader),
+        if metrics.changed().await.is_err() {
+            let state = metrics.borrow_watched().running_state.clone();
+            return state.err().as_ref().map_or(StopReason::Shutdown, stop_reason);
+        }
     }
 }
 
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+/// Asks whoever leads, anew until somebody can tell, and waits until this node has come as far.
+async fn read_index(raft: Consensus, leader: Arc<Leader>, timeout: Duration) -> ProbeResult {
+    let deadline = Instant::now() + timeout;
+    let index = loop {
+        let begun = Instant::now();
+        if let Some(index) = leader.read_index().await {
+            break index;
+        }
+        let ended = raft.metrics().borrow_watched().running_state.is_err();
+        if ended || Instant::now() >= deadline {
+            return Err(ProbeError::NoLeader);
+        }
+        leader.pause(begun, PROBE_PAUSE).await;
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    raft.wait(Some(left))
+        .applied_index_at_least(Some(index), "the leader's read index")
+        .await
+        .map(drop)
+        .map_err(|_| ProbeError::Behind)
 }
 
-fn consensus<E: Into<BoxError>>(step: &'static str) -> impl FnOnce(E) -> StartError {
-    move |error| StartError::Consensus { step, source: error.into() }
-}
-
-fn stop_reason(fatal: &Fatal<TypeConfig>) -> StopReason {
-    match fatal {
-        Fatal::Stopped => StopReason::Shutdown,
-        Fatal::StorageError(error) => StopReason::Failed(error.to_string()),
-        Fatal::Panicked => StopReason::Failed("consensus panicked".to_owned()),
-    }
-}
-
-fn store_error(source: BoxError) -> MetadataError {
-    MetadataError::Store(source)
-}
-
-fn read_error(error: ReadError) -> MetadataError {
-    MetadataError::Store(Box::new(error))
+/// Never 0, which stands for no name.
+fn random() -> Result<u128, getrandom::Error> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)?;
+    Ok(u128::from_be_bytes(bytes).max(1))
 }
 
 fn probe_error(_: ProbeError) -> MetadataError {
     MetadataError::NoLeader
-}
-
-fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> MetadataError {
-    match error {
-        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => MetadataError::NoLeader,
-        RaftError::APIError(error) => store_error(Box::new(error)),
-        RaftError::Fatal(Fatal::StorageError(error)) => store_error(Box::new(error)),
-        // Consensus ended with the proposal in its queue: nobody can tell how far it came.
-        RaftError::Fatal(_) => MetadataError::OutcomeUnknown,
-    }
 }

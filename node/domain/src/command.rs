@@ -43,11 +43,13 @@ pub enum Action {
         authority: AuthorityRecord,
     },
     /// A node has started: give it an epoch and retire its earlier ones. It is active from then on, unless it is
-    /// draining. Refused for a node that was removed, and for one that does not understand the feature level.
+    /// draining. Refused for a node that was removed, for one that does not understand the feature level, and for one
+    /// that was never admitted, other than node 1, which founds the cluster.
     StartNode {
         /// Who.
         node: NodeId,
-        /// Names this start: proposed twice, it gives the same epoch. 0, as from before there was a name, does not.
+        /// Names this start: proposed twice, it gives the same epoch; a running node that was away comes back so. 0, as
+        /// from before there was a name, makes each proposal a start of its own.
         start: u128,
         /// What it tells of itself.
         profile: NodeProfile,
@@ -190,7 +192,7 @@ pub enum Action {
         subject: Option<Digest>,
         /// What kind of thing it is.
         artifact_type: Option<MediaType>,
-        /// Blobs it needs; sorted, each once. Every one must be live and linked, or the command is refused.
+        /// Blobs it needs; sorted, each once. Every one must be live, not lost, and linked, or the command is refused.
         blobs: Vec<Digest>,
         /// Artifacts it lists; sorted, each once. Every one must be there, or the command is refused.
         children: Vec<Digest>,

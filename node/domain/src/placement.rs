@@ -124,6 +124,23 @@ mod tests {
     }
 
     #[test]
+    fn a_new_node_only_takes_whatever_its_zone() {
+        let few = candidates([(1, "a", 100), (2, "a", 300), (3, "b", 50), (4, "b", 100)]);
+        for zone in ["a", "b", "c"] {
+            let mut more = few.clone();
+            more.extend(candidates([(5, zone, 200)]));
+            let mut moved = 0;
+            for digest in digests().take(1_000) {
+                let (before, after) = (desired(&digest, &few, 3), desired(&digest, &more, 3));
+                let came: Vec<_> = after.iter().filter(|node| !before.contains(node)).collect();
+                assert!(came.is_empty() || came == [&NodeId(5)], "{before:?} {after:?}");
+                moved += came.len();
+            }
+            assert!(moved > 200, "{zone}: {moved}");
+        }
+    }
+
+    #[test]
     fn shares_are_as_weights() {
         let nodes = candidates([(1, "", 100), (2, "", 200), (3, "", 100)]);
         let second = digests().filter(|d| desired(d, &nodes, 1) == [NodeId(2)]).count();

@@ -227,6 +227,13 @@ pub enum Placement {
     Object(UploadId),
 }
 
+impl Placement {
+    /// Whether no copy is left: the blob can be had again only by pushing it again.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Self::Nodes(holders) if holders.is_empty())
+    }
+}
+
 /// Which proposals of one start of a node were applied: all below `applied_below`, and those listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SessionRecord {
@@ -234,8 +241,15 @@ pub struct SessionRecord {
     pub node: NodeId,
     /// Every serial below counts as applied: it was, or its proposer has given it up.
     pub applied_below: u64,
-    /// Applied serials from there on; sorted, each once.
+    /// Applied serials from there on; sorted, each once. None is [`SessionRecord::SERIALS_OPEN_MAX`] or further from
+    /// `applied_below`.
     pub applied: Vec<u64>,
+}
+
+impl SessionRecord {
+    /// A proposer has its oldest open question settled before it makes a proposal this many serials later: what bounds
+    /// the list, which is read and written with each of its commands.
+    pub const SERIALS_OPEN_MAX: u64 = 4096;
 }
 
 /// A token that lets nodes join.

@@ -88,9 +88,10 @@ pub fn forwarded_router(api: Arc<Api>) -> Router {
 /// What a node answers that has not entered its cluster yet: it is alive, and everything else comes later.
 pub fn waiting_router() -> Router {
     Router::new().route("/health", get(ops::health)).fallback(async || {
-        oci::error::ApiError::from(nora_app::Error::Unavailable(
-            "this node has not entered its cluster yet",
-        ))
+        oci::error::ApiError::from(nora_app::Error::Unavailable {
+            what: "this node has not entered its cluster yet",
+            source: None,
+        })
         .into_response()
     })
 }

@@ -1,8 +1,8 @@
 //! Pushing a blob: a session takes its bytes, and the log makes them visible once they are durable.
 //!
 //! Guarantee: `CommitBlob` is proposed only after the bytes are durable under `digest/generation`, so a blob that the
-//! metadata calls live was whole before wherever the command says that it is. What a refused or repeated push wrote is deleted again; what an
-//! unknown outcome left is not, because the log may have made it the live copy.
+//! metadata calls live was whole before on every node that it names. What a refused or repeated push wrote is deleted
+//! again; what an unknown outcome left is not, because the log may have made it the live copy.
 
 use std::sync::Arc;
 
@@ -91,18 +91,25 @@ impl Registry {
         digest: Digest,
     ) -> Result<BlobStat, Error> {
         self.upload_state(&repository, id).await?;
+        let is_blind = rest.is_some() && start.is_none();
         if let Some(body) = rest {
             self.uploads
                 .append(id, start, body)
                 .await
                 .map_err(|error| Error::of_upload(id, error))?;
         }
-        let stored = self
-            .uploads
-            .finish(id, digest, self.next_generation())
-            .await
-            .map_err(|error| Error::of_upload(id, error))?;
-        self.commit_blob(repository, id, stored).await
+        match self.uploads.finish(id, digest, self.next_generation()).await {
+            Ok(stored) => self.commit_blob(repository, id, stored).await,
+            Err(error @ UploadError::TooFewCopies { .. }) if is_blind => {
+                // Sent again, the request would append its bytes a second time: it must find no session.
+                if let Err(error) = self.uploads.cancel(id).await {
+                    warn!(%error, "an upload that failed stays a session until it expires");
+                }
+                let what = "too few nodes could store a copy; start the upload anew";
+                Err(Error::Unavailable { what, source: Some(Box::new(error)) })
+            }
+            Err(error) => Err(Error::of_upload(id, error)),
+        }
     }
 
     /// Drops a session and its bytes.
@@ -199,12 +206,10 @@ impl Registry {
                     source: Some(format!("{digest}: {live} bytes are stored").into()),
                 })
             }
-            // Sent twice by the metadata, and its answer missed: the copy may be live.
+            // Sent twice by the metadata, and the first answer missed: the copy may be live.
             Err(Refusal::Duplicate) => Err(Error::OutcomeUnknown),
-            Err(Refusal::RetiredEpoch) => {
-                self.delete_copy(stored).await;
-                Err(Error::retired())
-            }
+            // The same, if the node was removed in between. What is an orphan of a retired epoch is found as such.
+            Err(Refusal::RetiredEpoch) => Err(Error::retired()),
             Err(Refusal::TooFewHolders { .. }) => {
                 self.delete_copy(stored).await;
                 let what = "the nodes that stored the blob were removed meanwhile; push it again";

@@ -10,6 +10,7 @@ pub trait Clock: Send + Sync {
 
 /// Makes unguessable names.
 pub trait Ids: Send + Sync {
-    /// A new random name for an upload session: knowing it must be as hard as guessing 128 bits.
+    /// A new name for an upload session of this node, see [`UploadId::made_by`]: knowing it must be as hard as guessing
+    /// its 96 random bits.
     fn upload_id(&self) -> UploadId;
 }

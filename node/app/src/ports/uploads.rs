@@ -57,6 +57,9 @@ pub enum UploadError {
         /// Nodes that must have it.
         needed: usize,
     },
+    /// The store of blobs does not answer: nothing is acknowledged, and the request can be repeated later.
+    #[error("the store of blobs does not answer")]
+    Unavailable(#[source] BoxError),
     /// The store failed.
     #[error("cannot {step}")]
     Io {

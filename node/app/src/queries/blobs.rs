@@ -2,25 +2,33 @@
 
 use std::sync::Arc;
 
-use nora_domain::record::{Generation, Key, Record};
+use nora_domain::record::{BlobRecord, Generation, Key, Record};
 use nora_domain::store::Rows;
 use nora_domain::{Digest, RepositoryKey};
 
-use crate::ports::blobs::{BlobCopy, OpenBlob};
+use crate::ports::blobs::{BlobCopy, BlobError, OpenBlob};
 use crate::{BlobStat, Error, Registry};
 
 /// Repositories that a mount without a source looks at.
 const SOURCES_MAX: usize = 100;
 
 impl Registry {
-    /// What is known of a blob, if the repository shows it.
+    /// What is known of a blob, if the repository shows it. One that every holder has lost is unknown, so that clients
+    /// push it again.
     pub async fn stat_blob(
         &self,
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<BlobStat, Error> {
-        let BlobCopy { size, generation, .. } = self.live_copy(repository, digest).await?;
-        Ok(BlobStat { digest, size, generation })
+        let mut copy = self.live_copy(repository, digest).await?;
+        if copy.placement.is_lost() {
+            self.metadata.linearize().await?;
+            copy = self.live_copy(repository, digest).await?;
+        }
+        if copy.placement.is_lost() {
+            return Err(Error::BlobUnknown(digest));
+        }
+        Ok(BlobStat { digest, size: copy.size, generation: copy.generation })
     }
 
     /// The copy to read of a blob that the repository shows.
@@ -34,17 +42,24 @@ impl Registry {
             Some(other) => return Err(Self::wrong_record(&other)),
             None => return Err(self.absent(repository, Error::BlobUnknown(digest)).await),
         }
-        match self.metadata.get(Key::Blob(digest)).await? {
-            Some(Record::Blob(blob)) => Ok(BlobCopy {
+        match self.blob_record(digest).await? {
+            Some(blob) => Ok(BlobCopy {
                 digest,
                 generation: blob.generation,
                 size: blob.size,
                 chunk_root: blob.chunk_root,
                 placement: blob.placement,
             }),
-            Some(other) => Err(Self::wrong_record(&other)),
             // The link may have gone between the two reads; were it a lasting state, the state's audit would tell.
             None => Err(Error::BlobUnknown(digest)),
+        }
+    }
+
+    async fn blob_record(&self, digest: Digest) -> Result<Option<BlobRecord>, Error> {
+        match self.metadata.get(Key::Blob(digest)).await? {
+            Some(Record::Blob(blob)) => Ok(Some(blob)),
+            Some(other) => Err(Self::wrong_record(&other)),
+            None => Ok(None),
         }
     }
 
@@ -55,7 +70,22 @@ impl Registry {
         digest: Digest,
     ) -> Result<Arc<dyn OpenBlob>, Error> {
         let copy = self.live_copy(repository, digest).await?;
-        Ok(self.blobs.open(copy).await?)
+        let error = match self.blobs.open(copy.clone()).await {
+            Ok(open) => return Ok(open),
+            Err(error @ (BlobError::Absent { .. } | BlobError::Unreachable { .. })) => error,
+            Err(error) => return Err(error.into()),
+        };
+        // A digest's bytes never change, but where they are does, and this node may not know that yet.
+        self.metadata.linearize().await?;
+        let now = self.live_copy(repository, digest).await?;
+        if now.placement.is_lost() {
+            let what = "every copy of a blob was lost; it can be read once it was pushed again";
+            return Err(Error::Internal { what, source: Some(Box::new(error)) });
+        }
+        if now == copy {
+            return Err(error.into());
+        }
+        Ok(self.blobs.open(now).await?)
     }
 
     /// A URL from which whoever asked gets the blob's bytes directly, if the store gives such out.
@@ -88,16 +118,26 @@ impl Registry {
         }))
     }
 
-    /// Whether the metadata calls this physical copy the live one: what a start asks of every copy it finds.
+    /// Whether a physical copy is the live one, or may become it because the start that wrote it still runs: what is
+    /// asked of a copy that was found before it is deleted. No copy is given up before this node has caught up.
     pub async fn is_live_copy(
         &self,
         digest: Digest,
         generation: Generation,
     ) -> Result<bool, Error> {
-        match self.metadata.get(Key::Blob(digest)).await? {
-            Some(Record::Blob(blob)) => Ok(blob.generation == generation),
-            Some(other) => Err(Self::wrong_record(&other)),
-            None => Ok(false),
+        if self.shows_live_copy(digest, generation).await? {
+            return Ok(true);
         }
+        self.metadata.linearize().await?;
+        self.shows_live_copy(digest, generation).await
+    }
+
+    async fn shows_live_copy(&self, digest: Digest, generation: Generation) -> Result<bool, Error> {
+        // In this order: once its session is gone, no command of that start can make the copy live.
+        if self.metadata.get(Key::Session(generation.epoch)).await?.is_some() {
+            return Ok(true);
+        }
+        let blob = self.blob_record(digest).await?;
+        Ok(blob.is_some_and(|blob| blob.generation == generation))
     }
 }

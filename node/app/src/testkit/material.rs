@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use nora_domain::command::Action;
 use nora_domain::record::{
-    Epoch, FeatureLevel, Generation, NodeId, NodeProfile, Timestamp, UploadId,
+    AuthorityRecord, ClusterId, Epoch, FeatureLevel, Generation, NodeId, NodeProfile, Timestamp,
+    TokenId, UploadId,
 };
 use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName};
 
@@ -53,6 +54,24 @@ pub fn repository(path: &str) -> RepositoryKey {
 pub fn start_node(node: NodeId) -> Action {
     let profile = NodeProfile { feature_max: FeatureLevel::NEWEST, ..NodeProfile::default() };
     Action::StartNode { node, start: 0, profile }
+}
+
+/// A cluster begins.
+pub fn found_cluster() -> Action {
+    let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
+    Action::FoundCluster { cluster: ClusterId(0xc1), authority }
+}
+
+/// Lets [`admit_node`] in, whenever.
+pub fn create_join_token() -> Action {
+    let expires_at = Timestamp(u64::MAX);
+    Action::CreateJoinToken { token: TokenId(0x70), secret_hash: [7; 32], expires_at }
+}
+
+/// A node asks for its number; the same `key` gives the same one until it has started.
+pub fn admit_node(key: u8) -> Action {
+    let profile = NodeProfile { feature_max: FeatureLevel::NEWEST, ..NodeProfile::default() };
+    Action::AdmitNode { token: TokenId(0x70), secret_hash: [7; 32], key_hash: [key; 32], profile }
 }
 
 /// A generation of the first epoch.

@@ -30,6 +30,7 @@ struct State {
     sessions: BTreeMap<UploadId, Session>,
     copies: BTreeMap<(Digest, Generation), Bytes>,
     deletes: Vec<(Digest, Generation)>,
+    lacks_nodes: bool,
 }
 
 struct Session {
@@ -83,6 +84,11 @@ impl MemoryBlobs {
         self.lock().sessions.keys().copied().collect()
     }
 
+    /// The next session that is ended finds too few nodes to store copies on.
+    pub fn lack_nodes_next(&self) {
+        self.lock().lacks_nodes = true;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
@@ -118,6 +124,9 @@ impl MemoryBlobs {
     ) -> Result<BlobCopy, UploadError> {
         let mut state = self.lock();
         state.idle(id)?;
+        if std::mem::take(&mut state.lacks_nodes) {
+            return Err(UploadError::TooFewCopies { stored: 1, needed: 2 });
+        }
         let bytes = state.sessions.remove(&id).unwrap().bytes;
         let computed = (self.hashes.digest)(&bytes, digest.algorithm());
         if computed != digest {

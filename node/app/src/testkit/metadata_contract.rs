@@ -8,11 +8,8 @@ use nora_domain::record::{
 use nora_domain::store::Rows;
 use nora_domain::{Digest, Format, MediaType, RepositoryKey, TagName, TenantName};
 
-use super::{repository, start_node};
+use super::{admit_node, create_join_token, found_cluster, repository, start_node};
 use crate::ports::metadata::Metadata;
-
-/// A node that no adapter runs as: starting it retires nobody's epoch.
-const NODE: NodeId = NodeId(77);
 
 /// Rows of each run that is paged through.
 const ROWS: u64 = 13;
@@ -20,28 +17,40 @@ const ROWS: u64 = 13;
 /// A time at which nothing of the suite has expired.
 const LATER: Timestamp = Timestamp(u64::MAX);
 
-/// Runs the whole suite on a state that holds no repository, blob or session yet.
+/// Runs the whole suite on a state that holds no repository, blob or session yet. Founds the cluster, unless it is.
 pub async fn metadata_contract(metadata: &dyn Metadata) {
-    starts_get_growing_epochs(metadata).await;
-    an_answer_means_applied(metadata).await;
+    let node = admitted(metadata).await;
+    starts_get_growing_epochs(metadata, node).await;
+    an_answer_means_applied(metadata, node).await;
     a_refusal_is_an_answer_and_changes_nothing(metadata).await;
-    proposals_at_once_are_all_answered(metadata).await;
-    rows_come_in_order_and_in_pages(metadata).await;
+    proposals_at_once_are_all_answered(metadata, node).await;
+    rows_come_in_order_and_in_pages(metadata, node).await;
+}
+
+/// A node that no adapter runs as: starting it retires nobody's epoch.
+async fn admitted(metadata: &dyn Metadata) -> NodeId {
+    let founded = propose(metadata, found_cluster()).await;
+    assert!(matches!(founded, Ok(_) | Err(Refusal::ClusterFounded)), "{founded:?}");
+    assert_eq!(propose(metadata, create_join_token()).await, Ok(Outcome::JoinTokenCreated));
+    match propose(metadata, admit_node(0xad)).await {
+        Ok(Outcome::NodeAdmitted(node)) => node,
+        other => panic!("{other:?}"),
+    }
 }
 
 async fn propose(metadata: &dyn Metadata, action: Action) -> Result<Outcome, Refusal> {
     metadata.propose(Command { at: Timestamp(1), origin: None, action }).await.unwrap()
 }
 
-async fn start(metadata: &dyn Metadata) -> Epoch {
-    match propose(metadata, start_node(NODE)).await {
+async fn start(metadata: &dyn Metadata, node: NodeId) -> Epoch {
+    match propose(metadata, start_node(node)).await {
         Ok(Outcome::NodeStarted(epoch)) => epoch,
         other => panic!("{other:?}"),
     }
 }
 
-fn session(id: u64, repository: RepositoryKey) -> Action {
-    Action::OpenUpload { upload: UploadId(id.into()), repository, node: NODE, expires_at: LATER }
+fn session(id: u64, repository: RepositoryKey, node: NodeId) -> Action {
+    Action::OpenUpload { upload: UploadId(id.into()), repository, node, expires_at: LATER }
 }
 
 fn tag(number: u64) -> TagName {
@@ -54,21 +63,21 @@ fn digest(number: u64) -> Digest {
     if number.is_multiple_of(2) { Digest::sha256([first; 32]) } else { Digest::sha512([first; 64]) }
 }
 
-async fn starts_get_growing_epochs(metadata: &dyn Metadata) {
-    let (first, second) = (start(metadata).await, start(metadata).await);
+async fn starts_get_growing_epochs(metadata: &dyn Metadata, node: NodeId) {
+    let (first, second) = (start(metadata, node).await, start(metadata, node).await);
     assert!(first < second, "{first:?}, then {second:?}");
-    let row = metadata.get(Key::Node(NODE)).await.unwrap();
-    assert!(matches!(&row, Some(Record::Node(node)) if node.epoch == second), "{row:?}");
+    let row = metadata.get(Key::Node(node)).await.unwrap();
+    assert!(matches!(&row, Some(Record::Node(record)) if record.epoch == second), "{row:?}");
 }
 
-async fn an_answer_means_applied(metadata: &dyn Metadata) {
+async fn an_answer_means_applied(metadata: &dyn Metadata, node: NodeId) {
     for id in 1000..1020 {
         let key = Key::Upload(UploadId(id.into()));
         assert_eq!(metadata.get(key.clone()).await.unwrap(), None);
-        let opened = propose(metadata, session(id, repository("contract/s"))).await;
+        let opened = propose(metadata, session(id, repository("contract/s"), node)).await;
         assert_eq!(opened, Ok(Outcome::UploadOpened));
         let row = metadata.get(key.clone()).await.unwrap();
-        assert!(matches!(&row, Some(Record::Upload(lease)) if lease.node == NODE), "{row:?}");
+        assert!(matches!(&row, Some(Record::Upload(lease)) if lease.node == node), "{row:?}");
         metadata.linearize().await.unwrap();
         assert_eq!(metadata.get(key.clone()).await.unwrap(), row);
         let closed = propose(metadata, Action::CloseUpload { upload: UploadId(id.into()) }).await;
@@ -87,9 +96,10 @@ async fn a_refusal_is_an_answer_and_changes_nothing(metadata: &dyn Metadata) {
     assert_eq!(metadata.get(Key::Cluster).await.unwrap(), before);
 }
 
-async fn proposals_at_once_are_all_answered(metadata: &dyn Metadata) {
+async fn proposals_at_once_are_all_answered(metadata: &dyn Metadata, node: NodeId) {
     let ids = 2000..2064;
-    let opened = ids.clone().map(|id| propose(metadata, session(id, repository("contract/s"))));
+    let opened =
+        ids.clone().map(|id| propose(metadata, session(id, repository("contract/s"), node)));
     for answer in join_all(opened).await {
         assert_eq!(answer, Ok(Outcome::UploadOpened));
     }
@@ -104,11 +114,11 @@ async fn proposals_at_once_are_all_answered(metadata: &dyn Metadata) {
     assert_eq!(metadata.scan(Rows::Uploads { after: None }, 1000).await.unwrap(), vec![]);
 }
 
-async fn rows_come_in_order_and_in_pages(metadata: &dyn Metadata) {
+async fn rows_come_in_order_and_in_pages(metadata: &dyn Metadata, node: NodeId) {
     // A name that begins with the other's: their rows are neighbours and must not mix.
     let (here, there) = (repository("contract/a"), repository("contract/a-b"));
     for repository in [&here, &there] {
-        fill(metadata, repository).await;
+        fill(metadata, repository, node).await;
     }
     let subject = digest(100);
     let keys = |key: &dyn Fn(u64) -> Key| {
@@ -164,19 +174,19 @@ async fn rows_come_in_order_and_in_pages(metadata: &dyn Metadata) {
 
 /// Blobs 0.., artifacts 100.. that all need blob 0 and speak about artifact 100, tags that name that one, and
 /// sessions.
-async fn fill(metadata: &dyn Metadata, repository: &RepositoryKey) {
-    let epoch = start(metadata).await;
+async fn fill(metadata: &dyn Metadata, repository: &RepositoryKey, node: NodeId) {
+    let epoch = start(metadata, node).await;
     for n in 0..ROWS {
         let commit = Action::CommitBlob {
             repository: repository.clone(),
             digest: digest(n),
             size: 10,
             generation: Generation { epoch, sequence: n },
-            node: NODE,
+            node,
             chunk_root: [7; 32],
             upload: UploadId(0),
             pinned_until: LATER,
-            placement: Placement::Nodes(vec![NODE]),
+            placement: Placement::Nodes(vec![node]),
         };
         let committed = propose(metadata, commit).await;
         assert!(matches!(committed, Ok(Outcome::BlobCommitted { .. })), "{committed:?}");
@@ -203,7 +213,7 @@ async fn fill(metadata: &dyn Metadata, repository: &RepositoryKey) {
         };
         assert_eq!(propose(metadata, put).await, Ok(Outcome::ArtifactStored { created: true }));
         // The second repository's are refused: a session does not change hands.
-        let _ = propose(metadata, session(5000 + n, repository.clone())).await;
+        let _ = propose(metadata, session(5000 + n, repository.clone(), node)).await;
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nora_app::commands::PutArtifact;
 use nora_app::testkit::{
-    CountingIds, Counts, Hashes, ManualClock, MemoryBlobs, MemoryMetadata, body, start_node,
+    CountingIds, Counts, Hashes, ManualClock, MemoryBlobs, MemoryMetadata, admit_node, body,
+    create_join_token, found_cluster, start_node,
 };
 use nora_app::{BlobStat, Dependencies, Error, Registry, Settings};
 use nora_domain::command::{Action, Command, Outcome};
-use nora_domain::record::{NodeId, Timestamp};
+use nora_domain::record::{Epoch, NodeId, Timestamp};
 use nora_domain::{Algorithm, Digest, MediaType, RepositoryKey, TagName};
 
 /// When tests begin.
@@ -78,9 +79,12 @@ pub(crate) fn world() -> World {
     let clock = Arc::new(ManualClock::at(NOW));
     let metadata = Arc::new(MemoryMetadata::default());
     let blobs = Arc::new(MemoryBlobs::new(HASHES, clock.clone()));
-    let start = Command { at: NOW, origin: None, action: start_node(NODE) };
-    let started = metadata.propose_elsewhere(&start);
+    let propose = |action| metadata.propose_elsewhere(&Command { at: NOW, origin: None, action });
+    let started = propose(start_node(NODE));
     let Ok(Outcome::NodeStarted(epoch)) = started else { panic!("{started:?}") };
+    for action in [found_cluster(), create_join_token()] {
+        propose(action).unwrap();
+    }
     let registry = Registry::new(Dependencies {
         metadata: metadata.clone(),
         blobs: blobs.clone(),
@@ -113,6 +117,14 @@ impl World {
     /// An action of another node, which this one does not show yet.
     pub(crate) fn elsewhere(&self, action: Action) -> Outcome {
         self.metadata.propose_elsewhere(&Command { at: NOW, origin: None, action }).unwrap()
+    }
+
+    /// Node 2 joins and starts, under epoch 2.
+    pub(crate) fn second_node(&self) -> NodeId {
+        let node = NodeId(2);
+        assert_eq!(self.elsewhere(admit_node(2)), Outcome::NodeAdmitted(node));
+        assert_eq!(self.elsewhere(start_node(node)), Outcome::NodeStarted(Epoch(2)));
+        node
     }
 
     pub(crate) fn counts(&self) -> Counts {

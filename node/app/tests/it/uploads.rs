@@ -1,12 +1,16 @@
 //! Pushing blobs: what becomes visible, and which copies stay.
 
 use nora_app::Error;
-use nora_app::testkit::{Failure, body, generation, repository, start_node};
-use nora_domain::Algorithm;
+use nora_app::ports::blobs::{BlobCopy, Blobs};
+use nora_app::ports::metadata::Metadata;
+use nora_app::testkit::{Failure, body, generation, push, repository, start_node};
 use nora_domain::command::Action;
-use nora_domain::record::{Epoch, Generation, Key, NodeId, Placement, Record, UploadId};
+use nora_domain::record::{
+    BlobRecord, Epoch, Generation, Key, NodeId, Placement, Record, Standing, UploadId,
+};
+use nora_domain::{Algorithm, Digest};
 
-use crate::support::{NODE, NOW, World, settings, sha256, world};
+use crate::support::{HASHES, NODE, NOW, World, settings, sha256, world};
 
 #[tokio::test]
 async fn a_pushed_blob_is_visible_where_it_was_pushed() {
@@ -116,15 +120,126 @@ async fn a_repeated_push_keeps_the_first_copy() {
     assert_eq!(world.blobs.copies(), vec![(first.digest, first.generation)]);
     let redundant = vec![(first.digest, generation(1)), (first.digest, generation(2))];
     assert_eq!(world.blobs.deletes(), redundant);
-    assert!(world.registry.is_live_copy(first.digest, generation(0)).await.unwrap());
-    assert!(!world.registry.is_live_copy(first.digest, generation(1)).await.unwrap());
     world.assert_sound();
+}
+
+#[tokio::test]
+async fn a_copy_stays_while_it_is_live_or_may_become_it() {
+    let world = world();
+    let digest = world.push(&repository("here"), b"bytes").await.unwrap().digest;
+    let stays = async |epoch, sequence| {
+        let generation = Generation { epoch: Epoch(epoch), sequence };
+        world.registry.is_live_copy(digest, generation).await.unwrap()
+    };
+    assert!(stays(1, 0).await && stays(1, 1).await);
+    // What another node writes under a start that this one does not know of yet may not be deleted either.
+    let second = world.second_node();
+    assert!(stays(2, 7).await);
+    world.elsewhere(start_node(NODE));
+    world.elsewhere(Action::SetStanding { node: second, standing: Standing::Removed });
+    assert!(stays(1, 1).await && stays(2, 7).await, "as far as this node knows yet");
+    world.metadata.linearize().await.unwrap();
+    assert!(!stays(1, 1).await && !stays(2, 7).await);
+    assert!(stays(1, 0).await, "the live copy outlives its epoch");
+}
+
+#[tokio::test]
+async fn a_blob_is_read_from_where_it_is_now() {
+    let world = world();
+    let here = repository("here");
+    let first = world.push(&here, b"bytes").await.unwrap();
+    let old = open_copy(&world, first.digest, first.generation);
+    let loses =
+        |generation| Action::DropHolder { digest: first.digest, generation, node: NODE, keep: 0 };
+    // The copy is lost, and another push makes the blob whole again: this node knows of neither.
+    let new = push(&*world.blobs, HASHES, b"bytes", 50).await;
+    world.elsewhere(loses(first.generation));
+    world.elsewhere(Action::CommitBlob {
+        repository: repository("there"),
+        digest: first.digest,
+        size: 5,
+        generation: new.generation,
+        node: NODE,
+        chunk_root: new.chunk_root,
+        upload: UploadId(1 << 100),
+        pinned_until: NOW.plus_millis(1),
+        placement: Placement::Nodes(vec![NODE]),
+    });
+    world.blobs.delete(old).await.unwrap();
+    assert_eq!(world.pull(&here, first.digest).await, b"bytes");
+    assert_eq!(world.counts().linearizations, 1);
+
+    // Lost for good: whoever asks whether it is there pushes it again, whoever wants to read it is told of the fault.
+    world.elsewhere(loses(new.generation));
+    world.blobs.delete(new).await.unwrap();
+    let read = world.registry.open_blob(&here, first.digest).await.err();
+    assert!(
+        matches!(read, Some(Error::Internal { what, .. }) if what.contains("lost")),
+        "{read:?}"
+    );
+    let asked = world.registry.stat_blob(&here, first.digest).await;
+    assert!(matches!(asked, Err(Error::BlobUnknown(_))), "{asked:?}");
+    let mounted = world.registry.mount_blob(here.clone(), repository("to"), first.digest).await;
+    assert!(!mounted.unwrap(), "it must be pushed");
+    let again = world.push(&here, b"bytes").await.unwrap();
+    assert_eq!(world.registry.stat_blob(&here, first.digest).await.unwrap(), again);
+    assert_eq!(world.pull(&here, first.digest).await, b"bytes");
+    world.assert_sound();
+}
+
+fn open_copy(world: &World, digest: Digest, generation: Generation) -> BlobCopy {
+    match world.metadata.row(&Key::Blob(digest)) {
+        Some(Record::Blob(BlobRecord { size, chunk_root, placement, .. })) => {
+            BlobCopy { digest, generation, size, chunk_root, placement }
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_found_too_few_nodes_can_be_ended_again() {
+    let world = world();
+    let here = repository("here");
+    let digest = sha256(b"bytes");
+    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    world.registry.append_upload(&here, id, Some(0), body(b"bytes", 5)).await.unwrap();
+    world.blobs.lack_nodes_next();
+    let failed = world.registry.finish_upload(here.clone(), id, None, None, digest).await;
+    assert!(matches!(failed, Err(Error::Unavailable { .. })), "{failed:?}");
+    assert_eq!(world.registry.upload_state(&here, id).await.unwrap().offset, 5);
+    world.registry.finish_upload(here.clone(), id, None, None, digest).await.unwrap();
+    assert_eq!(world.pull(&here, digest).await, b"bytes");
+
+    // One whose last request brings bytes and does not say where they begin would bring them twice.
+    let digest = sha256(b"others");
+    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    let finish = async || {
+        let rest = Some(body(b"others", 3));
+        world.registry.finish_upload(here.clone(), id, None, rest, digest).await
+    };
+    world.blobs.lack_nodes_next();
+    let failed = finish().await;
+    assert!(matches!(failed, Err(Error::Unavailable { .. })), "{failed:?}");
+    let again = finish().await;
+    assert!(matches!(again, Err(Error::UploadUnknown(i)) if i == id), "{again:?}");
+    world.assert_sound();
+}
+
+#[tokio::test]
+async fn a_session_tells_its_owner() {
+    let world = world();
+    let random = u128::MAX;
+    assert_eq!(world.registry.upload_owner(UploadId::made_by(NODE, random)), None);
+    let other = UploadId::made_by(NodeId(2), random);
+    assert_eq!(world.registry.upload_owner(other), Some(NodeId(2)));
+    // Should a request for it come here all the same, there is no such session.
+    let state = world.registry.upload_state(&repository("here"), other).await;
+    assert!(matches!(state, Err(Error::UploadUnknown(id)) if id == other), "{state:?}");
 }
 
 /// Another node commits the blob `bytes`, but says that it has `size` bytes.
 fn commit_elsewhere(world: &World, bytes: &[u8], size: u64) -> Generation {
-    let node = NodeId(2);
-    world.elsewhere(start_node(node));
+    let node = world.second_node();
     let generation = Generation { epoch: Epoch(2), sequence: 7 };
     world.elsewhere(Action::CommitBlob {
         repository: repository("elsewhere"),
@@ -152,12 +267,14 @@ async fn another_size_under_the_same_digest_is_told_and_the_copy_goes() {
 }
 
 #[tokio::test]
-async fn a_copy_of_a_retired_epoch_is_refused_and_goes() {
+async fn a_copy_of_a_retired_epoch_is_refused_and_left_to_the_sweep() {
     let world = world();
     world.elsewhere(start_node(NODE));
     let answer = world.push(&repository("here"), b"bytes").await;
     assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
-    assert_eq!(world.blobs.copies(), vec![]);
+    // The refusal may be that of a second delivery, after the first one made the copy live.
+    assert_eq!(world.blobs.deletes(), vec![]);
+    assert!(!world.registry.is_live_copy(sha256(b"bytes"), generation(0)).await.unwrap());
     world.assert_sound();
 }
 

@@ -3,36 +3,102 @@
 //! Guarantee: an action that this version does not know is an error. The state machine stops on it, for a replica that
 //! skipped an entry would hold another state than the others.
 
-use nora_domain::command::{Action, Command};
-use nora_domain::record::{NodeId, Timestamp};
+use nora_domain::command::{Action, Command, Origin};
+use nora_domain::record::{ClusterId, Epoch, FeatureLevel, NodeId, Timestamp, TokenId};
 use nora_domain::{MediaType, TagName};
 use nora_proto::command::v1 as proto;
 use prost::Message;
+use prost::encoding::uint64;
 
 use super::{
-    DecodeError, body_required, body_to_proto, chunk_root_from_proto, digest_optional,
+    DecodeError, authority_from_proto, authority_to_proto, body_required, body_to_proto, chunk_root_from_proto, digest_optional,
     digest_required, digest_to_proto, digests_from_proto, digests_to_proto, generation_required,
     generation_to_proto, media_type_optional, media_type_to_proto, repository_required,
-    repository_to_proto, upload_from_proto, upload_to_proto,
+    repository_to_proto, upload_from_proto, upload_to_proto, hash_from_proto, name_from_proto,
+    name_or_zero_from_proto, name_or_zero_to_proto, placement_from_proto, placement_to_proto,
+    profile_from_proto, profile_to_proto, standing_from_proto, standing_to_proto,
 };
 
 /// The bytes of a command.
 pub fn encode(command: &Command) -> Vec<u8> {
+    let origin = command.origin.map(|origin| proto::Origin {
+        epoch: origin.epoch.0,
+        serial: origin.serial,
+        settled_below: origin.settled_below,
+    });
     let action = action_to_proto(&command.action);
-    proto::Command { at: command.at.0, action: Some(action) }.encode_to_vec()
+    proto::Command { at: command.at.0, origin, action: Some(action) }.encode_to_vec()
+}
+
+/// An encoded command, stamped with another time: of a field that stands twice the last one counts, so the leader need
+/// not understand what it passes on.
+pub fn stamped(command: &[u8], at: Timestamp) -> Vec<u8> {
+    let stamp = proto::Command { at: at.0, ..proto::Command::default() };
+    let mut bytes = Vec::with_capacity(command.len() + stamp.encoded_len());
+    bytes.extend_from_slice(command);
+    bytes.extend(stamp.encode_to_vec());
+    bytes
 }
 
 /// The command that these bytes say.
 pub fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
     let command = proto::Command::decode(bytes)?;
     let action = command.action.ok_or(DecodeError::Unknown("command.action"))?;
-    Ok(Command { at: Timestamp(command.at), action: action_from_proto(action)? })
+    let origin = command.origin.map(|origin| Origin {
+        epoch: Epoch(origin.epoch),
+        serial: origin.serial,
+        settled_below: origin.settled_below,
+    });
+    Ok(Command { at: Timestamp(command.at), origin, action: action_from_proto(action)? })
 }
 
-fn action_to_proto(action: &Action) -> proto::command::Action {
+fn action_to_proto(action: &Action) -> Option<proto::command::Action> {
     use proto::command::Action as To;
-    match action {
-        Action::StartNode { node } => To::StartNode(proto::StartNode { node: node.0 }),
+    Some(match action {
+        Action::FoundCluster { cluster, authority } => To::FoundCluster(proto::FoundCluster {
+            cluster: cluster.0.to_be_bytes().to_vec(),
+            authority: Some(authority_to_proto(authority)),
+        }),
+        Action::StartNode { node, start, profile } => To::StartNode(proto::StartNode {
+            node: node.0,
+            start: name_or_zero_to_proto(*start),
+            profile: profile_to_proto(profile),
+        }),
+        Action::CreateJoinToken { token, secret_hash, expires_at } => {
+            To::CreateJoinToken(proto::CreateJoinToken {
+                token: token.0.to_be_bytes().to_vec(),
+                secret_hash: secret_hash.to_vec(),
+                expires_at: expires_at.0,
+            })
+        }
+        Action::AdmitNode { token, secret_hash, key_hash, profile } => {
+            To::AdmitNode(proto::AdmitNode {
+                token: token.0.to_be_bytes().to_vec(),
+                secret_hash: secret_hash.to_vec(),
+                key_hash: key_hash.to_vec(),
+                profile: profile_to_proto(profile),
+            })
+        }
+        Action::SetStanding { node, standing } => To::SetStanding(proto::SetStanding {
+            node: node.0,
+            standing: standing_to_proto(*standing).into(),
+        }),
+        Action::RaiseFeatureLevel { level } => {
+            To::RaiseFeatureLevel(proto::RaiseFeatureLevel { level: level.0 })
+        }
+        Action::AddHolder { digest, generation, node } => To::AddHolder(proto::AddHolder {
+            digest: Some(digest_to_proto(digest)),
+            generation: Some(generation_to_proto(generation)),
+            node: node.0,
+        }),
+        Action::DropHolder { digest, generation, node, keep } => {
+            To::DropHolder(proto::DropHolder {
+                digest: Some(digest_to_proto(digest)),
+                generation: Some(generation_to_proto(generation)),
+                node: node.0,
+                keep: *keep,
+            })
+        }
         Action::OpenUpload { upload, repository, node, expires_at } => {
             To::OpenUpload(proto::OpenUpload {
                 upload: upload_to_proto(*upload),
@@ -75,7 +141,63 @@ fn action_to_proto(action: &Action) -> proto::command::Action {
             repository: Some(repository_to_proto(repository)),
             tag: tag.as_str().to_owned(),
         }),
-    }
+    })
+}
+
+/// Of nodes and of where blobs are. No other action is ever passed; one would give a command without an action, which
+/// nobody accepts.
+fn cluster_action_to_proto(action: &Action) -> Option<proto::command::Action> {
+    use proto::command::Action as To;
+    Some(match action {
+        Action::FoundCluster { cluster, authority } => To::FoundCluster(proto::FoundCluster {
+            cluster: name_to_proto(cluster.0),
+            authority: Some(authority_to_proto(authority)),
+        }),
+        Action::StartNode { node, start, profile } => To::StartNode(proto::StartNode {
+            node: node.0,
+            start: if *start == 0 { Vec::new() } else { name_to_proto(*start) },
+            profile: Some(profile_to_proto(profile)).filter(|profile| *profile != Default::default()),
+        }),
+        Action::CreateJoinToken { token, secret_hash, expires_at } => {
+            To::CreateJoinToken(proto::CreateJoinToken {
+                token: name_to_proto(token.0),
+                secret_hash: secret_hash.to_vec(),
+                expires_at: expires_at.0,
+            })
+        }
+        Action::AdmitNode { token, secret_hash, key_hash, profile } => {
+            To::AdmitNode(proto::AdmitNode {
+                token: name_to_proto(token.0),
+                secret_hash: secret_hash.to_vec(),
+                key_hash: key_hash.to_vec(),
+                profile: Some(profile_to_proto(profile)),
+            })
+        }
+        Action::SetStanding { node, standing } => To::SetStanding(proto::SetStanding {
+            node: node.0,
+            standing: standing_to_proto(*standing).into(),
+        }),
+        Action::RaiseFeatureLevel { level } => {
+            To::RaiseFeatureLevel(proto::RaiseFeatureLevel { level: level.0 })
+        }
+        Action::AddHolder { digest, generation, node } => To::AddHolder(proto::AddHolder {
+            digest: Some(digest_to_proto(digest)),
+            generation: Some(generation_to_proto(generation)),
+            node: node.0,
+        }),
+        Action::DropHolder { digest, generation, node, keep } => {
+            To::DropHolder(proto::DropHolder {
+                digest: Some(digest_to_proto(digest)),
+                generation: Some(generation_to_proto(generation)),
+                node: node.0,
+                keep: *keep,
+            })
+        }
+        _ => {
+            debug_assert!(false, "not of nodes or holders: {action:?}");
+            return None;
+        }
+    })
 }
 
 /// For a [`Action::CommitBlob`]; any other action gives an empty message, and none is ever passed.
@@ -89,6 +211,7 @@ fn commit_blob_to_proto(action: &Action) -> proto::CommitBlob {
         chunk_root,
         upload,
         pinned_until,
+        placement,
     } = action
     else {
         debug_assert!(false, "not a CommitBlob: {action:?}");
@@ -103,6 +226,7 @@ fn commit_blob_to_proto(action: &Action) -> proto::CommitBlob {
         chunk_root: chunk_root.to_vec(),
         upload: upload_to_proto(*upload),
         pinned_until: pinned_until.0,
+        placement: Some(placement_to_proto(placement)),
     }
 }
 
@@ -141,7 +265,46 @@ fn put_artifact_to_proto(action: &Action) -> proto::PutArtifact {
 fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeError> {
     use proto::command::Action as From;
     Ok(match action {
-        From::StartNode(m) => Action::StartNode { node: NodeId(m.node) },
+        From::FoundCluster(m) => Action::FoundCluster {
+            cluster: ClusterId(name_from_proto(&m.cluster, "cluster")?),
+            authority: authority_from_proto(
+                m.authority.ok_or(DecodeError::Unknown("found_cluster.authority"))?,
+            ),
+        },
+        From::StartNode(m) => Action::StartNode {
+            node: NodeId(m.node),
+            start: name_or_zero_from_proto(&m.start, "start")?,
+            profile: profile_from_proto(m.profile),
+        },
+        From::CreateJoinToken(m) => Action::CreateJoinToken {
+            token: TokenId(name_from_proto(&m.token, "token")?),
+            secret_hash: hash_from_proto(&m.secret_hash, "secret_hash")?,
+            expires_at: Timestamp(m.expires_at),
+        },
+        From::AdmitNode(m) => Action::AdmitNode {
+            token: TokenId(name_from_proto(&m.token, "token")?),
+            secret_hash: hash_from_proto(&m.secret_hash, "secret_hash")?,
+            key_hash: hash_from_proto(&m.key_hash, "key_hash")?,
+            profile: profile_from_proto(m.profile),
+        },
+        From::SetStanding(m) => Action::SetStanding {
+            node: NodeId(m.node),
+            standing: standing_from_proto(m.standing)?,
+        },
+        From::RaiseFeatureLevel(m) => {
+            Action::RaiseFeatureLevel { level: FeatureLevel(m.level) }
+        }
+        From::AddHolder(m) => Action::AddHolder {
+            digest: digest_required(m.digest.as_ref())?,
+            generation: generation_required(m.generation.as_ref())?,
+            node: NodeId(m.node),
+        },
+        From::DropHolder(m) => Action::DropHolder {
+            digest: digest_required(m.digest.as_ref())?,
+            generation: generation_required(m.generation.as_ref())?,
+            node: NodeId(m.node),
+            keep: m.keep,
+        },
         From::OpenUpload(m) => Action::OpenUpload {
             upload: upload_from_proto(&m.upload)?,
             repository: repository_required(m.repository.as_ref())?,
@@ -155,9 +318,11 @@ fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeErr
             size: m.size,
             generation: generation_required(m.generation.as_ref())?,
             node: NodeId(m.node),
-            chunk_root: chunk_root_from_proto(&m.chunk_root)?,
+            chunk_root: hash_from_proto(&m.chunk_root, "chunk_root")?,
             upload: upload_from_proto(&m.upload)?,
             pinned_until: Timestamp(m.pinned_until),
+            placement: placement_from_proto(m.placement)?,
+            placement: placement_from_proto(m.placement, NodeId(m.node))?,
         },
         From::MountBlob(m) => Action::MountBlob {
             from: repository_required(m.from.as_ref())?,
@@ -185,6 +350,51 @@ fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeErr
             repository: repository_required(m.repository.as_ref())?,
             tag: TagName::parse(&m.tag)?,
         },
+    })
+}
+
+fn cluster_action_from_proto(action: proto::command::Action) -> Result<Action, DecodeError> {
+    use proto::command::Action as From;
+    Ok(match action {
+        From::FoundCluster(m) => Action::FoundCluster {
+            cluster: ClusterId(name_from_proto(&m.cluster, "cluster")?),
+            authority: authority_from_proto(
+                m.authority.ok_or(DecodeError::Unknown("authority"))?,
+            ),
+        },
+        From::StartNode(m) => Action::StartNode {
+            node: NodeId(m.node),
+            start: if m.start.is_empty() { 0 } else { name_from_proto(&m.start, "start")? },
+            profile: profile_from_proto(m.profile),
+        },
+        From::CreateJoinToken(m) => Action::CreateJoinToken {
+            token: TokenId(name_from_proto(&m.token, "token")?),
+            secret_hash: hash_from_proto(&m.secret_hash, "secret_hash")?,
+            expires_at: Timestamp(m.expires_at),
+        },
+        From::AdmitNode(m) => Action::AdmitNode {
+            token: TokenId(name_from_proto(&m.token, "token")?),
+            secret_hash: hash_from_proto(&m.secret_hash, "secret_hash")?,
+            key_hash: hash_from_proto(&m.key_hash, "key_hash")?,
+            profile: profile_from_proto(m.profile),
+        },
+        From::SetStanding(m) => Action::SetStanding {
+            node: NodeId(m.node),
+            standing: standing_from_proto(m.standing)?,
+        },
+        From::RaiseFeatureLevel(m) => Action::RaiseFeatureLevel { level: FeatureLevel(m.level) },
+        From::AddHolder(m) => Action::AddHolder {
+            digest: digest_required(m.digest.as_ref())?,
+            generation: generation_required(m.generation.as_ref())?,
+            node: NodeId(m.node),
+        },
+        From::DropHolder(m) => Action::DropHolder {
+            digest: digest_required(m.digest.as_ref())?,
+            generation: generation_required(m.generation.as_ref())?,
+            node: NodeId(m.node),
+            keep: m.keep,
+        },
+        _ => return Err(DecodeError::Unknown("command.action")),
     })
 }
 

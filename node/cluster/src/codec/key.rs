@@ -5,7 +5,7 @@
 //! closing zero, which no name holds, so a name orders before every longer one that it starts; a digest as its
 //! algorithm's byte and its value, whose length the algorithm tells.
 
-use nora_domain::record::{Key, NodeId, UploadId};
+use nora_domain::record::{Epoch, Key, NodeId, TokenId, UploadId};
 use nora_domain::{Algorithm, Digest, Format, RepositoryKey, RepositoryPath, TagName, TenantName};
 
 use super::DecodeError;
@@ -30,9 +30,15 @@ enum Table {
     Edge = 0x58,
     Pin = 0x60,
     Upload = 0x68,
+    Session = 0x70,
+    JoinToken = 0x78,
+    Authority = 0x80,
+    Session = 0x70,
+    JoinToken = 0x78,
+    Authority = 0x80,
 }
 
-const TABLES: [Table; 13] = [
+const TABLES: [Table; 16] = [
     Table::Cluster,
     Table::Node,
     Table::Usage,
@@ -46,6 +52,9 @@ const TABLES: [Table; 13] = [
     Table::Edge,
     Table::Pin,
     Table::Upload,
+    Table::Session,
+    Table::JoinToken,
+    Table::Authority,
 ];
 
 /// The bytes of a key.
@@ -104,6 +113,15 @@ pub fn encode(key: &Key) -> Vec<u8> {
             out.push(Table::Upload as u8);
             out.extend(upload.0.to_be_bytes());
         }
+        Key::Session(epoch) => {
+            out.push(Table::Session as u8);
+            out.extend(epoch.0.to_be_bytes());
+        }
+        Key::JoinToken(token) => {
+            out.push(Table::JoinToken as u8);
+            out.extend(token.0.to_be_bytes());
+        }
+        Key::Authority => out.push(Table::Authority as u8),
     }
     out
 }
@@ -132,6 +150,12 @@ pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
         Table::Edge => Key::Edge(rest.digest()?, rest.repository()?, rest.digest()?),
         Table::Pin => Key::Pin(rest.digest()?, UploadId(u128::from_be_bytes(rest.array()?))),
         Table::Upload => Key::Upload(UploadId(u128::from_be_bytes(rest.array()?))),
+        Table::Session => Key::Session(Epoch(u64::from_be_bytes(rest.array()?))),
+        Table::JoinToken => Key::JoinToken(TokenId(u128::from_be_bytes(rest.array()?))),
+        Table::Authority => Key::Authority,
+        Table::Session => Key::Session(Epoch(u64::from_be_bytes(rest.array()?))),
+        Table::JoinToken => Key::JoinToken(TokenId(u128::from_be_bytes(rest.array()?))),
+        Table::Authority => Key::Authority,
     };
     if rest.0.is_empty() { Ok(key) } else { Err(DecodeError::Key) }
 }

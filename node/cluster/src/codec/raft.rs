@@ -34,7 +34,7 @@ pub struct FileSummary {
     pub hash: [u8; 32],
 }
 
-fn log_id_to_proto(log_id: &LogId) -> proto::LogId {
+pub(crate) fn log_id_to_proto(log_id: &LogId) -> proto::LogId {
     proto::LogId {
         term: log_id.leader_id.term,
         node: log_id.leader_id.node_id,
@@ -42,7 +42,7 @@ fn log_id_to_proto(log_id: &LogId) -> proto::LogId {
     }
 }
 
-fn log_id_from_proto(m: &proto::LogId) -> LogId {
+pub(crate) fn log_id_from_proto(m: &proto::LogId) -> LogId {
     LogId { leader_id: LeaderId::new(m.term, m.node), index: m.index }
 }
 
@@ -56,20 +56,26 @@ pub fn decode_log_id(bytes: &[u8]) -> Result<LogId, DecodeError> {
     Ok(log_id_from_proto(&proto::LogId::decode(bytes)?))
 }
 
-/// The bytes of a vote.
-pub fn encode_vote(vote: &Vote) -> Vec<u8> {
+pub(crate) fn vote_to_proto(vote: &Vote) -> proto::Vote {
     proto::Vote {
         term: vote.leader_id.term,
         node: vote.leader_id.node_id,
         committed: vote.committed,
     }
-    .encode_to_vec()
+}
+
+pub(crate) fn vote_from_proto(m: &proto::Vote) -> Vote {
+    Vote { leader_id: LeaderId::new(m.term, m.node), committed: m.committed }
+}
+
+/// The bytes of a vote.
+pub fn encode_vote(vote: &Vote) -> Vec<u8> {
+    vote_to_proto(vote).encode_to_vec()
 }
 
 /// The vote that these bytes say.
 pub fn decode_vote(bytes: &[u8]) -> Result<Vote, DecodeError> {
-    let m = proto::Vote::decode(bytes)?;
-    Ok(Vote { leader_id: LeaderId::new(m.term, m.node), committed: m.committed })
+    Ok(vote_from_proto(&proto::Vote::decode(bytes)?))
 }
 
 fn membership_to_proto(membership: &Membership) -> proto::Membership {
@@ -124,8 +130,7 @@ pub fn decode_membership(bytes: &[u8]) -> Result<StoredMembership, DecodeError> 
     stored_membership_from_proto(proto::StoredMembership::decode(bytes)?)
 }
 
-/// The bytes of a log entry.
-pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+pub(crate) fn entry_to_proto(entry: &Entry) -> proto::Entry {
     let payload = match &entry.payload {
         EntryPayload::Blank => proto::entry::Payload::Blank(proto::Blank {}),
         EntryPayload::Normal(Proposal(command)) => proto::entry::Payload::Command(command.clone()),
@@ -134,12 +139,19 @@ pub fn encode_entry(entry: &Entry) -> Vec<u8> {
         }
     };
     proto::Entry { log_id: Some(log_id_to_proto(&entry.log_id)), payload: Some(payload) }
-        .encode_to_vec()
+}
+
+/// The bytes of a log entry.
+pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+    entry_to_proto(entry).encode_to_vec()
 }
 
 /// The log entry that these bytes say.
 pub fn decode_entry(bytes: Bytes) -> Result<Entry, DecodeError> {
-    let m = proto::Entry::decode(bytes)?;
+    entry_from_proto(proto::Entry::decode(bytes)?)
+}
+
+pub(crate) fn entry_from_proto(m: proto::Entry) -> Result<Entry, DecodeError> {
     let payload = match m.payload.ok_or(DecodeError::Unknown("entry.payload"))? {
         proto::entry::Payload::Blank(proto::Blank {}) => EntryPayload::Blank,
         proto::entry::Payload::Command(command) => EntryPayload::Normal(Proposal(command)),
@@ -151,8 +163,7 @@ pub fn decode_entry(bytes: Bytes) -> Result<Entry, DecodeError> {
     Ok(Entry { log_id: log_id_from_proto(log_id), payload })
 }
 
-/// The bytes of a snapshot's manifest.
-pub fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
+pub(crate) fn manifest_to_proto(manifest: &Manifest) -> proto::SnapshotManifest {
     proto::SnapshotManifest {
         last_log_id: manifest.last_log_id.as_ref().map(log_id_to_proto),
         membership: Some(stored_membership_to_proto(&manifest.membership)),
@@ -166,12 +177,19 @@ pub fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
             })
             .collect(),
     }
-    .encode_to_vec()
+}
+
+/// The bytes of a snapshot's manifest.
+pub fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
+    manifest_to_proto(manifest).encode_to_vec()
 }
 
 /// The manifest that these bytes say.
 pub fn decode_manifest(bytes: &[u8]) -> Result<Manifest, DecodeError> {
-    let m = proto::SnapshotManifest::decode(bytes)?;
+    manifest_from_proto(proto::SnapshotManifest::decode(bytes)?)
+}
+
+pub(crate) fn manifest_from_proto(m: proto::SnapshotManifest) -> Result<Manifest, DecodeError> {
     let mut files = BTreeMap::new();
     for file in m.files {
         let hash = file.hash.as_slice().try_into().map_err(|_| DecodeError::Length("file.hash"))?;

@@ -2,18 +2,26 @@
 
 use nora_domain::MediaType;
 use nora_domain::record::{
-    ArtifactRecord, BlobRecord, ClusterRecord, Epoch, LinkRecord, NodeId, NodeRecord, PinRecord,
-    Record, ReferrerRecord, RepositoryRecord, TagRecord, Timestamp, UploadRecord, UsageRecord,
+    ArtifactRecord, BlobRecord, ClusterId, ClusterRecord, Epoch, FeatureLevel, JoinTokenRecord,
+    LinkRecord, NodeId, NodeRecord, PinRecord, Record, ReferrerRecord, RepositoryRecord,
+    SessionRecord, TagRecord, Timestamp, UploadRecord, UsageRecord,
 };
 use nora_proto::record::v1 as proto;
 use prost::Message;
 
 use super::{
-    DecodeError, body_required, body_to_proto, chunk_root_from_proto, digest_optional,
+    DecodeError, authority_from_proto, authority_to_proto, body_required, body_to_proto, chunk_root_from_proto, digest_optional,
     digest_required, digest_to_proto, digests_from_proto, digests_to_proto, generation_required,
     generation_to_proto, media_type_optional, media_type_to_proto, repository_required,
-    repository_to_proto,
+    repository_to_proto, hash_from_proto, name_from_proto, name_or_zero_from_proto,
+    name_or_zero_to_proto, placement_from_proto, placement_to_proto, profile_from_proto,
+    profile_to_proto, standing_from_proto, standing_to_proto,
 };
+
+/// The only node there was before there were several: it holds the blobs of that time.
+const FIRST_NODE: NodeId = NodeId(1);
+/// What a node has for a key's hash that never joined.
+const NO_KEY: [u8; 32] = [0; 32];
 
 /// The bytes of a record.
 pub fn encode(record: &Record) -> Vec<u8> {
@@ -29,8 +37,21 @@ pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
 fn kind_to_proto(record: &Record) -> proto::record::Kind {
     use proto::record::Kind as To;
     match record {
-        Record::Cluster(r) => To::Cluster(proto::Cluster { clock: r.clock.0, epoch: r.epoch.0 }),
-        Record::Node(r) => To::Node(proto::Node { epoch: r.epoch.0 }),
+        Record::Cluster(r) => To::Cluster(proto::Cluster {
+            clock: r.clock.0,
+            epoch: r.epoch.0,
+            cluster: r.cluster.map(|id| id.0.to_be_bytes().to_vec()).unwrap_or_default(),
+            last_node: r.last_node.0,
+            feature_level: r.feature_level.0,
+        }),
+        Record::Node(r) => To::Node(proto::Node {
+            epoch: r.epoch.0,
+            start: name_or_zero_to_proto(r.start),
+            standing: standing_to_proto(r.standing).into(),
+            profile: profile_to_proto(&r.profile),
+            key_hash: if r.key_hash == NO_KEY { Vec::new() } else { r.key_hash.to_vec() },
+            changed_at: r.changed_at.0,
+        }),
         Record::Usage(r) => To::Usage(proto::Usage {
             bytes: r.bytes,
             artifacts: r.artifacts,
@@ -60,7 +81,18 @@ fn kind_to_proto(record: &Record) -> proto::record::Kind {
             references: r.references,
             unreferenced_at: r.unreferenced_at.0,
             touched_at: r.touched_at.0,
+            placement: Some(placement_to_proto(&r.placement)),
         }),
+        Record::Session(r) => To::Session(proto::Session {
+            node: r.node.0,
+            applied_below: r.applied_below,
+            applied: r.applied.clone(),
+        }),
+        Record::JoinToken(r) => To::JoinToken(proto::JoinToken {
+            secret_hash: r.secret_hash.to_vec(),
+            expires_at: r.expires_at.0,
+        }),
+        Record::Authority(r) => To::Authority(authority_to_proto(r)),
         Record::Edge => To::Edge(proto::Edge {}),
         Record::Pin(r) => To::Pin(proto::Pin { expires_at: r.expires_at.0 }),
         Record::Upload(r) => To::Upload(proto::Upload {
@@ -69,7 +101,42 @@ fn kind_to_proto(record: &Record) -> proto::record::Kind {
             opened_at: r.opened_at.0,
             expires_at: r.expires_at.0,
         }),
+        Record::Session(r) => To::Session(proto::Session {
+            node: r.node.0,
+            applied_below: r.applied_below,
+            applied: r.applied.clone(),
+        }),
+        Record::JoinToken(r) => To::JoinToken(proto::JoinToken {
+            secret_hash: r.secret_hash.to_vec(),
+            expires_at: r.expires_at.0,
+        }),
+        Record::Authority(r) => To::Authority(authority_to_proto(r)),
     }
+}
+
+fn node_to_proto(r: &NodeRecord) -> proto::Node {
+    proto::Node {
+        epoch: r.epoch.0,
+        start: if r.start == 0 { Vec::new() } else { name_to_proto(r.start) },
+        standing: standing_to_proto(r.standing).into(),
+        profile: Some(profile_to_proto(&r.profile)),
+        key_hash: if r.key_hash == [0; 32] { Vec::new() } else { r.key_hash.to_vec() },
+        changed_at: r.changed_at.0,
+    }
+}
+
+fn node_from_proto(m: proto::Node) -> Result<NodeRecord, DecodeError> {
+    Ok(NodeRecord {
+        epoch: Epoch(m.epoch),
+        start: if m.start.is_empty() { 0 } else { name_from_proto(&m.start, "start")? },
+        standing: standing_from_proto(m.standing)?,
+        profile: profile_from_proto(m.profile),
+        key_hash: match m.key_hash.as_slice() {
+            [] => [0; 32],
+            hash => hash_from_proto(hash, "key_hash")?,
+        },
+        changed_at: Timestamp(m.changed_at),
+    })
 }
 
 fn artifact_to_proto(r: &ArtifactRecord) -> proto::Artifact {
@@ -88,10 +155,27 @@ fn artifact_to_proto(r: &ArtifactRecord) -> proto::Artifact {
 fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
     use proto::record::Kind as From;
     Ok(match kind {
-        From::Cluster(m) => {
-            Record::Cluster(ClusterRecord { clock: Timestamp(m.clock), epoch: Epoch(m.epoch) })
-        }
-        From::Node(m) => Record::Node(NodeRecord { epoch: Epoch(m.epoch) }),
+        From::Cluster(m) => Record::Cluster(ClusterRecord {
+            clock: Timestamp(m.clock),
+            epoch: Epoch(m.epoch),
+            cluster: match m.cluster.as_slice() {
+                [] => None,
+                name => Some(ClusterId(name_from_proto(name, "cluster.cluster")?)),
+            },
+            last_node: NodeId(m.last_node),
+            feature_level: FeatureLevel(m.feature_level),
+        }),
+        From::Node(m) => Record::Node(NodeRecord {
+            epoch: Epoch(m.epoch),
+            start: name_or_zero_from_proto(&m.start, "node.start")?,
+            standing: standing_from_proto(m.standing)?,
+            profile: profile_from_proto(m.profile),
+            key_hash: match m.key_hash.as_slice() {
+                [] => NO_KEY,
+                hash => hash_from_proto(hash, "node.key_hash")?,
+            },
+            changed_at: Timestamp(m.changed_at),
+        }),
         From::Usage(m) => Record::Usage(UsageRecord {
             bytes: m.bytes,
             artifacts: m.artifacts,
@@ -120,11 +204,22 @@ fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
         From::Blob(m) => Record::Blob(BlobRecord {
             generation: generation_required(m.generation.as_ref())?,
             size: m.size,
-            chunk_root: chunk_root_from_proto(&m.chunk_root)?,
+            chunk_root: hash_from_proto(&m.chunk_root, "chunk_root")?,
             references: m.references,
             unreferenced_at: Timestamp(m.unreferenced_at),
             touched_at: Timestamp(m.touched_at),
+            placement: placement_from_proto(m.placement, FIRST_NODE)?,
         }),
+        From::Session(m) => Record::Session(SessionRecord {
+            node: NodeId(m.node),
+            applied_below: m.applied_below,
+            applied: m.applied,
+        }),
+        From::JoinToken(m) => Record::JoinToken(JoinTokenRecord {
+            secret_hash: hash_from_proto(&m.secret_hash, "join_token.secret_hash")?,
+            expires_at: Timestamp(m.expires_at),
+        }),
+        From::Authority(m) => Record::Authority(authority_from_proto(m)),
         From::Edge(proto::Edge {}) => Record::Edge,
         From::Pin(m) => Record::Pin(PinRecord { expires_at: Timestamp(m.expires_at) }),
         From::Upload(m) => Record::Upload(UploadRecord {
@@ -133,6 +228,16 @@ fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
             opened_at: Timestamp(m.opened_at),
             expires_at: Timestamp(m.expires_at),
         }),
+        From::Session(m) => Record::Session(SessionRecord {
+            node: NodeId(m.node),
+            applied_below: m.applied_below,
+            applied: m.applied,
+        }),
+        From::JoinToken(m) => Record::JoinToken(JoinTokenRecord {
+            secret_hash: hash_from_proto(&m.secret_hash, "secret_hash")?,
+            expires_at: Timestamp(m.expires_at),
+        }),
+        From::Authority(m) => Record::Authority(authority_from_proto(m)),
     })
 }
 

@@ -59,7 +59,11 @@ impl LogStore {
             [META, ENTRIES].map(|name| ColumnFamilyDescriptor::new(name, memory.options()));
         let db =
             Arc::new(DB::open_cf_descriptors(&options, directory, families).map_err(io_error)?);
-        Ok(Self { inner: Arc::new(Inner { flusher: Flusher::start(db.clone())?, db, voters }) })
+        let inner = Inner { flusher: Flusher::start(db.clone())?, db, voters };
+        if let Some(vote) = inner.meta(VOTE, codec::decode_vote)? {
+            inner.voters.started_in(vote.leader_id.term);
+        }
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Bytes on disk.

@@ -1,10 +1,9 @@
-//! openraft's storage and network, as NORA has them.
+//! openraft's storage, as NORA has it.
 //!
 //! Must not know: use cases, HTTP, blobs. openraft's types stay inside this crate.
 
 pub mod flusher;
 pub mod log_store;
-pub mod network;
 pub mod overlay;
 pub mod snapshot;
 pub mod state_machine;

@@ -91,7 +91,7 @@ impl SnapshotHandle {
                 return Err(damaged(format!("the manifest names {name:?}, which is no file name")));
             }
             let path = self.files().join(name);
-            if summarise(&path)? != *expected {
+            if !is_whole_file(&path, expected)? {
                 return Err(damaged(format!("{} is not the file that was sent", path.display())));
             }
         }
@@ -271,6 +271,12 @@ fn known_summary(previous: &SnapshotHandle, name: &str, path: &Path) -> Option<F
     let now = fs::metadata(path).ok()?;
     let same = before.ino() == now.ino() && before.dev() == now.dev();
     (same && now.len() == summary.size).then_some(*summary)
+}
+
+/// Reads a file and compares it with what a manifest says of it.
+pub fn is_whole_file(path: &Path, expected: &FileSummary) -> io::Result<bool> {
+    let size = fs::metadata(path)?.len();
+    Ok(size == expected.size && summarise(path)? == *expected)
 }
 
 fn summarise(path: &Path) -> io::Result<FileSummary> {

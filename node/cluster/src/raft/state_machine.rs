@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::{Stream, TryStreamExt};
-use nora_domain::command::{Command, Outcome, Refusal};
+use nora_domain::command::Command;
 use nora_domain::event::Event;
+use nora_domain::record::{Key, NodeId, Record};
+use nora_domain::store::Rows;
 use nora_domain::transition::{self, Applied};
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
@@ -25,6 +27,8 @@ use super::snapshot::{SnapshotHandle, Snapshots};
 use super::voters::SoleVoter;
 use super::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::codec;
+use crate::proposals::{Answer, Ticket, Waiting};
+use crate::transport::Addresses;
 use crate::rocks::Memory;
 use crate::rocks::state::{ReadError, StateDb, StateDirectory, Tier};
 
@@ -50,6 +54,22 @@ pub struct Shared {
     pub snapshots: Snapshots,
     /// Where events go.
     pub events: broadcast::Sender<PositionedEvent>,
+    /// This node's proposals, which the state answers.
+    pub waiting: Arc<Waiting>,
+    /// Where nodes listen, as of the state.
+    pub addresses: Arc<Addresses>,
+}
+
+impl Shared {
+    /// Notes where every node of the state listens.
+    fn note_addresses(&self) -> Result<(), ReadError> {
+        for row in self.state.load().run(&Rows::Nodes, Tier::Disk) {
+            if let (Key::Node(node), Record::Node(record)) = row? {
+                self.addresses.set(node, &record.profile.cluster_address);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The state machine.
@@ -77,8 +97,17 @@ impl StateMachine {
         let applied = state.applied().map_err(io::Error::other)?;
         let membership = state.membership().map_err(io::Error::other)?;
         let snapshots = Snapshots::open(data_dir.join("snapshots"), memory.clone())?;
-        let shared = Shared { state: ArcSwap::from_pointee(state), snapshots, events };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            state: ArcSwap::from_pointee(state),
+            snapshots,
+            events,
+            waiting: Arc::default(),
+            addresses: Arc::default(),
+        });
+        shared.note_addresses().map_err(io::Error::other)?;
+        if let Some(at) = membership.log_id() {
+            voters.applied(at.index, membership.membership());
+        }
         Ok(Self { shared, directory, number, memory, voters, applied, membership })
     }
 
@@ -121,7 +150,8 @@ impl StateMachine {
         pending: &mut Pending,
         position: u64,
         command: Command,
-    ) -> io::Result<Result<Outcome, Refusal>> {
+    ) -> io::Result<Answer> {
+        let ticket = self.shared.waiting.ticket(&command);
         let state = self.shared.state.load_full();
         // Rows that commands touch are nearly always in memory. If one is not, the command starts over where waiting
         // for the disk holds nobody up.
@@ -146,6 +176,9 @@ impl StateMachine {
             index,
             event: Arc::new(event),
         }));
+        if let Some(ticket) = ticket {
+            pending.answers.push((ticket, applied.answer.clone()));
+        }
         Ok(applied.answer)
     }
 
@@ -160,11 +193,17 @@ impl StateMachine {
             .write(pending.overlay.rows(), &applied, pending.membership.as_ref())
             .map_err(crate::rocks::io_error)?;
         self.applied = Some(applied);
+        for (key, record) in pending.overlay.rows() {
+            if let (Key::Node(node), Some(Record::Node(record))) = (key, record) {
+                self.shared.addresses.set(*node, &record.profile.cluster_address);
+            }
+        }
         if let Some(membership) = pending.membership {
             let index = membership.log_id().as_ref().map_or(0, |log_id| log_id.index);
             self.voters.applied(index, membership.membership());
             self.membership = membership;
         }
+        self.voters.reached(applied.leader_id.term, applied.leader_id.node_id);
         for event in pending.events {
             // Without a listener there is nobody to tell. One that is too slow is told how many it missed.
             let _ = self.shared.events.send(event);
@@ -172,6 +211,7 @@ impl StateMachine {
         for (responder, reply) in pending.replies {
             responder.send(reply);
         }
+        self.shared.waiting.settle(pending.answers);
         Ok(())
     }
 }
@@ -183,6 +223,7 @@ struct Pending {
     applied: Option<LogId>,
     membership: Option<StoredMembership>,
     replies: Vec<(ApplyResponder<TypeConfig>, Reply)>,
+    answers: Vec<(Ticket, Answer)>,
     events: Vec<PositionedEvent>,
 }
 
@@ -262,7 +303,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             self.voters.applied(at.index, membership.membership());
         }
         self.membership = membership;
-        Ok(())
+        let (shared, node) = (self.shared.clone(), NodeId(self.voters.node()));
+        blocking(move || {
+            shared.note_addresses().map_err(io::Error::other)?;
+            shared.waiting.look_after(node, &shared.state.load()).map_err(io::Error::other)
+        })
+        .await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {

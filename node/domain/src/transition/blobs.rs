@@ -1,7 +1,8 @@
 //! Blobs: their live copies, where they are visible, and what keeps them while no artifact references them.
 //!
 //! Guarantees: a blob has one live copy at most; a link, like a pin when it is made, has a live copy behind it; a link
-//! stays while an artifact of its repository references the blob.
+//! stays while an artifact of its repository references the blob. A live copy that every holder has lost keeps its rows,
+//! because artifacts need them, but nothing new is built on it until the blob was pushed again.
 
 use super::ledger::Ledger;
 use super::{Decision, Step, Stop};
@@ -10,8 +11,8 @@ use crate::digest::Digest;
 use crate::event::Event;
 use crate::name::RepositoryKey;
 use crate::record::{
-    BlobRecord, Generation, Key, LinkRecord, NodeId, PinRecord, Placement, Record, Timestamp,
-    UploadId,
+    BlobRecord, Generation, Key, LinkRecord, NodeId, PinRecord, Placement, Record, Standing,
+    Timestamp, UploadId,
 };
 use crate::store::{Rows, Store};
 
@@ -53,8 +54,12 @@ fn with_copy(blob: BlobRecord, commit: &Commit<'_>, placement: Placement) -> (Bl
 
 impl<S: Store> Step<'_, S> {
     pub(super) fn commit_blob(&mut self, commit: &Commit<'_>) -> Decision<Outcome, S::Error> {
-        let node = read!(self.store, Node, Key::Node(commit.node));
-        if node.is_none_or(|node| node.epoch != commit.generation.epoch) {
+        // One that is joining has no start yet, and the epoch 0.
+        let runs = self.node(commit.node)?.is_some_and(|node| {
+            node.epoch == commit.generation.epoch
+                && !matches!(node.standing, Standing::Joining | Standing::Removed)
+        });
+        if !runs {
             return Err(Stop::Refused(Refusal::RetiredEpoch));
         }
         let blob = match self.blob(commit.digest)? {

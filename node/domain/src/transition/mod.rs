@@ -6,8 +6,8 @@
 //!   One thing alone is noted of it, if it has an origin: that it was decided.
 //! - A command with an origin takes effect once, at its first place in the log, however often it stands there: accepted or
 //!   refused there, it is a duplicate everywhere behind. One of a start that was replaced takes none.
-//! - An artifact is stored only if every blob it needs is live and linked in its repository at that very position, and
-//!   no blob that an artifact needs is unlinked while it does.
+//! - An artifact is stored only if every blob it needs is live, held, and linked in its repository at that very
+//!   position, and no blob that an artifact needs is unlinked while it does.
 //! - Counters equal a recount of the rows, and the events tell every change of links, artifacts and tags.
 //! - A failed read or write ends the transition with that error; the caller drops whatever was written until then.
 //!
@@ -105,9 +105,15 @@ impl SessionRecord {
         serial < self.applied_below || self.applied.binary_search(&serial).is_ok()
     }
 
-    /// Notes a proposal as decided, and everything as settled that its proposer has no question about any more. The list
-    /// holds what was decided above the oldest open question, so it is as long as a proposer lets proposals run at once.
+    /// Notes a proposal as decided, and everything as settled that its proposer has no question about any more. What is
+    /// listed was decided above the oldest open question, and proposers stay within
+    /// [`SessionRecord::SERIALS_OPEN_MAX`] of that.
     fn note(&mut self, origin: Origin) {
+        debug_assert!(
+            origin.serial.saturating_sub(self.applied_below.max(origin.settled_below))
+                < Self::SERIALS_OPEN_MAX,
+            "too far from the oldest open question: {origin:?}"
+        );
         if let Err(place) = self.applied.binary_search(&origin.serial) {
             self.applied.insert(place, origin.serial);
         }
@@ -256,14 +262,14 @@ impl<S: Store> Step<'_, S> {
         Ok(read!(self.store, Artifact, Key::Artifact(repository.clone(), digest)))
     }
 
-    /// The live copy of a blob that is visible in a repository.
+    /// The live copy of a blob that is visible in a repository, unless it is lost.
     fn visible_blob(
         &self,
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Decision<BlobRecord, S::Error> {
         let live = match self.link(repository, digest)? {
-            Some(_) => self.blob(digest)?,
+            Some(_) => self.blob(digest)?.filter(|blob| !blob.placement.is_lost()),
             None => None,
         };
         live.ok_or(Stop::Refused(Refusal::BlobUnknown(digest)))

@@ -13,6 +13,8 @@ use crate::record::{
 };
 use crate::store::{Rows, Store};
 
+/// The node that a cluster begins with: the only one that no other node admits.
+const FOUNDER: NodeId = NodeId(1);
 /// How many expired tokens each new one removes at most.
 const TOKENS_SWEPT_MAX: usize = 64;
 /// More nodes than a cluster ever had; the bound of a scan over all of them.
@@ -56,7 +58,7 @@ impl<S: Store> Step<'_, S> {
         }
         self.refuse_if_misunderstood(FeatureLevel::CLUSTER)?;
         self.cluster.cluster = Some(cluster);
-        self.cluster.last_node = self.cluster.last_node.max(NodeId(1));
+        self.cluster.last_node = self.cluster.last_node.max(FOUNDER);
         self.cluster.feature_level = self.level().max(FeatureLevel::CLUSTER);
         self.store.put(Key::Authority, Record::Authority(authority.clone()))?;
         self.events.push(Event::FeatureLevelRaised { level: self.cluster.feature_level });
@@ -74,13 +76,13 @@ impl<S: Store> Step<'_, S> {
             Some(record) if record.standing == Standing::Removed => {
                 return Err(Stop::Refused(Refusal::NodeRemoved(node)));
             }
-            // Said again, because its proposer never heard the answer.
+            // Said again, because its proposer never heard the answer, or because it was taken for lost meanwhile.
             Some(record) if start != 0 && record.start == start => {
-                return Ok(Outcome::NodeStarted(record.epoch));
+                return self.start_again(node, record);
             }
             Some(record) => record,
-            // Before a cluster is founded its one node introduces itself; afterwards numbers are handed out.
-            None if self.cluster.cluster.is_none() => NodeRecord::default(),
+            // Rows of nodes are never deleted: this is its first start.
+            None if node == FOUNDER => NodeRecord::default(),
             None => return Err(Stop::Refused(Refusal::NodeUnknown(node))),
         };
         if profile.understands() < self.level() {
@@ -104,6 +106,17 @@ impl<S: Store> Step<'_, S> {
             NodeRecord { epoch, start, standing, profile: profile.clone(), changed_at, ..record };
         self.store.put(Key::Node(node), Record::Node(record))?;
         self.events.push(Event::NodeChanged { node });
+        Ok(Outcome::NodeStarted(epoch))
+    }
+
+    /// A start that is known already keeps its epoch. A node that was away all the while is active again.
+    fn start_again(&mut self, node: NodeId, record: NodeRecord) -> Decision<Outcome, S::Error> {
+        let epoch = record.epoch;
+        if record.standing == Standing::Away {
+            let record = NodeRecord { standing: Standing::Active, changed_at: self.now, ..record };
+            self.store.put(Key::Node(node), Record::Node(record))?;
+            self.events.push(Event::NodeChanged { node });
+        }
         Ok(Outcome::NodeStarted(epoch))
     }
 

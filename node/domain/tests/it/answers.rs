@@ -8,6 +8,7 @@ use nora_domain::record::{
     Timestamp, UploadId, UploadRecord, UsageRecord,
 };
 
+use crate::cluster::three;
 use crate::universe::{digest, media_type, repository, row, start, tag};
 use crate::world::{
     NODE, World, commit, commit_as, committed, created, delete, delete_tag, generation, linked,
@@ -16,17 +17,16 @@ use crate::world::{
 
 #[test]
 fn each_start_of_a_node_gets_a_new_epoch() {
-    let mut world = World::new();
-    let other = start(NodeId(2));
-    world.check(other, Ok(Outcome::NodeStarted(Epoch(2))));
-    world.check(start(NODE), Ok(Outcome::NodeStarted(Epoch(3))));
+    // Nodes 1, 2 and 3 run under the epochs 1, 2 and 3.
+    let mut world = three();
+    world.check(start(NODE), Ok(Outcome::NodeStarted(Epoch(4))));
 
     let retired = Err(Refusal::RetiredEpoch);
     world.check(commit(0, 1), retired.clone());
     // Another node's running epoch is not this node's.
     world.check(commit_as(0, 1, 100, generation(2, 1), 1, 0), retired.clone());
-    world.check(commit_as(0, 1, 100, generation(4, 1), 1, 0), retired.clone());
-    world.check(commit_as(0, 1, 100, generation(3, 1), 1, 0), committed(3, 1));
+    world.check(commit_as(0, 1, 100, generation(5, 1), 1, 0), retired.clone());
+    world.check(commit_as(0, 1, 100, generation(4, 1), 1, 0), committed(4, 1));
     World::default().check(commit_as(0, 1, 100, generation(0, 1), 1, 0), retired);
 }
 

@@ -8,12 +8,14 @@ use nora_domain::record::{
 };
 
 use nora_domain::audit::audit;
+use nora_domain::store::MemoryStore;
 
 use crate::projection::{Projection, kind};
 use crate::properties::samples;
 use crate::universe::{digest, found, profile, row, run, start};
 use crate::world::{
-    NODE, World, commit, commit_as, committed, delete_tag, generation, put, stored,
+    NODE, World, commit, commit_as, committed, delete_tag, generation, missing, mount, pin, put,
+    stored,
 };
 
 fn founded() -> World {
@@ -45,7 +47,7 @@ fn stand(node: u64, standing: Standing) -> Action {
 }
 
 /// Three nodes that have started.
-fn three() -> World {
+pub fn three() -> World {
     let mut world = founded();
     for (key, node) in [(1, NodeId(2)), (2, NodeId(3))] {
         world.check(admit(key), Ok(Outcome::NodeAdmitted(node)));
@@ -79,6 +81,14 @@ fn a_cluster_is_founded_once() {
     assert_eq!(cluster(&world).last_node, NODE);
     world.check(found(), Err(Refusal::ClusterFounded));
     world.check(start(NodeId(2)), Err(Refusal::NodeUnknown(NodeId(2))));
+
+    // Before its first start, too; and no other node than its founder starts unasked.
+    let mut world = World::default();
+    world.check(start(NodeId(2)), Err(Refusal::NodeUnknown(NodeId(2))));
+    world.check(found(), Ok(Outcome::ClusterFounded));
+    world.check(start(NODE), Ok(Outcome::NodeStarted(Epoch(1))));
+    world.check(token(), Ok(Outcome::JoinTokenCreated));
+    world.check(admit(1), Ok(Outcome::NodeAdmitted(NodeId(2))));
 }
 
 #[test]
@@ -119,6 +129,14 @@ fn a_start_that_is_told_twice_is_one() {
     world.check(named(9), Ok(Outcome::NodeStarted(Epoch(2))));
     world.check(named(9), Ok(Outcome::NodeStarted(Epoch(2))));
     assert_eq!(world.pointers, []);
+    // One that was away all the while runs on under its epoch.
+    world.check(stand(1, Standing::Away), Ok(Outcome::StandingSet));
+    world.check(named(9), Ok(Outcome::NodeStarted(Epoch(2))));
+    assert_eq!(world.pointers, [Event::NodeChanged { node: NODE }]);
+    assert_eq!(node(&world, 1).standing, Standing::Active);
+    world.check(stand(1, Standing::Draining), Ok(Outcome::StandingSet));
+    world.check(named(9), Ok(Outcome::NodeStarted(Epoch(2))));
+    assert_eq!(node(&world, 1).standing, Standing::Draining);
     world.check(named(10), Ok(Outcome::NodeStarted(Epoch(3))));
     assert!(!world.has(&Key::Session(Epoch(2))) && world.has(&Key::Session(Epoch(3))));
 }
@@ -200,6 +218,11 @@ fn holders_come_after_their_copy_and_go_while_others_stay() {
     world.check(drop(2, 0), Ok(Outcome::HolderDropped));
     assert_eq!(world.blob(1).placement, Placement::Nodes(Vec::new()));
 
+    // Nothing is built on what is lost: clients are told that they must push it.
+    let unknown = || Err(Refusal::BlobUnknown(digest(1)));
+    world.check(pin(0, 1, 5, 70_000), unknown());
+    world.check(mount(0, 1, 1), unknown());
+    world.check(put(0, 7, &[1], &[], &[]), missing(&[1], &[]));
     // A blob that every holder has lost is whole again with the next push, as another copy.
     let again = commit_as(0, 1, 100, generation(1, 8), 1, 0);
     world.given([Action::OpenUpload {
@@ -211,6 +234,7 @@ fn holders_come_after_their_copy_and_go_while_others_stay() {
     world.check(again, committed(1, 8));
     assert_eq!(world.blob(1).placement, Placement::Nodes(vec![NODE]));
     world.check(add(2), Err(Refusal::StaleGeneration(digest(1))));
+    world.check(put(0, 7, &[1], &[], &[]), stored(true));
 }
 
 #[test]
@@ -229,6 +253,21 @@ fn a_commit_counts_members_alone_as_holders() {
     world.check(commit_at(&[]), Err(too_few));
     world.check(commit_at(&[3, 2, 1, 2]), committed(1, 1));
     assert_eq!(world.blob(1).placement, Placement::Nodes(vec![NODE, NodeId(2)]));
+    // Told twice of one copy, the blob has the holders of both.
+    world.check(stand(3, Standing::Active), Err(Refusal::NodeRemoved(NodeId(3))));
+    world.given([admit(3), start(NodeId(4))]);
+    world.check(commit_at(&[2, 4]), committed(1, 1));
+    let all = Placement::Nodes(vec![NODE, NodeId(2), NodeId(4)]);
+    assert_eq!(world.blob(1).placement, all);
+    world.given([stand(1, Standing::Removed)]);
+    world.check(commit_at(&[1, 2]), Err(Refusal::RetiredEpoch));
+    // One that was admitted and has never started has no epoch to write under.
+    world.check(admit(7), Ok(Outcome::NodeAdmitted(NodeId(5))));
+    let mut early = commit_as(0, 2, 100, generation(0, 1), 1, 0);
+    if let Action::CommitBlob { node, .. } = &mut early {
+        *node = NodeId(5);
+    }
+    world.check(early, Err(Refusal::RetiredEpoch));
 }
 
 fn proposal(epoch: u64, serial: u64, settled_below: u64, action: Action) -> Command {
@@ -336,8 +375,15 @@ fn commands_that_come_again_change_nothing() {
         }
         assert_eq!(Projection::of(&once), told);
         // Revisions are positions, and positions differ; everything else is the same.
-        let rows = |store: &nora_domain::store::MemoryStore| -> Vec<Key> {
-            store.rows().map(|(key, _)| key.clone()).collect()
+        let rows = |store: &MemoryStore| -> Vec<(Key, Record)> {
+            let unrevised = |(key, record): (&Key, &Record)| {
+                let mut record = record.clone();
+                if let Record::Repository(repository) = &mut record {
+                    repository.revision = 0;
+                }
+                (key.clone(), record)
+            };
+            store.rows().map(unrevised).collect()
         };
         assert_eq!(rows(&once), rows(&often));
     }

@@ -4,7 +4,10 @@ use std::cell::Cell;
 
 use nora_domain::audit::audit;
 use nora_domain::command::Action;
-use nora_domain::record::{BlobRecord, Generation, Key, LinkRecord, Placement, Record, Timestamp};
+use nora_domain::record::{
+    BlobRecord, ClusterRecord, Generation, Key, LinkRecord, NodeId, NodeRecord, Placement, Record,
+    Timestamp,
+};
 use nora_domain::store::{MemoryStore, Rows, Store};
 use nora_domain::transition::apply;
 
@@ -109,6 +112,9 @@ fn the_audit_catches_lost_writes() {
     check("repositories", lose!(Key::Repository(..)), "a recount gives");
     check("usage", lose!(Key::Usage(..)), "a recount gives");
     check("epochs and the clock", lose!(Key::Cluster), "never handed out");
+    check("sessions", lose!(Key::Session(..)), "its start has no session");
+    check("nodes", lose!(Key::Node(..)), "does not run it");
+    check("the authority", lose!(Key::Authority), "has no authority");
 }
 
 /// Rows that outlive what they are derived from.
@@ -127,6 +133,7 @@ fn the_audit_catches_rows_left_behind() {
     check("artifacts", keep!(Key::Artifact(..)), "a recount gives");
     check("repositories", keep!(Key::Repository(..)), "a recount gives no row");
     check("usage", keep!(Key::Usage(..)), "a recount gives no row");
+    check("sessions", keep!(Key::Session(..)), "does not run it");
 }
 
 /// Decisions made on what is not so, as a transition would that left a check out.
@@ -150,6 +157,19 @@ fn the_audit_catches_missing_checks() {
     };
     check("storing with blobs that are not linked", links_unchecked, "not linked here");
 
+    let members_unasked = Fault { hide: |rows| matches!(rows, Rows::Nodes), ..SOUND };
+    check("raising the level over a member", members_unasked, "understands level");
+
+    let strangers_hold = Fault {
+        when: |action| matches!(action, Action::AddHolder { .. }),
+        get: |key, there| match key {
+            Key::Node(_) => there.or(Some(Record::Node(NodeRecord::default()))),
+            _ => there,
+        },
+        ..SOUND
+    };
+    check("taking a stranger for a holder", strangers_hold, "not known");
+
     let moves_unseen =
         Fault { get: |key, there| there.filter(|_| !matches!(key, Key::Tag(..))), ..SOUND };
     check("counting a tag that moves", moves_unseen, "a recount gives");
@@ -167,7 +187,7 @@ fn the_audit_catches_missing_checks() {
                 references: 0,
                 unreferenced_at: Timestamp(1),
                 touched_at: Timestamp(1),
-                placement: Placement::Nodes(Vec::new()),
+                placement: Placement::Nodes(vec![NodeId(1)]),
             }))),
             _ => there,
         },
@@ -195,6 +215,29 @@ fn the_audit_catches_wrong_values() {
         ..SOUND
     };
     check("references", references, "says 0 references");
+    let holders = Fault {
+        put: |_, record| match record {
+            Record::Blob(mut blob) => {
+                if let Placement::Nodes(nodes) = &mut blob.placement {
+                    nodes.reverse();
+                }
+                Some(Record::Blob(blob))
+            }
+            other => Some(other),
+        },
+        ..SOUND
+    };
+    check("the order of holders", holders, "are not sorted");
+    let numbers = Fault {
+        put: |_, record| match record {
+            Record::Cluster(cluster) if cluster.cluster.is_some() => {
+                Some(Record::Cluster(ClusterRecord { last_node: NodeId(1), ..cluster }))
+            }
+            other => Some(other),
+        },
+        ..SOUND
+    };
+    check("numbers of nodes", numbers, "number never handed out");
 }
 
 /// A store that fails at its n-th access.

@@ -14,7 +14,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof};
 const BLOBS: u8 = 6;
 const ARTIFACTS_FROM: u8 = 4;
 const ARTIFACTS: u8 = 5;
-/// Nodes 0 and 1 start themselves; others come by joining.
+/// Nodes are numbered from 1, which starts itself; others come by joining. There is no node 0.
 const NODES: u8 = 4;
 
 /// A digest of the universe; one of them is a SHA-512.
@@ -146,21 +146,21 @@ fn op() -> impl Strategy<Value = Op> {
     let blob = 0..BLOBS;
     let millis = 0..400u64;
     let kind = prop_oneof![
-        1 => (0..NODES, 0..4u8).prop_map(|(node, name)| Kind::Start { node, name }),
+        1 => (0..=NODES, 0..4u8).prop_map(|(node, name)| Kind::Start { node, name }),
         1 => Just(Kind::Found),
         1 => (0..2u8, 0..4_000u64)
             .prop_map(|(token, for_millis)| Kind::Token { token, for_millis }),
         2 => (0..2u8, 0..3u8).prop_map(|(token, key)| Kind::Admit { token, key }),
-        1 => (0..NODES, standing()).prop_map(|(node, standing)| Kind::Stand { node, standing }),
+        1 => (1..=NODES, standing()).prop_map(|(node, standing)| Kind::Stand { node, standing }),
         1 => (0..4u32).prop_map(|level| Kind::Raise { level }),
-        3 => (blob.clone(), 0..NODES, rarely())
+        3 => (blob.clone(), 1..=NODES, rarely())
             .prop_map(|(blob, node, stale)| Kind::Hold { blob, node, stale }),
-        3 => (blob.clone(), 0..NODES, rarely(), 0..3u32)
+        3 => (blob.clone(), 1..=NODES, rarely(), 0..3u32)
             .prop_map(|(blob, node, stale, keep)| Kind::Release { blob, node, stale, keep }),
-        3 => (0..4u8, 0..2u8, millis.clone())
+        3 => (0..4u8, 1..3u8, millis.clone())
             .prop_map(|(upload, node, for_millis)| Kind::Open { upload, node, for_millis }),
         1 => (0..4u8).prop_map(|upload| Kind::Close { upload }),
-        8 => (blob.clone(), 0..2u8, 0..8u8, rarely(), rarely(), millis.clone(), any::<u8>()).prop_map(
+        8 => (blob.clone(), 1..3u8, 0..8u8, rarely(), rarely(), millis.clone(), any::<u8>()).prop_map(
             |(blob, node, upload, stale, corrupt, for_millis, held)| Kind::Commit {
                 blob, node, upload, stale, corrupt, for_millis, held,
             }
@@ -178,13 +178,20 @@ fn op() -> impl Strategy<Value = Op> {
     (-50..150i64, 0..3u8, kind).prop_map(|(tick, repository, kind)| Op { tick, repository, kind })
 }
 
-/// A random sequence of commands, after both nodes have started.
+/// A random sequence of commands to a node that has started; to two in a founded cluster, half of the time.
 pub fn ops() -> impl Strategy<Value = Vec<Op>> {
-    proptest::collection::vec(op(), 1..150).prop_map(|mut ops| {
-        for node in 0..2 {
-            ops.insert(0, Op { tick: 1, repository: 0, kind: Kind::Start { node, name: 0 } });
+    (any::<bool>(), proptest::collection::vec(op(), 1..150)).prop_map(|(founded, ops)| {
+        let mut given = vec![Kind::Start { node: 1, name: 0 }];
+        if founded {
+            given.extend([
+                Kind::Found,
+                Kind::Token { token: 0, for_millis: 4_000 },
+                Kind::Admit { token: 0, key: 0 },
+                Kind::Start { node: 2, name: 0 },
+            ]);
         }
-        ops
+        let given = given.into_iter().map(|kind| Op { tick: 1, repository: 0, kind });
+        given.chain(ops).collect()
     })
 }
 
@@ -274,7 +281,7 @@ impl Op {
                     placement: match held {
                         0..16 => Placement::Object(upload(id)),
                         _ => Placement::Nodes(
-                            members(held, 0, NODES).map(|i| NodeId(u64::from(i))).collect(),
+                            members(held, 1, NODES).map(|i| NodeId(u64::from(i))).collect(),
                         ),
                     },
                 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use nora_app::Error;
 use nora_formats::oci::errors::{Code, render};
 use serde_json::{Map, Value};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::api::RequestId;
 
@@ -179,12 +179,15 @@ impl From<Error> for ApiError {
                 "the registry's disk is full; free space, then try again",
             )
             .with_header(RETRY_AFTER, "60"),
-            Error::Unavailable(_) => Self::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
-                "the registry has no leader or too much to do right now; nothing was changed, try again",
-            )
-            .with_header(RETRY_AFTER, "1"),
+            Error::Unavailable { what, source } => {
+                warn!(what, cause = source.as_ref().map(tracing::field::display), "unavailable");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    Code::Unavailable,
+                    format!("{what}; nothing was changed, try again"),
+                )
+                .with_header(RETRY_AFTER, "1")
+            }
             Error::OutcomeUnknown => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 Code::Unknown,

@@ -1,0 +1,111 @@
+//! The end of an upload in steps, for a blob that other nodes must have too before it is one.
+//!
+//! Guarantees: until [`Finishing::keep`] the session can be taken up again, even if the node is short
+//! of peers or the client goes away in between; only a disk that fails to sync ends it. Must not know
+//! other nodes.
+#![allow(clippy::result_large_err, reason = "the port's error carries two digests and is rare")]
+
+use std::sync::Arc;
+
+use nora_app::ports::blobs::BlobCopy;
+use nora_app::ports::uploads::UploadError;
+use nora_domain::Digest;
+use nora_domain::record::{Generation, UploadId};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use crate::store::{Inner, LocalBlobs};
+use crate::uploads::WriterGuard;
+use crate::writer::Verified;
+
+/// A session whose bytes are verified.
+pub(crate) struct Finishing {
+    inner: Arc<Inner>,
+    id: UploadId,
+    // None once it is known what becomes of the session.
+    writer: Option<WriterGuard>,
+    verified: Arc<Verified>,
+    durable: bool,
+}
+
+impl LocalBlobs {
+    /// Compares a session's bytes with the digest that its client told.
+    pub(crate) async fn verify(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        generation: Generation,
+    ) -> Result<Finishing, UploadError> {
+        let (_, mut writer) = self.claim(id)?;
+        let inner = Arc::clone(&self.inner);
+        self.blocking("verify an upload", move |_| {
+            match writer.verify(digest, generation, inner.node) {
+                Ok(verified) => {
+                    let (writer, verified) = (Some(writer), Arc::new(verified));
+                    Ok(Finishing { inner, id, writer, verified, durable: false })
+                }
+                Err(error) => Err(inner.not_finished(id, &mut writer, digest, error)),
+            }
+        })
+        .await
+    }
+}
+
+impl Finishing {
+    /// What the session's bytes are.
+    pub(crate) fn verified(&self) -> Arc<Verified> {
+        Arc::clone(&self.verified)
+    }
+
+    /// Makes the bytes durable under their final name.
+    pub(crate) async fn persist(mut self) -> Result<Self, UploadError> {
+        let persisted = spawn_blocking(move || {
+            let Some(writer) = &mut self.writer else { return Err(UploadError::Unknown) };
+            match writer.persist(&self.inner.layout, &self.verified) {
+                Ok(()) => {
+                    self.durable = true;
+                    Ok(self)
+                }
+                Err(error) => {
+                    let digest = self.verified.copy.digest;
+                    let error = self.inner.not_finished(self.id, writer, digest, error);
+                    self.writer = None;
+                    Err(error)
+                }
+            }
+        });
+        persisted.await.unwrap_or_else(|panicked| {
+            Err(UploadError::Io { step: "finish an upload", source: panicked.into() })
+        })
+    }
+
+    /// Ends the session: its bytes are a blob.
+    pub(crate) async fn keep(mut self) {
+        if let Some(mut writer) = self.writer.take() {
+            let (inner, id) = (Arc::clone(&self.inner), self.id);
+            // Should the thread be lost, the next start removes the session's files.
+            let _ = spawn_blocking(move || inner.end(id, &mut writer)).await;
+        }
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        let Some(mut writer) = self.writer.take() else { return };
+        let (inner, verified) = (Arc::clone(&self.inner), Arc::clone(&self.verified));
+        let (id, durable) = (self.id, self.durable);
+        let take_back = move || {
+            if !durable {
+                writer.rest();
+            } else if let Err(error) = writer.take_back(&inner.layout, &verified.copy) {
+                warn!(%error, "cannot take up an upload again; its client must start anew");
+                inner.end(id, &mut writer);
+            }
+        };
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(take_back)),
+            Err(_) => take_back(),
+        }
+    }
+}

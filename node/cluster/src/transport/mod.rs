@@ -1,0 +1,134 @@
+//! How members talk to each other: gRPC over connections that somebody else makes and vouches for.
+//!
+//! Guarantees: only members are listened to; every call has a deadline; a node that does not answer is noticed within
+//! about three seconds and never holds up what concerns others; no message is larger than [`MESSAGE_BYTES_MAX`].
+//! Must not know: certificates (the [`Transport`] does), or what entries and snapshots mean.
+
+pub mod network;
+pub mod service;
+mod snapshots;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nora_app::ports::BoxError;
+use nora_domain::record::NodeId;
+use tonic::transport::{Channel, Endpoint};
+
+pub use self::snapshots::Incoming;
+use crate::rocks::locked;
+
+/// The largest message: a batch of entries takes a mebibyte, a single entry or chunk no more than that either.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// How a node reaches others, and how it knows who calls.
+pub trait Transport: Send + Sync {
+    /// A way to `node`, which listens at `address`. It is used at once but connects when it is needed, and again
+    /// whenever the connection was lost. An address that cannot be understood is an error.
+    fn channel(&self, node: NodeId, address: &str) -> Result<Channel, BoxError>;
+
+    /// The member that sent a request with these extensions; none if it was anybody else.
+    fn caller(&self, extensions: &http::Extensions) -> Option<NodeId>;
+}
+
+/// What both ends of every connection between members keep to. `address` is `host:port`.
+pub fn endpoint(address: &str) -> Result<Endpoint, BoxError> {
+    Ok(Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(Duration::from_millis(500))
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(1))
+        .keep_alive_timeout(Duration::from_secs(2))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(2 << 20)
+        .initial_connection_window_size(4 << 20))
+}
+
+/// No other node: a cluster of one.
+#[derive(Clone, Copy, Debug)]
+pub struct Alone;
+
+impl Transport for Alone {
+    fn channel(&self, node: NodeId, _address: &str) -> Result<Channel, BoxError> {
+        Err(format!("node {} cannot be reached: this node has no cluster network", node.0).into())
+    }
+
+    fn caller(&self, _extensions: &http::Extensions) -> Option<NodeId> {
+        None
+    }
+}
+
+/// What a connection is for. A long transfer must not stand before a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Consensus and proposals.
+    Control,
+    /// Snapshots and blobs.
+    Bulk,
+}
+
+/// Connections to other members, and where they listen.
+pub struct Peers {
+    transport: Arc<dyn Transport>,
+    addresses: Arc<Addresses>,
+    channels: Mutex<HashMap<(NodeId, Lane), (String, Channel)>>,
+}
+
+/// Where nodes say that they listen, as of the applied state.
+#[derive(Debug, Default)]
+pub struct Addresses(Mutex<HashMap<NodeId, String>>);
+
+impl Addresses {
+    /// A node's record says where it listens; an empty address says nothing.
+    pub fn set(&self, node: NodeId, address: &str) {
+        let mut addresses = locked(&self.0);
+        if address.is_empty() {
+            addresses.remove(&node);
+        } else {
+            addresses.insert(node, address.to_owned());
+        }
+    }
+
+    fn get(&self, node: NodeId) -> Option<String> {
+        locked(&self.0).get(&node).cloned()
+    }
+}
+
+impl Peers {
+    /// Connections made by `transport`, to where `addresses` says.
+    pub fn new(transport: Arc<dyn Transport>, addresses: Arc<Addresses>) -> Self {
+        Self { transport, addresses, channels: Mutex::default() }
+    }
+
+    /// A connection to a node, shared with everybody who uses that lane. The state says where the node listens, or else
+    /// `known`. None if nothing is known of it, or if what is known is no address.
+    pub fn channel(
+        &self,
+        node: NodeId,
+        lane: Lane,
+        known: impl FnOnce() -> Option<String>,
+    ) -> Option<Channel> {
+        let address = self.addresses.get(node).or_else(known)?;
+        let mut channels = locked(&self.channels);
+        if let Some((of, channel)) = channels.get(&(node, lane))
+            && *of == address
+        {
+            return Some(channel.clone());
+        }
+        match self.transport.channel(node, &address) {
+            Ok(channel) => {
+                channels.insert((node, lane), (address, channel.clone()));
+                Some(channel)
+            }
+            Err(error) => {
+                tracing::warn!(node = node.0, %address, %error, "cannot reach a node");
+                None
+            }
+        }
+    }
+
+    /// Who sent a request, if it was a member.
+    pub fn caller(&self, extensions: &http::Extensions) -> Option<NodeId> {
+        self.transport.caller(extensions)
+    }
+}

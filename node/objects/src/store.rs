@@ -1,0 +1,85 @@
+//! The store as a whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nora_app::ports::blobs::BlobCopy;
+use nora_app::ports::uploads::UploadError;
+use nora_domain::record::{Placement, UploadId};
+
+use crate::blobs::Tables;
+use crate::bucket::Bucket;
+use crate::config::ObjectBlobsConfig;
+use crate::deletions::Deletions;
+use crate::error::ObjectError;
+use crate::session::Sessions;
+
+/// Blobs in a shared object store, as this node reaches it. Cheap to clone.
+#[derive(Clone)]
+pub struct ObjectBlobs {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) bucket: Arc<Bucket>,
+    pub(crate) sessions: Sessions,
+    pub(crate) tables: Tables,
+    pub(crate) deletions: Arc<Deletions>,
+    pub(crate) part_bytes: u64,
+    pub(crate) upload_bytes_max: u64,
+    pub(crate) redirect: Option<Duration>,
+}
+
+impl ObjectBlobs {
+    /// Reads back this node's upload sessions and opens its cache. Asks nothing of the object store:
+    /// [`check`](Self::check) does. Blocks; runs inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// If the configuration cannot work, or the data folder cannot be read or written.
+    pub fn open(config: &ObjectBlobsConfig) -> Result<Self, ObjectError> {
+        let folder = config.data_dir.join("uploads");
+        let bucket = Arc::new(Bucket::new(config)?);
+        let sessions = Sessions::load(folder.clone(), config.sessions_max)
+            .map_err(|error| unusable(&folder, &error))?;
+        let folder = config.data_dir.join("object-deletions");
+        let deletions = Deletions::load(folder.clone(), Arc::clone(&bucket))
+            .map_err(|error| unusable(&folder, &error))?;
+        let inner = Inner {
+            tables: Tables::default(),
+            bucket,
+            sessions,
+            deletions: Arc::new(deletions),
+            part_bytes: config.part_bytes(),
+            upload_bytes_max: config.upload_bytes_max,
+            redirect: config.redirect.then(|| Duration::from_secs(config.presign_seconds)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Runs work that blocks. It runs to its end even if nobody waits for it any more.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        step: &'static str,
+        work: impl FnOnce(&Inner) -> Result<T, UploadError> + Send + 'static,
+    ) -> Result<T, UploadError> {
+        let inner = Arc::clone(&self.inner);
+        match tokio::task::spawn_blocking(move || work(&inner)).await {
+            Ok(result) => result,
+            Err(error) => Err(UploadError::Io { step, source: error.into() }),
+        }
+    }
+}
+
+pub(crate) fn unusable(folder: &std::path::Path, error: &std::io::Error) -> ObjectError {
+    ObjectError::Setup {
+        problem: format!("the folder {} cannot be used: {error}", folder.display()),
+    }
+}
+
+/// The session whose key holds a copy; `None` if it is not in an object store.
+pub(crate) fn object_of(copy: &BlobCopy) -> Option<UploadId> {
+    match &copy.placement {
+        Placement::Object(id) => Some(*id),
+        Placement::Nodes(_) => None,
+    }
+}

@@ -1,0 +1,45 @@
+//! Multipart uploads that nobody will complete: their node is gone, or forgot them in a crash. S3 keeps (and bills)
+//! their parts until somebody aborts them.
+//!
+//! Guarantees: never touches a session of this node, nor an object. Must not know which other nodes' sessions live: the
+//! caller asks the metadata.
+
+use nora_domain::record::{Timestamp, UploadId};
+
+use crate::error::ObjectError;
+use crate::store::ObjectBlobs;
+
+/// A multipart upload that this node does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Abandoned {
+    /// The session it was begun for.
+    pub id: UploadId,
+    multipart: String,
+}
+
+impl ObjectBlobs {
+    /// Multipart uploads that were begun before a time and are not of a session of this node. The caller must keep
+    /// those whose session some other node still has.
+    ///
+    /// # Errors
+    /// If the bucket cannot be listed.
+    pub async fn abandoned(&self, before: Timestamp) -> Result<Vec<Abandoned>, ObjectError> {
+        let inner = &self.inner;
+        let before_seconds = i64::try_from(before.0 / 1000).unwrap_or(i64::MAX);
+        let unfinished = inner.bucket.unfinished().await?;
+        let abandoned = unfinished
+            .into_iter()
+            .filter(|(id, _, begun)| *begun < before_seconds && !inner.sessions.contains(*id))
+            .map(|(id, multipart, _)| Abandoned { id, multipart });
+        Ok(abandoned.collect())
+    }
+
+    /// Drops the parts of an abandoned multipart upload.
+    ///
+    /// # Errors
+    /// If the object store does not do it; it is no error if the upload is gone.
+    pub async fn abort(&self, abandoned: &Abandoned) -> Result<(), ObjectError> {
+        let key = self.inner.bucket.key(abandoned.id);
+        self.inner.bucket.abort(&key, &abandoned.multipart).await
+    }
+}
