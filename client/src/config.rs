@@ -15,8 +15,8 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The secret itself, for the one place that sends it.
-    pub(crate) fn expose(&self) -> &str {
+    /// The secret itself, for the one place that sends or prints it.
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }

@@ -1,5 +1,7 @@
 //! The SDK: what a program says to a NORA server, and the command line's verbs that are made of it.
 //!
+//! [`admin::AdminClient`] speaks gRPC to a member of the cluster, for administration.
+//!
 //! [`Client`] speaks HTTP to one origin: it signs in, retries what may be retried, reads the error bodies that
 //! registries answer with, and checks digests. [`verbs`] compose its methods into what a person asks for and return
 //! plain data. Guarantees: credentials go to the configured origin and nowhere else; every body read has a limit;
@@ -7,6 +9,7 @@
 //!
 //! Must not know: the server's insides (nothing of `node` but the shared words of `nora-domain`), terminals, tables.
 
+pub mod admin;
 mod auth;
 mod client;
 mod config;

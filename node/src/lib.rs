@@ -3,6 +3,7 @@
 //! `main.rs` reads arguments and decides exit codes; [`wiring`] composes a node; [`api`] speaks HTTP. The library exists
 //! so that integration tests can hold the parts.
 
+pub mod admin;
 pub mod api;
 pub mod cli;
 pub mod config;

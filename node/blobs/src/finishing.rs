@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::UploadError;
 use nora_domain::Digest;
 use nora_domain::record::{Generation, UploadId};
@@ -67,11 +66,10 @@ impl Finishing {
                     self.durable = true;
                     Ok(self)
                 }
+                // What is left of the session is not durable: dropping this lets it rest.
                 Err(error) => {
                     let digest = self.verified.copy.digest;
-                    let error = self.inner.not_finished(self.id, writer, digest, error);
-                    self.writer = None;
-                    Err(error)
+                    Err(self.inner.not_finished(self.id, writer, digest, error))
                 }
             }
         });
@@ -95,7 +93,7 @@ impl Drop for Finishing {
         let Some(mut writer) = self.writer.take() else { return };
         let (inner, verified) = (Arc::clone(&self.inner), Arc::clone(&self.verified));
         let (id, durable) = (self.id, self.durable);
-        let take_back = move || {
+        let mut take_back = move || {
             if !durable {
                 writer.rest();
             } else if let Err(error) = writer.take_back(&inner.layout, &verified.copy) {

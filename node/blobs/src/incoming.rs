@@ -15,7 +15,7 @@ use bytes::Bytes;
 use nora_app::ports::blobs::BlobCopy;
 use tracing::warn;
 
-use crate::chunks::{ChunkHasher, ChunkTable};
+use nora_swarm::{ChunkHasher, ChunkTable};
 use crate::layout;
 use crate::map;
 use crate::store::{Inner, remove};

@@ -4,15 +4,11 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use nora_app::ports::blobs::BlobCopy;
-use nora_domain::Algorithm;
-use nora_domain::record::Generation;
 
-use crate::chunks::{CHUNK_BYTES, ChunkHasher, ChunkTable};
-use crate::layout::{self, BlobFileName, Layout};
-use crate::map;
+use nora_swarm::{CHUNK_BYTES, ChunkHasher, ChunkTable};
+use crate::layout::{self, BlobFileName};
 use crate::store::{Inner, remove};
 
 /// What a copy's file looks like from outside.
@@ -63,26 +59,29 @@ impl Inner {
         while offset < copy.size {
             offset += hash_chunk(&file, &mut buffer, offset, copy.size, &mut hasher)?;
         }
-        self.checked_table(copy, &hasher)
+        let right = self.checked_table(copy, &hasher)?;
+        Ok(right.map(|_| hasher.table()))
     }
 
-    /// The table that was computed from a copy's bytes, if it is the right one; stores it if it is not
-    /// what is stored.
+    /// Compares what was computed from a copy's bytes with its root; `None` if they differ. Stores the
+    /// chunk table if another or none is stored, and tells so.
     pub(crate) fn checked_table(
         &self,
         copy: &BlobCopy,
         hasher: &ChunkHasher,
-    ) -> io::Result<Option<ChunkTable>> {
+    ) -> io::Result<Option<bool>> {
         let table = hasher.table();
         if table.root() != copy.chunk_root {
             return Ok(None);
         }
         let chunks = self.layout.chunks(&copy.digest, copy.generation);
         let encoded = table.encode();
-        if table.hashes().len() > 1 && std::fs::read(&chunks).ok().as_ref() != Some(&encoded) {
+        let stale =
+            table.hashes().len() > 1 && std::fs::read(&chunks).ok().as_ref() != Some(&encoded);
+        if stale {
             std::fs::write(chunks, encoded)?;
         }
-        Ok(Some(table))
+        Ok(Some(stale))
     }
 
     /// Moves a copy out of the way of readers, for people to look at. False if there is none.

@@ -20,6 +20,7 @@ pub(crate) struct Layout {
     uploads: PathBuf,
     incoming: PathBuf,
     quarantine: PathBuf,
+    cache: PathBuf,
     scrub: PathBuf,
 }
 
@@ -46,6 +47,7 @@ impl Layout {
             uploads: data_dir.join("uploads"),
             incoming: data_dir.join("incoming"),
             quarantine: data_dir.join("quarantine"),
+            cache: data_dir.join("cache"),
             scrub: data_dir.join("scrub.json"),
         };
         for dir in [&layout.blobs, &layout.uploads, &layout.incoming, &layout.quarantine] {
@@ -67,6 +69,11 @@ impl Layout {
     pub(crate) fn quarantined(&self, digest: &Digest, generation: Generation) -> PathBuf {
         let algorithm = digest.algorithm();
         self.quarantine.join(format!("{algorithm}.{}", blob_file_name(digest, generation)))
+    }
+
+    /// The folder for parts of other nodes' copies.
+    pub(crate) fn cache(&self) -> &Path {
+        &self.cache
     }
 
     /// Where the scrubber notes how far it is.

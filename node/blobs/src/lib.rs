@@ -1,4 +1,4 @@
-//! Blobs on the node's own disk: streaming uploads, chunk tables, mapped reads.
+//! Blobs on the nodes' own disks: streaming uploads, chunk tables, mapped reads, copies on several nodes.
 //!
 //! [`LocalBlobs`] implements the ports `Blobs` and `Uploads` over one folder:
 //!
@@ -6,7 +6,15 @@
 //! blobs/sha256/ab/<hex>.<epoch>-<sequence>          a blob's bytes, immutable, as they came
 //! blobs/sha256/ab/<hex>.<epoch>-<sequence>.chunks   its chunk table, if it has more than one chunk
 //! uploads/<id>, uploads/<id>.json                   an upload session's bytes and what it is for
+//! cache/                                            parts of copies of other nodes, bounded
+//! incoming/<number>                                 a copy on its way in from another node
+//! quarantine/<algorithm>.<name>                     a copy that was found damaged
+//! scrub.json                                        how far scrubbing is
 //! ```
+//!
+//! [`ReplicatedBlobs`] implements them over several nodes' folders: a push is acknowledged once a
+//! majority of those who should have the blob do, a read finds it wherever it is, and [`repair`] and
+//! [`scrub`] keep copies where they should be and what they should be.
 //!
 //! Guarantees: bytes have their final name only once they are verified and on the disk, so a crash
 //! at any point leaves a session, a whole blob, or a whole blob that the metadata does not name,
@@ -14,19 +22,30 @@
 //! each byte is hashed once on its way in, and what is buffered is bounded for all transfers
 //! together.
 //!
-//! Must not know: the metadata, the log, other nodes, or any protocol.
+//! Must not know: consensus, how nodes trust each other, or any protocol of clients.
 
-mod chunks;
+mod counters;
+mod exchange;
+mod finishing;
 mod hash;
+mod incoming;
+mod inventory;
 mod layout;
 mod map;
+mod rate;
 mod read;
 mod reconcile;
+mod repair;
+mod replicated;
+mod scrub;
 mod session;
 mod store;
 mod uploads;
 mod writer;
 
-pub use chunks::{CHUNK_BYTES, ChunkTable};
+pub use counters::BlobCounts;
+pub use exchange::Peers;
 pub use reconcile::{ReconcileError, Reconciled};
+pub use replicated::{ReplicatedBlobs, ReplicatedBlobsConfig};
+pub use scrub::{ScrubError, ScrubReport};
 pub use store::{LocalBlobs, LocalBlobsConfig, OpenError};

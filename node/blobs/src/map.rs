@@ -95,6 +95,13 @@ pub(crate) fn start_write_back(file: &File, offset: u64, len: u64) {
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
+/// Lets the kernel drop a file's clean pages, so that the next read comes from the disk. Best effort.
+pub(crate) fn forget_pages(file: &File) {
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no
+    // memory of this process.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;

@@ -70,7 +70,12 @@ pub(crate) struct StoredFile {
 
 impl StoredFile {
     pub(crate) fn new(file: File, size: u64, readers: Arc<Readers>) -> Self {
-        Self { file: Arc::new(file), size, readers }
+        Self::of(Arc::new(file), size, readers)
+    }
+
+    /// The same for a file that others read too.
+    pub(crate) fn of(file: Arc<File>, size: u64, readers: Arc<Readers>) -> Self {
+        Self { file, size, readers }
     }
 }
 

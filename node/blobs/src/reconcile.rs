@@ -1,19 +1,26 @@
-//! Removing blobs that earlier runs of the server wrote and the metadata does not name.
+//! Removing copies that earlier starts wrote and the log does not name.
 //!
-//! Guarantees: a file goes only if its epoch is over, so that nobody can still be about to name it,
-//! and the metadata was asked about it and said no. Any error stops the sweep.
+//! Guarantees: a file goes only if its epoch is over, so that nobody can still be about to name it, and
+//! the metadata was asked about it after that was known and said no. Any error stops the sweep.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use nora_app::ports::BoxError;
-use nora_domain::record::{Epoch, Generation};
+use nora_domain::record::{Epoch, Generation, Key, Record};
+use nora_domain::store::Rows;
 use nora_domain::{Algorithm, Digest};
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::layout::BlobFileName;
-use crate::store::{LocalBlobs, remove};
+use crate::replicated::Shared;
+use crate::store::{Inner, LocalBlobs};
+
+/// More nodes than a cluster ever had.
+const NODES_MAX: usize = 100_000;
 
 /// What [`LocalBlobs::reconcile`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,70 +50,143 @@ pub enum ReconcileError {
         /// Why.
         source: BoxError,
     },
+    /// The metadata did not say which epochs are over.
+    #[error("cannot learn which starts of nodes are over")]
+    Epochs(#[source] BoxError),
 }
 
 impl LocalBlobs {
-    /// Removes copies that were written before epoch `running` and are not `live`. Blocks; uploads
-    /// and reads may go on. The metadata must know everything that was acknowledged before
-    /// `running` began.
+    /// Removes copies whose epoch `is_over` and that are not `live`. Blocks; uploads and reads may go
+    /// on. An epoch is over once no node runs under it any more, and the metadata must know everything
+    /// that was acknowledged under it.
     pub fn reconcile(
         &self,
-        running: Epoch,
+        is_over: impl Fn(Epoch) -> bool,
         live: impl Fn(&Digest, Generation) -> Result<bool, BoxError>,
     ) -> Result<Reconciled, ReconcileError> {
         let mut result = Reconciled::default();
-        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            for shard in list(&self.inner.layout.algorithm_dir(algorithm))? {
-                for BlobFileName { digest, generation } in copies(algorithm, &shard)? {
-                    if generation.epoch >= running {
-                        continue;
-                    }
-                    let is_live = live(&digest, generation)
-                        .map_err(|source| ReconcileError::Ask { digest, source })?;
-                    if is_live {
-                        result.live += 1;
-                        continue;
-                    }
-                    let epoch = generation.epoch.0;
-                    info!(%digest, epoch, "removing a blob that nothing names");
-                    for path in [
-                        self.inner.layout.chunks(&digest, generation),
-                        self.inner.layout.blob(&digest, generation),
-                    ] {
-                        remove(&path).map_err(|source| ReconcileError::Sweep { path, source })?;
-                    }
-                    result.removed += 1;
+        for shard in self.inner.shards().map_err(ReconcileError::from)? {
+            for name in shard.copies().map_err(ReconcileError::from)? {
+                let BlobFileName { digest, generation } = name;
+                if !is_over(generation.epoch) {
+                    continue;
                 }
+                let is_live = live(&digest, generation)
+                    .map_err(|source| ReconcileError::Ask { digest, source })?;
+                if is_live {
+                    result.live += 1;
+                    continue;
+                }
+                info!(%digest, epoch = generation.epoch.0, "removing a blob that nothing names");
+                self.inner.remove_copy(&name).map_err(|source| {
+                    let path = self.inner.layout.blob(&digest, generation);
+                    ReconcileError::Sweep { path, source }
+                })?;
+                result.removed += 1;
             }
         }
         Ok(result)
     }
 }
 
-/// The copies in a folder; a chunk table stands for its copy, so that one left alone is found too.
-fn copies(algorithm: Algorithm, shard: &Path) -> Result<BTreeSet<BlobFileName>, ReconcileError> {
-    let mut found = BTreeSet::new();
-    for path in list(shard)? {
-        let name = path.file_name().and_then(|name| name.to_str());
-        match name.and_then(|name| BlobFileName::parse(algorithm, name)) {
-            Some(name) => {
-                found.insert(name);
-            }
-            None => warn!(path = %path.display(), "leaving a file that is no blob"),
-        }
-    }
-    Ok(found)
+/// Asks the log which epochs are over, and removes what is left of them.
+pub(crate) async fn sweep_orphans(shared: &Arc<Shared>) -> Result<Reconciled, ReconcileError> {
+    let failed = |error| ReconcileError::Epochs(Box::new(error));
+    // What is read from here on shows every commit of the epochs that are over by then.
+    shared.metadata.linearize().await.map_err(failed)?;
+    let newest = match shared.metadata.get(Key::Cluster).await.map_err(failed)? {
+        Some(Record::Cluster(cluster)) => cluster.epoch,
+        _ => return Ok(Reconciled::default()),
+    };
+    let nodes = shared.metadata.scan(Rows::Nodes, NODES_MAX).await.map_err(failed)?;
+    let running: HashSet<Epoch> = nodes
+        .into_iter()
+        .filter_map(|(_, record)| match record {
+            Record::Node(node) => Some(node.epoch),
+            _ => None,
+        })
+        .collect();
+    let shared = Arc::clone(shared);
+    let runtime = tokio::runtime::Handle::current();
+    let swept = spawn_blocking(move || {
+        shared.local.reconcile(
+            // One that is newer than what was read may belong to a start that goes on.
+            |epoch| epoch <= newest && !running.contains(&epoch),
+            |digest, generation| {
+                let live = runtime.block_on(shared.live(*digest))?;
+                Ok(live.is_some_and(|blob| blob.generation == generation))
+            },
+        )
+    });
+    swept.await.unwrap_or_else(|cut| Err(ReconcileError::Epochs(cut.into())))
 }
 
-fn list(dir: &Path) -> Result<Vec<PathBuf>, ReconcileError> {
-    let failed = |source| ReconcileError::Sweep { path: dir.to_owned(), source };
-    match std::fs::read_dir(dir) {
-        Ok(entries) => entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()
-            .map_err(failed),
-        // The folder of an algorithm that nobody used yet.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(failed(error)),
+/// A folder that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot list {}", path.display())]
+pub(crate) struct ListError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl From<ListError> for ReconcileError {
+    fn from(ListError { path, source }: ListError) -> Self {
+        Self::Sweep { path, source }
     }
+}
+
+impl From<ListError> for io::Error {
+    fn from(error: ListError) -> Self {
+        Self::new(error.source.kind(), error)
+    }
+}
+
+/// A folder of copies.
+#[derive(Clone, Debug)]
+pub(crate) struct Shard {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) path: PathBuf,
+}
+
+impl Shard {
+    /// The copies in the folder, in order; a chunk table stands for its copy, so that one left alone
+    /// is found too.
+    pub(crate) fn copies(&self) -> Result<BTreeSet<BlobFileName>, ListError> {
+        let mut found = BTreeSet::new();
+        for path in list(self.path.clone())? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            match name.and_then(|name| BlobFileName::parse(self.algorithm, name)) {
+                Some(name) => {
+                    found.insert(name);
+                }
+                None => warn!(path = %path.display(), "leaving a file that is no blob"),
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Inner {
+    /// Every folder of copies, in order.
+    pub(crate) fn shards(&self) -> Result<Vec<Shard>, ListError> {
+        let mut shards = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let paths = list(self.layout.algorithm_dir(algorithm))?;
+            shards.extend(paths.into_iter().map(|path| Shard { algorithm, path }));
+        }
+        Ok(shards)
+    }
+}
+
+fn list(dir: PathBuf) -> Result<Vec<PathBuf>, ListError> {
+    let listed = std::fs::read_dir(&dir)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect());
+    let mut paths: Vec<PathBuf> = match listed {
+        Ok(paths) => paths,
+        // The folder of an algorithm that nobody used yet.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => return Err(ListError { path: dir, source }),
+    };
+    paths.sort();
+    Ok(paths)
 }

@@ -42,6 +42,12 @@ pub struct OpenError {
     source: io::Error,
 }
 
+impl OpenError {
+    pub(crate) fn new(step: &'static str, data_dir: PathBuf, source: io::Error) -> Self {
+        Self { step, data_dir, source }
+    }
+}
+
 /// Blobs and upload sessions in a folder of this node.
 #[derive(Clone)]
 pub struct LocalBlobs {
@@ -78,6 +84,11 @@ impl LocalBlobs {
             readers: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// All streams out of this store, for their share of memory.
+    pub(crate) fn readers(&self) -> Arc<Readers> {
+        Arc::clone(&self.inner.readers)
     }
 }
 

@@ -16,7 +16,7 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_domain::record::{Generation, NodeId, Placement};
 use nora_domain::{Algorithm, Digest};
 
-use crate::chunks::{ChunkHasher, ChunkTable};
+use nora_swarm::{ChunkHasher, ChunkTable};
 use crate::hash::ContentHasher;
 use crate::layout::{self, Layout};
 use crate::map;

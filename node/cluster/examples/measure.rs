@@ -144,7 +144,7 @@ fn open_upload(number: u64) -> Result<Command, Failure> {
         node: NodeId(1),
         expires_at: Timestamp(u64::MAX),
     };
-    Ok(Command { at: Timestamp(1), action })
+    Ok(Command { at: Timestamp(1), origin: None, action })
 }
 
 fn resident_kib() -> Result<u64, Failure> {

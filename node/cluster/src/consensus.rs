@@ -52,11 +52,7 @@ pub(crate) fn raft_config(
 }
 
 /// Begins a cluster in which `node` is the only voter, unless there is one.
-pub(crate) async fn begin(
-    raft: &Consensus,
-    node: NodeId,
-    address: &str,
-) -> Result<(), StartError> {
+pub(crate) async fn begin(raft: &Consensus, node: NodeId, address: &str) -> Result<(), StartError> {
     let initialized =
         raft.is_initialized().await.map_err(consensus("see whether there is a cluster"))?;
     if !initialized {
@@ -92,37 +88,33 @@ pub(crate) fn address(raft: &Consensus, node: NodeId) -> Option<String> {
 /// Changes of who takes part; only the leader can make them. Each returns once the change is committed, and can be
 /// repeated.
 #[derive(Clone)]
-pub(crate) struct Membership {
+pub struct Membership {
     raft: Consensus,
 }
 
 impl Membership {
-    pub(crate) fn new(raft: Consensus) -> Self {
+    pub fn new(raft: Consensus) -> Self {
         Self { raft }
     }
 
     /// Sends the log to a node from now on.
-    pub(crate) async fn add_learner(
-        &self,
-        node: NodeId,
-        address: &str,
-    ) -> Result<(), MetadataError> {
+    pub async fn add_learner(&self, node: NodeId, address: &str) -> Result<(), MetadataError> {
         let added = self.raft.add_learner(node.0, BasicNode::new(address), false).await;
         added.map(drop).map_err(change_error)
     }
 
     /// Makes a learner a voter.
-    pub(crate) async fn promote(&self, node: NodeId) -> Result<(), MetadataError> {
+    pub async fn promote(&self, node: NodeId) -> Result<(), MetadataError> {
         self.change(ChangeMembers::AddVoterIds([node.0].into()), true).await
     }
 
     /// Makes a voter a learner.
-    pub(crate) async fn demote(&self, node: NodeId) -> Result<(), MetadataError> {
+    pub async fn demote(&self, node: NodeId) -> Result<(), MetadataError> {
         self.change(ChangeMembers::RemoveVoters([node.0].into()), true).await
     }
 
     /// Sends the log to a learner no longer.
-    pub(crate) async fn remove_learner(&self, node: NodeId) -> Result<(), MetadataError> {
+    pub async fn remove_learner(&self, node: NodeId) -> Result<(), MetadataError> {
         self.change(ChangeMembers::RemoveNodes([node.0].into()), true).await
     }
 
@@ -135,10 +127,7 @@ impl Membership {
     }
 
     /// Lets another voter lead: the one named, or the one that has come furthest. Gives who leads then.
-    pub(crate) async fn transfer_leader(
-        &self,
-        to: Option<NodeId>,
-    ) -> Result<NodeId, MetadataError> {
+    pub async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, MetadataError> {
         let id = *self.raft.node_id();
         let best = {
             let metrics = self.raft.metrics();

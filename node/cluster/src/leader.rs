@@ -202,7 +202,8 @@ impl Desk {
     }
 }
 
-fn now() -> Timestamp {
+/// Now, by the clock on the wall.
+pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

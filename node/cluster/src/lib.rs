@@ -7,9 +7,9 @@
 //! Must not know: HTTP, formats, blobs' bytes. No type of openraft or RocksDB leaves this crate.
 
 mod config;
-mod consensus;
 mod error;
 mod leader;
+mod members;
 mod node;
 mod proposals;
 mod status;
@@ -17,6 +17,8 @@ mod transport;
 
 #[cfg(not(feature = "internals"))]
 mod codec;
+#[cfg(not(feature = "internals"))]
+mod consensus;
 #[cfg(not(feature = "internals"))]
 mod linearize;
 #[cfg(not(feature = "internals"))]
@@ -30,6 +32,9 @@ mod rocks;
 pub mod codec;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
+pub mod consensus;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
 pub mod linearize;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
@@ -40,7 +45,8 @@ pub mod rocks;
 
 pub use config::ClusterConfig;
 pub use error::{StartError, StopReason};
+pub use members::{JoinError, MembersConfig, Roster, Upkeep, join};
 pub use node::Cluster;
 pub use raft::state_machine::PositionedEvent;
 pub use status::{ClusterStatus, Replication, StoreUsage};
-pub use transport::{Alone, Transport, endpoint};
+pub use transport::{Alone, MutualTls, Transport, endpoint};

@@ -88,8 +88,7 @@ impl Cluster {
         .await
         .map_err(consensus("recover the log and the state"))?;
         let desk = Arc::new(Desk::new(raft.clone(), config.proposals_bytes_max));
-        let leader =
-            Arc::new(Leader::new(raft.clone(), config.node, peers.clone(), desk.clone()));
+        let leader = Arc::new(Leader::new(raft.clone(), config.node, peers.clone(), desk.clone()));
         let probe = SharedProbe::new(Box::new({
             let (raft, leader, timeout) = (raft.clone(), leader.clone(), config.answer_timeout);
             move || Box::pin(read_index(raft.clone(), leader.clone(), timeout))
@@ -140,7 +139,7 @@ impl Cluster {
     /// returns, this node's state shows all that was acknowledged before the call.
     pub async fn enter(&self) -> Result<Epoch, StartError> {
         elect_if_alone(&self.raft, self.config.node).await?;
-        let start = random().map_err(consensus("name this start"))?;
+        let start = random().map_err(|error| consensus("name this start")(error.to_string()))?;
         let action = Action::StartNode { node: self.config.node, start, profile: self.profile() };
         let command = codec::command::encode(&Command { at: Timestamp(0), origin: None, action });
         let timeout = self.config.start_timeout;
@@ -297,6 +296,11 @@ impl Cluster {
         .map_err(store_error)
     }
 
+    /// Other members, and who calls.
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.services.peers
+    }
+
     /// Changes of who takes part.
     pub(crate) fn membership(&self) -> Membership {
         Membership::new(self.raft.clone())
@@ -346,6 +350,13 @@ impl Cluster {
     #[doc(hidden)]
     pub async fn propose_raw(&self, bytes: Vec<u8>) -> Result<(), MetadataError> {
         self.propose_bytes(bytes).await.map(drop)
+    }
+
+    /// Changes of who takes part.
+    #[cfg(feature = "internals")]
+    #[doc(hidden)]
+    pub fn members(&self) -> Membership {
+        self.membership()
     }
 
     /// Asks the leader, whether or not this node is the only voter.

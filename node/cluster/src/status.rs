@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nora_domain::record::NodeId;
-use openraft::RaftMetrics;
+use openraft::{Instant, RaftMetrics};
 
 use crate::raft::TypeConfig;
 

@@ -1,46 +1,35 @@
 //! The port `Blobs` over an object store.
 //!
-//! Guarantees: a byte that is handed out was verified against the chunk table, and the table against the metadata's
-//! root; a stream holds a few MiB, whatever the blob's size. Must not know who may read.
+//! Blobs are read through a cache on this node's disk. Guarantees: a byte that is handed out was verified against the
+//! chunk table, and the table against the metadata's root. Must not know who may read.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{TryStreamExt, stream};
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery, OpenBlob};
 use nora_app::ports::{BoxError, BoxFuture, ByteStream};
-use nora_domain::record::UploadId;
+use nora_domain::Digest;
+use nora_domain::record::{Generation, UploadId};
+use nora_swarm::{CacheStats, CachedBlob, ChunkTable};
+use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use crate::bucket::Bucket;
-use crate::chunks::{CHUNK_BYTES, ChunkTable};
 use crate::deletions::Reading;
 use crate::error::{ObjectError, chain};
+use crate::session::name_of;
+use crate::source::ObjectSource;
 use crate::store::{ObjectBlobs, object_of};
-
-/// Bytes that one request brings, and requests that one stream has under way.
-const RUN_BYTES: u64 = 2 * CHUNK_BYTES as u64;
-const RUNS_AHEAD_MAX: usize = 3;
 
 /// Bytes that the chunk tables in memory may have together.
 const TABLES_BYTES_MAX: usize = 16 << 20;
 
-/// Names of the properties of a chunk table's object: which copy it is of.
-const DIGEST: &str = "nora-digest";
-const GENERATION: &str = "nora-generation";
-
-/// What tells a copy's chunk table from another's.
-pub(crate) fn properties(copy: &BlobCopy) -> [(&'static str, String); 2] {
-    let generation = format!("{}-{}", copy.generation.epoch.0, copy.generation.sequence);
-    [(DIGEST, copy.digest.to_string()), (GENERATION, generation)]
-}
-
 /// A copy's chunk table, as it was read.
 struct Known {
     table: ChunkTable,
-    properties: [(&'static str, String); 2],
+    digest: Digest,
+    generation: Generation,
 }
 
 /// Chunk tables of the copies that were read last.
@@ -107,16 +96,14 @@ impl Blobs for ObjectBlobs {
             let id = object_of(&copy).ok_or(BlobError::Absent { digest })?;
             let reading = self.inner.deletions.reading(id).ok_or(BlobError::Absent { digest })?;
             let known = self.known(&copy, id).await?;
-            if known.properties != properties(&copy) {
-                return Err(BlobError::Absent { digest });
-            }
             if known.table.size() != copy.size || known.table.root() != copy.chunk_root {
                 let source = "its chunk table is not the one that the metadata names".into();
                 return Err(BlobError::Io { step: "open", digest, source });
             }
-            let bucket = Arc::clone(&self.inner.bucket);
-            let key = bucket.key(id);
-            let blob = ObjectBlob { copy, key, known, bucket, _reading: reading };
+            let source = Arc::new(ObjectSource::new(&self.inner.bucket, id, known.table.clone()));
+            let cached =
+                self.inner.cache.blob(&name_of(id), copy.size, copy.chunk_root, vec![source]);
+            let blob = ObjectBlob { size: copy.size, cached, _reading: reading };
             Ok(Arc::new(blob) as Arc<dyn OpenBlob>)
         })
     }
@@ -143,39 +130,48 @@ impl Blobs for ObjectBlobs {
                 return Err(BlobError::Io { step: "delete", digest, source });
             };
             self.inner.tables.forget(id);
-            let deleted = self.inner.deletions.delete(id).await;
-            deleted.map_err(|error| told(error, "delete", digest))
+            let deleted = self.inner.deletions.delete(id, copy.generation).await;
+            deleted.map_err(|error| told(error, "delete", digest))?;
+            let inner = Arc::clone(&self.inner);
+            let uncached = spawn_blocking(move || inner.cache.remove(&name_of(id))).await;
+            uncached.map_err(|error| BlobError::Io { step: "delete", digest, source: error.into() })
         })
     }
 }
 
 impl ObjectBlobs {
+    /// What the cache of read blobs holds and did.
+    pub fn cache_stats(&self) -> CacheStats {
+        self.inner.cache.stats()
+    }
+
     /// The chunk table of a copy, from memory or the object store.
     async fn known(&self, copy: &BlobCopy, id: UploadId) -> Result<Arc<Known>, BlobError> {
-        if let Some(known) = self.inner.tables.get(id) {
+        let (bucket, digest, generation) = (&self.inner.bucket, copy.digest, copy.generation);
+        let is_it = |known: &Arc<Known>| (known.digest, known.generation) == (digest, generation);
+        if let Some(known) = self.inner.tables.get(id).filter(is_it) {
             return Ok(known);
         }
-        let (bucket, digest) = (&self.inner.bucket, copy.digest);
         let bytes_max = 1024 + usize::try_from(copy.size / 1024).unwrap_or(usize::MAX / 2);
-        let got = bucket.get("read a chunk table", &bucket.table_key(id), bytes_max).await;
-        let (bytes, object) = got.map_err(|error| told(error, "open", digest))?;
+        let got =
+            bucket.get("read a chunk table", &bucket.table_key(id, generation), bytes_max).await;
+        let (bytes, named) = got.map_err(|error| told(error, "open", digest))?;
         let table = ChunkTable::decode(&bytes).ok_or_else(|| BlobError::Io {
             step: "open",
             digest,
             source: "its chunk table is damaged".into(),
         })?;
-        let property = |name: &'static str| {
-            let value = object.metadata().and_then(|properties| properties.get(name));
-            (name, value.cloned().unwrap_or_default())
-        };
-        let known = Arc::new(Known { table, properties: [property(DIGEST), property(GENERATION)] });
+        if named != Some(digest.to_string()) {
+            return Err(BlobError::Absent { digest });
+        }
+        let known = Arc::new(Known { table, digest, generation });
         self.inner.tables.put(id, &known);
         Ok(known)
     }
 }
 
 /// The port's word for a failed request.
-fn told(error: ObjectError, step: &'static str, digest: nora_domain::Digest) -> BlobError {
+fn told(error: ObjectError, step: &'static str, digest: Digest) -> BlobError {
     match error {
         ObjectError::Absent { .. } => BlobError::Absent { digest },
         error if error.is_transient() => {
@@ -188,99 +184,27 @@ fn told(error: ObjectError, step: &'static str, digest: nora_domain::Digest) -> 
 
 /// A copy that was opened.
 struct ObjectBlob {
-    copy: BlobCopy,
-    key: String,
-    known: Arc<Known>,
-    bucket: Arc<Bucket>,
+    size: u64,
+    cached: Arc<CachedBlob>,
     // Holds off its deletion.
     _reading: Reading,
 }
 
 impl OpenBlob for ObjectBlob {
     fn size(&self) -> u64 {
-        self.copy.size
+        self.size
     }
 
     fn read(self: Arc<Self>, range: Range<u64>, _delivery: Delivery) -> ByteStream {
-        if range.end > self.copy.size || range.start > range.end {
-            let error = format!("{range:?} is not within the blob's {} bytes", self.copy.size);
+        if range.end > self.size || range.start > range.end {
+            let error = format!("{range:?} is not within the blob's {} bytes", self.size);
             return Box::pin(stream::iter([Err(BoxError::from(error))]));
         }
-        let pieces = stream::iter(runs(range, self.copy.size))
-            .map(move |run| {
-                let blob = Arc::clone(&self);
-                async move { blob.fetch(run).await }
-            })
-            .buffered(RUNS_AHEAD_MAX)
-            .map_ok(|pieces| stream::iter(pieces.into_iter().map(Ok)))
-            .try_flatten();
-        Box::pin(pieces)
-    }
-}
-
-/// Whole chunks that one request brings, and what of them is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Run {
-    chunks: Range<u64>,
-    wanted: Range<u64>,
-}
-
-/// The runs that cover a range of a blob of that size, in order.
-fn runs(range: Range<u64>, size: u64) -> impl Iterator<Item = Run> {
-    let first = range.start / CHUNK_BYTES as u64 * CHUNK_BYTES as u64;
-    let end = if range.is_empty() { first } else { range.end };
-    (first..end).step_by(RUN_BYTES as usize).map(move |start| {
-        let wanted = start.max(range.start)..(start + RUN_BYTES).min(range.end);
-        let end = wanted.end.next_multiple_of(CHUNK_BYTES as u64).min(size);
-        Run { chunks: start..end, wanted }
-    })
-}
-
-impl ObjectBlob {
-    async fn fetch(self: Arc<Self>, run: Run) -> Result<Vec<Bytes>, BoxError> {
-        let bytes = self.bucket.get_range("read", &self.key, run.chunks.clone()).await?;
-        tokio::task::spawn_blocking(move || {
-            let first = (run.chunks.start / CHUNK_BYTES as u64) as usize;
-            for (index, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
-                if !self.known.table.verify(first + index, chunk) {
-                    return Err(BoxError::from(ObjectError::Damaged {
-                        step: "read",
-                        problem: format!("chunk {} of {} is damaged", first + index, self.key),
-                    }));
-                }
-            }
-            let start = (run.wanted.start - run.chunks.start) as usize;
-            let wanted = bytes.slice(start..start + (run.wanted.end - run.wanted.start) as usize);
-            Ok(vec![wanted])
-        })
-        .await?
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    fn check(range: Range<u64>, expected: &[(Range<u64>, Range<u64>)]) {
-        let found: Vec<_> = runs(range, 5 * MIB + 10).map(|run| (run.chunks, run.wanted)).collect();
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn runs_cover_a_range_with_whole_chunks() {
-        check(0..0, &[]);
-        check(7..7, &[]);
-        check(3..4, &[(0..MIB, 3..4)]);
-        check(MIB - 1..MIB + 1, &[(0..2 * MIB, MIB - 1..MIB + 1)]);
-        check(
-            MIB + 5..5 * MIB + 10,
-            &[
-                (MIB..3 * MIB, MIB + 5..3 * MIB),
-                (3 * MIB..5 * MIB, 3 * MIB..5 * MIB),
-                (5 * MIB..5 * MIB + 10, 5 * MIB..5 * MIB + 10),
-            ],
-        );
+        let pieces = Arc::clone(&self.cached).read(range);
+        // The stream keeps the blob open as long as it is read.
+        Box::pin(pieces.map_err(move |error| {
+            let _open = &self;
+            BoxError::from(error)
+        }))
     }
 }

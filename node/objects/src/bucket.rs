@@ -4,6 +4,7 @@
 //! Guarantees: what is sent carries its SHA-256, so that the store refuses what was damaged on the way; every request
 //! ends; a request whose outcome is unknown is resolved by asking what the store has. Must not know sessions or ports.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,7 +25,8 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::{ByteStream, Length};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
-use nora_domain::record::UploadId;
+use nora_domain::Digest;
+use nora_domain::record::{Generation, UploadId};
 use tokio::sync::Semaphore;
 
 use crate::config::ObjectBlobsConfig;
@@ -45,9 +47,12 @@ const REQUEST: Duration = Duration::from_secs(120);
 /// A stream that does not move for so long is given up.
 const STALL: Duration = Duration::from_secs(10);
 
-/// Requests that carry a body, or bring one, that are under way at once.
+/// Requests that carry a body, and requests that bring one, that are under way at once.
 const TRANSFERS_MAX: usize = 16;
 const FILE_BUFFER_BYTES: usize = 256 << 10;
+
+/// The property of an object that names the blob it speaks of.
+const DIGEST: &str = "nora-digest";
 
 /// What is put into the store.
 pub(crate) enum Body {
@@ -60,7 +65,8 @@ pub(crate) enum Body {
 pub(crate) struct Bucket {
     client: Client,
     target: Target,
-    transfers: Semaphore,
+    puts: Semaphore,
+    gets: Semaphore,
 }
 
 impl Bucket {
@@ -76,11 +82,10 @@ impl Bucket {
             .operation_attempt_timeout(ATTEMPT)
             .operation_timeout(REQUEST)
             .build();
-        let retries =
-            RetryConfig::standard()
-                .with_max_attempts(ATTEMPTS_MAX)
-                .with_initial_backoff(WAIT_MIN)
-                .with_max_backoff(WAIT_MAX);
+        let retries = RetryConfig::standard()
+            .with_max_attempts(ATTEMPTS_MAX)
+            .with_initial_backoff(WAIT_MIN)
+            .with_max_backoff(WAIT_MAX);
         let mut builder = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(config.region.clone()))
@@ -97,9 +102,13 @@ impl Bucket {
             builder = builder.endpoint_url(endpoint).force_path_style(true);
         }
         let client = Client::from_conf(builder.build());
-        Ok(Self { client, target, transfers: Semaphore::new(TRANSFERS_MAX) })
+        Ok(Self {
+            client,
+            target,
+            puts: Semaphore::new(TRANSFERS_MAX),
+            gets: Semaphore::new(TRANSFERS_MAX),
+        })
     }
-
 
     /// A key under the prefix.
     pub(crate) fn key_of(&self, name: &str) -> String {
@@ -115,24 +124,25 @@ impl Bucket {
         self.key_of(&format!("blobs/{}/{name}", &name[30..]))
     }
 
-    pub(crate) fn table_key(&self, id: UploadId) -> String {
-        format!("{}.chunks", self.key(id))
+    /// Where the chunk table of a copy is. An upload that is ended twice gets a generation each time, and the tables
+    /// say different things: each has a key of its own.
+    pub(crate) fn table_key(&self, id: UploadId, generation: Generation) -> String {
+        format!("{}.{}-{}.chunks", self.key(id), generation.epoch.0, generation.sequence)
     }
 
-    /// Puts an object. Keys are never used for two contents, so doing it twice is harmless.
+    /// Puts an object, with the digest of the blob that it speaks of as a property. Keys are never used for two contents, so doing it twice is harmless.
     pub(crate) async fn put(
         &self,
         step: &'static str,
         key: &str,
         body: Body,
-        properties: &[(&str, String)],
+        digest: Option<Digest>,
     ) -> Result<(), ObjectError> {
-        let _permit = self.transfers.acquire().await;
+        let _permit = self.puts.acquire().await;
         let (body, size, sha256) = prepare(step, body).await?;
-        let mut request = self.client.put_object().bucket(&self.target.bucket).key(key).body(body);
-        for (name, value) in properties {
-            request = request.metadata(*name, value);
-        }
+        let request = self.client.put_object().bucket(&self.target.bucket).key(key).body(body);
+        let digest = digest.map(|digest| HashMap::from([(DIGEST.to_owned(), digest.to_string())]));
+        let request = request.set_metadata(digest);
         let sent = request.customize().interceptor(PayloadSha256(sha256)).send().await;
         match sent.map_err(|error| self.target.explain(step, error)) {
             Ok(_) => Ok(()),
@@ -160,7 +170,7 @@ impl Bucket {
         len: u64,
     ) -> Result<String, ObjectError> {
         let step = "send a part of an upload";
-        let _permit = self.transfers.acquire().await;
+        let _permit = self.puts.acquire().await;
         let (body, _, sha256) = prepare(step, Body::File(path, len)).await?;
         let request = self.client.upload_part().bucket(&self.target.bucket).key(self.key(id));
         let request = request.upload_id(multipart).part_number(part_number(number)).body(body);
@@ -227,14 +237,15 @@ impl Bucket {
         }
     }
 
-    /// A whole object of at most `bytes_max` bytes, and its properties.
+    /// A whole object of at most `bytes_max` bytes, and the digest of the blob that it speaks of.
     pub(crate) async fn get(
         &self,
         step: &'static str,
         key: &str,
         bytes_max: usize,
-    ) -> Result<(Bytes, GetObjectOutput), ObjectError> {
-        self.transfer(step, key, None, bytes_max).await
+    ) -> Result<(Bytes, Option<String>), ObjectError> {
+        let (bytes, object) = self.transfer(step, key, None, bytes_max).await?;
+        Ok((bytes, object.metadata().and_then(|properties| properties.get(DIGEST)).cloned()))
     }
 
     /// A range of an object, whole.
@@ -262,7 +273,7 @@ impl Bucket {
         range: Option<Range<u64>>,
         bytes_max: usize,
     ) -> Result<(Bytes, GetObjectOutput), ObjectError> {
-        let _permit = self.transfers.acquire().await;
+        let _permit = self.gets.acquire().await;
         let range = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
         let mut attempt = 1;
         loop {
@@ -301,11 +312,14 @@ impl Bucket {
         Ok(())
     }
 
-    /// Multipart uploads under the prefix that nobody completed: session, number, and when each was begun (seconds
-    /// since the Unix epoch).
-    pub(crate) async fn unfinished(&self) -> Result<Vec<(UploadId, String, i64)>, ObjectError> {
+    /// Multipart uploads, of one session or under the whole prefix, that nobody completed: session, number, and when
+    /// each was begun (seconds since the Unix epoch).
+    pub(crate) async fn unfinished(
+        &self,
+        of: Option<UploadId>,
+    ) -> Result<Vec<(UploadId, String, i64)>, ObjectError> {
         let step = "list unfinished multipart uploads";
-        let prefix = self.key_of("blobs/");
+        let prefix = of.map_or_else(|| self.key_of("blobs/"), |id| self.key(id));
         let (mut found, mut key_marker, mut id_marker) = (Vec::new(), None, None);
         loop {
             let request = self.client.list_multipart_uploads().bucket(&self.target.bucket);

@@ -20,7 +20,7 @@ impl ObjectBlobs {
         let key =
             bucket.key_of(&format!("checks/{}", name_of(nora_domain::record::UploadId(name))));
         let written = Bytes::from_static(b"NORA writes, reads and deletes this when it starts.\n");
-        bucket.put("write an object", &key, Body::Bytes(written.clone()), &[]).await?;
+        bucket.put("write an object", &key, Body::Bytes(written.clone()), None).await?;
         let (read, _) = bucket.get("read an object", &key, 2 * written.len()).await?;
         bucket.delete(&key).await?;
         if read != written {
@@ -29,7 +29,7 @@ impl ObjectBlobs {
                 problem: "it is not what was written a moment before".to_owned(),
             });
         }
-        bucket.unfinished().await?;
+        bucket.unfinished(None).await?;
         Ok(())
     }
 

@@ -28,34 +28,27 @@ pub struct ObjectBlobsConfig {
     pub presign_seconds: u64,
     /// The node's data folder: unfinished parts are in `uploads`, the cache is in `object-cache`.
     pub data_dir: PathBuf,
-    /// The cache of read blobs.
-    pub cache: CacheConfig,
+    /// Bytes that the cache of read blobs may hold.
+    pub cache_bytes_max: u64,
     /// Bytes that one upload may have.
     pub upload_bytes_max: u64,
     /// Upload sessions that may be open on this node at once.
     pub sessions_max: usize,
 }
 
-/// The disk cache of blobs that were read.
-#[derive(Clone, Copy, Debug)]
-pub struct CacheConfig {
-    /// Bytes it may hold.
-    pub bytes_max: u64,
-}
-
 impl ObjectBlobsConfig {
     /// Bytes of each part but the last: whole chunks, and so many that the largest upload has few enough parts.
     pub(crate) fn part_bytes(&self) -> u64 {
         let needed = self.upload_bytes_max.div_ceil(PARTS_MAX);
-        needed.max(PART_BYTES_MIN).next_multiple_of(crate::chunks::CHUNK_BYTES as u64)
+        needed.max(PART_BYTES_MIN).next_multiple_of(nora_swarm::CHUNK_BYTES as u64)
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
 
-    pub(crate) fn config(upload_bytes_max: u64) -> ObjectBlobsConfig {
+    fn config(upload_bytes_max: u64) -> ObjectBlobsConfig {
         ObjectBlobsConfig {
             bucket: "b".to_owned(),
             endpoint: None,
@@ -66,7 +59,7 @@ pub(crate) mod tests {
             redirect: false,
             presign_seconds: 900,
             data_dir: PathBuf::new(),
-            cache: CacheConfig { bytes_max: 0 },
+            cache_bytes_max: 0,
             upload_bytes_max,
             sessions_max: 1,
         }

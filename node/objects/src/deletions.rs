@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nora_domain::record::UploadId;
+use nora_domain::record::{Epoch, Generation, UploadId};
 use tokio::runtime::Handle;
 use tracing::warn;
 
@@ -22,7 +22,7 @@ use crate::session::{id_of, name_of};
 #[derive(Default)]
 struct Readers {
     count: usize,
-    doomed: bool,
+    doomed: Option<Generation>,
 }
 
 /// Who reads what, and what is to be deleted after them.
@@ -44,8 +44,8 @@ impl Deletions {
         std::fs::create_dir_all(&folder)?;
         let deletions = Self { folder, bucket, readers: Mutex::default() };
         for entry in std::fs::read_dir(&deletions.folder)? {
-            if let Some(id) = entry?.file_name().to_str().and_then(id_of) {
-                deletions.pay(id);
+            if let Some((id, generation)) = entry?.file_name().to_str().and_then(copy_of) {
+                deletions.pay(id, generation);
             }
         }
         Ok(deletions)
@@ -60,7 +60,7 @@ impl Deletions {
     pub(crate) fn reading(self: &Arc<Self>, id: UploadId) -> Option<Reading> {
         let mut readers = self.lock();
         let entry = readers.entry(id).or_default();
-        if entry.doomed {
+        if entry.doomed.is_some() {
             return None;
         }
         entry.count += 1;
@@ -68,9 +68,13 @@ impl Deletions {
     }
 
     /// Deletes an object and its chunk table, now or after its readers.
-    pub(crate) async fn delete(self: &Arc<Self>, id: UploadId) -> Result<(), ObjectError> {
+    pub(crate) async fn delete(
+        self: &Arc<Self>,
+        id: UploadId,
+        generation: Generation,
+    ) -> Result<(), ObjectError> {
         if self.lock().contains_key(&id) {
-            let (this, note) = (Arc::clone(self), self.folder.join(name_of(id)));
+            let (this, note) = (Arc::clone(self), self.folder.join(note_of(id, generation)));
             let noting = tokio::task::spawn_blocking(move || {
                 File::create(note)?;
                 File::open(&this.folder)?.sync_all()
@@ -82,28 +86,28 @@ impl Deletions {
                 .map_err(|error| failed(error.to_string()))?;
             let readers_left = match self.lock().get_mut(&id) {
                 Some(readers) => {
-                    readers.doomed = true;
+                    readers.doomed = Some(generation);
                     true
                 }
                 None => false,
             };
             if !readers_left {
-                self.pay(id);
+                self.pay(id, generation);
             }
             return Ok(());
         }
-        remove(&self.bucket, id).await
+        remove(&self.bucket, id, generation).await
     }
 
     /// Deletes an object that nobody reads any more, and strikes out the note. Goes on by itself; what fails is left to
     /// the next start.
-    fn pay(&self, id: UploadId) {
+    fn pay(&self, id: UploadId, generation: Generation) {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        let (bucket, note) = (Arc::clone(&self.bucket), self.folder.join(name_of(id)));
+        let (bucket, note) = (Arc::clone(&self.bucket), self.folder.join(note_of(id, generation)));
         runtime.spawn(async move {
-            if let Err(error) = remove(&bucket, id).await {
+            if let Err(error) = remove(&bucket, id, generation).await {
                 warn!(error = %chain(&error), "cannot delete an object yet; the next start tries again");
                 return;
             }
@@ -128,14 +132,28 @@ impl Drop for Reading {
         let doomed = entry.doomed;
         readers.remove(&self.id);
         drop(readers);
-        if doomed {
-            self.deletions.pay(self.id);
+        if let Some(generation) = doomed {
+            self.deletions.pay(self.id, generation);
         }
     }
 }
 
 /// The object first: a table without its object can do no harm, and the other way round neither can be read.
-async fn remove(bucket: &Bucket, id: UploadId) -> Result<(), ObjectError> {
+async fn remove(bucket: &Bucket, id: UploadId, generation: Generation) -> Result<(), ObjectError> {
     bucket.delete(&bucket.key(id)).await?;
-    bucket.delete(&bucket.table_key(id)).await
+    bucket.delete(&bucket.table_key(id, generation)).await
+}
+
+/// The name of a note.
+fn note_of(id: UploadId, generation: Generation) -> String {
+    format!("{}-{}-{}", name_of(id), generation.epoch.0, generation.sequence)
+}
+
+/// The copy that a note means.
+fn copy_of(name: &str) -> Option<(UploadId, Generation)> {
+    let mut parts = name.split('-');
+    let id = parts.next().and_then(id_of)?;
+    let epoch = Epoch(parts.next()?.parse().ok()?);
+    let sequence = parts.next()?.parse().ok()?;
+    Some((id, Generation { epoch, sequence }))
 }

@@ -48,7 +48,7 @@ pub enum ObjectError {
     },
     /// The service does not take the key.
     #[error(
-        "cannot {step}: the credentials were refused ({code}); check the access key and its secret"
+        "cannot {step}: the credentials were refused ({code}); check the access key, its secret and the region"
     )]
     CredentialsRefused {
         /// What was being done.
@@ -178,6 +178,7 @@ impl Target {
             }
             (
                 "InvalidAccessKeyId"
+                | "XAdminUserNotFound"
                 | "SignatureDoesNotMatch"
                 | "ExpiredToken"
                 | "InvalidToken"
@@ -192,7 +193,7 @@ impl Target {
                 step,
                 place: format!("{}/{}", self.bucket, self.prefix),
             },
-            ("SlowDown" | "RequestTimeout" | "Throttling" | "TooManyRequests", _)
+            ("XAmzContentSHA256Mismatch" | "BadDigest" | "SlowDown" | "RequestTimeout" | "Throttling" | "TooManyRequests", _)
             | (_, 429 | 500..) => ObjectError::Busy { step, code: code_or_status },
             // An answer was begun that could not be read to its end.
             (_, 200..300) => ObjectError::Unreachable {

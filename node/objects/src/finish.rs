@@ -3,14 +3,15 @@
 //! Guarantees: every step may be done again, so a finish that failed or was dropped half-way can be repeated; nothing is
 //! acknowledged whose digest was not verified. Must not know requests.
 
-use crate::chunks::ChunkTable;
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::UploadError;
 use nora_domain::record::{Generation, Placement};
 use nora_domain::{Algorithm, Digest};
+use nora_swarm::ChunkTable;
+use tracing::warn;
 
-use crate::blobs::properties;
 use crate::bucket::Body;
+use crate::error::chain;
 use crate::store::Inner;
 use crate::writer::{Hashes, Writer, blocking};
 
@@ -31,7 +32,7 @@ impl Inner {
         if let Some((computed, _)) = &known {
             verify(digest, *computed)?;
         }
-        writer.maybe_stored = true;
+        writer.seal(generation).await?;
         let (id, size, bucket) = (writer.id(), writer.offset(), &self.bucket);
         match writer.only_part() {
             Some(path) => {
@@ -39,7 +40,7 @@ impl Inner {
                     0 => Body::Bytes(bytes::Bytes::new()),
                     _ => Body::File(path, size),
                 };
-                bucket.put("store an upload", &bucket.key(id), body, &[]).await?;
+                bucket.put("store an upload", &bucket.key(id), body, None).await?;
             }
             None => {
                 writer.send_all(bucket).await?;
@@ -64,9 +65,14 @@ impl Inner {
             placement: Placement::Object(id),
         };
         let encoded = Body::Bytes(table.encode().into());
-        bucket
-            .put("store a chunk table", &bucket.table_key(id), encoded, &properties(&copy))
-            .await?;
+        let key = bucket.table_key(id, generation);
+        bucket.put("store a chunk table", &key, encoded, Some(digest)).await?;
+        for earlier in writer.attempts().iter().filter(|earlier| **earlier != generation) {
+            // What an attempt that failed left is in nobody's way.
+            if let Err(error) = bucket.delete(&bucket.table_key(id, *earlier)).await {
+                warn!(error = %chain(&error), "cannot clear away a chunk table that nobody needs");
+            }
+        }
         Ok(copy)
     }
 

@@ -33,6 +33,8 @@ pub(crate) enum Entry {
     Multipart(String),
     /// This part is in the object store, with this entity tag. A part may be sent again: the last entry counts.
     Part(usize, String),
+    /// Storing the whole has begun: no bytes may follow.
+    Sealed,
 }
 
 /// What a session is for.
@@ -133,10 +135,11 @@ mod tests {
         create(&path, &header()).unwrap();
         append(&path, &Entry::Multipart("m".to_owned())).unwrap();
         append(&path, &Entry::Part(1, "\"e\"".to_owned())).unwrap();
+        append(&path, &Entry::Sealed).unwrap();
         let expected = concat!(
             r#"{"version":1,"tenant":"default","format":"oci","path":"a/b","algorithm":"sha512","#,
             r#""opened_at":77,"part_bytes":8388608}"#,
-            "\n{\"multipart\":\"m\"}\n{\"part\":[1,\"\\\"e\\\"\"]}\n"
+            "\n{\"multipart\":\"m\"}\n{\"part\":[1,\"\\\"e\\\"\"]}\n\"sealed\"\n"
         );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), expected);
     }

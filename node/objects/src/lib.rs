@@ -12,7 +12,6 @@
 mod blobs;
 mod bucket;
 mod check;
-mod chunks;
 mod config;
 mod deletions;
 mod error;
@@ -21,12 +20,13 @@ mod hash;
 mod intake;
 mod journal;
 mod session;
+mod source;
 mod store;
 mod sweep;
 mod uploads;
 mod writer;
 
-pub use config::{CacheConfig, ObjectBlobsConfig};
+pub use config::ObjectBlobsConfig;
 pub use error::ObjectError;
 pub use store::ObjectBlobs;
 pub use sweep::Abandoned;

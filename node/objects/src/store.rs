@@ -6,6 +6,7 @@ use std::time::Duration;
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::UploadError;
 use nora_domain::record::{Placement, UploadId};
+use nora_swarm::{Cache, Pool};
 
 use crate::blobs::Tables;
 use crate::bucket::Bucket;
@@ -24,6 +25,7 @@ pub(crate) struct Inner {
     pub(crate) bucket: Arc<Bucket>,
     pub(crate) sessions: Sessions,
     pub(crate) tables: Tables,
+    pub(crate) cache: Cache,
     pub(crate) deletions: Arc<Deletions>,
     pub(crate) part_bytes: u64,
     pub(crate) upload_bytes_max: u64,
@@ -32,11 +34,11 @@ pub(crate) struct Inner {
 
 impl ObjectBlobs {
     /// Reads back this node's upload sessions and opens its cache. Asks nothing of the object store:
-    /// [`check`](Self::check) does. Blocks; runs inside a Tokio runtime.
+    /// [`check`](Self::check) does. `pool` bounds what all reads hold in memory. Blocks; runs inside a Tokio runtime.
     ///
     /// # Errors
     /// If the configuration cannot work, or the data folder cannot be read or written.
-    pub fn open(config: &ObjectBlobsConfig) -> Result<Self, ObjectError> {
+    pub fn open(config: &ObjectBlobsConfig, pool: Arc<Pool>) -> Result<Self, ObjectError> {
         let folder = config.data_dir.join("uploads");
         let bucket = Arc::new(Bucket::new(config)?);
         let sessions = Sessions::load(folder.clone(), config.sessions_max)
@@ -44,8 +46,12 @@ impl ObjectBlobs {
         let folder = config.data_dir.join("object-deletions");
         let deletions = Deletions::load(folder.clone(), Arc::clone(&bucket))
             .map_err(|error| unusable(&folder, &error))?;
+        let folder = config.data_dir.join("object-cache");
+        let cache = Cache::open(folder.clone(), config.cache_bytes_max, pool)
+            .map_err(|error| unusable(&folder, &error))?;
         let inner = Inner {
             tables: Tables::default(),
+            cache,
             bucket,
             sessions,
             deletions: Arc::new(deletions),

@@ -19,19 +19,36 @@ pub struct Abandoned {
 
 impl ObjectBlobs {
     /// Multipart uploads that were begun before a time and are not of a session of this node. The caller must keep
-    /// those whose session some other node still has.
+    /// those whose session some other node still has. MinIO names none here: it lists only those of one key, and drops
+    /// all by itself after a day.
     ///
     /// # Errors
     /// If the bucket cannot be listed.
     pub async fn abandoned(&self, before: Timestamp) -> Result<Vec<Abandoned>, ObjectError> {
         let inner = &self.inner;
         let before_seconds = i64::try_from(before.0 / 1000).unwrap_or(i64::MAX);
-        let unfinished = inner.bucket.unfinished().await?;
+        let unfinished = inner.bucket.unfinished(None).await?;
         let abandoned = unfinished
             .into_iter()
             .filter(|(id, _, begun)| *begun < before_seconds && !inner.sessions.contains(*id))
             .map(|(id, multipart, _)| Abandoned { id, multipart });
         Ok(abandoned.collect())
+    }
+
+    /// Drops the parts of a session that is known to be over, such as one of a node that left. Does nothing to a session
+    /// of this node.
+    ///
+    /// # Errors
+    /// If the object store does not do it; it is no error if there is nothing to drop.
+    pub async fn abort_session(&self, id: UploadId) -> Result<(), ObjectError> {
+        let inner = &self.inner;
+        if inner.sessions.contains(id) {
+            return Ok(());
+        }
+        for (id, multipart, _) in inner.bucket.unfinished(Some(id)).await? {
+            inner.bucket.abort(&inner.bucket.key(id), &multipart).await?;
+        }
+        Ok(())
     }
 
     /// Drops the parts of an abandoned multipart upload.

@@ -49,6 +49,10 @@ impl Uploads for ObjectBlobs {
             if let Some(start) = start.filter(|start| *start != offset) {
                 return Err(UploadError::WrongOffset { offset, start });
             }
+            if writer.is_sealed() {
+                let source = "its end was begun; end it again, or start anew".into();
+                return Err(UploadError::Io { step: "append to the upload", source });
+            }
             take_in(Arc::clone(&inner.bucket), session, writer, body, inner.upload_bytes_max).await
         })
     }
@@ -94,9 +98,15 @@ impl Uploads for ObjectBlobs {
                 let Ok(mut writer) = session.claim() else {
                     continue;
                 };
-                if session.written_at() < before {
-                    self.end(&mut writer).await?;
-                    expired.push(session.id());
+                if session.written_at() >= before {
+                    continue;
+                }
+                match self.end(&mut writer).await {
+                    Ok(()) => expired.push(session.id()),
+                    // The next round tries again; the others need not wait for it.
+                    Err(error) => {
+                        warn!(error = %chain(&error), "cannot clear away an upload that expired");
+                    }
                 }
             }
             Ok(expired)
@@ -112,10 +122,13 @@ impl ObjectBlobs {
         if let Some((multipart, _)) = writer.multipart() {
             bucket.abort(&bucket.key(writer.id()), multipart).await?;
         }
-        if writer.maybe_stored {
-            // Nobody was told that there is such a blob.
+        if !writer.attempts().is_empty() {
+            // Nobody was told that there is such a blob. What an earlier process may have stored is left where it is:
+            // this one cannot know who was told.
             bucket.delete(&bucket.key(writer.id())).await?;
-            bucket.delete(&bucket.table_key(writer.id())).await?;
+        }
+        for generation in writer.attempts() {
+            bucket.delete(&bucket.table_key(writer.id(), *generation)).await?;
         }
         self.remove(writer).await
     }

@@ -9,11 +9,11 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::chunks::{ChunkHasher, ChunkTable};
 use bytes::{Buf, Bytes};
 use nora_app::ports::uploads::UploadError;
-use nora_domain::record::UploadId;
+use nora_domain::record::{Generation, UploadId};
 use nora_domain::{Algorithm, Digest};
+use nora_swarm::{ChunkHasher, ChunkTable};
 use tokio::task::JoinHandle;
 
 use crate::bucket::Bucket;
@@ -61,7 +61,9 @@ pub(crate) struct Writer {
     number: usize,
     len: u64,
     file: Option<File>,
-    pub(crate) maybe_stored: bool,
+    sealed: bool,
+    // What this process may have stored and nobody was told of.
+    attempts: Vec<Generation>,
     pub(crate) ended: bool,
 }
 
@@ -86,7 +88,8 @@ impl Writer {
             number: 1,
             len: 0,
             file: None,
-            maybe_stored: false,
+            sealed: false,
+            attempts: Vec::new(),
             ended: false,
         }
     }
@@ -99,6 +102,7 @@ impl Writer {
         let mut writer = Self::with(folder, id, header, None);
         for entry in entries {
             match entry {
+                Entry::Sealed => writer.sealed = true,
                 Entry::Multipart(upload) => writer.multipart = Some(upload),
                 Entry::Part(number, tag) if number == writer.parts.len() + 1 => {
                     writer.parts.push(tag);
@@ -159,6 +163,27 @@ impl Writer {
     /// Bytes the session holds.
     pub(crate) fn offset(&self) -> u64 {
         (self.number as u64 - 1) * self.header.part_bytes + self.len
+    }
+
+    /// Whether storing the whole was begun. A request of then may still be on its way to the object store, so what is
+    /// stored under the key must stay the same.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// Notes that storing the whole begins.
+    pub(crate) async fn seal(&mut self, generation: Generation) -> Result<(), UploadError> {
+        if !self.sealed {
+            self.note(Entry::Sealed).await?;
+            self.sealed = true;
+        }
+        self.attempts.push(generation);
+        Ok(())
+    }
+
+    /// The generations that this process tried to store the session as.
+    pub(crate) fn attempts(&self) -> &[Generation] {
+        &self.attempts
     }
 
     /// Whether nothing more fits into the part that is being filled.

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use nora_client::admin::AdminError;
 use nora_client::verbs::VerbError;
 use nora_client::{ClientError, ReferenceError};
 
@@ -15,6 +16,8 @@ pub(crate) enum Failure {
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     Client(#[from] ClientError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     #[error(transparent)]
     Verb(#[from] VerbError),
     #[error(transparent)]
@@ -54,6 +57,7 @@ impl Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Client(error) => error.hint(),
+            Self::Admin(error) => error.hint(),
             Self::Verb(error) => error.hint(),
             Self::Usage { hint, .. } if !hint.is_empty() => Some((*hint).to_owned()),
             _ => None,

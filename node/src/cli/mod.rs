@@ -5,6 +5,7 @@
 //!
 //! `serve` and `check` are answered by the caller, so nothing here knows adapters or the server.
 
+mod cluster;
 mod configuration;
 mod connection;
 mod content;
@@ -21,6 +22,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::{ConfigErrors, Loaded, Overrides, load_effective};
+use cluster::{AdminArgs, ClusterCommand};
 use connection::ConnectionArgs;
 use failure::Failure;
 use output::{Output, OutputFormat};
@@ -43,8 +45,20 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node.
-    Serve(ConfigArgs),
+    /// Run a node: the first one of a cluster, one that joins, or one that is a member already.
+    Serve(ServeArgs),
+    /// Administer the cluster.
+    Cluster {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+    /// Read every copy of a blob on a node again and compare it with its hashes, from now on and in the background.
+    Scrub {
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
     /// Check, show and describe the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -100,11 +114,33 @@ impl ConfigArgs {
     }
 }
 
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    join: JoinArgs,
+}
+
+/// How a new node gets in. Members need none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct JoinArgs {
+    /// Join the cluster of the member that listens there, unless this node is a member already.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub join: Option<String>,
+    /// The token that lets it in: `nora cluster join-token` makes one. Better in NORA_JOIN_TOKEN or a file, where other users of this machine do not see it.
+    #[arg(long, env = "NORA_JOIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub join_token: Option<String>,
+    /// A file that holds the token.
+    #[arg(long, value_name = "FILE", conflicts_with = "join_token")]
+    pub join_token_file: Option<PathBuf>,
+}
+
 /// What only a node can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeVerb {
     /// Run until it is told to stop.
-    Serve,
+    Serve(JoinArgs),
     /// Check its data.
     Check,
 }
@@ -120,12 +156,15 @@ struct OverrideArgs {
     /// Where other nodes will reach this one.
     #[arg(long, value_name = "ADDRESS:PORT")]
     cluster_listen: Option<SocketAddr>,
+    /// Where other nodes reach this one, if it is not where it listens.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
 }
 
 impl From<OverrideArgs> for Overrides {
     fn from(args: OverrideArgs) -> Self {
-        let OverrideArgs { data_dir, listen, cluster_listen } = args;
-        Self { listen, cluster_listen, data_dir }
+        let OverrideArgs { data_dir, listen, cluster_listen, advertise } = args;
+        Self { listen, cluster_listen, advertise, data_dir }
     }
 }
 
@@ -189,10 +228,14 @@ pub fn run(cli: Cli, node: impl FnOnce(NodeVerb, Loaded) -> ExitCode) -> ExitCod
     let Cli { connection, output, command } = cli;
     let output = Output::new(output);
     let answered = match command {
-        Command::Serve(args) => match args.load() {
-            Ok(loaded) => return node(NodeVerb::Serve, loaded),
+        Command::Serve(args) => match args.config.load() {
+            Ok(loaded) => return node(NodeVerb::Serve(args.join), loaded),
             Err(errors) => Err(errors.into()),
         },
+        Command::Cluster { admin, command } => {
+            block_on(async { cluster::run(admin, command, &output).await })
+        }
+        Command::Scrub { admin } => block_on(cluster::scrub(admin)),
         Command::Check(args) => match args.load() {
             Ok(loaded) => return node(NodeVerb::Check, loaded),
             Err(errors) => Err(errors.into()),
@@ -222,17 +265,22 @@ pub fn run(cli: Cli, node: impl FnOnce(NodeVerb, Loaded) -> ExitCode) -> ExitCod
     }
 }
 
-/// Runs a verb that speaks to a server. One thread is enough for it, and starts fastest.
+/// Runs a verb that speaks to a server over HTTP.
 fn connected(
     connection: ConnectionArgs,
     verb: impl AsyncFnOnce(nora_client::Client) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let client = connection.connect()?;
+    block_on(verb(client))
+}
+
+/// Runs one verb. One thread is enough for it, and starts fastest.
+fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| Failure::Io { step: "start the runtime".into(), source })?;
-    runtime.block_on(verb(client))
+    runtime.block_on(verb)
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ pub use section::{Effective, Source};
 pub use server::{Server, Tls};
 pub use setting::{Network, PublicUrl, SecretError, SecretSource, Size};
 pub use show::{as_toml, as_value};
+pub(crate) use setting::duration_of;
 pub(crate) use show::{source, toml_value};
 pub use storage::{S3, Storage, StorageMode};
 
@@ -81,6 +82,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// `--cluster-listen`, for `cluster.listen`.
     pub cluster_listen: Option<SocketAddr>,
+    /// `--advertise`, for `cluster.advertise`.
+    pub advertise: Option<String>,
     /// `--data-dir`, for `storage.data_dir`.
     pub data_dir: Option<PathBuf>,
 }
@@ -93,6 +96,9 @@ impl Overrides {
         }
         if let Some(listen) = &self.cluster_listen {
             overlay.insert("cluster.listen", ("--cluster-listen", listen.to_string()));
+        }
+        if let Some(address) = &self.advertise {
+            overlay.insert("cluster.advertise", ("--advertise", address.clone()));
         }
         if let Some(path) = &self.data_dir {
             let text = path

@@ -113,22 +113,21 @@ impl Joining {
         leaf: CertificateDer<'static>,
         authority: CertificateDer<'static>,
     ) -> Result<Identity, TrustError> {
-        let node_pem = format!("{}{}", pem(&leaf), self.key.serialize_pem());
-        let files: [(&str, String); 2] = [(AUTHORITY, pem(&authority)), (NODE, node_pem)];
-        store(&self.dir, &files)?;
-        let dir = joining_dir(&self.dir);
-        fs::remove_dir_all(&dir).map_err(failed("remove", &dir))?;
-        let identity = Identity::load(&self.dir)?.ok_or(TrustError::Certificate {
-            what: "the identity",
-            why: "it was written and is not there".into(),
-        })?;
-        if (identity.cluster, identity.node) != (cluster, node) {
+        if whose(&leaf)? != (cluster, node) {
             return Err(TrustError::Certificate {
                 what: "the certificate that the cluster gave",
                 why: format!("it is not one for node {}", node.0),
             });
         }
-        Ok(identity)
+        let node_pem = format!("{}{}", pem(&leaf), self.key.serialize_pem());
+        let files: [(&str, String); 2] = [(AUTHORITY, pem(&authority)), (NODE, node_pem)];
+        store(&self.dir, &files)?;
+        let dir = joining_dir(&self.dir);
+        fs::remove_dir_all(&dir).map_err(failed("remove", &dir))?;
+        Identity::load(&self.dir)?.ok_or(TrustError::Certificate {
+            what: "the identity",
+            why: "it was written and is not there".into(),
+        })
     }
 }
 

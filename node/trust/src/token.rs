@@ -79,6 +79,11 @@ impl JoinToken {
         sha256(&self.secret)
     }
 
+    /// Whether it was made for the cluster of that authority.
+    pub fn is_of(&self, authority: &CertificateDer<'_>) -> bool {
+        sha256(authority) == self.authority_hash
+    }
+
     /// SHA-256 of the certificate of the authority that the cluster must show.
     pub fn authority_hash(&self) -> [u8; 32] {
         self.authority_hash

@@ -100,12 +100,14 @@ impl Registry {
         }
         match self.uploads.finish(id, digest, self.next_generation()).await {
             Ok(stored) => self.commit_blob(repository, id, stored).await,
-            Err(error @ UploadError::TooFewCopies { .. }) if is_blind => {
+            Err(error @ (UploadError::TooFewCopies { .. } | UploadError::Unavailable(_)))
+                if is_blind =>
+            {
                 // Sent again, the request would append its bytes a second time: it must find no session.
                 if let Err(error) = self.uploads.cancel(id).await {
                     warn!(%error, "an upload that failed stays a session until it expires");
                 }
-                let what = "too few nodes could store a copy; start the upload anew";
+                let what = "the upload could not be stored; start it anew";
                 Err(Error::Unavailable { what, source: Some(Box::new(error)) })
             }
             Err(error) => Err(Error::of_upload(id, error)),

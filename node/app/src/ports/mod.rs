@@ -5,6 +5,7 @@ pub mod clock;
 pub mod health;
 pub mod members;
 pub mod metadata;
+pub mod upkeep;
 pub mod uploads;
 
 use std::future::Future;

@@ -1,13 +1,16 @@
 //! What a node asks another for.
 
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
-use nora_app::ports::BoxError;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use nora_app::ports::BoxFuture;
 use nora_app::ports::blobs::BlobCopy;
 use nora_domain::record::NodeId;
 use nora_proto::exchange::v1::exchange_client::ExchangeClient;
@@ -19,7 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::{MESSAGE_BYTES_MAX, TABLE_BYTES_MAX, wire};
-use crate::chunks::ChunkTable;
+use nora_swarm::ChunkTable;
 
 /// How long an answer may take to begin.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -115,27 +118,21 @@ impl Peer {
     }
 
     /// Sends a copy and waits until it is durable there. `progress` counts the bytes that went out.
-    pub(crate) async fn store(
+    pub(crate) fn store(
         &self,
         copy: &BlobCopy,
         table: &ChunkTable,
-        body: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+        body: BoxStream<'static, Bytes>,
         progress: Arc<AtomicU64>,
-    ) -> Result<(), PeerError> {
+    ) -> BoxFuture<'static, Result<(), PeerError>> {
         let header =
             StoreHeader { copy: Some(wire::copy_to(copy)), hashes: wire::table_to(table) };
-        let header = StoreRequest { part: Some(Part::Header(header)) };
-        // A body that cannot be read ends early, and the receiver refuses it for its length.
-        let body = body.take_while(|piece| std::future::ready(piece.is_ok()));
-        let parts = body.filter_map(|piece| std::future::ready(piece.ok())).flat_map(split).map(
-            move |data| {
-                progress.fetch_add(data.len() as u64, Ordering::Relaxed);
-                StoreRequest { part: Some(Part::Data(data)) }
-            },
-        );
-        let parts = stream::once(std::future::ready(header)).chain(parts);
-        let mut client = self.client.clone();
-        client.store(parts).await.map(drop).map_err(|status| self.error(&status))
+        let parts = parts(header, body, progress);
+        let mut peer = self.clone();
+        Box::pin(async move {
+            let stored = peer.client.store(parts).await;
+            stored.map(drop).map_err(|status| peer.error(&status))
+        })
     }
 
     /// Deletes a copy that the log did not take.
@@ -177,6 +174,31 @@ impl Peer {
             _ => PeerError::Failed { node, reason },
         }
     }
+}
+
+/// A copy's messages. A type of its own, because the compiler loses the lifetime of a boxed stream inside
+/// tonic's futures.
+struct Parts(BoxStream<'static, StoreRequest>);
+
+impl Stream for Parts {
+    type Item = StoreRequest;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<StoreRequest>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+fn parts(
+    header: StoreHeader,
+    body: BoxStream<'static, Bytes>,
+    progress: Arc<AtomicU64>,
+) -> Parts {
+    let header = StoreRequest { part: Some(Part::Header(header)) };
+    let body = body.flat_map(split).map(move |data| {
+        progress.fetch_add(data.len() as u64, Ordering::Relaxed);
+        StoreRequest { part: Some(Part::Data(data)) }
+    });
+    Parts(stream::once(std::future::ready(header)).chain(body).boxed())
 }
 
 /// Cuts a piece into messages.

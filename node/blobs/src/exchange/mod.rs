@@ -6,10 +6,12 @@
 
 mod client;
 mod server;
+mod source;
 mod wire;
 
 pub use client::Peers;
 pub(crate) use client::{Peer, PeerError};
+pub(crate) use source::PeerSource;
 pub(crate) use server::Exchange;
 
 /// Bytes in one message of a body.

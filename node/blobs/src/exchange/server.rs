@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery};
 use nora_app::ports::BoxError;
-use nora_domain::record::{Key, NodeId, Record};
+use nora_domain::record::{Key, Record, Standing};
 use nora_proto::exchange::v1::exchange_server::ExchangeServer;
 use nora_proto::exchange::v1::store_request::Part;
 use nora_proto::exchange::v1::{
@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
 use super::{MESSAGE_BYTES_MAX, TABLE_BYTES_MAX, wire};
-use crate::chunks::ChunkTable;
+use nora_swarm::ChunkTable;
 use crate::incoming::{self, Incoming, IncomingError};
 use crate::inventory::FileState;
 use crate::replicated::Shared;
@@ -54,6 +54,28 @@ impl Exchange {
         };
         let server = ExchangeServer::new(service).max_decoding_message_size(TABLE_BYTES_MAX);
         tonic::service::Routes::new(server).into_axum_router()
+    }
+
+    /// Lets members through and nobody else; one that was removed still has its certificate.
+    async fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let node = match request.extensions().get() {
+            Some(Peer::Member { node }) => *node,
+            Some(Peer::Admin) => {
+                return Err(Status::permission_denied("only members exchange blobs"));
+            }
+            Some(Peer::Anonymous) | None => {
+                return Err(Status::unauthenticated("a member's certificate is needed"));
+            }
+        };
+        let view = self.shared.views.now().await;
+        match view.map(|view| view.standing(node)) {
+            Ok(Some(Standing::Removed)) => {
+                Err(Status::permission_denied("this node was removed from the cluster"))
+            }
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Status::unavailable("this node is not known here yet")),
+            Err(error) => Err(failed("learn who is a member", &error.into())),
+        }
     }
 
     async fn table_of(&self, copy: BlobCopy) -> Result<ChunkTable, Status> {
@@ -176,17 +198,6 @@ fn failed(step: &'static str, error: &BoxError) -> Status {
     Status::internal(format!("cannot {step}: {error}"))
 }
 
-/// The member that asks; nobody else is served.
-fn member<T>(request: &Request<T>) -> Result<NodeId, Status> {
-    match request.extensions().get() {
-        Some(Peer::Member { node }) => Ok(*node),
-        Some(Peer::Admin) => Err(Status::permission_denied("only members exchange blobs")),
-        Some(Peer::Anonymous) | None => {
-            Err(Status::unauthenticated("a member's certificate is needed"))
-        }
-    }
-}
-
 /// A place among those who are served at once.
 async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
     match tokio::time::timeout(TURN_WAIT, Arc::clone(turns).acquire_owned()).await {
@@ -201,7 +212,7 @@ impl exchange_server::Exchange for Exchange {
         &self,
         request: Request<TableRequest>,
     ) -> Result<Response<TableResponse>, Status> {
-        member(&request)?;
+        self.check(&request).await?;
         let _turn = turn(&self.reads).await?;
         let copy = wire::copy_from(request.into_inner().copy)?;
         let table = self.table_of(copy).await?;
@@ -214,7 +225,7 @@ impl exchange_server::Exchange for Exchange {
         &self,
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
-        member(&request)?;
+        self.check(&request).await?;
         let turn = turn(&self.reads).await?;
         let ReadRequest { copy, offset, length } = request.into_inner();
         let copy = wire::copy_from(copy)?;
@@ -257,7 +268,7 @@ impl exchange_server::Exchange for Exchange {
         &self,
         request: Request<Streaming<StoreRequest>>,
     ) -> Result<Response<StoreResponse>, Status> {
-        member(&request)?;
+        self.check(&request).await?;
         let _turn = turn(&self.stores).await?;
         let mut parts = Parts { parts: request.into_inner(), ended: false };
         let Some(Part::Header(header)) = parts.next().await? else {
@@ -274,7 +285,7 @@ impl exchange_server::Exchange for Exchange {
         &self,
         request: Request<DeleteRequest>,
     ) -> Result<Response<DeleteResponse>, Status> {
-        member(&request)?;
+        self.check(&request).await?;
         let copy = wire::copy_from(request.into_inner().copy)?;
         let row = self.shared.metadata.get(Key::Blob(copy.digest)).await;
         match row {

@@ -8,7 +8,7 @@ use nora_proto::exchange::v1::Copy;
 use nora_proto::name::v1 as name;
 use tonic::Status;
 
-use crate::chunks::ChunkTable;
+use nora_swarm::ChunkTable;
 
 pub(super) fn copy_to(copy: &BlobCopy) -> Copy {
     let algorithm = match copy.digest.algorithm() {
@@ -40,7 +40,7 @@ pub(super) fn copy_from(copy: Option<Copy>) -> Result<BlobCopy, Status> {
         };
         let generation = copy.generation?;
         Some(BlobCopy {
-            digest: Digest::from_parts(algorithm, &digest.value).ok()?,
+            digest: Digest::from_parts(algorithm, &digest.value)?,
             generation: Generation {
                 epoch: Epoch(generation.epoch),
                 sequence: generation.sequence,

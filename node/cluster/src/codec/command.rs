@@ -10,34 +10,45 @@ use nora_proto::command::v1 as proto;
 use prost::Message;
 use prost::encoding::uint64;
 
-use super::{
-    DecodeError, authority_from_proto, authority_to_proto, body_required, body_to_proto, chunk_root_from_proto, digest_optional,
-    digest_required, digest_to_proto, digests_from_proto, digests_to_proto, generation_required,
-    generation_to_proto, media_type_optional, media_type_to_proto, repository_required,
-    repository_to_proto, upload_from_proto, upload_to_proto, hash_from_proto, name_from_proto,
-    name_or_zero_from_proto, name_or_zero_to_proto, placement_from_proto, placement_to_proto,
+use super::members::{
+    authority_from_proto, authority_to_proto, placement_from_proto, placement_to_proto,
     profile_from_proto, profile_to_proto, standing_from_proto, standing_to_proto,
 };
+use super::{
+    DecodeError, body_required, body_to_proto, digest_optional, digest_required, digest_to_proto,
+    digests_from_proto, digests_to_proto, generation_required, generation_to_proto,
+    hash_from_proto, media_type_optional, media_type_to_proto, name_from_proto,
+    name_or_zero_from_proto, name_or_zero_to_proto, repository_required, repository_to_proto,
+    upload_from_proto, upload_to_proto,
+};
+
+/// The field number of a command's time.
+const AT: u32 = 1;
 
 /// The bytes of a command.
 pub fn encode(command: &Command) -> Vec<u8> {
-    let origin = command.origin.map(|origin| proto::Origin {
-        epoch: origin.epoch.0,
-        serial: origin.serial,
-        settled_below: origin.settled_below,
-    });
+    let origin = command.origin.map(origin_to_proto);
     let action = action_to_proto(&command.action);
     proto::Command { at: command.at.0, origin, action: Some(action) }.encode_to_vec()
 }
 
-/// An encoded command, stamped with another time: of a field that stands twice the last one counts, so the leader need
-/// not understand what it passes on.
-pub fn stamped(command: &[u8], at: Timestamp) -> Vec<u8> {
-    let stamp = proto::Command { at: at.0, ..proto::Command::default() };
-    let mut bytes = Vec::with_capacity(command.len() + stamp.encoded_len());
-    bytes.extend_from_slice(command);
-    bytes.extend(stamp.encode_to_vec());
-    bytes
+/// Says of an encoded command, which has no origin yet, which proposal it is. Fields may stand in any order, so
+/// appending spares encoding the command anew.
+pub fn append_origin(bytes: &mut Vec<u8>, origin: Origin) {
+    let origin = proto::Command { origin: Some(origin_to_proto(origin)), ..Default::default() };
+    bytes.reserve(origin.encoded_len());
+    // Writing to a vector cannot run out of room.
+    let _ = origin.encode(bytes);
+}
+
+/// An encoded command with another time. The leader stamps every command so: a proposer whose clock is wrong must not
+/// move the cluster's clock, by which pins and tokens expire. Of two times in a message the last counts, so the leader
+/// need not understand what it stamps.
+pub fn stamp(bytes: &[u8], at: Timestamp) -> Vec<u8> {
+    let mut stamped = Vec::with_capacity(bytes.len() + 11);
+    stamped.extend_from_slice(bytes);
+    uint64::encode(AT, &at.0, &mut stamped);
+    stamped
 }
 
 /// The command that these bytes say.
@@ -52,9 +63,17 @@ pub fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
     Ok(Command { at: Timestamp(command.at), origin, action: action_from_proto(action)? })
 }
 
-fn action_to_proto(action: &Action) -> Option<proto::command::Action> {
+fn origin_to_proto(origin: Origin) -> proto::Origin {
+    proto::Origin {
+        epoch: origin.epoch.0,
+        serial: origin.serial,
+        settled_below: origin.settled_below,
+    }
+}
+
+fn action_to_proto(action: &Action) -> proto::command::Action {
     use proto::command::Action as To;
-    Some(match action {
+    match action {
         Action::FoundCluster { cluster, authority } => To::FoundCluster(proto::FoundCluster {
             cluster: cluster.0.to_be_bytes().to_vec(),
             authority: Some(authority_to_proto(authority)),
@@ -141,63 +160,7 @@ fn action_to_proto(action: &Action) -> Option<proto::command::Action> {
             repository: Some(repository_to_proto(repository)),
             tag: tag.as_str().to_owned(),
         }),
-    })
-}
-
-/// Of nodes and of where blobs are. No other action is ever passed; one would give a command without an action, which
-/// nobody accepts.
-fn cluster_action_to_proto(action: &Action) -> Option<proto::command::Action> {
-    use proto::command::Action as To;
-    Some(match action {
-        Action::FoundCluster { cluster, authority } => To::FoundCluster(proto::FoundCluster {
-            cluster: name_to_proto(cluster.0),
-            authority: Some(authority_to_proto(authority)),
-        }),
-        Action::StartNode { node, start, profile } => To::StartNode(proto::StartNode {
-            node: node.0,
-            start: if *start == 0 { Vec::new() } else { name_to_proto(*start) },
-            profile: Some(profile_to_proto(profile)).filter(|profile| *profile != Default::default()),
-        }),
-        Action::CreateJoinToken { token, secret_hash, expires_at } => {
-            To::CreateJoinToken(proto::CreateJoinToken {
-                token: name_to_proto(token.0),
-                secret_hash: secret_hash.to_vec(),
-                expires_at: expires_at.0,
-            })
-        }
-        Action::AdmitNode { token, secret_hash, key_hash, profile } => {
-            To::AdmitNode(proto::AdmitNode {
-                token: name_to_proto(token.0),
-                secret_hash: secret_hash.to_vec(),
-                key_hash: key_hash.to_vec(),
-                profile: Some(profile_to_proto(profile)),
-            })
-        }
-        Action::SetStanding { node, standing } => To::SetStanding(proto::SetStanding {
-            node: node.0,
-            standing: standing_to_proto(*standing).into(),
-        }),
-        Action::RaiseFeatureLevel { level } => {
-            To::RaiseFeatureLevel(proto::RaiseFeatureLevel { level: level.0 })
-        }
-        Action::AddHolder { digest, generation, node } => To::AddHolder(proto::AddHolder {
-            digest: Some(digest_to_proto(digest)),
-            generation: Some(generation_to_proto(generation)),
-            node: node.0,
-        }),
-        Action::DropHolder { digest, generation, node, keep } => {
-            To::DropHolder(proto::DropHolder {
-                digest: Some(digest_to_proto(digest)),
-                generation: Some(generation_to_proto(generation)),
-                node: node.0,
-                keep: *keep,
-            })
-        }
-        _ => {
-            debug_assert!(false, "not of nodes or holders: {action:?}");
-            return None;
-        }
-    })
+    }
 }
 
 /// For a [`Action::CommitBlob`]; any other action gives an empty message, and none is ever passed.
@@ -287,13 +250,10 @@ fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeErr
             key_hash: hash_from_proto(&m.key_hash, "key_hash")?,
             profile: profile_from_proto(m.profile),
         },
-        From::SetStanding(m) => Action::SetStanding {
-            node: NodeId(m.node),
-            standing: standing_from_proto(m.standing)?,
-        },
-        From::RaiseFeatureLevel(m) => {
-            Action::RaiseFeatureLevel { level: FeatureLevel(m.level) }
+        From::SetStanding(m) => {
+            Action::SetStanding { node: NodeId(m.node), standing: standing_from_proto(m.standing)? }
         }
+        From::RaiseFeatureLevel(m) => Action::RaiseFeatureLevel { level: FeatureLevel(m.level) },
         From::AddHolder(m) => Action::AddHolder {
             digest: digest_required(m.digest.as_ref())?,
             generation: generation_required(m.generation.as_ref())?,
@@ -321,7 +281,6 @@ fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeErr
             chunk_root: hash_from_proto(&m.chunk_root, "chunk_root")?,
             upload: upload_from_proto(&m.upload)?,
             pinned_until: Timestamp(m.pinned_until),
-            placement: placement_from_proto(m.placement)?,
             placement: placement_from_proto(m.placement, NodeId(m.node))?,
         },
         From::MountBlob(m) => Action::MountBlob {
@@ -350,51 +309,6 @@ fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeErr
             repository: repository_required(m.repository.as_ref())?,
             tag: TagName::parse(&m.tag)?,
         },
-    })
-}
-
-fn cluster_action_from_proto(action: proto::command::Action) -> Result<Action, DecodeError> {
-    use proto::command::Action as From;
-    Ok(match action {
-        From::FoundCluster(m) => Action::FoundCluster {
-            cluster: ClusterId(name_from_proto(&m.cluster, "cluster")?),
-            authority: authority_from_proto(
-                m.authority.ok_or(DecodeError::Unknown("authority"))?,
-            ),
-        },
-        From::StartNode(m) => Action::StartNode {
-            node: NodeId(m.node),
-            start: if m.start.is_empty() { 0 } else { name_from_proto(&m.start, "start")? },
-            profile: profile_from_proto(m.profile),
-        },
-        From::CreateJoinToken(m) => Action::CreateJoinToken {
-            token: TokenId(name_from_proto(&m.token, "token")?),
-            secret_hash: hash_from_proto(&m.secret_hash, "secret_hash")?,
-            expires_at: Timestamp(m.expires_at),
-        },
-        From::AdmitNode(m) => Action::AdmitNode {
-            token: TokenId(name_from_proto(&m.token, "token")?),
-            secret_hash: hash_from_proto(&m.secret_hash, "secret_hash")?,
-            key_hash: hash_from_proto(&m.key_hash, "key_hash")?,
-            profile: profile_from_proto(m.profile),
-        },
-        From::SetStanding(m) => Action::SetStanding {
-            node: NodeId(m.node),
-            standing: standing_from_proto(m.standing)?,
-        },
-        From::RaiseFeatureLevel(m) => Action::RaiseFeatureLevel { level: FeatureLevel(m.level) },
-        From::AddHolder(m) => Action::AddHolder {
-            digest: digest_required(m.digest.as_ref())?,
-            generation: generation_required(m.generation.as_ref())?,
-            node: NodeId(m.node),
-        },
-        From::DropHolder(m) => Action::DropHolder {
-            digest: digest_required(m.digest.as_ref())?,
-            generation: generation_required(m.generation.as_ref())?,
-            node: NodeId(m.node),
-            keep: m.keep,
-        },
-        _ => return Err(DecodeError::Unknown("command.action")),
     })
 }
 

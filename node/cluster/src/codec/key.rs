@@ -33,9 +33,6 @@ enum Table {
     Session = 0x70,
     JoinToken = 0x78,
     Authority = 0x80,
-    Session = 0x70,
-    JoinToken = 0x78,
-    Authority = 0x80,
 }
 
 const TABLES: [Table; 16] = [
@@ -150,9 +147,6 @@ pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
         Table::Edge => Key::Edge(rest.digest()?, rest.repository()?, rest.digest()?),
         Table::Pin => Key::Pin(rest.digest()?, UploadId(u128::from_be_bytes(rest.array()?))),
         Table::Upload => Key::Upload(UploadId(u128::from_be_bytes(rest.array()?))),
-        Table::Session => Key::Session(Epoch(u64::from_be_bytes(rest.array()?))),
-        Table::JoinToken => Key::JoinToken(TokenId(u128::from_be_bytes(rest.array()?))),
-        Table::Authority => Key::Authority,
         Table::Session => Key::Session(Epoch(u64::from_be_bytes(rest.array()?))),
         Table::JoinToken => Key::JoinToken(TokenId(u128::from_be_bytes(rest.array()?))),
         Table::Authority => Key::Authority,

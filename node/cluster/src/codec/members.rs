@@ -1,7 +1,7 @@
 //! What commands and records say of nodes and of where blobs are.
 //!
 //! Guarantee: what states from before there were several nodes leave out decodes to what was so then: the node is
-//! active, and node 1 holds the blob.
+//! active, and the only node holds the blob.
 
 use nora_domain::record::{
     AuthorityRecord, FeatureLevel, NodeId, NodeProfile, Placement, Standing,
@@ -9,29 +9,6 @@ use nora_domain::record::{
 use nora_proto::record::v1 as proto;
 
 use super::{DecodeError, upload_from_proto, upload_to_proto};
-
-pub(crate) fn profile_to_proto(profile: &NodeProfile) -> proto::NodeProfile {
-    proto::NodeProfile {
-        cluster_address: profile.cluster_address.clone(),
-        http_address: profile.http_address.clone(),
-        zone: profile.zone.clone(),
-        weight: profile.weight,
-        version: profile.version.clone(),
-        feature_max: profile.feature_max.0,
-    }
-}
-
-/// None was told by programs from before there were profiles.
-pub(crate) fn profile_from_proto(profile: Option<proto::NodeProfile>) -> NodeProfile {
-    profile.map_or_else(NodeProfile::default, |m| NodeProfile {
-        cluster_address: m.cluster_address,
-        http_address: m.http_address,
-        zone: m.zone,
-        weight: m.weight,
-        version: m.version,
-        feature_max: FeatureLevel(m.feature_max),
-    })
-}
 
 pub(super) fn standing_to_proto(standing: Standing) -> proto::Standing {
     match standing {
@@ -43,22 +20,44 @@ pub(super) fn standing_to_proto(standing: Standing) -> proto::Standing {
     }
 }
 
+/// Nodes from before there were standings are active.
 pub(super) fn standing_from_proto(standing: i32) -> Result<Standing, DecodeError> {
-    let standing = proto::Standing::try_from(standing);
-    Ok(match standing.map_err(|_| DecodeError::Unknown("standing"))? {
-        proto::Standing::Unspecified | proto::Standing::Active => Standing::Active,
-        proto::Standing::Joining => Standing::Joining,
-        proto::Standing::Away => Standing::Away,
-        proto::Standing::Draining => Standing::Draining,
-        proto::Standing::Removed => Standing::Removed,
+    match proto::Standing::try_from(standing) {
+        Ok(proto::Standing::Unspecified | proto::Standing::Active) => Ok(Standing::Active),
+        Ok(proto::Standing::Joining) => Ok(Standing::Joining),
+        Ok(proto::Standing::Away) => Ok(Standing::Away),
+        Ok(proto::Standing::Draining) => Ok(Standing::Draining),
+        Ok(proto::Standing::Removed) => Ok(Standing::Removed),
+        Err(_) => Err(DecodeError::Unknown("standing")),
+    }
+}
+
+/// A profile that says nothing is left out, as programs from before there were profiles did.
+pub(crate) fn profile_to_proto(profile: &NodeProfile) -> Option<proto::NodeProfile> {
+    (*profile != NodeProfile::default()).then(|| proto::NodeProfile {
+        cluster_address: profile.cluster_address.clone(),
+        http_address: profile.http_address.clone(),
+        zone: profile.zone.clone(),
+        weight: profile.weight,
+        version: profile.version.clone(),
+        feature_max: profile.feature_max.0,
     })
 }
 
-pub(super) fn authority_to_proto(authority: &AuthorityRecord) -> proto::Authority {
-    proto::Authority {
-        certificate: authority.certificate.clone(),
-        key: authority.key.clone(),
+pub(crate) fn profile_from_proto(profile: Option<proto::NodeProfile>) -> NodeProfile {
+    let profile = profile.unwrap_or_default();
+    NodeProfile {
+        cluster_address: profile.cluster_address,
+        http_address: profile.http_address,
+        zone: profile.zone,
+        weight: profile.weight,
+        version: profile.version,
+        feature_max: FeatureLevel(profile.feature_max),
     }
+}
+
+pub(super) fn authority_to_proto(authority: &AuthorityRecord) -> proto::Authority {
+    proto::Authority { certificate: authority.certificate.clone(), key: authority.key.clone() }
 }
 
 pub(super) fn authority_from_proto(authority: proto::Authority) -> AuthorityRecord {
@@ -75,16 +74,19 @@ pub(super) fn placement_to_proto(placement: &Placement) -> proto::Placement {
     proto::Placement { place: Some(place) }
 }
 
+/// Blobs from before there were several nodes are on the one that there was.
 pub(super) fn placement_from_proto(
     placement: Option<proto::Placement>,
+    only: NodeId,
 ) -> Result<Placement, DecodeError> {
-    let Some(placement) = placement else {
-        return Ok(Placement::Nodes(vec![NodeId(1)]));
-    };
-    Ok(match placement.place.ok_or(DecodeError::Unknown("placement.place"))? {
-        proto::placement::Place::Nodes(m) => {
-            Placement::Nodes(m.nodes.into_iter().map(NodeId).collect())
+    let Some(placement) = placement else { return Ok(Placement::Nodes(vec![only])) };
+    match placement.place {
+        Some(proto::placement::Place::Nodes(nodes)) => {
+            Ok(Placement::Nodes(nodes.nodes.into_iter().map(NodeId).collect()))
         }
-        proto::placement::Place::Object(name) => Placement::Object(upload_from_proto(&name)?),
-    })
+        Some(proto::placement::Place::Object(name)) => {
+            Ok(Placement::Object(upload_from_proto(&name)?))
+        }
+        None => Err(DecodeError::Unknown("placement.place")),
+    }
 }

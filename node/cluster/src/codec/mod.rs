@@ -6,20 +6,18 @@
 
 pub mod command;
 pub mod key;
-mod members;
+pub(crate) mod members;
 pub mod raft;
 pub mod record;
 
 use nora_domain::name::NameError;
-use nora_domain::record::{
-    AuthorityRecord, Body, Epoch, FeatureLevel, Generation, NodeId, NodeProfile, Placement, Standing,
-    UploadId,
-};
+use nora_domain::record::{Body, Epoch, Generation, UploadId};
 use nora_domain::{
     Algorithm, Digest, Format, MediaType, RepositoryKey, RepositoryPath, TenantName,
 };
 use nora_proto::name::v1 as proto;
-use nora_proto::record::v1 as records;
+
+pub(crate) use self::members::{profile_from_proto, profile_to_proto};
 
 /// Why stored or sent bytes could not be understood.
 #[derive(Debug, thiserror::Error)]
@@ -176,16 +174,6 @@ fn name_from_proto(bytes: &[u8], field: &'static str) -> Result<u128, DecodeErro
     Ok(u128::from_be_bytes(bytes))
 }
 
-/// 32 bytes that `field` must have.
-fn hash_from_proto(bytes: &[u8], field: &'static str) -> Result<[u8; 32], DecodeError> {
-    bytes.try_into().map_err(|_| DecodeError::Length(field))
-}
-
-/// A 128-bit name, most significant byte first.
-fn name_from_proto(bytes: &[u8], field: &'static str) -> Result<u128, DecodeError> {
-    Ok(u128::from_be_bytes(bytes.try_into().map_err(|_| DecodeError::Length(field))?))
-}
-
 /// A 128-bit name that may be absent: no bytes are 0.
 fn name_or_zero_from_proto(bytes: &[u8], field: &'static str) -> Result<u128, DecodeError> {
     if bytes.is_empty() { Ok(0) } else { name_from_proto(bytes, field) }
@@ -193,89 +181,6 @@ fn name_or_zero_from_proto(bytes: &[u8], field: &'static str) -> Result<u128, De
 
 fn name_or_zero_to_proto(name: u128) -> Vec<u8> {
     if name == 0 { Vec::new() } else { name.to_be_bytes().to_vec() }
-}
-
-fn standing_to_proto(standing: Standing) -> records::Standing {
-    match standing {
-        Standing::Joining => records::Standing::Joining,
-        Standing::Active => records::Standing::Active,
-        Standing::Away => records::Standing::Away,
-        Standing::Draining => records::Standing::Draining,
-        Standing::Removed => records::Standing::Removed,
-    }
-}
-
-/// Nodes from before there were standings are active.
-fn standing_from_proto(standing: i32) -> Result<Standing, DecodeError> {
-    match records::Standing::try_from(standing) {
-        Ok(records::Standing::Unspecified | records::Standing::Active) => Ok(Standing::Active),
-        Ok(records::Standing::Joining) => Ok(Standing::Joining),
-        Ok(records::Standing::Away) => Ok(Standing::Away),
-        Ok(records::Standing::Draining) => Ok(Standing::Draining),
-        Ok(records::Standing::Removed) => Ok(Standing::Removed),
-        Err(_) => Err(DecodeError::Unknown("standing")),
-    }
-}
-
-fn profile_to_proto(profile: &NodeProfile) -> Option<records::NodeProfile> {
-    if *profile == NodeProfile::default() {
-        return None;
-    }
-    Some(records::NodeProfile {
-        cluster_address: profile.cluster_address.clone(),
-        http_address: profile.http_address.clone(),
-        zone: profile.zone.clone(),
-        weight: profile.weight,
-        version: profile.version.clone(),
-        feature_max: profile.feature_max.0,
-    })
-}
-
-fn profile_from_proto(profile: Option<records::NodeProfile>) -> NodeProfile {
-    let profile = profile.unwrap_or_default();
-    NodeProfile {
-        cluster_address: profile.cluster_address,
-        http_address: profile.http_address,
-        zone: profile.zone,
-        weight: profile.weight,
-        version: profile.version,
-        feature_max: FeatureLevel(profile.feature_max),
-    }
-}
-
-fn authority_to_proto(authority: &AuthorityRecord) -> records::Authority {
-    records::Authority { certificate: authority.certificate.clone(), key: authority.key.clone() }
-}
-
-fn authority_from_proto(authority: records::Authority) -> AuthorityRecord {
-    AuthorityRecord { certificate: authority.certificate, key: authority.key }
-}
-
-fn placement_to_proto(placement: &Placement) -> records::Placement {
-    let place = match placement {
-        Placement::Nodes(nodes) => records::placement::Place::Nodes(records::Nodes {
-            nodes: nodes.iter().map(|node| node.0).collect(),
-        }),
-        Placement::Object(name) => records::placement::Place::Object(upload_to_proto(*name)),
-    };
-    records::Placement { place: Some(place) }
-}
-
-/// Blobs from before there were several nodes are on the one that there was.
-fn placement_from_proto(
-    placement: Option<records::Placement>,
-    only: NodeId,
-) -> Result<Placement, DecodeError> {
-    let Some(placement) = placement else { return Ok(Placement::Nodes(vec![only])) };
-    match placement.place {
-        Some(records::placement::Place::Nodes(nodes)) => {
-            Ok(Placement::Nodes(nodes.nodes.into_iter().map(NodeId).collect()))
-        }
-        Some(records::placement::Place::Object(name)) => {
-            Ok(Placement::Object(upload_from_proto(&name)?))
-        }
-        None => Err(DecodeError::Unknown("placement.place")),
-    }
 }
 
 fn media_type_to_proto(media_type: Option<&MediaType>) -> Option<String> {

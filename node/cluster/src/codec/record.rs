@@ -9,13 +9,15 @@ use nora_domain::record::{
 use nora_proto::record::v1 as proto;
 use prost::Message;
 
+use super::members::{
+    authority_from_proto, authority_to_proto, placement_from_proto, placement_to_proto,
+    profile_from_proto, profile_to_proto, standing_from_proto, standing_to_proto,
+};
 use super::{
-    DecodeError, authority_from_proto, authority_to_proto, body_required, body_to_proto, chunk_root_from_proto, digest_optional,
-    digest_required, digest_to_proto, digests_from_proto, digests_to_proto, generation_required,
-    generation_to_proto, media_type_optional, media_type_to_proto, repository_required,
-    repository_to_proto, hash_from_proto, name_from_proto, name_or_zero_from_proto,
-    name_or_zero_to_proto, placement_from_proto, placement_to_proto, profile_from_proto,
-    profile_to_proto, standing_from_proto, standing_to_proto,
+    DecodeError, body_required, body_to_proto, digest_optional, digest_required, digest_to_proto,
+    digests_from_proto, digests_to_proto, generation_required, generation_to_proto,
+    hash_from_proto, media_type_optional, media_type_to_proto, name_from_proto,
+    name_or_zero_from_proto, name_or_zero_to_proto, repository_required, repository_to_proto,
 };
 
 /// The only node there was before there were several: it holds the blobs of that time.
@@ -101,42 +103,7 @@ fn kind_to_proto(record: &Record) -> proto::record::Kind {
             opened_at: r.opened_at.0,
             expires_at: r.expires_at.0,
         }),
-        Record::Session(r) => To::Session(proto::Session {
-            node: r.node.0,
-            applied_below: r.applied_below,
-            applied: r.applied.clone(),
-        }),
-        Record::JoinToken(r) => To::JoinToken(proto::JoinToken {
-            secret_hash: r.secret_hash.to_vec(),
-            expires_at: r.expires_at.0,
-        }),
-        Record::Authority(r) => To::Authority(authority_to_proto(r)),
     }
-}
-
-fn node_to_proto(r: &NodeRecord) -> proto::Node {
-    proto::Node {
-        epoch: r.epoch.0,
-        start: if r.start == 0 { Vec::new() } else { name_to_proto(r.start) },
-        standing: standing_to_proto(r.standing).into(),
-        profile: Some(profile_to_proto(&r.profile)),
-        key_hash: if r.key_hash == [0; 32] { Vec::new() } else { r.key_hash.to_vec() },
-        changed_at: r.changed_at.0,
-    }
-}
-
-fn node_from_proto(m: proto::Node) -> Result<NodeRecord, DecodeError> {
-    Ok(NodeRecord {
-        epoch: Epoch(m.epoch),
-        start: if m.start.is_empty() { 0 } else { name_from_proto(&m.start, "start")? },
-        standing: standing_from_proto(m.standing)?,
-        profile: profile_from_proto(m.profile),
-        key_hash: match m.key_hash.as_slice() {
-            [] => [0; 32],
-            hash => hash_from_proto(hash, "key_hash")?,
-        },
-        changed_at: Timestamp(m.changed_at),
-    })
 }
 
 fn artifact_to_proto(r: &ArtifactRecord) -> proto::Artifact {
@@ -228,16 +195,6 @@ fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
             opened_at: Timestamp(m.opened_at),
             expires_at: Timestamp(m.expires_at),
         }),
-        From::Session(m) => Record::Session(SessionRecord {
-            node: NodeId(m.node),
-            applied_below: m.applied_below,
-            applied: m.applied,
-        }),
-        From::JoinToken(m) => Record::JoinToken(JoinTokenRecord {
-            secret_hash: hash_from_proto(&m.secret_hash, "secret_hash")?,
-            expires_at: Timestamp(m.expires_at),
-        }),
-        From::Authority(m) => Record::Authority(authority_from_proto(m)),
     })
 }
 

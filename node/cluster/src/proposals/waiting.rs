@@ -218,8 +218,12 @@ impl Waiting {
         };
         self.settle(started(start, record.as_ref()).into_iter().collect());
         let mut open = locked(&self.open);
-        let gone: Vec<u64> =
-            open.serials.keys().copied().filter(|serial| decided(session.as_ref(), *serial)).collect();
+        let gone: Vec<u64> = open
+            .serials
+            .keys()
+            .copied()
+            .filter(|serial| decided(session.as_ref(), *serial))
+            .collect();
         for serial in gone {
             if let Some(waiter) = open.serials.remove(&serial) {
                 let _ = waiter.answer.send(None);

@@ -28,9 +28,9 @@ use super::voters::SoleVoter;
 use super::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::codec;
 use crate::proposals::{Answer, Ticket, Waiting};
-use crate::transport::Addresses;
 use crate::rocks::Memory;
 use crate::rocks::state::{ReadError, StateDb, StateDirectory, Tier};
+use crate::transport::Addresses;
 
 /// Changes are written when they take this much memory, or when the entries at hand are applied.
 const WRITE_BYTES_MAX: usize = 4 << 20;
@@ -56,7 +56,7 @@ pub struct Shared {
     pub events: broadcast::Sender<PositionedEvent>,
     /// This node's proposals, which the state answers.
     pub waiting: Arc<Waiting>,
-    /// Where nodes listen, as of the state.
+    /// What the state says of nodes.
     pub addresses: Arc<Addresses>,
 }
 
@@ -65,7 +65,7 @@ impl Shared {
     fn note_addresses(&self) -> Result<(), ReadError> {
         for row in self.state.load().run(&Rows::Nodes, Tier::Disk) {
             if let (Key::Node(node), Record::Node(record)) = row? {
-                self.addresses.set(node, &record.profile.cluster_address);
+                self.addresses.note(node, &record);
             }
         }
         Ok(())
@@ -195,7 +195,7 @@ impl StateMachine {
         self.applied = Some(applied);
         for (key, record) in pending.overlay.rows() {
             if let (Key::Node(node), Some(Record::Node(record))) = (key, record) {
-                self.shared.addresses.set(*node, &record.profile.cluster_address);
+                self.shared.addresses.note(*node, record);
             }
         }
         if let Some(membership) = pending.membership {

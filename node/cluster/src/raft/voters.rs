@@ -153,7 +153,10 @@ mod tests {
         flag.started_in(4);
         flag.applied(0, &voters(&[1]));
         flag.reached(4, 1);
-        assert!(!flag.holds(), "later entries of that term may be acknowledged and not applied yet");
+        assert!(
+            !flag.holds(),
+            "later entries of that term may be acknowledged and not applied yet"
+        );
         flag.reached(5, 1);
         assert!(flag.holds());
     }

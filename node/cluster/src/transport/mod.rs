@@ -7,16 +7,18 @@
 pub mod network;
 pub mod service;
 mod snapshots;
+mod tls;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nora_app::ports::BoxError;
-use nora_domain::record::NodeId;
+use nora_domain::record::{NodeId, NodeRecord, Standing};
 use tonic::transport::{Channel, Endpoint};
 
 pub use self::snapshots::Incoming;
+pub use self::tls::MutualTls;
 use crate::rocks::locked;
 
 /// The largest message: a batch of entries takes a mebibyte, a single entry or chunk no more than that either.
@@ -35,7 +37,7 @@ pub trait Transport: Send + Sync {
 /// What both ends of every connection between members keep to. `address` is `host:port`.
 pub fn endpoint(address: &str) -> Result<Endpoint, BoxError> {
     Ok(Endpoint::from_shared(format!("http://{address}"))?
-        .connect_timeout(Duration::from_millis(500))
+        .connect_timeout(Duration::from_secs(1))
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(1))
         .keep_alive_timeout(Duration::from_secs(2))
@@ -74,23 +76,33 @@ pub struct Peers {
     channels: Mutex<HashMap<(NodeId, Lane), (String, Channel)>>,
 }
 
-/// Where nodes say that they listen, as of the applied state.
+/// What the applied state says of nodes.
 #[derive(Debug, Default)]
-pub struct Addresses(Mutex<HashMap<NodeId, String>>);
+pub struct Addresses(Mutex<HashMap<NodeId, Known>>);
+
+#[derive(Debug)]
+struct Known {
+    address: String,
+    removed: bool,
+}
 
 impl Addresses {
-    /// A node's record says where it listens; an empty address says nothing.
-    pub fn set(&self, node: NodeId, address: &str) {
-        let mut addresses = locked(&self.0);
-        if address.is_empty() {
-            addresses.remove(&node);
-        } else {
-            addresses.insert(node, address.to_owned());
-        }
+    /// A node's record has this content now.
+    pub fn note(&self, node: NodeId, record: &NodeRecord) {
+        let address = record.profile.cluster_address.clone();
+        let removed = record.standing == Standing::Removed;
+        locked(&self.0).insert(node, Known { address, removed });
     }
 
+    /// Where a node says that it listens; none if it does not say.
     fn get(&self, node: NodeId) -> Option<String> {
-        locked(&self.0).get(&node).cloned()
+        let nodes = locked(&self.0);
+        nodes.get(&node).map(|known| known.address.clone()).filter(|address| !address.is_empty())
+    }
+
+    /// Whether a node was taken out for good.
+    fn removed(&self, node: NodeId) -> bool {
+        locked(&self.0).get(&node).is_some_and(|known| known.removed)
     }
 }
 
@@ -127,8 +139,13 @@ impl Peers {
         }
     }
 
-    /// Who sent a request, if it was a member.
+    /// Who sent a request, if it was a member. A certificate outlives the membership of a node that was removed.
     pub fn caller(&self, extensions: &http::Extensions) -> Option<NodeId> {
-        self.transport.caller(extensions)
+        self.transport.caller(extensions).filter(|caller| !self.addresses.removed(*caller))
+    }
+
+    /// Who sent a request, if it was a node that was removed.
+    pub fn removed_caller(&self, extensions: &http::Extensions) -> Option<NodeId> {
+        self.transport.caller(extensions).filter(|caller| self.addresses.removed(*caller))
     }
 }

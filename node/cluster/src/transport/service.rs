@@ -54,7 +54,9 @@ impl Services {
 
     fn member<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
         self.peers.caller(request.extensions()).ok_or_else(|| {
-            Status::permission_denied("only members of the cluster may call this: show a node's certificate")
+            Status::permission_denied(
+                "only members of the cluster may call this: show a node's certificate",
+            )
         })
     }
 }
@@ -169,8 +171,7 @@ impl Raft for Services {
     ) -> Result<Response<proto::SnapshotProgressResponse>, Status> {
         self.member(&request)?;
         let m = request.into_inner();
-        let manifest =
-            understood(manifest_from_proto(required(m.manifest, "snapshot.manifest")?))?;
+        let manifest = understood(manifest_from_proto(required(m.manifest, "snapshot.manifest")?))?;
         let files = self.incoming.progress(m.snapshot_id, manifest).await?;
         Ok(Response::new(proto::SnapshotProgressResponse { files }))
     }

@@ -150,8 +150,7 @@ impl Incoming {
             (Some(vote), Some(manifest)) => (vote_from_proto(&vote), manifest_from_proto(manifest)),
             _ => return Err(Status::invalid_argument("the snapshot's header is malformed")),
         };
-        let manifest =
-            manifest.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let manifest = manifest.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let known = raft.metrics().borrow_watched().vote;
         if known > vote {
             return Ok(known);
@@ -166,12 +165,13 @@ impl Incoming {
         let snapshot =
             blocking(move || finish(&to, &of)).await.map_err(|error| failed_here(&error))?;
         let snapshot = Snapshot::from(snapshot);
-        let answer = raft
-            .install_full_snapshot(vote, snapshot)
-            .await
-            .map_err(|error| Status::unavailable(format!("this node has left consensus: {error}")))?;
+        let answer = raft.install_full_snapshot(vote, snapshot).await.map_err(|error| {
+            Status::unavailable(format!("this node has left consensus: {error}"))
+        })?;
         // One that was not needed after all is still there.
-        blocking(move || remove_directory(&directory)).await.map_err(|error| failed_here(&error))?;
+        blocking(move || remove_directory(&directory))
+            .await
+            .map_err(|error| failed_here(&error))?;
         Ok(answer.vote)
     }
 
@@ -211,7 +211,9 @@ impl Incoming {
     /// paths.
     fn directory(&self, id: &str, manifest: &Manifest) -> Result<PathBuf, Status> {
         if id != snapshot_id(manifest) {
-            return Err(Status::invalid_argument("the snapshot's name is not that of its manifest"));
+            return Err(Status::invalid_argument(
+                "the snapshot's name is not that of its manifest",
+            ));
         }
         let plain = |name: &String| {
             Path::new(name).file_name() == Some(name.as_ref()) && !name.starts_with('.')

@@ -2,9 +2,10 @@
 //! panic.
 
 use nora_cluster::codec;
-use nora_domain::command::{Action, Command};
+use nora_domain::command::{Action, Command, Origin};
 use nora_domain::record::{
-    ArtifactRecord, Body, Epoch, Generation, Key, NodeId, Record, Timestamp, UploadId,
+    ArtifactRecord, Body, Epoch, Generation, Key, NodeId, NodeProfile, Placement, Record,
+    Timestamp, TokenId, UploadId,
 };
 use nora_domain::{Digest, Format, MediaType, RepositoryKey, RepositoryPath, TagName, TenantName};
 use proptest::collection::vec;
@@ -73,6 +74,9 @@ fn key() -> impl Strategy<Value = Key> {
         (digest(), repository(), digest()).prop_map(|(b, r, d)| Key::Edge(b, r, d)),
         (digest(), upload()).prop_map(|(b, u)| Key::Pin(b, u)),
         upload().prop_map(Key::Upload),
+        number().prop_map(|epoch| Key::Session(Epoch(epoch))),
+        upload().prop_map(|token| Key::JoinToken(TokenId(token.0))),
+        Just(Key::Authority),
     ]
 }
 
@@ -132,6 +136,11 @@ fn action() -> impl Strategy<Value = Action> {
                     chunk_root: root.try_into().unwrap(),
                     upload,
                     pinned_until: Timestamp(number),
+                    placement: match number % 3 {
+                        0 => Placement::Object(upload),
+                        1 => Placement::Nodes(vec![]),
+                        _ => Placement::Nodes(vec![NodeId(size), NodeId(number)]),
+                    },
                 }
             }
         ),
@@ -160,8 +169,9 @@ proptest! {
     }
 
     #[test]
-    fn commands_come_back(at in number(), action in action()) {
-        let command = Command { at: Timestamp(at), action };
+    fn commands_come_back(at in number(), serial in proptest::option::of(number()), action in action()) {
+        let origin = serial.map(|serial| Origin { epoch: Epoch(at), serial, settled_below: at });
+        let command = Command { at: Timestamp(at), origin, action };
         prop_assert_eq!(codec::command::decode(&codec::command::encode(&command)).unwrap(), command);
     }
 
@@ -199,6 +209,20 @@ proptest! {
         prop_assert!(codec::key::decode(&bytes[..cut]).is_err());
         let longer = [bytes.as_slice(), &[0]].concat();
         prop_assert!(codec::key::decode(&longer).is_err());
+    }
+}
+
+#[test]
+fn the_leader_stamps_its_time_and_the_proposer_its_origin_onto_encoded_commands() {
+    let action = Action::StartNode { node: NodeId(2), start: 5, profile: NodeProfile::default() };
+    let ahead = Command { at: Timestamp(u64::MAX), origin: None, action };
+    let origin = Origin { epoch: Epoch(3), serial: 0, settled_below: 0 };
+    let mut bytes = codec::command::encode(&ahead);
+    codec::command::append_origin(&mut bytes, origin);
+    for at in [0, 1, 1_700_000_000_000] {
+        let stamped = codec::command::stamp(&bytes, Timestamp(at));
+        let expected = Command { at: Timestamp(at), origin: Some(origin), ..ahead.clone() };
+        assert_eq!(codec::command::decode(&stamped).unwrap(), expected);
     }
 }
 

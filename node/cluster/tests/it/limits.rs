@@ -87,7 +87,7 @@ fn artifact(body: usize, number: u64) -> Command {
         children: vec![],
         tags: vec![TagName::parse("latest").unwrap()],
     };
-    Command { at: Timestamp(1), action }
+    Command { at: Timestamp(1), origin: None, action }
 }
 
 #[test]

@@ -3,14 +3,18 @@
 // Helpers outside of test functions may panic too: it is all a test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod cluster;
 mod codec;
 mod contract;
 mod golden;
 mod kill;
 mod limits;
+mod members;
+mod mtls;
 mod node;
 mod samples;
 mod snapshots;
 mod state_machine;
 mod storage_suite;
 mod support;
+mod trio;

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nora_cluster::codec::raft::{FileSummary, Manifest};
 use nora_cluster::raft::{Entry, LeaderId, LogId, Membership, Proposal, StoredMembership, Vote};
-use nora_domain::command::{Action, Command};
+use nora_domain::command::{Action, Command, Origin};
 use nora_domain::record::{
-    ArtifactRecord, BlobRecord, Body, ClusterRecord, Epoch, Generation, Key, LinkRecord, NodeId,
-    NodeRecord, PinRecord, Record, ReferrerRecord, RepositoryRecord, TagRecord, Timestamp,
-    UploadId, UploadRecord, UsageRecord,
+    ArtifactRecord, AuthorityRecord, BlobRecord, Body, ClusterId, ClusterRecord, Epoch,
+    FeatureLevel, Generation, JoinTokenRecord, Key, LinkRecord, NodeId, NodeProfile, NodeRecord,
+    PinRecord, Placement, Record, ReferrerRecord, RepositoryRecord, SessionRecord, Standing,
+    TagRecord, Timestamp, TokenId, UploadId, UploadRecord, UsageRecord,
 };
 use nora_domain::{Digest, Format, MediaType, RepositoryKey, RepositoryPath, TagName, TenantName};
 use openraft::vote::RaftLeaderId;
@@ -55,18 +56,80 @@ pub fn action_name(action: &Action) -> &'static str {
         Action::PutArtifact { .. } => "put-artifact",
         Action::DeleteArtifact { .. } => "delete-artifact",
         Action::DeleteTag { .. } => "delete-tag",
+        Action::FoundCluster { .. } => "found-cluster",
+        Action::CreateJoinToken { .. } => "create-join-token",
+        Action::AdmitNode { .. } => "admit-node",
+        Action::SetStanding { .. } => "set-standing",
+        Action::RaiseFeatureLevel { .. } => "raise-feature-level",
+        Action::AddHolder { .. } => "add-holder",
+        Action::DropHolder { .. } => "drop-holder",
     }
 }
 
 /// How many names [`action_name`] gives.
-pub const ACTIONS: usize = 10;
+pub const ACTIONS: usize = 17;
 
+fn profile() -> NodeProfile {
+    NodeProfile {
+        cluster_address: "10.0.0.2:4001".to_owned(),
+        http_address: "https://b.example".to_owned(),
+        zone: "hall-2".to_owned(),
+        weight: 3,
+        version: "1.2.3".to_owned(),
+        feature_max: FeatureLevel::CLUSTER,
+    }
+}
+
+fn authority() -> AuthorityRecord {
+    AuthorityRecord { certificate: vec![0x30, 1], key: vec![0x30, 2, 3] }
+}
+
+/// What came with clusters.
+fn cluster_actions() -> Vec<Action> {
+    let (until, level) = (Timestamp(1_700_000_900_000), FeatureLevel::CLUSTER);
+    let (token, secret_hash) = (TokenId(0x0102 << 100), [0x5e; 32]);
+    let generation = Generation { epoch: Epoch(3), sequence: 77 };
+    vec![
+        Action::StartNode { node: NodeId(2), start: 1 << 77, profile: profile() },
+        Action::FoundCluster { cluster: ClusterId(7 << 64), authority: authority() },
+        Action::CreateJoinToken { token, secret_hash, expires_at: until },
+        Action::AdmitNode { token, secret_hash, key_hash: [0x6b; 32], profile: profile() },
+        Action::SetStanding { node: NodeId(2), standing: Standing::Draining },
+        Action::RaiseFeatureLevel { level },
+        Action::AddHolder { digest: sha256(8), generation, node: NodeId(3) },
+        Action::DropHolder { digest: sha256(8), generation, node: NodeId(3), keep: 2 },
+        Action::CommitBlob {
+            repository: repository(Format::Oci),
+            digest: sha256(0xab),
+            size: 5,
+            generation,
+            node: NodeId(2),
+            chunk_root: [0x5c; 32],
+            upload: upload(),
+            pinned_until: until,
+            placement: Placement::Nodes(vec![NodeId(2), NodeId(3)]),
+        },
+        Action::CommitBlob {
+            repository: repository(Format::Oci),
+            digest: sha256(0xab),
+            size: 5,
+            generation,
+            node: NodeId(2),
+            chunk_root: [0x5c; 32],
+            upload: upload(),
+            pinned_until: until,
+            placement: Placement::Object(upload()),
+        },
+    ]
+}
+
+/// The first eleven are those that releases before clusters wrote.
 pub fn commands() -> Vec<(String, Command)> {
     let oci = || repository(Format::Oci);
     let until = Timestamp(1_700_000_900_000);
     let generation = Generation { epoch: Epoch(3), sequence: 77 };
-    let actions = vec![
-        Action::StartNode { node: NodeId(1) },
+    let mut actions = vec![
+        Action::StartNode { node: NodeId(1), start: 0, profile: NodeProfile::default() },
         Action::OpenUpload {
             upload: upload(),
             repository: repository(Format::Npm),
@@ -83,6 +146,7 @@ pub fn commands() -> Vec<(String, Command)> {
             chunk_root: [0x5c; 32],
             upload: upload(),
             pinned_until: until,
+            placement: Placement::Nodes(vec![NodeId(1)]),
         },
         Action::MountBlob {
             from: repository(Format::Pypi),
@@ -125,10 +189,13 @@ pub fn commands() -> Vec<(String, Command)> {
         Action::DeleteArtifact { repository: oci(), digest: sha256(7) },
         Action::DeleteTag { repository: oci(), tag: tag() },
     ];
+    actions.extend(cluster_actions());
     let mut samples = Vec::new();
     for action in actions {
         let name = format!("{:02} {}", samples.len(), action_name(&action));
-        samples.push((name, Command { at: Timestamp(1_700_000_000_000), action }));
+        let origin = Origin { epoch: Epoch(4), serial: 1 << 33, settled_below: 300 };
+        let origin = (samples.len() > 12).then_some(origin);
+        samples.push((name, Command { at: Timestamp(1_700_000_000_000), origin, action }));
     }
     samples
 }
@@ -149,11 +216,14 @@ pub fn record_name(record: &Record) -> &'static str {
         Record::Edge => "edge",
         Record::Pin(_) => "pin",
         Record::Upload(_) => "upload",
+        Record::Session(_) => "session",
+        Record::JoinToken(_) => "join-token",
+        Record::Authority(_) => "authority",
     }
 }
 
 /// How many names [`record_name`] and [`key_name`] give.
-pub const KINDS: usize = 13;
+pub const KINDS: usize = 16;
 
 pub fn records() -> Vec<(String, Record)> {
     let at = Timestamp(1_700_000_000_000);
@@ -167,9 +237,22 @@ pub fn records() -> Vec<(String, Record)> {
         children: vec![sha256(4)],
         pushed_at: at,
     };
+    let blob = BlobRecord {
+        generation: Generation { epoch: Epoch(1), sequence: 2 },
+        size: 3,
+        chunk_root: [4; 32],
+        references: 5,
+        unreferenced_at: at,
+        touched_at: Timestamp(at.0 + 1),
+        placement: Placement::Nodes(vec![NodeId(1)]),
+    };
     let records = vec![
-        Record::Cluster(ClusterRecord { clock: at, epoch: Epoch(9) }),
-        Record::Node(NodeRecord { epoch: Epoch(8) }),
+        Record::Cluster(ClusterRecord { clock: at, epoch: Epoch(9), ..ClusterRecord::default() }),
+        Record::Node(NodeRecord {
+            epoch: Epoch(8),
+            standing: Standing::Active,
+            ..NodeRecord::default()
+        }),
         Record::Usage(UsageRecord { bytes: u64::MAX, artifacts: 1, tags: 2, links: 3 }),
         Record::Repository(RepositoryRecord {
             created_at: at,
@@ -192,14 +275,7 @@ pub fn records() -> Vec<(String, Record)> {
         Record::Link(LinkRecord { size: 0, linked_at: at }),
         Record::Referrer(ReferrerRecord { artifact_type: None }),
         Record::Referrer(ReferrerRecord { artifact_type: Some(media_type()) }),
-        Record::Blob(BlobRecord {
-            generation: Generation { epoch: Epoch(1), sequence: 2 },
-            size: 3,
-            chunk_root: [4; 32],
-            references: 5,
-            unreferenced_at: at,
-            touched_at: Timestamp(at.0 + 1),
-        }),
+        Record::Blob(blob.clone()),
         Record::Edge,
         Record::Pin(PinRecord { expires_at: at }),
         Record::Upload(UploadRecord {
@@ -208,6 +284,30 @@ pub fn records() -> Vec<(String, Record)> {
             opened_at: at,
             expires_at: Timestamp(u64::MAX),
         }),
+        Record::Cluster(ClusterRecord {
+            clock: at,
+            epoch: Epoch(9),
+            cluster: Some(ClusterId(1)),
+            last_node: NodeId(300),
+            feature_level: FeatureLevel::CLUSTER,
+        }),
+        Record::Node(NodeRecord {
+            epoch: Epoch(8),
+            start: u128::MAX,
+            standing: Standing::Away,
+            profile: profile(),
+            key_hash: [0x11; 32],
+            changed_at: at,
+        }),
+        Record::Blob(BlobRecord { placement: Placement::Nodes(vec![]), ..blob.clone() }),
+        Record::Blob(BlobRecord { placement: Placement::Object(upload()), ..blob }),
+        Record::Session(SessionRecord {
+            node: NodeId(2),
+            applied_below: 1000,
+            applied: vec![1001, 1 << 40],
+        }),
+        Record::JoinToken(JoinTokenRecord { secret_hash: [0x22; 32], expires_at: at }),
+        Record::Authority(authority()),
     ];
     let mut samples = Vec::new();
     for record in records {
@@ -232,6 +332,9 @@ pub fn key_name(key: &Key) -> &'static str {
         Key::Edge(..) => "edge",
         Key::Pin(..) => "pin",
         Key::Upload(_) => "upload",
+        Key::Session(_) => "session",
+        Key::JoinToken(_) => "join-token",
+        Key::Authority => "authority",
     }
 }
 
@@ -256,6 +359,9 @@ pub fn keys() -> Vec<(String, Key)> {
         Key::Edge(sha256(6), oci(), sha256(7)),
         Key::Pin(sha256(8), upload()),
         Key::Upload(upload()),
+        Key::Session(Epoch(0x0304)),
+        Key::JoinToken(TokenId(0x0506)),
+        Key::Authority,
     ]);
     let mut samples = Vec::new();
     for key in keys {

@@ -11,7 +11,9 @@ use nora_cluster::raft::{Entry, LeaderId, LogId, Proposal};
 use nora_cluster::rocks::Memory;
 use nora_cluster::{Cluster, ClusterConfig};
 use nora_domain::command::{Action, Command};
-use nora_domain::record::{Body, Epoch, Generation, Key, NodeId, Record, Timestamp, UploadId};
+use nora_domain::record::{
+    Body, Epoch, Generation, Key, NodeId, NodeProfile, Placement, Record, Timestamp, UploadId,
+};
 use nora_domain::{Digest, Format, MediaType, RepositoryKey, RepositoryPath, TagName, TenantName};
 use openraft::EntryPayload;
 use openraft::vote::RaftLeaderId;
@@ -39,7 +41,11 @@ pub fn open_upload(number: u64) -> Command {
         node: NodeId(1),
         expires_at: Timestamp(u64::MAX),
     };
-    Command { at: Timestamp(1), action }
+    Command { at: Timestamp(1), origin: None, action }
+}
+
+pub fn start_node(node: u64) -> Action {
+    Action::StartNode { node: NodeId(node), start: 0, profile: NodeProfile::default() }
 }
 
 /// Commands that build up and tear down a little of everything; the same for the same length.
@@ -51,7 +57,7 @@ pub fn workload(length: u64) -> Vec<Command> {
         random ^= random << 17;
         random % below
     };
-    let mut commands = vec![Action::StartNode { node: NodeId(1) }];
+    let mut commands = vec![start_node(1)];
     while (commands.len() as u64) < length {
         let (to, blob, pin) = (repository(next(3)), digest(next(8)), UploadId(next(40).into()));
         let artifact = digest(100 + next(12));
@@ -74,6 +80,7 @@ pub fn workload(length: u64) -> Vec<Command> {
                 chunk_root: [3; 32],
                 upload: pin,
                 pinned_until,
+                placement: Placement::Nodes(vec![NodeId(1)]),
             },
             5 => Action::MountBlob { from: to, to: repository(2), digest: blob, pin, pinned_until },
             6 => Action::UnlinkBlob { repository: to, digest: blob },
@@ -93,7 +100,10 @@ pub fn workload(length: u64) -> Vec<Command> {
             _ => Action::DeleteTag { repository: to, tag },
         });
     }
-    (1..).zip(commands).map(|(at, action)| Command { at: Timestamp(at), action }).collect()
+    (1..)
+        .zip(commands)
+        .map(|(at, action)| Command { at: Timestamp(at), origin: None, action })
+        .collect()
 }
 
 pub fn log_id(index: u64) -> LogId {

@@ -1,0 +1,347 @@
+//! Blobs on the disks of several nodes: the ports `Uploads` and `Blobs` over this node's files and those
+//! of its peers.
+//!
+//! Guarantees: a finished upload is durable on a majority of the nodes that should have it before
+//! anybody is told; a read finds the bytes as long as one holder is reached; what this node deletes is
+//! never what the log names. Which nodes hold a copy is a fact in the log, and this crate only proposes
+//! changes to it. Must not know consensus, nor how nodes trust each other.
+#![allow(clippy::result_large_err, reason = "the port's error carries two digests and is rare")]
+
+mod read;
+mod send;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
+use nora_app::ports::clock::Clock;
+use nora_app::ports::members::NodeReport;
+use nora_app::ports::metadata::{Metadata, MetadataError};
+use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
+use nora_app::ports::{BoxFuture, ByteStream};
+use nora_domain::command::{Action, Command, Outcome, Refusal};
+use nora_domain::event::Event;
+use nora_domain::record::{
+    BlobRecord, Generation, Key, NodeId, Placement, Record, Timestamp, UploadId,
+};
+use nora_domain::store::Rows;
+use nora_domain::{Algorithm, Digest, RepositoryKey};
+use nora_swarm::{Cache, Fetcher, Limits, Pool, Source};
+use tokio::sync::Semaphore;
+
+pub(crate) use view::{View, Views};
+
+use crate::counters::{BlobCounts, Counters};
+use crate::exchange::{Exchange, Peer, PeerError, PeerSource, Peers};
+use crate::repair::{Repair, Wakes};
+use crate::scrub::{self, ScrubError, ScrubReport};
+use crate::store::{LocalBlobs, OpenError};
+
+/// Copies that this node sends out at once.
+const SENDS_MAX: usize = 64;
+/// What repair may hold in memory: 16 MiB.
+const REPAIR_LIMITS: Limits = Limits { chunks_max: 16, window: 4 };
+/// How long a node that failed is asked after all others.
+const GRUDGE: Duration = Duration::from_secs(10);
+/// Rows of blobs read at once.
+pub(crate) const PAGE_ROWS: usize = 500;
+
+/// How blobs are spread.
+#[derive(Clone, Debug)]
+pub struct ReplicatedBlobsConfig {
+    /// How many nodes keep a copy of each blob; all of them while there are fewer.
+    pub replicas: usize,
+    /// Bytes a second that this node may fetch to restore or move copies; `None` for as many as it can.
+    pub repair_rate: Option<u64>,
+    /// Disk space for what was fetched from other nodes and may be wanted again.
+    pub cache_bytes_max: u64,
+    /// How often all blobs are looked at without a reason.
+    pub repair_interval: Duration,
+    /// How long the file of a copy that was given up stays, for readers who still know it.
+    pub linger: Duration,
+    /// In how much time every copy is read again.
+    pub scrub_interval: Duration,
+}
+
+/// Blobs on the disks of several nodes.
+#[derive(Clone)]
+pub struct ReplicatedBlobs {
+    shared: Arc<Shared>,
+}
+
+/// What the parts of the store share.
+pub(crate) struct Shared {
+    pub(crate) local: LocalBlobs,
+    pub(crate) metadata: Arc<dyn Metadata>,
+    pub(crate) peers: Arc<dyn Peers>,
+    pub(crate) views: Views,
+    pub(crate) counters: Counters,
+    pub(crate) config: ReplicatedBlobsConfig,
+    pub(crate) wakes: Wakes,
+    clock: Arc<dyn Clock>,
+    sends: Arc<Semaphore>,
+    grudges: Mutex<HashMap<NodeId, Instant>>,
+    turns: AtomicUsize,
+    /// What clients read from other nodes goes through here.
+    cache: Cache,
+    reads: Arc<Pool>,
+    /// What repair fetches does not take room from clients.
+    repairs: Arc<Pool>,
+}
+
+impl ReplicatedBlobs {
+    /// A store over this node's files. Blocks. Nothing runs in the background before [`Self::run`] does.
+    pub fn open(
+        local: LocalBlobs,
+        metadata: Arc<dyn Metadata>,
+        peers: Arc<dyn Peers>,
+        clock: Arc<dyn Clock>,
+        config: ReplicatedBlobsConfig,
+    ) -> Result<Self, OpenError> {
+        let reads = Pool::new(Limits::default());
+        let dir = local.inner.layout.cache().to_owned();
+        let cache = Cache::open(dir.clone(), config.cache_bytes_max, Arc::clone(&reads))
+            .map_err(|source| OpenError::new("open the cache", dir, source))?;
+        let views = Views::new(local.inner.node, config.replicas, Arc::clone(&metadata));
+        let shared = Shared {
+            local,
+            metadata,
+            peers,
+            views,
+            counters: Counters::default(),
+            config,
+            wakes: Wakes::default(),
+            clock,
+            sends: Arc::new(Semaphore::new(SENDS_MAX)),
+            grudges: Mutex::default(),
+            turns: AtomicUsize::new(0),
+            cache,
+            reads,
+            repairs: Pool::new(REPAIR_LIMITS),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// The service that other nodes ask. Whoever serves it puts a `nora_trust::Peer` into each request.
+    pub fn exchange(&self) -> axum::Router {
+        Exchange::router(Arc::clone(&self.shared))
+    }
+
+    /// Repairs and scrubs for as long as it is polled. Dropping it is how it ends: what is under way
+    /// is taken up at the next start.
+    pub async fn run(&self) {
+        let repair = Repair::new(Arc::clone(&self.shared));
+        tokio::join!(repair.run(), scrub::run(&self.shared));
+    }
+
+    /// Tells of an event. Each node must be told of every one, or else call [`Self::missed`].
+    pub fn notice(&self, event: &Event) {
+        match event {
+            Event::BlobPlaced { digest } => self.shared.wakes.blob(*digest),
+            Event::NodeChanged { .. } => {
+                self.shared.views.forget();
+                self.shared.wakes.pass();
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells that events were missed: all blobs are looked at.
+    pub fn missed(&self) {
+        self.shared.views.forget();
+        self.shared.wakes.pass();
+    }
+
+    /// Re-reads every copy on this node now, as fast as the disk allows.
+    pub async fn scrub_now(&self) -> Result<ScrubReport, ScrubError> {
+        scrub::round(&self.shared, None).await
+    }
+
+    /// Blobs that a node holds and that fewer other nodes have than should: while a node drains, what
+    /// is left to do.
+    pub async fn short_without(&self, node: NodeId) -> Result<u64, MetadataError> {
+        let view = self.shared.views.now().await?;
+        let mut short = 0;
+        let mut after = None;
+        loop {
+            let rows = self.shared.metadata.scan(Rows::Blobs { after }, PAGE_ROWS).await?;
+            for (key, record) in &rows {
+                let (Key::Blob(digest), Record::Blob(blob)) = (key, record) else { continue };
+                after = Some(*digest);
+                let Placement::Nodes(holders) = &blob.placement else { continue };
+                let desired = view.desired(digest);
+                let others = desired.iter().filter(|n| **n != node && holders.contains(n)).count();
+                let wanted = desired.iter().filter(|n| **n != node).count().max(1);
+                short += u64::from(holders.contains(&node) && others < wanted);
+            }
+            if rows.len() < PAGE_ROWS {
+                return Ok(short);
+            }
+        }
+    }
+
+    /// What the store has done since its start.
+    pub fn counts(&self) -> BlobCounts {
+        let (reads, cache) = (self.shared.reads.stats(), self.shared.cache.stats());
+        BlobCounts {
+            fetched_bytes: reads.fetched_bytes,
+            hedges: reads.hedges,
+            bans: reads.bans + self.shared.repairs.stats().bans,
+            cache_used_bytes: cache.used_bytes,
+            cache_hit_bytes: cache.hit_bytes,
+            cache_evictions: cache.evictions,
+            ..self.shared.counters.read()
+        }
+    }
+
+    /// Fills in what a report says of blobs.
+    pub fn report(&self, report: &mut NodeReport) {
+        let counts = self.counts();
+        report.blobs_held = counts.held;
+        report.blobs_missing = counts.missing;
+        report.blobs_excess = counts.excess;
+        report.blobs_quarantined = counts.quarantined;
+        report.scrubbed_bytes = counts.scrubbed_bytes;
+    }
+}
+
+impl Shared {
+    pub(crate) fn me(&self) -> NodeId {
+        self.local.inner.node
+    }
+
+    /// A copy on this node looks wrong: it is read again, and set aside if it is.
+    pub(crate) fn suspect(&self, copy: &BlobCopy) {
+        self.wakes.suspect(copy.digest);
+    }
+
+    /// Proposes a change of holders.
+    pub(crate) async fn propose(
+        &self,
+        action: Action,
+    ) -> Result<Result<Outcome, Refusal>, MetadataError> {
+        let at: Timestamp = self.clock.now();
+        self.metadata.propose(Command { at, origin: None, action }).await
+    }
+
+    /// The live copy of a blob, as this node's state has it.
+    pub(crate) async fn live(&self, digest: Digest) -> Result<Option<BlobRecord>, MetadataError> {
+        match self.metadata.get(Key::Blob(digest)).await? {
+            Some(Record::Blob(blob)) => Ok(Some(blob)),
+            _ => Ok(None),
+        }
+    }
+
+    fn sources(&self, copy: &BlobCopy, holders: &[NodeId]) -> Vec<Arc<dyn Source>> {
+        let source = |node: &NodeId| {
+            let source = PeerSource::new(*node, copy.clone(), Arc::clone(&self.peers));
+            Arc::new(source) as Arc<dyn Source>
+        };
+        holders.iter().map(source).collect()
+    }
+
+    /// Reads a copy for repair.
+    pub(crate) async fn fetcher(&self, copy: &BlobCopy, listed: &[NodeId]) -> Arc<Fetcher> {
+        let sources = self.sources(copy, &read::by_distance(self, listed).await);
+        Fetcher::new(copy.size, copy.chunk_root, sources, Arc::clone(&self.repairs))
+    }
+
+    /// A number that differs from call to call, to spread load by.
+    fn turn(&self) -> usize {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn peer(&self, node: NodeId) -> Result<Peer, PeerError> {
+        Peer::new(node, &*self.peers)
+    }
+
+    /// A node failed: for a while it is asked last.
+    fn grudge(&self, node: NodeId) {
+        let mut grudges = self.grudges.lock().unwrap_or_else(PoisonError::into_inner);
+        grudges.insert(node, Instant::now());
+    }
+
+    /// Puts nodes that failed lately behind the others, and keeps the order otherwise.
+    fn best_first(&self, mut nodes: Vec<NodeId>) -> Vec<NodeId> {
+        let mut grudges = self.grudges.lock().unwrap_or_else(PoisonError::into_inner);
+        grudges.retain(|_, since| since.elapsed() < GRUDGE);
+        nodes.sort_by_key(|node| grudges.contains_key(node));
+        nodes
+    }
+}
+
+/// A blob's live copy, as ports name it.
+pub(crate) fn copy_of(digest: Digest, blob: &BlobRecord) -> BlobCopy {
+    BlobCopy {
+        digest,
+        generation: blob.generation,
+        size: blob.size,
+        chunk_root: blob.chunk_root,
+        placement: blob.placement.clone(),
+    }
+}
+
+impl Uploads for ReplicatedBlobs {
+    fn open(
+        &self,
+        id: UploadId,
+        repository: RepositoryKey,
+        algorithm: Algorithm,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        Uploads::open(&self.shared.local, id, repository, algorithm, now)
+    }
+
+    fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        self.shared.local.state(id)
+    }
+
+    fn append(
+        &self,
+        id: UploadId,
+        start: Option<u64>,
+        body: ByteStream,
+    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        self.shared.local.append(id, start, body)
+    }
+
+    fn finish(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        generation: Generation,
+    ) -> BoxFuture<'_, Result<BlobCopy, UploadError>> {
+        Box::pin(send::finish(&self.shared, id, digest, generation))
+    }
+
+    fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>> {
+        self.shared.local.cancel(id)
+    }
+
+    fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
+        self.shared.local.expire(before)
+    }
+}
+
+impl Blobs for ReplicatedBlobs {
+    fn open(&self, copy: BlobCopy) -> BoxFuture<'_, Result<Arc<dyn OpenBlob>, BlobError>> {
+        Box::pin(read::open(&self.shared, copy))
+    }
+
+    fn redirect(&self, _copy: &BlobCopy) -> BoxFuture<'_, Result<Option<String>, BlobError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    fn delete(&self, copy: BlobCopy) -> BoxFuture<'_, Result<(), BlobError>> {
+        Box::pin(async move {
+            if let Placement::Nodes(holders) = &copy.placement {
+                let me = self.shared.me();
+                send::withdraw(&self.shared, &copy, holders.iter().copied().filter(|n| *n != me));
+            }
+            Blobs::delete(&self.shared.local, copy).await
+        })
+    }
+}

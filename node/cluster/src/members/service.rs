@@ -1,0 +1,75 @@
+//! What this node does for those who join, and for members that ask about or change the membership.
+//!
+//! Guarantee: but for joining, whoever is not a member is refused before anything is done.
+
+use nora_domain::record::NodeId;
+use nora_proto::peer::v1 as proto;
+use nora_proto::peer::v1::members_server::{Members, MembersServer};
+use tonic::{Request, Response, Status};
+
+use super::Roster;
+use super::wire::{change_from_proto, changed_to_proto, report_to_proto};
+
+/// Tells a node that was removed so, beside the sentence for people.
+pub(super) const REMOVED_KEY: &str = "nora-removed";
+
+/// A signing request and a profile are far smaller.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+pub(super) fn router(roster: Roster) -> axum::Router {
+    let members = MembersServer::new(roster).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    // Without a fallback of its own it can be merged with other services'.
+    tonic::service::Routes::new(members).into_axum_router().reset_fallback()
+}
+
+fn removed(node: NodeId) -> Status {
+    let mut status = Status::permission_denied(format!(
+        "node {} was removed from the cluster: let it join anew, with an empty data folder",
+        node.0
+    ));
+    status.metadata_mut().insert(REMOVED_KEY, tonic::metadata::MetadataValue::from(node.0));
+    status
+}
+
+impl Roster {
+    fn member<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        let peers = self.0.cluster.peers();
+        if let Some(node) = peers.removed_caller(request.extensions()) {
+            return Err(removed(node));
+        }
+        peers.caller(request.extensions()).ok_or_else(|| {
+            Status::permission_denied(
+                "only members of the cluster may call this: show a node's certificate",
+            )
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Members for Roster {
+    async fn join(
+        &self,
+        request: Request<proto::JoinRequest>,
+    ) -> Result<Response<proto::JoinResponse>, Status> {
+        self.admit(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn report(
+        &self,
+        request: Request<proto::ReportRequest>,
+    ) -> Result<Response<proto::ReportResponse>, Status> {
+        self.member(&request)?;
+        Ok(Response::new(report_to_proto(self.own_report().await)))
+    }
+
+    async fn change(
+        &self,
+        request: Request<proto::ChangeRequest>,
+    ) -> Result<Response<proto::ChangeResponse>, Status> {
+        self.member(&request)?;
+        let change = change_from_proto(request.get_ref()).ok_or_else(|| {
+            Status::invalid_argument("this change is not known: upgrade the node that was asked")
+        })?;
+        Ok(Response::new(changed_to_proto(self.change_here(change).await)))
+    }
+}

@@ -1,0 +1,186 @@
+//! What goes on for as long as a node runs: the leader looks after the membership, and every node after itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nora_app::ports::members::MembersError;
+use nora_app::ports::metadata::Metadata;
+use nora_domain::command::Action;
+use nora_domain::record::{Epoch, NodeId, Standing};
+use nora_proto::peer::v1 as proto;
+use tokio::task::JoinSet;
+
+use super::plan::{Part, Patience, Step, plan};
+use super::service::REMOVED_KEY;
+use super::{REPORT_TIMEOUT, Roster};
+use crate::error::store_error;
+use crate::raft::log_store::blocking;
+use crate::rocks::locked;
+
+/// How soon to look for an authority again that the state does not show yet.
+const AUTHORITY_PAUSE: Duration = Duration::from_secs(5);
+/// How often to look whether this node was removed.
+const REMOVED_PAUSE: Duration = Duration::from_secs(2);
+
+/// What goes on until it is dropped.
+pub struct Upkeep(#[expect(dead_code, reason = "its end ends the tasks")] JoinSet<()>);
+
+impl Upkeep {
+    pub(super) fn start(roster: Roster) -> Self {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(roster.clone().keep_members());
+        tasks.spawn(roster.keep_certificates());
+        Self(tasks)
+    }
+}
+
+impl Roster {
+    async fn keep_members(self) {
+        let mut ticks = tokio::time::interval(self.0.config.look_interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            if self.0.cluster.epoch() == Epoch(0) {
+                continue;
+            }
+            if let Err(error) = self.look().await {
+                tracing::warn!(%error, "the membership could not be looked after; trying again");
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<(), MembersError> {
+        if !self.leads() {
+            locked(&self.0.waiting_since).clear();
+            return self.come_back().await;
+        }
+        let patience = Patience {
+            away_after: self.0.config.away_after,
+            remove_after: self.0.config.remove_after,
+        };
+        if plan(&self.seen().await?, self.node(), patience).is_empty() {
+            return Ok(());
+        }
+        let _one = self.0.changing.lock().await;
+        // A leader that is new may have more to apply; and what it saw may be done by now.
+        self.0.cluster.linearize().await?;
+        for step in plan(&self.seen().await?, self.node(), patience) {
+            if !self.leads() {
+                break;
+            }
+            self.take(step).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&self, step: Step) -> Result<(), MembersError> {
+        tracing::info!(?step, "changing the membership");
+        let membership = self.0.cluster.membership();
+        match step {
+            Step::AddLearner(node, address) => {
+                self.commit(membership.add_learner(node, &address)).await?;
+            }
+            Step::Promote(node) => self.commit(membership.promote(node)).await?,
+            Step::Demote(node) => self.expel(node, Part::Voter).await?,
+            Step::Drop(node) => self.expel(node, Part::Learner).await?,
+            Step::StepDown => {
+                self.transfer_here(None).await?;
+            }
+            Step::SetAway(node) => self.set_standing(node, Standing::Away).await?,
+            Step::Remove(node) => self.remove_lost(node).await?,
+        }
+        Ok(())
+    }
+
+    async fn remove_lost(&self, node: NodeId) -> Result<(), MembersError> {
+        match self.refuse_loss(node).await {
+            Ok(()) => self.set_standing(node, Standing::Removed).await,
+            Err(MembersError::Impossible(why)) => {
+                tracing::warn!(node = node.0, why, "a node that is away for good is not removed");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A node that was taken for lost while it ran says that it is there.
+    async fn come_back(&self) -> Result<(), MembersError> {
+        let node = self.node();
+        match self.record(node).await? {
+            Some(record)
+                if record.standing == Standing::Away
+                    && record.epoch == self.0.cluster.epoch()
+                    && self.status().leader.is_some() =>
+            {
+                let action =
+                    Action::StartNode { node, start: record.start, profile: record.profile };
+                self.propose(action).await?.map(drop).map_err(|refusal| {
+                    MembersError::Impossible(format!("this node cannot come back: {refusal:?}"))
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn keep_certificates(self) {
+        loop {
+            let pause = match self.renew().await {
+                Ok(true) => self.0.config.renew_interval,
+                Ok(false) => AUTHORITY_PAUSE.min(self.0.config.renew_interval),
+                Err(error) => {
+                    tracing::error!(%error, "certificates could not be renewed; trying again");
+                    AUTHORITY_PAUSE.max(self.0.config.renew_interval / 24)
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Replaces certificates that are due; false if the state does not show the authority yet.
+    async fn renew(&self) -> Result<bool, MembersError> {
+        let Some(authority) = self.authority().await? else { return Ok(false) };
+        let identity = Arc::clone(&self.0.identity);
+        let renewed = blocking(move || Ok(identity.renew(&authority)))
+            .await
+            .map_err(store_error)?
+            .map_err(store_error)?;
+        if renewed.node || renewed.admin {
+            tracing::info!(node = renewed.node, admin = renewed.admin, "certificates renewed");
+        }
+        Ok(true)
+    }
+
+    pub(super) async fn wait_removed(&self) {
+        loop {
+            let known = self.record(self.node()).await;
+            if matches!(known, Ok(Some(record)) if record.standing == Standing::Removed) {
+                return;
+            }
+            // A node that is not sent the log any more cannot know; others tell it when it asks.
+            if self.was_told_removed().await {
+                return;
+            }
+            tokio::time::sleep(REMOVED_PAUSE).await;
+        }
+    }
+
+    async fn was_told_removed(&self) -> bool {
+        let status = self.status();
+        let asked = match status.leader {
+            Some(leader) => vec![leader],
+            None => status.voters,
+        };
+        let others = asked.into_iter().filter(|node| *node != status.node);
+        let asked = others.map(|node| self.tells_removed(node));
+        futures_util::future::join_all(asked).await.contains(&true)
+    }
+
+    async fn tells_removed(&self, node: NodeId) -> bool {
+        let Some(mut client) = self.client(node) else { return false };
+        let asked = client.report(proto::ReportRequest {});
+        match tokio::time::timeout(REPORT_TIMEOUT, asked).await {
+            Ok(Err(status)) => status.metadata().contains_key(REMOVED_KEY),
+            Ok(Ok(_)) | Err(_) => false,
+        }
+    }
+}

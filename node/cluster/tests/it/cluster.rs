@@ -1,0 +1,388 @@
+//! Three nodes: elections, proposals and reads anywhere, restarts, snapshots across the network.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nora_app::ports::metadata::{Metadata, MetadataError};
+use nora_cluster::{Cluster, ClusterConfig, StartError};
+use nora_domain::command::{Outcome, Refusal};
+use nora_domain::record::{Epoch, Key, NodeId, Record, UploadId};
+use nora_domain::store::Rows;
+use tempfile::TempDir;
+
+use crate::support::{cluster_rows, config, open_upload};
+use crate::trio::{Trio, until};
+
+fn defaults(_: &mut ClusterConfig) {}
+
+fn upload(number: u64) -> Key {
+    Key::Upload(UploadId(number.into()))
+}
+
+async fn put(cluster: &Cluster, number: u64) {
+    assert_eq!(cluster.propose(open_upload(number)).await.unwrap(), Ok(Outcome::UploadOpened));
+}
+
+async fn has(cluster: &Cluster, number: u64) -> bool {
+    cluster.get(upload(number)).await.unwrap().is_some()
+}
+
+#[test]
+fn a_cluster_of_one_starts_at_once() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let directory = TempDir::new().unwrap();
+        let begun = Instant::now();
+        let cluster = runtime.block_on(Cluster::start(config(directory.path()))).unwrap();
+        best = best.min(begun.elapsed());
+        assert_eq!(cluster.epoch(), Epoch(1));
+    }
+    // Alone on a machine it takes a tenth of that; no election's timeout may be in it.
+    assert!(best < Duration::from_millis(300), "{best:?}");
+}
+
+#[test]
+fn every_node_proposes_and_reads_what_it_wrote() {
+    let trio = Trio::three(defaults);
+    for node in trio.running() {
+        trio.block(node, async |cluster| {
+            for number in node * 100..node * 100 + 20 {
+                put(cluster, number).await;
+                assert!(has(cluster, number).await, "node {node} does not read its own write");
+            }
+        });
+    }
+    for node in trio.running() {
+        trio.block(node, async |cluster| {
+            cluster.linearize().await.unwrap();
+            for number in [100, 219, 319] {
+                assert!(has(cluster, number).await, "node {node} lacks {number}");
+            }
+            let status = cluster.status();
+            assert_eq!(status.voters, [NodeId(1), NodeId(2), NodeId(3)]);
+            assert!(status.ready && status.learners.is_empty(), "{status:?}");
+        });
+    }
+    let leader = trio.node(trio.leader());
+    until("the leader knows that the others have everything", || {
+        let status = leader.status();
+        let all = status.replication.len() == 2
+            && status.replication.values().all(|other| other.lag_entries == 0);
+        all.then_some(())
+    });
+}
+
+#[test]
+fn writes_go_on_within_two_seconds_of_the_leaders_death_and_it_comes_back() {
+    let mut trio = Trio::three(defaults);
+    let dead = trio.leader();
+    trio.block(dead, async |cluster| put(cluster, 1).await);
+    trio.kill(dead);
+    let begun = Instant::now();
+    let survivor = trio.running()[0];
+    trio.block(survivor, async |cluster| {
+        put(cluster, 2).await;
+        assert!(has(cluster, 1).await);
+    });
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    eprintln!("writes went on after {took:?}");
+    trio.start(dead);
+    trio.block(dead, async |cluster| {
+        cluster.linearize().await.unwrap();
+        assert!(has(cluster, 1).await && has(cluster, 2).await);
+        put(cluster, 3).await;
+    });
+}
+
+#[test]
+fn a_leader_that_shuts_down_hands_over_and_nobody_notices() {
+    let mut trio = Trio::three(defaults);
+    let leader = trio.leader();
+    let follower = trio.follower();
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writer = trio.spawn(follower, {
+        let (cluster, stop, done) = (trio.node(follower), stop.clone(), done.clone());
+        async move {
+            let mut slowest = Duration::ZERO;
+            while !stop.load(Ordering::SeqCst) {
+                let begun = Instant::now();
+                put(&cluster, 1000 + done.fetch_add(1, Ordering::SeqCst)).await;
+                slowest = slowest.max(begun.elapsed());
+            }
+            slowest
+        }
+    });
+    until("some writes", || (done.load(Ordering::SeqCst) > 20).then_some(()));
+    trio.stop(leader);
+    let so_far = done.load(Ordering::SeqCst);
+    until("more writes", || (done.load(Ordering::SeqCst) > so_far + 20).then_some(()));
+    stop.store(true, Ordering::SeqCst);
+    let slowest = trio.block(follower, async |_| writer.await.unwrap());
+    eprintln!("the slowest write took {slowest:?}");
+    // An election that waits for its timeout takes 1.2 s at least.
+    assert!(slowest < Duration::from_millis(1200), "{slowest:?}");
+    assert_ne!(trio.leader(), leader);
+}
+
+#[test]
+fn acknowledged_writes_stand_once_through_changes_of_leader() {
+    let mut trio = Trio::three(defaults);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    let (first, last) = (trio.running()[0], trio.running()[2]);
+    let victims = [2, 1, 2];
+    // Writers on nodes 1 and 3; the nodes that are killed lose theirs, which is what a crash does.
+    for node in [first, last] {
+        for lane in 0..8_u64 {
+            let (cluster, stop) = (trio.node(node), stop.clone());
+            writers.push(trio.spawn(node, async move {
+                let mut acknowledged = Vec::new();
+                for number in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let number = node * 10_000_000 + lane * 1_000_000 + number;
+                    match cluster.propose(open_upload(number)).await {
+                        Ok(answer) => {
+                            assert_eq!(answer, Ok(Outcome::UploadOpened));
+                            acknowledged.push(number);
+                        }
+                        Err(MetadataError::OutcomeUnknown | MetadataError::NoLeader) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                acknowledged
+            }));
+        }
+    }
+    for victim in victims {
+        let leader = trio.leader();
+        let to = if leader == victim { 3 } else { victim };
+        if trio.running().contains(&to) {
+            // The victim leads when it dies, if it can be made to.
+            let _ = trio.block(leader, async |cluster| {
+                cluster.members().transfer_leader(Some(NodeId(to))).await
+            });
+        }
+        if victim == 2 {
+            trio.kill(2);
+            trio.leader();
+            trio.start(2);
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        acknowledged.extend(trio.block(first, async |_| writer.await.unwrap()));
+    }
+    assert!(acknowledged.len() > 100, "only {} writes", acknowledged.len());
+    for node in trio.running() {
+        trio.block(node, async |cluster| {
+            cluster.linearize().await.unwrap();
+            for number in &acknowledged {
+                assert!(has(cluster, *number).await, "node {node} lost {number}");
+            }
+        });
+    }
+    let states: Vec<_> = trio
+        .running()
+        .into_iter()
+        .map(|node| trio.block(node, async |cluster| cluster_rows(cluster).await))
+        .collect();
+    assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "the nodes' states differ");
+}
+
+#[test]
+fn a_follower_that_was_cut_off_does_not_answer_from_the_past() {
+    let trio = Trio::three(|config| config.answer_timeout = Duration::from_secs(2));
+    let follower = trio.follower();
+    trio.block(follower, async |cluster| put(cluster, 1).await);
+    let leader = trio.leader();
+    let other = trio.running().into_iter().find(|node| ![leader, follower].contains(node));
+    let other = other.unwrap();
+    // Nobody reaches the follower, and it reaches nobody.
+    for node in trio.running() {
+        trio.gate(node).shut(node == follower);
+    }
+    trio.gate(leader).shut(true);
+    trio.gate(leader).shut(false);
+    trio.block(other, async |cluster| put(cluster, 2).await);
+    // It still reaches the leader, so it asks there, and waits for entries that do not come.
+    let read = trio.block(follower, async |cluster| {
+        let waited = cluster.linearize().await;
+        (waited.is_ok(), has(cluster, 2).await)
+    });
+    assert!(matches!(read, (false, _) | (true, true)), "a stale read: {read:?}");
+    trio.gate(follower).shut(false);
+    trio.block(follower, async |cluster| {
+        cluster.linearize().await.unwrap();
+        assert!(has(cluster, 2).await);
+    });
+}
+
+#[test]
+fn without_a_quorum_nothing_is_acknowledged_and_nothing_is_said_to_have_failed() {
+    let mut trio = Trio::three(|config| config.answer_timeout = Duration::from_secs(1));
+    let follower = trio.follower();
+    let rest: Vec<_> = trio.running().into_iter().filter(|node| *node != follower).collect();
+    for node in &rest {
+        trio.kill(*node);
+    }
+    trio.block(follower, async |cluster| {
+        let answer = cluster.propose(open_upload(7)).await;
+        assert!(
+            matches!(answer, Err(MetadataError::OutcomeUnknown | MetadataError::NoLeader)),
+            "{answer:?}"
+        );
+        assert!(matches!(cluster.linearize().await, Err(MetadataError::NoLeader)));
+        assert!(!has(cluster, 7).await);
+    });
+}
+
+#[test]
+fn a_node_that_starts_alone_of_three_says_what_it_needs() {
+    let mut trio = Trio::three(|config| config.start_timeout = Duration::from_secs(1));
+    for node in trio.running() {
+        trio.kill(node);
+    }
+    trio.open(2);
+    let error = trio.block(2, async |cluster| cluster.enter().await.unwrap_err());
+    assert!(matches!(error, StartError::NoLeader { .. }), "{error}");
+    assert!(error.to_string().contains("start the other voters"), "{error}");
+}
+
+#[test]
+fn a_whole_cluster_that_was_killed_comes_back() {
+    let mut trio = Trio::three(defaults);
+    trio.block(2, async |cluster| put(cluster, 5).await);
+    for node in trio.running() {
+        trio.kill(node);
+    }
+    for node in 1..=3 {
+        trio.open(node);
+    }
+    std::thread::scope(|scope| {
+        for node in 1..=3 {
+            let trio = &trio;
+            scope.spawn(move || trio.enter(node));
+        }
+    });
+    for node in 1..=3 {
+        trio.block(node, async |cluster| {
+            cluster.linearize().await.unwrap();
+            assert!(has(cluster, 5).await);
+        });
+    }
+}
+
+#[test]
+fn a_node_far_behind_gets_a_snapshot_in_as_many_pieces_as_it_takes() {
+    let mut trio = Trio::three(|config| {
+        config.snapshot_entries = 400;
+        config.keep_entries = 10;
+    });
+    let away = trio.follower();
+    trio.kill(away);
+    let writer = trio.follower();
+    let leader = trio.leader();
+    trio.block(writer, async |cluster| {
+        let mut number = 0;
+        while trio.node(leader).status().purged_index < Some(1100) {
+            assert!(number < 20_000, "the log is never cut");
+            let writes = (number..number + 200).map(|number| put(cluster, number));
+            futures_util::future::join_all(writes).await;
+            number += 200;
+        }
+    });
+    // Connections to it break again and again, later each time.
+    trio.open(away);
+    let cut = trio.gate(away);
+    cut.cut_after.store(20_000, Ordering::SeqCst);
+    cut.shut(true);
+    cut.shut(false);
+    let incoming = trio.directory.path().join(format!("node-{away}/incoming"));
+    until("a part of the snapshot came in", || {
+        let name = std::fs::read_dir(&incoming).ok()?.next()?.ok()?;
+        let files = std::fs::read_dir(name.path().join("files")).ok()?;
+        files.count().checked_sub(1)
+    });
+    let cut = trio.gate(away);
+    cut.cut_after.store(0, Ordering::SeqCst);
+    cut.shut(true);
+    cut.shut(false);
+    trio.enter(away);
+    let status = trio.node(away).status();
+    assert!(status.purged_index.is_some(), "it came by entries: {status:?}");
+    let rows = |node| {
+        trio.block(node, async |cluster| {
+            cluster.linearize().await.unwrap();
+            cluster.scan(Rows::Uploads { after: None }, 100_000).await.unwrap()
+        })
+    };
+    assert_eq!(rows(away), rows(leader));
+    assert!(std::fs::read_dir(&incoming).unwrap().next().is_none(), "nothing is left of it");
+}
+
+#[test]
+fn a_removed_node_is_not_listened_to() {
+    use nora_domain::command::{Action, Command};
+    use nora_domain::record::{Standing, Timestamp};
+    let trio = Trio::three(|config| config.answer_timeout = Duration::from_secs(1));
+    let leader = trio.leader();
+    let gone = trio.follower();
+    trio.block(leader, async |cluster| {
+        cluster.members().demote(NodeId(gone)).await.unwrap();
+        let action = Action::SetStanding { node: NodeId(gone), standing: Standing::Removed };
+        let command = Command { at: Timestamp(0), origin: None, action };
+        assert_eq!(cluster.propose(command).await.unwrap(), Ok(Outcome::StandingSet));
+        cluster.members().remove_learner(NodeId(gone)).await.unwrap();
+    });
+    trio.block(gone, async |cluster| {
+        let answer = cluster.propose(open_upload(7)).await;
+        let refused = matches!(
+            answer,
+            Err(MetadataError::OutcomeUnknown | MetadataError::NoLeader)
+                | Ok(Err(Refusal::RetiredEpoch))
+        );
+        assert!(refused, "{answer:?}");
+    });
+    trio.block(leader, async |cluster| {
+        assert!(!has(cluster, 7).await);
+        put(cluster, 8).await;
+        let row = cluster.get(Key::Node(NodeId(gone))).await.unwrap();
+        assert!(matches!(row, Some(Record::Node(node)) if node.standing == Standing::Removed));
+    });
+}
+
+#[test]
+fn two_voters_that_become_one_and_two_again_read_what_was_written() {
+    let mut trio = Trio::found(defaults);
+    trio.block(1, async |cluster| {
+        put(cluster, 1).await;
+        cluster.linearize().await.unwrap();
+    });
+    trio.join(2);
+    trio.block(2, async |cluster| put(cluster, 2).await);
+    trio.block(1, async |cluster| {
+        cluster.linearize().await.unwrap();
+        assert!(has(cluster, 2).await, "a sole voter's shortcut with another voter there");
+    });
+    // The other node makes the first the only voter, and so leaves.
+    trio.block(1, async |cluster| {
+        cluster.members().transfer_leader(Some(NodeId(2))).await.unwrap();
+    });
+    trio.block(2, async |cluster| {
+        put(cluster, 3).await;
+        cluster.members().demote(NodeId(2)).await.unwrap();
+    });
+    trio.block(1, async |cluster| {
+        cluster.linearize().await.unwrap();
+        assert!(has(cluster, 3).await);
+        put(cluster, 4).await;
+        cluster.linearize().await.unwrap();
+        assert_eq!(cluster.status().voters, [NodeId(1)]);
+    });
+}

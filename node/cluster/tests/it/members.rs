@@ -1,0 +1,389 @@
+//! Joining, voting, draining, leaving; and who is refused what.
+
+use std::time::Duration;
+
+use futures_util::stream;
+use nora_app::ports::members::{Members, MembersError, Role};
+use nora_app::ports::metadata::Metadata;
+use nora_cluster::{JoinError, MembersConfig, StartError};
+use nora_domain::command::{Action, Command};
+use nora_domain::record::{
+    FeatureLevel, Generation, NodeId, NodeProfile, Placement, Standing, Timestamp, UploadId,
+};
+use nora_proto::peer::v1 as proto;
+use nora_proto::peer::v1::leader_client::LeaderClient;
+use nora_proto::peer::v1::members_client::MembersClient;
+use nora_proto::peer::v1::raft_client::RaftClient;
+use nora_trust::{Authority, Identity, JoinToken, any_member_config, member_name};
+use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
+use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tempfile::TempDir;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::mtls::{CLUSTER, Node, profile, quick, until};
+use crate::support::{digest, repository};
+
+async fn voters(node: &Node, expected: &[u64]) {
+    let expected: Vec<_> = expected.iter().copied().map(NodeId).collect();
+    until("these voters", async || node.cluster.status().voters == expected).await;
+}
+
+async fn three() -> [Node; 3] {
+    let one = Node::found(quick()).await;
+    let two = one.admit(quick()).await;
+    let three = two.admit(quick()).await;
+    voters(&one, &[1, 2, 3]).await;
+    [one, two, three]
+}
+
+fn impossible<T: std::fmt::Debug>(result: Result<T, MembersError>) -> String {
+    match result {
+        Err(MembersError::Impossible(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn commit_blob(node: &Node, number: u64, holders: &[u64]) {
+    let action = Action::CommitBlob {
+        repository: repository(0),
+        digest: digest(number),
+        size: 10,
+        generation: Generation { epoch: node.cluster.epoch(), sequence: number },
+        node: node.cluster.node_id(),
+        chunk_root: [3; 32],
+        upload: UploadId(number.into()),
+        pinned_until: Timestamp(u64::MAX),
+        placement: Placement::Nodes(holders.iter().copied().map(NodeId).collect()),
+    };
+    let command = Command { at: Timestamp(0), origin: None, action };
+    node.cluster.propose(command).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_join_vote_are_seen_lead_drain_and_leave() {
+    let [one, two, mut three] = three().await;
+    let view = two.roster.view().await.unwrap();
+    assert_eq!((view.cluster, view.node, view.leader), (Some(CLUSTER), NodeId(2), Some(NodeId(1))));
+    let roles: Vec<_> = view.members.iter().map(|member| member.role).collect();
+    assert_eq!(roles, [Role::Leader, Role::Voter, Role::Voter]);
+    for member in &view.members {
+        let report = member.report.as_ref().unwrap();
+        assert_eq!(report.blobs_held, member.node.0 * 100);
+        assert!(report.applied_index > 0);
+        assert_eq!(member.standing, Standing::Active);
+    }
+    // Every node has a certificate for its administrator before long.
+    until("an administrator's certificate", async || {
+        three.dir.path().join("identity/admin.crt").exists()
+    })
+    .await;
+
+    // Asked on a follower: the leader does it.
+    assert_eq!(three.roster.transfer_leader(Some(NodeId(2))).await.unwrap(), NodeId(2));
+    until("node 2 leads", async || one.cluster.status().leader == Some(NodeId(2))).await;
+    two.roster.promote(NodeId(3)).await.unwrap();
+    assert!(matches!(one.roster.promote(NodeId(9)).await, Err(MembersError::Unknown(NodeId(9)))));
+
+    let why = impossible(one.roster.remove(NodeId(3), false).await);
+    assert!(why.contains("drain it first"), "{why}");
+    one.roster.drain(NodeId(3)).await.unwrap();
+    assert_eq!(one.member(3).await.unwrap().standing, Standing::Draining);
+    one.roster.remove(NodeId(3), false).await.unwrap();
+    voters(&one, &[1, 2]).await;
+    assert!(one.member(3).await.is_none());
+    assert!(matches!(one.roster.remove(NodeId(3), false).await, Err(MembersError::Removed(_))));
+    tokio::time::timeout(Duration::from_secs(20), three.roster.removed()).await.unwrap();
+    until("the removed node is sent nothing", async || {
+        !two.cluster.status().learners.contains(&NodeId(3))
+    })
+    .await;
+
+    // The one that is there and the one that comes back are refused; the number is not given again.
+    three.switch_off().await;
+    let four = one.admit(quick()).await;
+    assert_eq!(four.cluster.node_id(), NodeId(4));
+    voters(&one, &[1, 2, 4]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_leader_can_be_removed_and_the_rest_goes_on() {
+    let [one, two, three] = three().await;
+    one.roster.drain(NodeId(1)).await.unwrap();
+    two.roster.remove(NodeId(1), false).await.unwrap();
+    voters(&two, &[2, 3]).await;
+    assert!(two.member(1).await.is_none());
+    tokio::time::timeout(Duration::from_secs(20), one.roster.removed()).await.unwrap();
+    commit_blob(&three, 1, &[2, 3]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_joins_without_a_right_and_current_token() {
+    let one = Node::found(quick()).await;
+    let other = Node::found(quick()).await;
+    let dir = TempDir::new().unwrap();
+    let about = profile(other.address);
+    let refused =
+        async |token: &str, about: NodeProfile| match one.join(token, about, dir.path()).await {
+            Err(JoinError::Refused { why, .. }) => why,
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("let in"),
+        };
+    let garbled = one.join("nora1.abc", about.clone(), dir.path()).await;
+    assert!(matches!(garbled, Err(JoinError::Token(_))));
+
+    // Made up, but for the right cluster.
+    let made_up = JoinToken::new(one.identity.authority()).unwrap().text();
+    let index = one.cluster.status().log_index;
+    let why = refused(&made_up, about.clone()).await;
+    assert!(why.contains("does not know this join token"), "{why}");
+    assert_eq!(one.cluster.status().log_index, index, "a stranger wrote into the log");
+
+    let expired = one.roster.create_join_token(0).await.unwrap();
+    let why = refused(&expired, about.clone()).await;
+    assert!(why.contains("has expired"), "{why}");
+
+    let token = one.roster.create_join_token(60_000).await.unwrap();
+    let old = NodeProfile { feature_max: FeatureLevel::SINGLE, ..about.clone() };
+    let why = refused(&token, old).await;
+    assert!(why.contains("newer version"), "{why}");
+    let nowhere = NodeProfile { cluster_address: String::new(), ..about.clone() };
+    assert!(refused(&token, nowhere).await.contains("where it listens"));
+
+    let foreign = other.roster.create_join_token(60_000).await.unwrap();
+    let error = one.join(&foreign, about.clone(), dir.path()).await.err().unwrap();
+    assert!(matches!(error, JoinError::OtherCluster { .. }), "{error}");
+    // Whoever does not look at the certificate is told all the same.
+    let config = any_member_config(one.identity.authority(), None).unwrap();
+    let channel = one.dial(config, "a.example").await.unwrap();
+    let request = proto::JoinRequest {
+        token: foreign,
+        signing_request: signing_request(dir.path()).into(),
+        profile: Some(nora_proto::record::v1::NodeProfile {
+            cluster_address: "127.0.0.1:1".to_owned(),
+            ..Default::default()
+        }),
+    };
+    let status = MembersClient::new(channel).join(request).await.unwrap_err();
+    assert!(status.message().contains("another cluster"), "{status}");
+
+    // All these joins broke off, and not one number was spent; nor is one by asking twice with the same key.
+    let first = signing_request(dir.path());
+    let identity = one.join(&token, about, dir.path()).await.unwrap();
+    assert_eq!(identity.node(), NodeId(2));
+    assert!(!first.is_empty());
+    assert_eq!(one.cluster.status().voters, [NodeId(1)]);
+}
+
+fn signing_request(dir: &std::path::Path) -> Vec<u8> {
+    nora_trust::Joining::begin(dir).unwrap().signing_request().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_whose_loss_would_hurt_are_not_removed() {
+    let [one, two, mut three] = three().await;
+    commit_blob(&one, 1, &[1, 2]).await;
+    commit_blob(&three, 2, &[3]).await;
+    one.roster.drain(NodeId(3)).await.unwrap();
+    let why = impossible(two.roster.remove(NodeId(3), false).await);
+    assert!(why.starts_with("1 blobs have their last copy on node 3"), "{why}");
+    assert_eq!(one.member(3).await.unwrap().standing, Standing::Draining);
+
+    three.switch_off().await;
+    three.cluster.shutdown().await.unwrap();
+    until("the silence is noticed", async || {
+        let heard = one.cluster.status().replication[&NodeId(3)].heard;
+        heard.is_none_or(|heard| heard > Duration::from_secs(3))
+    })
+    .await;
+    // Two of three answer: without one of them there is no majority, by force neither.
+    let why = impossible(one.roster.remove(NodeId(2), true).await);
+    assert!(why.contains("no majority"), "{why}");
+    let error = two.roster.transfer_leader(Some(NodeId(3))).await;
+    assert!(impossible(error).contains("no other voter answers"));
+    one.roster.remove(NodeId(3), true).await.unwrap();
+    voters(&two, &[1, 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_is_noticed_and_whoever_comes_back_is_active_again() {
+    let config = || MembersConfig { away_after: Duration::from_millis(1500), ..quick() };
+    let one = Node::found(config()).await;
+    let two = one.admit(config()).await;
+    let mut three = one.admit(config()).await;
+    voters(&one, &[1, 2, 3]).await;
+    three.cut().await;
+    until("node 3 is away", async || two.member(3).await.unwrap().standing == Standing::Away).await;
+    three.mend().await;
+    until("node 3 is back", async || two.member(3).await.unwrap().standing == Standing::Active)
+        .await;
+    assert_eq!(two.member(3).await.unwrap().epoch, three.cluster.epoch());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_long_gone_is_replaced_by_one_that_joined() {
+    let config = || MembersConfig {
+        away_after: Duration::from_millis(1500),
+        remove_after: Some(Duration::from_secs(3)),
+        ..quick()
+    };
+    let one = Node::found(config()).await;
+    let two = one.admit(config()).await;
+    let mut three = one.admit(config()).await;
+    voters(&one, &[1, 2, 3]).await;
+    three.switch_off().await;
+    three.cluster.shutdown().await.unwrap();
+    until("node 3 is away", async || two.member(3).await.unwrap().standing == Standing::Away).await;
+    let four = one.admit(config()).await;
+    voters(&one, &[1, 2, 4]).await;
+    assert!(four.member(3).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_feature_level_rises_to_what_all_understand() {
+    let one = Node::found(quick()).await;
+    assert_eq!(one.roster.finalize_upgrade().await.unwrap(), FeatureLevel::CLUSTER);
+    assert!(one.roster.snapshot().await.unwrap() > 0);
+    let why = impossible(one.roster.drain(NodeId(1)).await);
+    assert!(why.contains("no other node is active"), "{why}");
+    let why = impossible(one.roster.remove(NodeId(1), true).await);
+    assert!(why.contains("no majority"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_that_starts_again_is_told() {
+    let [one, two, mut three] = three().await;
+    three.switch_off().await;
+    three.cluster.shutdown().await.unwrap();
+    one.roster.remove(NodeId(3), true).await.unwrap();
+    voters(&two, &[1, 2]).await;
+    let three = three.reopen(quick()).await;
+    let entered = tokio::select! {
+        entered = three.cluster.enter() => entered.map(drop),
+        () = three.roster.removed() => Err(StartError::Removed { node: NodeId(3) }),
+    };
+    assert!(matches!(entered, Err(StartError::Removed { .. })), "{entered:?}");
+}
+
+/// Every call that only members may make, and what each of them is answered.
+async fn call_all(channel: Channel) -> Vec<(&'static str, Code)> {
+    fn code<T>(answer: Result<T, tonic::Status>) -> Code {
+        answer.map_or_else(|status| status.code(), |_| Code::Ok)
+    }
+    let mut raft = RaftClient::new(channel.clone());
+    let mut leader = LeaderClient::new(channel.clone());
+    let mut members = MembersClient::new(channel);
+    let nothing = || stream::iter(Vec::<proto::AppendRequest>::new());
+    let change = proto::change_request::Change::Promote(1);
+    let chunks = stream::iter(Vec::<proto::SnapshotChunk>::new());
+    vec![
+        ("Append", code(raft.append(nothing()).await)),
+        ("Vote", code(raft.vote(proto::VoteRequest::default()).await)),
+        ("InstallSnapshot", code(raft.install_snapshot(chunks).await)),
+        (
+            "SnapshotProgress",
+            code(raft.snapshot_progress(proto::SnapshotProgressRequest::default()).await),
+        ),
+        (
+            "TransferLeader",
+            code(raft.transfer_leader(proto::TransferLeaderRequest::default()).await),
+        ),
+        ("Propose", code(leader.propose(proto::ProposeRequest::default()).await)),
+        ("ReadIndex", code(leader.read_index(proto::ReadIndexRequest::default()).await)),
+        ("Report", code(members.report(proto::ReportRequest {}).await)),
+        ("Change", code(members.change(proto::ChangeRequest { change: Some(change) }).await)),
+    ]
+}
+
+async fn refuses_all(node: &Node, config: ClientConfig) {
+    let channel = node.dial(config, &member_name(CLUSTER, NodeId(1))).await.unwrap();
+    let answers = call_all(channel).await;
+    assert_eq!(answers.len(), 9);
+    for (call, code) in answers {
+        assert_eq!(code, Code::PermissionDenied, "{call}");
+    }
+}
+
+/// A certificate of the cluster's own authority for node 2, good from and to so many days from now.
+fn dated(authority: &nora_domain::record::AuthorityRecord, days: [i64; 2]) -> ClientConfig {
+    let now = std::time::SystemTime::now();
+    let at = |days: i64| {
+        let span = Duration::from_secs(days.unsigned_abs() * 86_400);
+        if days < 0 { now - span } else { now + span }
+    };
+    let key = KeyPair::generate().unwrap();
+    let ca_key = KeyPair::try_from(authority.key.as_slice()).unwrap();
+    let ca = CertificateDer::from(authority.certificate.clone());
+    let issuer = Issuer::from_ca_cert_der(&ca, ca_key).unwrap();
+    let mut params = CertificateParams::default();
+    let name = member_name(CLUSTER, NodeId(2)).try_into().unwrap();
+    params.subject_alt_names = vec![SanType::DnsName(name)];
+    params.not_before = at(days[0]).into();
+    params.not_after = at(days[1]).into();
+    let leaf = params.signed_by(&key, &issuer).unwrap().der().clone();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    any_member_config(&ca, Some((vec![leaf], key))).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_no_member_is_refused_every_call() {
+    let [one, two, _three] = three().await;
+    let ca = one.identity.authority();
+    refuses_all(&one, any_member_config(ca, None).unwrap()).await;
+
+    let admin = one.dir.path().join("identity");
+    let chain = vec![CertificateDer::from_pem_file(admin.join("admin.crt")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(admin.join("admin.key")).unwrap();
+    refuses_all(&one, any_member_config(ca, Some((chain, key))).unwrap()).await;
+
+    // These do not get past the handshake: of another authority of the same name, too old, and too new.
+    let foreign_dir = TempDir::new().unwrap();
+    let foreign = Identity::found(foreign_dir.path(), CLUSTER).unwrap().founding_authority();
+    let foreign = foreign.unwrap().unwrap();
+    let record = match one.cluster.get(nora_domain::record::Key::Authority).await.unwrap() {
+        Some(nora_domain::record::Record::Authority(record)) => record,
+        other => panic!("{other:?}"),
+    };
+    assert!(Authority::from_record(&record).is_ok());
+    for (what, config, passes) in [
+        ("a good one", dated(&record, [-1, 1]), true),
+        ("an expired one", dated(&record, [-2, -1]), false),
+        ("one not good yet", dated(&record, [1, 2]), false),
+        ("another authority's", with_roots(&foreign, ca), false),
+    ] {
+        let answers = match one.dial(config, &member_name(CLUSTER, NodeId(1))).await {
+            Some(channel) => call_all(channel).await,
+            None => Vec::new(),
+        };
+        let through = answers.iter().any(|(_, code)| *code == Code::Ok);
+        assert_eq!(through, passes, "{what}: {answers:?}");
+    }
+
+    // A member is listened to until it is removed.
+    let name = member_name(CLUSTER, NodeId(1));
+    let config = || (*two.identity.client_config()).clone();
+    let channel = one.dial(config(), &name).await.unwrap();
+    let mut members = MembersClient::new(channel);
+    members.report(proto::ReportRequest {}).await.unwrap();
+    one.roster.remove(NodeId(2), true).await.unwrap();
+    let status = members.report(proto::ReportRequest {}).await.unwrap_err();
+    assert!(status.message().contains("node 2 was removed"), "{status}");
+    refuses_all(&one, config()).await;
+}
+
+/// Trusts the cluster, and shows a certificate of a foreign authority.
+fn with_roots(
+    foreign: &nora_domain::record::AuthorityRecord,
+    trusted: &CertificateDer<'static>,
+) -> ClientConfig {
+    let key = KeyPair::generate().unwrap();
+    let ca_key = KeyPair::try_from(foreign.key.as_slice()).unwrap();
+    let ca = CertificateDer::from(foreign.certificate.clone());
+    let issuer = Issuer::from_ca_cert_der(&ca, ca_key).unwrap();
+    let params = CertificateParams::new([member_name(CLUSTER, NodeId(2))]).unwrap();
+    let leaf = params.signed_by(&key, &issuer).unwrap().der().clone();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    any_member_config(trusted, Some((vec![leaf], key))).unwrap()
+}

@@ -1,0 +1,166 @@
+//! `nora.v1.Cluster`.
+
+use nora_app::ports::BoxFuture;
+use nora_app::ports::members::{ClusterView, Member, MembersError, NodeReport, Role};
+use nora_domain::record::{NodeId, Standing};
+use nora_proto::v1 as proto;
+use nora_proto::v1::cluster_server::Cluster;
+use tonic::{Request, Response, Status};
+
+use super::{Admin, metadata_failed};
+
+const SECOND_MILLIS: u64 = 1_000;
+const YEAR_MILLIS: u64 = 366 * 24 * 3_600 * SECOND_MILLIS;
+
+fn failed(error: MembersError) -> Status {
+    match error {
+        MembersError::Metadata(error) => metadata_failed(error),
+        MembersError::Unknown(_) => Status::not_found(error.to_string()),
+        MembersError::Removed(_) | MembersError::Impossible(_) => {
+            Status::failed_precondition(error.to_string())
+        }
+    }
+}
+
+fn node(number: u64) -> Result<NodeId, Status> {
+    if number == 0 {
+        return Err(Status::invalid_argument("say which node: numbers begin with 1"));
+    }
+    Ok(NodeId(number))
+}
+
+/// Carries a change out and answers with nothing.
+async fn done<T: Default>(
+    change: BoxFuture<'_, Result<(), MembersError>>,
+) -> Result<Response<T>, Status> {
+    change.await.map_err(failed)?;
+    Ok(Response::new(T::default()))
+}
+
+pub(super) fn report_to_proto(report: &NodeReport) -> proto::Report {
+    proto::Report {
+        applied_index: report.applied_index,
+        version: report.version.clone(),
+        disk_total: report.disk_total,
+        disk_free: report.disk_free,
+        blobs_held: report.blobs_held,
+        blobs_missing: report.blobs_missing,
+        blobs_excess: report.blobs_excess,
+        blobs_quarantined: report.blobs_quarantined,
+        scrubbed_bytes: report.scrubbed_bytes,
+    }
+}
+
+fn member_to_proto(member: &Member) -> proto::Member {
+    let role = match member.role {
+        Role::Leader => proto::Role::Leader,
+        Role::Voter => proto::Role::Voter,
+        Role::Learner => proto::Role::Learner,
+        Role::Outside => proto::Role::Outside,
+    };
+    let standing = match member.standing {
+        Standing::Joining => proto::Standing::Joining,
+        Standing::Active => proto::Standing::Active,
+        Standing::Away => proto::Standing::Away,
+        Standing::Draining => proto::Standing::Draining,
+        Standing::Removed => proto::Standing::Unspecified,
+    };
+    proto::Member {
+        node: member.node.0,
+        role: role.into(),
+        standing: standing.into(),
+        cluster_address: member.profile.cluster_address.clone(),
+        http_address: member.profile.http_address.clone(),
+        zone: member.profile.zone.clone(),
+        weight: member.profile.weight,
+        feature_max: member.profile.feature_max.0,
+        report: member.report.as_ref().map(report_to_proto),
+    }
+}
+
+fn view_to_proto(view: &ClusterView) -> proto::StatusResponse {
+    proto::StatusResponse {
+        cluster: view.cluster.map(|id| format!("{:032x}", id.0)).unwrap_or_default(),
+        node: view.node.0,
+        leader: view.leader.map_or(0, |leader| leader.0),
+        term: view.term,
+        log_index: view.log_index,
+        applied_index: view.applied_index,
+        snapshot_index: view.snapshot_index.unwrap_or(0),
+        feature_level: view.feature_level.0,
+        members: view.members.iter().map(member_to_proto).collect(),
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Admin {
+    async fn status(
+        &self,
+        _request: Request<proto::StatusRequest>,
+    ) -> Result<Response<proto::StatusResponse>, Status> {
+        let view = self.members.view().await.map_err(failed)?;
+        Ok(Response::new(view_to_proto(&view)))
+    }
+
+    async fn create_join_token(
+        &self,
+        request: Request<proto::CreateJoinTokenRequest>,
+    ) -> Result<Response<proto::CreateJoinTokenResponse>, Status> {
+        let valid_millis = request.into_inner().valid_millis;
+        if !(SECOND_MILLIS..=YEAR_MILLIS).contains(&valid_millis) {
+            return Err(Status::invalid_argument(
+                "a join token may be good for one second up to a year",
+            ));
+        }
+        let token = self.members.create_join_token(valid_millis).await.map_err(failed)?;
+        tracing::info!(valid_millis, "a join token was made");
+        Ok(Response::new(proto::CreateJoinTokenResponse { token }))
+    }
+
+    async fn promote(
+        &self,
+        request: Request<proto::PromoteRequest>,
+    ) -> Result<Response<proto::PromoteResponse>, Status> {
+        done(self.members.promote(node(request.into_inner().node)?)).await
+    }
+
+    async fn drain(
+        &self,
+        request: Request<proto::DrainRequest>,
+    ) -> Result<Response<proto::DrainResponse>, Status> {
+        done(self.members.drain(node(request.into_inner().node)?)).await
+    }
+
+    async fn remove(
+        &self,
+        request: Request<proto::RemoveRequest>,
+    ) -> Result<Response<proto::RemoveResponse>, Status> {
+        let request = request.into_inner();
+        done(self.members.remove(node(request.node)?, request.force)).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<proto::TransferLeaderRequest>,
+    ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
+        let to = Some(request.into_inner().to).filter(|to| *to != 0).map(NodeId);
+        let leader = self.members.transfer_leader(to).await.map_err(failed)?;
+        Ok(Response::new(proto::TransferLeaderResponse { leader: leader.0 }))
+    }
+
+    async fn snapshot(
+        &self,
+        _request: Request<proto::SnapshotRequest>,
+    ) -> Result<Response<proto::SnapshotResponse>, Status> {
+        let index = self.members.snapshot().await.map_err(failed)?;
+        Ok(Response::new(proto::SnapshotResponse { index }))
+    }
+
+    async fn finalize_upgrade(
+        &self,
+        _request: Request<proto::FinalizeUpgradeRequest>,
+    ) -> Result<Response<proto::FinalizeUpgradeResponse>, Status> {
+        let level = self.members.finalize_upgrade().await.map_err(failed)?;
+        Ok(Response::new(proto::FinalizeUpgradeResponse { feature_level: level.0 }))
+    }
+}

@@ -1,0 +1,106 @@
+//! `nora.v1.Content`: the same use cases that the HTTP surface calls.
+
+use nora_domain::{Digest, Format, Reference, RepositoryKey, RepositoryPath, TagName};
+use nora_proto::v1 as proto;
+use nora_proto::v1::content_server::Content;
+use tonic::{Request, Response, Status};
+
+use super::{Admin, refused};
+
+const PAGE_ROWS_MAX: usize = 1_000;
+
+fn page_rows(asked: u32) -> usize {
+    match usize::try_from(asked).unwrap_or(PAGE_ROWS_MAX) {
+        0 => PAGE_ROWS_MAX,
+        rows => rows.min(PAGE_ROWS_MAX),
+    }
+}
+
+fn malformed(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+impl Admin {
+    fn repository(&self, path: &str) -> Result<RepositoryKey, Status> {
+        let path = RepositoryPath::parse(path).map_err(malformed)?;
+        Ok(self.api.registry.repository(Format::Oci, path))
+    }
+}
+
+#[tonic::async_trait]
+impl Content for Admin {
+    async fn list_repositories(
+        &self,
+        request: Request<proto::ListRepositoriesRequest>,
+    ) -> Result<Response<proto::ListRepositoriesResponse>, Status> {
+        let request = request.into_inner();
+        let after = match request.after.as_str() {
+            "" => None,
+            path => Some(RepositoryPath::parse(path).map_err(malformed)?),
+        };
+        let rows = page_rows(request.page_size);
+        let page =
+            self.api.registry.repositories(Format::Oci, after, rows).await.map_err(refused)?;
+        let paths = page.items.iter().map(|path| path.as_str().to_owned()).collect();
+        Ok(Response::new(proto::ListRepositoriesResponse { paths, more: page.more }))
+    }
+
+    async fn list_tags(
+        &self,
+        request: Request<proto::ListTagsRequest>,
+    ) -> Result<Response<proto::ListTagsResponse>, Status> {
+        let request = request.into_inner();
+        let repository = self.repository(&request.repository)?;
+        let after = match request.after.as_str() {
+            "" => None,
+            tag => Some(TagName::parse(tag).map_err(malformed)?),
+        };
+        let rows = page_rows(request.page_size);
+        let page = self.api.registry.tags(&repository, after, rows).await.map_err(refused)?;
+        let tags = page.items.iter().map(|tag| tag.as_str().to_owned()).collect();
+        Ok(Response::new(proto::ListTagsResponse { tags, more: page.more }))
+    }
+
+    async fn get_artifact(
+        &self,
+        request: Request<proto::GetArtifactRequest>,
+    ) -> Result<Response<proto::GetArtifactResponse>, Status> {
+        let request = request.into_inner();
+        let repository = self.repository(&request.repository)?;
+        let reference = match Digest::parse(&request.reference) {
+            Ok(digest) => Reference::Digest(digest),
+            Err(_) => Reference::Tag(TagName::parse(&request.reference).map_err(malformed)?),
+        };
+        let artifact =
+            self.api.registry.artifact(&repository, &reference).await.map_err(refused)?;
+        Ok(Response::new(proto::GetArtifactResponse {
+            digest: artifact.digest.to_string(),
+            media_type: artifact.media_type.as_str().to_owned(),
+            size: artifact.size,
+        }))
+    }
+
+    async fn delete_tag(
+        &self,
+        request: Request<proto::DeleteTagRequest>,
+    ) -> Result<Response<proto::DeleteTagResponse>, Status> {
+        let request = request.into_inner();
+        let repository = self.repository(&request.repository)?;
+        let tag = TagName::parse(&request.tag).map_err(malformed)?;
+        let digest = self.api.registry.delete_tag(repository, tag).await.map_err(refused)?;
+        Ok(Response::new(proto::DeleteTagResponse { digest: digest.to_string() }))
+    }
+
+    async fn delete_artifact(
+        &self,
+        request: Request<proto::DeleteArtifactRequest>,
+    ) -> Result<Response<proto::DeleteArtifactResponse>, Status> {
+        let request = request.into_inner();
+        let repository = self.repository(&request.repository)?;
+        let digest = Digest::parse(&request.digest).map_err(malformed)?;
+        let tags =
+            self.api.registry.delete_artifact(repository, digest).await.map_err(refused)?;
+        let tags = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
+        Ok(Response::new(proto::DeleteArtifactResponse { tags }))
+    }
+}

@@ -1,0 +1,355 @@
+//! `nora cluster` and `nora scrub`: administration over gRPC.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use nora_client::Secret;
+use nora_client::admin::{AdminClient, AdminConfig, ClusterStatus, MemberStatus};
+use serde::Serialize;
+
+use super::failure::{Failure, say_note, say_warning};
+use super::output::{Output, columns, human_size};
+use crate::config::SecretSource;
+
+/// How often `--wait` looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Which cluster, and who is asking.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Cluster")]
+pub(crate) struct AdminArgs {
+    /// A member's cluster address; several are tried in order [default: what the data folder says, or 127.0.0.1:4001].
+    #[arg(long, env = "NORA_CLUSTER_ADDR", global = true, value_name = "HOST:PORT", value_delimiter = ',')]
+    cluster_addr: Vec<String>,
+    /// A member's data folder: its identity has the administrator's certificate.
+    #[arg(long, env = "NORA_DATA_DIR", global = true, value_name = "DIR", default_value = "nora-data")]
+    data_dir: PathBuf,
+    /// The certificate of the cluster's authority, instead of the data folder's.
+    #[arg(long, env = "NORA_CLUSTER_CA", global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The administrator's certificate, instead of the data folder's.
+    #[arg(long, global = true, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The administrator's key.
+    #[arg(long, global = true, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// A file with the administrator's password, instead of a certificate.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "cert")]
+    admin_password_file: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    fn config(&self) -> Result<AdminConfig, Failure> {
+        let mut config = AdminConfig::of_data_dir(&self.data_dir);
+        if !self.cluster_addr.is_empty() {
+            config.addresses.clone_from(&self.cluster_addr);
+        }
+        if let Some(ca) = &self.ca {
+            config.authority.clone_from(ca);
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            config.certificate = Some((cert.clone(), key.clone()));
+        }
+        if let Some(file) = &self.admin_password_file {
+            let password = SecretSource::File(file.clone()).read()?;
+            config.password = Some((crate::identity::ADMIN_USER.to_owned(), Secret::new(password)));
+            config.certificate = None;
+        }
+        Ok(config)
+    }
+
+    async fn connect(&self) -> Result<AdminClient, Failure> {
+        Ok(AdminClient::connect(&self.config()?).await?)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show the leader, the term, and how every member does.
+    Status,
+    /// Print a token that lets nodes join; it goes to stdout, or into a file that only its owner can read.
+    JoinToken {
+        /// How long it is good for, as 30m or 1d.
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+        valid: Duration,
+        /// Write it here instead.
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// List the members.
+    Members,
+    /// Make a learner a voter; nodes that have caught up are made voters without it.
+    Promote {
+        /// Its number.
+        node: u64,
+    },
+    /// Let other nodes take over what a node holds.
+    Drain {
+        /// Its number.
+        node: u64,
+        /// Wait until no blob is short without it.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        consent: ConsentArgs,
+    },
+    /// Take a node out for good; its number is never used again.
+    Remove {
+        /// Its number.
+        node: u64,
+        /// Even if it is neither drained nor away; blobs that only it holds are lost.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        consent: ConsentArgs,
+    },
+    /// Let another voter lead, the best one if none is named.
+    TransferLeader {
+        /// Its number.
+        node: Option<u64>,
+    },
+    /// Make a snapshot of the metadata on the node that is asked.
+    Snapshot,
+    /// After an upgrade of every node: allow what only the new version understands. There is no way back.
+    FinalizeUpgrade {
+        #[command(flatten)]
+        consent: ConsentArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConsentArgs {
+    /// Do not ask.
+    #[arg(short, long)]
+    yes: bool,
+    /// Only tell what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl ConsentArgs {
+    /// Whether to go on. Nobody to ask is an error; a dry run only tells.
+    fn given(&self, what: &str) -> Result<bool, Failure> {
+        if self.dry_run {
+            say_note(&format!("would {what}"));
+            return Ok(false);
+        }
+        if self.yes {
+            return Ok(true);
+        }
+        if !io::stdin().is_terminal() {
+            return Err(Failure::Usage {
+                message: format!("nobody is there to confirm: about to {what}"),
+                hint: "use --yes to go on without being asked, --dry-run to see what would be done",
+            });
+        }
+        let ask = || -> io::Result<String> {
+            let mut stderr = io::stderr().lock();
+            write!(stderr, "About to {what}. Go on? [y/N] ")?;
+            stderr.flush()?;
+            let mut answer = String::new();
+            io::stdin().lock().read_line(&mut answer)?;
+            Ok(answer)
+        };
+        let answer =
+            ask().map_err(|source| Failure::Io { step: "ask whether to go on".into(), source })?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(true),
+            _ => {
+                say_note("nothing was changed");
+                Err(Failure::Told)
+            }
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::config::duration_of(text)
+}
+
+#[derive(Serialize)]
+struct Token<'a> {
+    token: &'a str,
+}
+
+#[derive(Serialize)]
+struct Number {
+    node: u64,
+}
+
+pub(crate) async fn run(
+    args: AdminArgs,
+    command: ClusterCommand,
+    output: &Output,
+) -> Result<(), Failure> {
+    let client = args.connect().await?;
+    match command {
+        ClusterCommand::Status => {
+            let status = client.status().await?;
+            output.print(&status, || status_table(&status))
+        }
+        ClusterCommand::Members => {
+            let members = client.status().await?.members;
+            output.print(&members, || members_table(&members, None))
+        }
+        ClusterCommand::JoinToken { valid, to } => {
+            let token = client.create_join_token(valid).await?;
+            let Some(path) = to else {
+                say_note("give it to 'nora serve --join ADDRESS --join-token TOKEN'");
+                let token = token.expose();
+                return output.print(&Token { token }, || format!("{token}\n"));
+            };
+            write_secret(&path, token.expose())
+                .map_err(|source| Failure::Io { step: format!("write {}", path.display()), source })
+        }
+        ClusterCommand::Promote { node } => {
+            client.promote(node).await?;
+            say_note(&format!("node {node} votes"));
+            output.print(&Number { node }, String::new)
+        }
+        ClusterCommand::Drain { node, wait, consent } => {
+            if consent.given(&format!("let others take over what node {node} holds"))? {
+                client.drain(node).await?;
+                say_note(&format!("node {node} is draining"));
+                if wait {
+                    wait_drained(&client, node).await?;
+                }
+            }
+            Ok(())
+        }
+        ClusterCommand::Remove { node, force, consent } => {
+            if consent.given(&format!("take node {node} out of the cluster for good"))? {
+                client.remove(node, force).await?;
+                say_note(&format!("node {node} is no member any more"));
+            }
+            Ok(())
+        }
+        ClusterCommand::TransferLeader { node } => {
+            let node = client.transfer_leader(node).await?;
+            say_note(&format!("node {node} leads"));
+            output.print(&Number { node }, String::new)
+        }
+        ClusterCommand::Snapshot => {
+            let index = client.snapshot().await?;
+            say_note(&format!("a snapshot goes up to log position {index}"));
+            Ok(())
+        }
+        ClusterCommand::FinalizeUpgrade { consent } => {
+            if consent.given("allow what older versions do not understand, with no way back")? {
+                let level = client.finalize_upgrade().await?;
+                say_note(&format!("the cluster is at feature level {level}"));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// `nora scrub`.
+pub(crate) async fn scrub(args: AdminArgs) -> Result<(), Failure> {
+    args.connect().await?.scrub().await?;
+    say_note("every copy on that node is being read again; 'nora cluster status' shows what is found");
+    Ok(())
+}
+
+fn write_secret(path: &std::path::Path, secret: &str) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let part = path.with_extension("part");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()?;
+    std::fs::rename(&part, path)
+}
+
+/// Looks until a draining node holds nothing that others lack.
+async fn wait_drained(client: &AdminClient, node: u64) -> Result<(), Failure> {
+    let mut told = None;
+    loop {
+        let status = client.status().await?;
+        let Some(member) = status.members.iter().find(|member| member.node == node) else {
+            return Ok(());
+        };
+        // Blobs that it holds are taken over, and then it gives them up.
+        let left = member.report.as_ref().map(|report| report.blobs_held);
+        match left {
+            Some(0) => {
+                say_note(&format!("node {node} holds nothing any more"));
+                return Ok(());
+            }
+            Some(left) if told != Some(left) => say_note(&format!("{left} blobs to take over")),
+            Some(_) => {}
+            None => say_warning(&format!("node {node} does not answer")),
+        }
+        told = left;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn status_table(status: &ClusterStatus) -> String {
+    let leader = status.leader.map_or("none".to_owned(), |leader| format!("node {leader}"));
+    let missing: u64 = reports(&status.members).map(|report| report.blobs_missing).sum();
+    let mut versions: Vec<&str> = reports(&status.members).map(|r| r.version.as_str()).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    let head = [
+        ("cluster", status.cluster.clone()),
+        ("asked", format!("node {}", status.node)),
+        ("leader", leader),
+        ("term", status.term.to_string()),
+        ("log", format!("{} entries, {} applied", status.log_index, status.applied_index)),
+        ("feature level", status.feature_level.to_string()),
+        ("versions", versions.join(", ")),
+        ("copies to make", missing.to_string()),
+    ];
+    let mut text = String::new();
+    for (name, value) in head {
+        text += &format!("{name:<15} {value}\n");
+    }
+    text.push('\n');
+    text + &members_table(&status.members, Some(status.log_index))
+}
+
+fn reports(members: &[MemberStatus]) -> impl Iterator<Item = &nora_client::admin::NodeReport> {
+    members.iter().filter_map(|member| member.report.as_ref())
+}
+
+fn members_table(members: &[MemberStatus], log_index: Option<u64>) -> String {
+    let rows: Vec<_> = members
+        .iter()
+        .map(|member| {
+            let mut row = vec![
+                member.node.to_string(),
+                member.role.to_owned(),
+                member.standing.to_owned(),
+                member.zone.clone(),
+                member.cluster_address.clone(),
+            ];
+            match &member.report {
+                Some(report) => {
+                    let lag = log_index.map(|log| log.saturating_sub(report.applied_index));
+                    row.extend([
+                        lag.map_or(String::new(), |lag| lag.to_string()),
+                        format!("{} of {}", human_size(report.disk_free), human_size(report.disk_total)),
+                        report.blobs_held.to_string(),
+                        report.blobs_missing.to_string(),
+                        report.blobs_quarantined.to_string(),
+                        report.version.clone(),
+                    ]);
+                }
+                None => row.push("does not answer".to_owned()),
+            }
+            row
+        })
+        .collect();
+    let header = [
+        "NODE", "ROLE", "STANDING", "ZONE", "ADDRESS", "LAG", "FREE", "BLOBS", "MISSING", "DAMAGED",
+        "VERSION",
+    ];
+    columns(&header, &rows)
+}
