@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The programs that the checks need beyond Cargo, at pinned versions, fetched once a machine into $NORA_CACHE/tools:
-# the OCI conformance program, real clients, S3 servers, and cargo-deny. Nothing is skipped: what cannot be had ends the run with
-# what to do about it.
+# the OCI conformance program, real clients, S3 servers, and cargo-deny. Nothing is skipped: what cannot be had ends the
+# run with what to do about it.
 #
 # Usage: . deploy/dev/setup.sh; . deploy/dev/tools.sh; need crane oras skopeo …
 

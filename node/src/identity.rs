@@ -30,7 +30,8 @@ pub enum Gate {
 
 /// What is known of the administrator's credentials: their hash, so that comparing takes the same time for all.
 pub struct AdminCredentials {
-    user_and_password: [u8; 32],
+    /// The password in this node's file, and the one that all nodes of the cluster know.
+    accepted: Vec<[u8; 32]>,
 }
 
 /// What the gate says.
@@ -49,9 +50,18 @@ fn hash(user_and_password: &[u8]) -> [u8; 32] {
 }
 
 impl AdminCredentials {
-    /// The administrator with that password.
-    pub fn new(password: &str) -> Self {
-        Self { user_and_password: hash(format!("{ADMIN_USER}:{password}").as_bytes()) }
+    /// The administrator with any of these passwords.
+    pub fn new<'a>(passwords: impl IntoIterator<Item = &'a str>) -> Self {
+        let hashed = |password| hash(format!("{ADMIN_USER}:{password}").as_bytes());
+        Self { accepted: passwords.into_iter().map(hashed).collect() }
+    }
+
+    fn accept(&self, user_and_password: &[u8]) -> bool {
+        let presented = hash(user_and_password);
+        // All are compared, so that the time tells nothing of which one it was.
+        self.accepted
+            .iter()
+            .fold(false, |found, known| found | verify_slices_are_equal(&presented, known).is_ok())
     }
 }
 
@@ -70,11 +80,7 @@ impl Gate {
             .and_then(|(_, encoded)| decode_base64(encoded.trim()));
         match presented {
             // The password has 192 random bits, so one fast hash hides nothing less than a slow one would.
-            Some(presented)
-                if verify_slices_are_equal(&hash(&presented), &admin.user_and_password).is_ok() =>
-            {
-                Decision::Allow
-            }
+            Some(presented) if admin.accept(&presented) => Decision::Allow,
             _ => Decision::Challenge,
         }
     }
@@ -94,8 +100,22 @@ pub struct AdminFile {
     pub created: bool,
 }
 
-/// The gate for a node that listens on `address` and has no users configured.
-pub fn gate_for(address: IpAddr, data_dir: &Path) -> std::io::Result<(Gate, Option<AdminFile>)> {
+/// The administrator's password that every node of a cluster knows: made from the authority's key, which all of them have
+/// and nobody else.
+pub fn shared_password(authority_key: &[u8]) -> String {
+    use base64::Engine;
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, authority_key);
+    let tag = aws_lc_rs::hmac::sign(&key, b"NORA administrator's password");
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&tag.as_ref()[..24])
+}
+
+/// The gate for a node that listens on `address` and has no users configured. The password goes into a file if there is
+/// none: the one that the cluster shares, or a random one.
+pub fn gate_for(
+    address: IpAddr,
+    data_dir: &Path,
+    shared: Option<&str>,
+) -> std::io::Result<(Gate, Option<AdminFile>)> {
     if address.is_loopback() {
         return Ok((Gate::Open, None));
     }
@@ -103,7 +123,7 @@ pub fn gate_for(address: IpAddr, data_dir: &Path) -> std::io::Result<(Gate, Opti
     let created = match std::fs::metadata(&path) {
         Ok(_) => false,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            write_password(&path)?;
+            write_password(&path, shared)?;
             true
         }
         Err(error) => return Err(error),
@@ -116,16 +136,23 @@ pub fn gate_for(address: IpAddr, data_dir: &Path) -> std::io::Result<(Gate, Opti
             path.display()
         )));
     }
-    Ok((Gate::Admin(AdminCredentials::new(password)), Some(AdminFile { path, created })))
+    let passwords = [password].into_iter().chain(shared);
+    Ok((Gate::Admin(AdminCredentials::new(passwords)), Some(AdminFile { path, created })))
 }
 
 /// Makes the password and stores it whole or not at all, readable by its owner alone from the first byte on.
-fn write_password(path: &Path) -> std::io::Result<()> {
+fn write_password(path: &Path, shared: Option<&str>) -> std::io::Result<()> {
     use base64::Engine;
     use std::os::unix::fs::OpenOptionsExt;
-    let mut random = [0; 24];
-    getrandom::fill(&mut random).map_err(|error| std::io::Error::other(error.to_string()))?;
-    let password = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random);
+    let password = match shared {
+        Some(shared) => shared.to_owned(),
+        None => {
+            let mut random = [0; 24];
+            getrandom::fill(&mut random)
+                .map_err(|error| std::io::Error::other(error.to_string()))?;
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)
+        }
+    };
     let part = path.with_extension("part");
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -156,11 +183,11 @@ mod tests {
     #[test]
     fn loopback_is_open_and_everything_else_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let (gate, file) = gate_for("127.0.0.1".parse().unwrap(), dir.path()).unwrap();
+        let (gate, file) = gate_for("127.0.0.1".parse().unwrap(), dir.path(), None).unwrap();
         assert!(matches!(gate, Gate::Open) && file.is_none());
         assert_eq!(gate.decide(Route::Manifest, &HeaderMap::new()), Decision::Allow);
 
-        let (gate, file) = gate_for("0.0.0.0".parse().unwrap(), dir.path()).unwrap();
+        let (gate, file) = gate_for("0.0.0.0".parse().unwrap(), dir.path(), None).unwrap();
         let file = file.unwrap();
         assert!(file.created);
         assert_eq!(std::fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -174,7 +201,7 @@ mod tests {
         assert_eq!(gate.decide(Route::Manifest, &basic("admin", password)), Decision::Allow);
 
         // The next start keeps the password.
-        let (gate, file) = gate_for("0.0.0.0".parse().unwrap(), dir.path()).unwrap();
+        let (gate, file) = gate_for("0.0.0.0".parse().unwrap(), dir.path(), None).unwrap();
         assert!(!file.unwrap().created);
         assert_eq!(gate.decide(Route::Blob, &basic("admin", password)), Decision::Allow);
     }

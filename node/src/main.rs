@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use nora::cli::{self, Cli, NodeVerb};
+use nora::cli::{self, Cli, JoinArgs, NodeVerb};
 use nora::config::{Loaded, LogFormat};
 use nora::{telemetry, wiring};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,7 +15,7 @@ const BLOCKING_THREADS_MAX: usize = 128;
 
 fn main() -> ExitCode {
     cli::run(Cli::parse(), |verb, loaded| match verb {
-        NodeVerb::Serve => serve(loaded),
+        NodeVerb::Serve(join) => serve(loaded, join),
         NodeVerb::Check => check(loaded),
     })
 }
@@ -49,7 +49,7 @@ fn check(loaded: Loaded) -> ExitCode {
 }
 
 /// Runs a node until SIGTERM or SIGINT; a second one ends it at once.
-fn serve(loaded: Loaded) -> ExitCode {
+fn serve(loaded: Loaded, join: JoinArgs) -> ExitCode {
     let log = &loaded.config.log;
     let format = match log.format {
         LogFormat::Auto => telemetry::Format::automatic(),
@@ -65,7 +65,7 @@ fn serve(loaded: Loaded) -> ExitCode {
     let outcome = match runtime {
         Ok(runtime) => {
             let outcome =
-                runtime.block_on(async { wiring::run(loaded.config, stop_signal()).await });
+                runtime.block_on(async { wiring::run(loaded, join, stop_signal()).await });
             // Whatever still runs on blocking threads is a read that nobody waits for.
             runtime.shutdown_background();
             outcome.map_err(|error| chain(&error))

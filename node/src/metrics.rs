@@ -114,6 +114,28 @@ pub struct Gauges {
     pub raft_term: Gauge,
     /// 1 if this node leads.
     pub raft_is_leader: Gauge,
+    /// Voters in the membership.
+    pub raft_voters: Gauge,
+    /// Entries that the slowest member is not known to have; 0 where this node does not lead.
+    pub raft_lag_entries: Gauge,
+    /// Blobs that this node holds a copy of.
+    pub blobs_held: Gauge,
+    /// Blobs that it should hold and does not yet.
+    pub blobs_missing: Gauge,
+    /// Blobs that it should give up.
+    pub blobs_excess: Gauge,
+    /// Damaged copies set aside since the start.
+    pub blobs_quarantined: Gauge,
+    /// Bytes sent to other nodes as copies.
+    pub blobs_replicated_bytes: Gauge,
+    /// Bytes fetched from other nodes to restore or move copies.
+    pub blobs_repaired_bytes: Gauge,
+    /// Bytes fetched from other nodes for clients.
+    pub blobs_fetched_bytes: Gauge,
+    /// Bytes that scrubbing has read again.
+    pub blobs_scrubbed_bytes: Gauge,
+    /// Disk space of the cache.
+    pub blob_cache_bytes: Gauge,
     /// Memory of this process.
     pub resident_memory_bytes: Gauge,
     /// Memory of the metadata stores.
@@ -205,6 +227,41 @@ impl Metrics {
             ("raft_snapshot_index", "Position of the last snapshot", &gauges.raft_snapshot_index),
             ("raft_term", "Term of the current leader", &gauges.raft_term),
             ("raft_is_leader", "1 if this node leads", &gauges.raft_is_leader),
+            ("raft_voters", "Members that vote", &gauges.raft_voters),
+            (
+                "raft_lag_entries",
+                "Log entries that the slowest member lacks, where this node leads",
+                &gauges.raft_lag_entries,
+            ),
+            ("blobs_held", "Blobs that this node holds", &gauges.blobs_held),
+            ("blobs_missing", "Blobs that this node should hold", &gauges.blobs_missing),
+            ("blobs_excess", "Blobs that this node should give up", &gauges.blobs_excess),
+            (
+                "blobs_quarantined",
+                "Damaged copies set aside since the start",
+                &gauges.blobs_quarantined,
+            ),
+            (
+                "blobs_replicated_bytes",
+                "Bytes sent to other nodes as copies since the start",
+                &gauges.blobs_replicated_bytes,
+            ),
+            (
+                "blobs_repaired_bytes",
+                "Bytes fetched to restore or move copies since the start",
+                &gauges.blobs_repaired_bytes,
+            ),
+            (
+                "blobs_fetched_bytes",
+                "Bytes fetched from other nodes for clients since the start",
+                &gauges.blobs_fetched_bytes,
+            ),
+            (
+                "blobs_scrubbed_bytes",
+                "Bytes of copies read again since the start",
+                &gauges.blobs_scrubbed_bytes,
+            ),
+            ("blob_cache_bytes", "Disk space of the cache", &gauges.blob_cache_bytes),
             ("process_resident_memory_bytes", "Resident memory", &gauges.resident_memory_bytes),
             (
                 "metadata_memory_bytes",

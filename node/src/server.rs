@@ -178,7 +178,8 @@ pub type Surface = Arc<ArcSwap<Router>>;
 
 /// Tells who is at the other end, from the certificates that the TLS handshake has verified: what is put into the
 /// extensions goes with every request of the connection. An error ends the connection.
-pub type Introduce = Arc<dyn Fn(&[CertificateDer<'static>], &mut Extensions) -> io::Result<()> + Send + Sync>;
+pub type Introduce =
+    Arc<dyn Fn(&[CertificateDer<'static>], &mut Extensions) -> io::Result<()> + Send + Sync>;
 
 /// A place where connections come in.
 pub struct Door {
@@ -332,12 +333,7 @@ impl Connection {
     async fn serve_http1(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        service: impl Service<
-            Request<Incoming>,
-            Response = Response,
-            Error = Infallible,
-            Future: Send,
-        >,
+        service: impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>,
     ) {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -15,11 +15,11 @@ use bytes::Bytes;
 use nora_app::ports::blobs::BlobCopy;
 use tracing::warn;
 
-use nora_swarm::{ChunkHasher, ChunkTable};
 use crate::layout;
 use crate::map;
 use crate::store::{Inner, remove};
 use crate::writer::{self, FinishError, StepError, step};
+use nora_swarm::{ChunkHasher, ChunkTable};
 
 /// Tells the files of this process apart.
 static NUMBER: AtomicU64 = AtomicU64::new(0);

@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt;
 
 use nora_app::ports::blobs::BlobCopy;
 
-use nora_swarm::{CHUNK_BYTES, ChunkHasher, ChunkTable};
 use crate::layout::{self, BlobFileName};
 use crate::store::{Inner, remove};
+use nora_swarm::{CHUNK_BYTES, ChunkHasher, ChunkTable};
 
 /// What a copy's file looks like from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,8 @@ impl Inner {
             return Ok(None);
         }
         let mut hasher = ChunkHasher::default();
-        let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(copy.size).unwrap_or(CHUNK_BYTES))];
+        let mut buffer =
+            vec![0; CHUNK_BYTES.min(usize::try_from(copy.size).unwrap_or(CHUNK_BYTES))];
         let mut offset = 0;
         while offset < copy.size {
             offset += hash_chunk(&file, &mut buffer, offset, copy.size, &mut hasher)?;

@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use nora_swarm::{CHUNK_BYTES, ChunkHasher};
 use crate::inventory;
 use crate::layout::BlobFileName;
 use crate::map;
 use crate::reconcile::Shard;
 use crate::replicated::{Shared, copy_of};
 use crate::store::Inner;
+use nora_swarm::{CHUNK_BYTES, ChunkHasher};
 
 /// Folders of one algorithm: a round gives each the same time, because digests fall evenly.
 const SHARDS: u32 = 256;
@@ -157,9 +157,8 @@ pub(crate) async fn round(
     }
     if let Some(interval) = interval {
         // Folders that are not there yet have their share of the time, too.
-        let age = Duration::from_millis(
-            PositionV1::begin().began_at.saturating_sub(position.began_at),
-        );
+        let age =
+            Duration::from_millis(PositionV1::begin().began_at.saturating_sub(position.began_at));
         tokio::time::sleep_until((began + interval.saturating_sub(age)).into()).await;
         PositionV1::begin().store(&inner);
     }
@@ -282,8 +281,7 @@ impl Rereading {
     fn next(&mut self) -> io::Result<u64> {
         let mut buffer = vec![0; CHUNK_BYTES];
         let (offset, size) = (self.offset, self.copy.size);
-        let len =
-            inventory::hash_chunk(&self.file, &mut buffer, offset, size, &mut self.hasher)?;
+        let len = inventory::hash_chunk(&self.file, &mut buffer, offset, size, &mut self.hasher)?;
         self.offset += len;
         Ok(len)
     }

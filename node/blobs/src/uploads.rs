@@ -186,7 +186,9 @@ impl Inner {
                 writer.rest();
                 return error.into();
             }
-            FinishError::Mismatch { computed } => UploadError::DigestMismatch { expected, computed },
+            FinishError::Mismatch { computed } => {
+                UploadError::DigestMismatch { expected, computed }
+            }
             FinishError::Sync(source) => StepError { step: "sync the upload", source }.into(),
         };
         self.end(id, writer);

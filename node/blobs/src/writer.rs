@@ -16,10 +16,10 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_domain::record::{Generation, NodeId, Placement};
 use nora_domain::{Algorithm, Digest};
 
-use nora_swarm::{ChunkHasher, ChunkTable};
 use crate::hash::ContentHasher;
 use crate::layout::{self, Layout};
 use crate::map;
+use nora_swarm::{ChunkHasher, ChunkTable};
 
 /// Write-back is started whenever so many bytes are new.
 pub(crate) const WRITE_BACK_BYTES: u64 = 2 << 20;

@@ -193,7 +193,15 @@ impl Target {
                 step,
                 place: format!("{}/{}", self.bucket, self.prefix),
             },
-            ("XAmzContentSHA256Mismatch" | "BadDigest" | "SlowDown" | "RequestTimeout" | "Throttling" | "TooManyRequests", _)
+            (
+                "XAmzContentSHA256Mismatch"
+                | "BadDigest"
+                | "SlowDown"
+                | "RequestTimeout"
+                | "Throttling"
+                | "TooManyRequests",
+                _,
+            )
             | (_, 429 | 500..) => ObjectError::Busy { step, code: code_or_status },
             // An answer was begun that could not be read to its end.
             (_, 200..300) => ObjectError::Unreachable {

@@ -98,8 +98,7 @@ impl Content for Admin {
         let request = request.into_inner();
         let repository = self.repository(&request.repository)?;
         let digest = Digest::parse(&request.digest).map_err(malformed)?;
-        let tags =
-            self.api.registry.delete_artifact(repository, digest).await.map_err(refused)?;
+        let tags = self.api.registry.delete_artifact(repository, digest).await.map_err(refused)?;
         let tags = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
         Ok(Response::new(proto::DeleteArtifactResponse { tags }))
     }

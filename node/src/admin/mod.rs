@@ -57,8 +57,10 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .with_service_name("nora.v1.Blobs")
         .with_service_name("nora.v1.Config")
         .build_v1();
-    let cluster = ClusterServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
-    let content = ContentServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let cluster =
+        ClusterServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let content =
+        ContentServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
     let mut guarded = Router::new()
         .route_service("/nora.v1.Cluster/{*method}", cluster)
         .route_service("/nora.v1.Content/{*method}", content)

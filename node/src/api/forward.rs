@@ -24,11 +24,7 @@ use super::oci::error::ApiError;
 /// Sends a request to another node's HTTP surface.
 pub trait Forward: Send + Sync {
     /// The answer of `node`; an error if it could not be reached or broke off before it answered.
-    fn forward(
-        &self,
-        node: NodeId,
-        request: Request,
-    ) -> BoxFuture<'_, Result<Response, BoxError>>;
+    fn forward(&self, node: NodeId, request: Request) -> BoxFuture<'_, Result<Response, BoxError>>;
 }
 
 /// Marks a request that a member has passed on: it is not passed on again.

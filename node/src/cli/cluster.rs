@@ -21,10 +21,22 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[command(next_help_heading = "Cluster")]
 pub(crate) struct AdminArgs {
     /// A member's cluster address; several are tried in order [default: what the data folder says, or 127.0.0.1:4001].
-    #[arg(long, env = "NORA_CLUSTER_ADDR", global = true, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "NORA_CLUSTER_ADDR",
+        global = true,
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
     cluster_addr: Vec<String>,
     /// A member's data folder: its identity has the administrator's certificate.
-    #[arg(long, env = "NORA_DATA_DIR", global = true, value_name = "DIR", default_value = "nora-data")]
+    #[arg(
+        long,
+        env = "NORA_DATA_DIR",
+        global = true,
+        value_name = "DIR",
+        default_value = "nora-data"
+    )]
     data_dir: PathBuf,
     /// The certificate of the cluster's authority, instead of the data folder's.
     #[arg(long, env = "NORA_CLUSTER_CA", global = true, value_name = "FILE")]
@@ -249,7 +261,9 @@ pub(crate) async fn run(
 /// `nora scrub`.
 pub(crate) async fn scrub(args: AdminArgs) -> Result<(), Failure> {
     args.connect().await?.scrub().await?;
-    say_note("every copy on that node is being read again; 'nora cluster status' shows what is found");
+    say_note(
+        "every copy on that node is being read again; 'nora cluster status' shows what is found",
+    );
     Ok(())
 }
 
@@ -335,7 +349,11 @@ fn members_table(members: &[MemberStatus], log_index: Option<u64>) -> String {
                     let lag = log_index.map(|log| log.saturating_sub(report.applied_index));
                     row.extend([
                         lag.map_or(String::new(), |lag| lag.to_string()),
-                        format!("{} of {}", human_size(report.disk_free), human_size(report.disk_total)),
+                        format!(
+                            "{} of {}",
+                            human_size(report.disk_free),
+                            human_size(report.disk_total)
+                        ),
                         report.blobs_held.to_string(),
                         report.blobs_missing.to_string(),
                         report.blobs_quarantined.to_string(),
@@ -348,8 +366,8 @@ fn members_table(members: &[MemberStatus], log_index: Option<u64>) -> String {
         })
         .collect();
     let header = [
-        "NODE", "ROLE", "STANDING", "ZONE", "ADDRESS", "LAG", "FREE", "BLOBS", "MISSING", "DAMAGED",
-        "VERSION",
+        "NODE", "ROLE", "STANDING", "ZONE", "ADDRESS", "LAG", "FREE", "BLOBS", "MISSING",
+        "DAMAGED", "VERSION",
     ];
     columns(&header, &rows)
 }

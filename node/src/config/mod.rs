@@ -36,9 +36,9 @@ pub use reference::reference_page;
 pub use schema::json_schema;
 pub use section::{Effective, Source};
 pub use server::{Server, Tls};
+pub(crate) use setting::duration_of;
 pub use setting::{Network, PublicUrl, SecretError, SecretSource, Size};
 pub use show::{as_toml, as_value};
-pub(crate) use setting::duration_of;
 pub(crate) use show::{source, toml_value};
 pub use storage::{S3, Storage, StorageMode};
 
@@ -276,12 +276,20 @@ fn report_storage_mismatch(root: &DeTable<'_>, storage: &Storage, document: &mut
     let span = root.get("storage").map_or(0..0, Spanned::span);
     match (storage.mode, &storage.s3) {
         (StorageMode::S3, None) => document.report(
-            Diagnostic::at("storage.mode is \"s3\", and there is no [storage.s3]", span, "needs it")
-                .help("name the bucket: [storage.s3] with `bucket = \"…\"`"),
+            Diagnostic::at(
+                "storage.mode is \"s3\", and there is no [storage.s3]",
+                span,
+                "needs it",
+            )
+            .help("name the bucket: [storage.s3] with `bucket = \"…\"`"),
         ),
         (StorageMode::Local, Some(_)) => document.report(
-            Diagnostic::at("[storage.s3] is set, and storage.mode is \"local\"", span, "contradiction")
-                .help("write `mode = \"s3\"` under [storage], or remove [storage.s3]"),
+            Diagnostic::at(
+                "[storage.s3] is set, and storage.mode is \"local\"",
+                span,
+                "contradiction",
+            )
+            .help("write `mode = \"s3\"` under [storage], or remove [storage.s3]"),
         ),
         _ => {}
     }

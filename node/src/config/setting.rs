@@ -182,7 +182,8 @@ const DURATION_UNITS: [(&str, u64); 6] = [
 
 /// Reads a duration as the configuration writes it, for the command line.
 pub(crate) fn duration_of(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "write a number and a unit, as 30s, 15m, 12h or 7d".to_owned())
+    parse_duration(text)
+        .ok_or_else(|| "write a number and a unit, as 30s, 15m, 12h or 7d".to_owned())
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

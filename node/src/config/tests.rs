@@ -106,6 +106,7 @@ fn values_are_read_with_their_units_and_places() {
 #[test]
 fn flags_go_before_the_file_and_say_so() {
     let overrides = Overrides {
+        advertise: None,
         listen: Some("127.0.0.2:5000".parse().unwrap()),
         cluster_listen: None,
         data_dir: Some("here".into()),

@@ -107,4 +107,3 @@ pub(super) fn lock_data_dir(path: &Path) -> Result<File, ServeError> {
         Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
     }
 }
-

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use nora_app::ports::metadata::MetadataError;
 use nora_cluster::StopReason;
+use nora_domain::record::NodeId;
 
 /// Why a node did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -50,8 +51,42 @@ pub enum ServeError {
     /// The metadata cannot be read.
     #[error("the metadata cannot be read")]
     Unreadable(#[source] MetadataError),
+    /// This node's identity cannot be used or made.
+    #[error(transparent)]
+    Identity(#[from] nora_trust::TrustError),
+    /// The cluster does not let this node in.
+    #[error("this node cannot join")]
+    Join(#[source] nora_cluster::JoinError),
+    /// It wants to join and shows nothing.
+    #[error(
+        "to join, a token is needed: 'nora cluster join-token' on a member makes one; give it with --join-token-file or NORA_JOIN_TOKEN"
+    )]
+    NoToken,
+    /// A folder that holds something else cannot become a new member's.
+    #[error("the data folder {} holds the data of a node that never joined: a new member begins with an empty one", .path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// This node was taken out of the cluster.
+    #[error("node {} was removed from its cluster for good; to take part again, join anew with an empty data folder", .0.0)]
+    Removed(NodeId),
+    /// The bucket cannot be used.
+    #[error("blobs cannot be kept in the bucket")]
+    Objects(#[source] nora_objects::ObjectError),
+    /// The bucket is not configured.
+    #[error("storage.mode is \"s3\" and there is no [storage.s3] that names the bucket")]
+    NoBucket,
+    /// A secret of the configuration cannot be read.
+    #[error(transparent)]
+    Secret(#[from] crate::config::SecretError),
+    /// The operating system gives no random numbers.
+    #[error("there are no random numbers")]
+    Random(#[source] io::Error),
+    /// A part of the start failed in a way that it should not.
+    #[error("the start broke off: {0}")]
+    Task(String),
     /// The metadata store failed while the node ran.
     #[error("the node stopped itself, so that nothing is acknowledged that is not on disk: {0}")]
     Stopped(StopReason),
 }
-

@@ -1,383 +1,320 @@
 //! The composition root: the only place that names concrete adapters, and the order in which a node comes up and
 //! goes down.
 //!
-//! Up: data folder locked, metadata recovered and this start's epoch taken, blobs opened, the address bound, requests
-//! served, orphans of earlier starts swept. Down: not ready any more, no new connections, running transfers finish,
-//! metadata flushed.
+//! Up: data folder locked, both addresses bound, identity loaded, made or asked for; stores opened; both doors served, with
+//! nothing to say yet to clients; the cluster entered, which gives this start its epoch; then requests are served, and
+//! what goes on beside them begins. Down: not ready any more, no new connections, running transfers finish, another node
+//! leads, metadata flushed, and only then the door for other members closes.
 
-use std::fs::File;
-use std::io;
+mod adapters;
+mod error;
+mod identity;
+mod offline;
+mod peers;
+mod settings;
+mod storage;
+mod upkeep;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use nora_app::ports::BoxFuture;
-use nora_app::ports::blobs::Blobs;
-use nora_app::ports::clock::{Clock, Ids};
-use nora_app::ports::health::{Health, Probe};
-use nora_app::ports::metadata::MetadataError;
-use nora_app::{Dependencies, Registry, Settings};
-use nora_blobs::{LocalBlobs, LocalBlobsConfig};
-use nora_cluster::{Cluster, ClusterConfig, PositionedEvent, StopReason};
-use nora_domain::audit::Audit;
-use nora_domain::event::Event;
-use nora_domain::record::{Key, Record, Timestamp, UploadId};
+use arc_swap::ArcSwap;
+use axum::Router;
+use nora_app::ports::clock::Clock;
+use nora_app::{Dependencies, Registry};
+use nora_cluster::{Cluster, MutualTls, Roster, StartError};
+use nora_domain::record::{AuthorityRecord, Epoch, Key, Record};
+use nora_trust::Identity;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, watch};
-use tracing::{debug, error, info, warn};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
 
-use crate::api::{Api, ApiSettings, router};
-use crate::config::Config;
-use crate::identity::{ADMIN_USER, gate_for};
+pub use error::ServeError;
+pub use offline::{Checked, check};
+
+use crate::admin::{self, Admin};
+use crate::api::{Api, forwarded_router, router, waiting_router};
+use crate::cli::JoinArgs;
+use crate::config::{Config, Loaded, as_toml};
+use crate::identity::{ADMIN_USER, AdminFile, gate_for, shared_password};
 use crate::metrics::Metrics;
-use crate::server::{Certificate, ServerSettings, TlsFiles, serve};
+use crate::server::{Certificate, Door, Surface, serve, tls_config};
+use adapters::{NodeProbe, RandomIds, SystemClock, lock_data_dir};
+use peers::{OverChannels, OwnReport, for_members, introduce, merged};
+use settings::{
+    api_settings, cluster_config, load_certificate, members_config, peer_server_settings, profile,
+    server_settings, settings,
+};
+use storage::Storage;
 
-/// How often expired uploads are looked for.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// How often certificate files are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why a node did not start, or stopped by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The data folder cannot be used.
-    #[error("cannot use the data folder {}", .path.display())]
-    DataDir {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another process uses the data folder.
-    #[error(
-        "another nora uses the data folder {}; stop it, or give this one a folder of its own with --data-dir",
-        .path.display()
-    )]
-    InUse {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The address cannot be bound.
-    #[error("cannot listen on {address}; is something else listening there?")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The administrator's password cannot be made or read.
-    #[error("cannot make or read the administrator's password")]
-    Admin(#[source] io::Error),
-    /// The certificate cannot be used.
-    #[error("TLS is not possible")]
-    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The metadata cannot be opened.
-    #[error("the metadata cannot be opened")]
-    Metadata(#[source] nora_cluster::StartError),
-    /// The blobs cannot be opened.
-    #[error("the blobs cannot be opened")]
-    Blobs(#[source] nora_blobs::OpenError),
-    /// The metadata cannot be read.
-    #[error("the metadata cannot be read")]
-    Unreadable(#[source] MetadataError),
-    /// The metadata store failed while the node ran.
-    #[error("the node stopped itself, so that nothing is acknowledged that is not on disk: {0}")]
-    Stopped(StopReason),
+/// A door that is served until it is told to stop.
+struct Open {
+    surface: Surface,
+    stop: watch::Sender<bool>,
+    served: JoinHandle<usize>,
 }
 
-struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        // A clock before 1970 counts as 1970; the replicated clock never runs backwards anyway.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+impl Open {
+    fn new(door: Door, settings: crate::server::ServerSettings, metrics: &Arc<Metrics>) -> Self {
+        let (stop, stopping) = watch::channel(false);
+        let surface = door.surface.clone();
+        let served = tokio::spawn(serve(door, settings, metrics.clone(), stopping));
+        Self { surface, stop, served }
     }
-}
 
-/// Upload ids from the operating system's random numbers, many to a call.
-struct RandomIds(std::sync::Mutex<Vec<u128>>);
-
-impl Ids for RandomIds {
-    fn upload_id(&self) -> UploadId {
-        let mut pool = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if pool.is_empty() {
-            let mut bytes = [0u8; 16 * 64];
-            // An id that could be guessed would open somebody's upload: without randomness there is no going on.
-            #[allow(
-                clippy::expect_used,
-                reason = "the operating system's random numbers do not run out"
-            )]
-            getrandom::fill(&mut bytes).expect("the operating system gives random numbers");
-            pool.extend(
-                bytes
-                    .chunks_exact(16)
-                    .map(|part| part.iter().fold(0u128, |id, byte| id << 8 | u128::from(*byte))),
-            );
+    async fn close(self) {
+        let _ = self.stop.send(true);
+        if let Err(error) = self.served.await {
+            error!(%error, "a server's task failed");
         }
-        UploadId(pool.pop().unwrap_or_default())
     }
 }
 
-struct NodeProbe {
-    cluster: Arc<Cluster>,
-    data_dir: PathBuf,
-    draining: Arc<AtomicBool>,
-}
-
-impl Probe for NodeProbe {
-    fn health(&self) -> BoxFuture<'_, Health> {
-        Box::pin(async {
-            let status = self.cluster.status();
-            let data_dir = self.data_dir.clone();
-            let written = tokio::task::spawn_blocking(move || probe_storage(&data_dir)).await;
-            let storage_failure = match written {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(error) => Some(error.to_string()),
-            };
-            Health {
-                has_leader: status.leader.is_some(),
-                caught_up: status.ready,
-                storage_failure,
-                draining: self.draining.load(Ordering::Relaxed),
-            }
-        })
-    }
-}
-
-/// Writes a few bytes where blobs go: a full or read-only disk shows here before a push meets it. The file stays and
-/// is written over, so that probes that run at once do not remove it from under each other.
-fn probe_storage(data_dir: &Path) -> io::Result<()> {
-    std::fs::write(data_dir.join("probe"), b"nora")
-}
-
-/// Makes the data folder and keeps a lock in it for as long as the file is open.
-fn lock_data_dir(path: &Path) -> Result<File, ServeError> {
-    let failed = |source| ServeError::DataDir { path: path.to_owned(), source };
-    std::fs::create_dir_all(path).map_err(failed)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path.join("lock"))
-        .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(ServeError::InUse { path: path.to_owned() }),
-        Err(std::fs::TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-fn cluster_config(config: &Config) -> ClusterConfig {
-    let mut cluster = ClusterConfig::new(config.storage.data_dir.join("metadata"));
-    cluster.address = config.cluster.listen.to_string();
-    cluster.cache_bytes = config.storage.metadata_cache_bytes_max.bytes_usize();
-    cluster.write_buffer_bytes = config.storage.metadata_write_bytes_max.bytes_usize();
-    cluster.snapshot_entries = config.cluster.snapshot_entries as u64;
-    cluster.keep_entries = config.cluster.keep_entries as u64;
-    cluster.proposals_bytes_max = config.cluster.proposal_bytes_max.bytes_usize();
-    cluster.answer_timeout = config.cluster.proposal_timeout;
-    cluster
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        artifact_bytes_max: config.limits.manifest_bytes_max.bytes_usize(),
-        references_max: config.limits.references_max,
-        pin_millis: millis(config.limits.pin_expiry),
-        upload_expiry_millis: millis(config.limits.upload_expiry),
-    }
-}
-
-fn api_settings(config: &Config) -> ApiSettings {
-    ApiSettings {
-        public_url: config.server.public_url.as_ref().map(|url| url.as_str().to_owned()),
-        upload_bytes_max: config.limits.upload_bytes_max.bytes(),
-        manifest_bytes_max: config.limits.manifest_bytes_max.bytes_usize(),
-        page_size_max: config.limits.page_size_max,
-        body_idle_timeout: config.limits.body_idle_timeout,
-        trusted_proxies: config.server.trusted_proxies.clone(),
-    }
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
+    let bound = listener.local_addr().unwrap_or(address);
+    Ok((listener, bound))
 }
 
 /// Runs a node until `stop` completes, then lets what runs finish.
 pub async fn run(
-    config: Config,
+    loaded: Loaded,
+    wish: JoinArgs,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
+    let shown = as_toml(&loaded.effective, None);
+    let config = loaded.config;
     let data_dir = config.storage.data_dir.clone();
     let _lock = lock_data_dir(&data_dir)?;
     let certificate = load_certificate(&config)?;
-    let listen = config.server.listen;
-    let (gate, admin) = gate_for(listen.ip(), &data_dir).map_err(ServeError::Admin)?;
+    let (http, http_address) = bind(config.server.listen).await?;
+    let (peer, peer_address) = bind(config.cluster.listen).await?;
+    let profile = profile(&config, http_address, peer_address, certificate.is_some());
+    let metadata_dir = data_dir.join("metadata");
+    let identity = identity::establish(&data_dir, &metadata_dir, &wish, &profile).await?;
+    let identity = Arc::new(identity);
 
-    let blobs_config = blobs_config(&config);
-    let opening = tokio::task::spawn_blocking(move || LocalBlobs::open(blobs_config));
-    let cluster = Cluster::start(cluster_config(&config)).await.map_err(ServeError::Metadata)?;
+    let transport = Arc::new(MutualTls::new(identity.clone()));
+    let cluster = Cluster::open(cluster_config(&config, identity.node(), profile), transport)
+        .await
+        .map_err(ServeError::Metadata)?;
     let cluster = Arc::new(cluster);
-    let blobs = match opening.await {
-        Ok(opened) => Arc::new(opened.map_err(ServeError::Blobs)?),
-        Err(error) => {
-            return Err(ServeError::DataDir { path: data_dir, source: io::Error::other(error) });
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let storage = Storage::open(&config, &cluster, &clock).await?;
+    let report = OwnReport::new(data_dir.clone());
+    report.tell_storage(storage.clone());
+    let roster =
+        Roster::new(cluster.clone(), identity.clone(), report.clone(), members_config(&config));
+
+    let metrics = Arc::new(Metrics::new());
+    let between_members = merged([cluster.services(), roster.services(), storage.exchange()]);
+    let peer_door = Open::new(
+        Door {
+            listener: peer,
+            surface: Arc::new(ArcSwap::from_pointee(between_members.clone())),
+            tls: Some(identity.server_config()),
+            introduce: Some(introduce(identity.clone())),
+        },
+        peer_server_settings(&config),
+        &metrics,
+    );
+    let tls = match certificate.clone() {
+        Some(certificate) => Some(Arc::new(
+            tls_config(certificate).map_err(|error| ServeError::Tls(Box::new(error)))?,
+        )),
+        None => None,
+    };
+    let http_door = Open::new(
+        Door {
+            listener: http,
+            surface: Arc::new(ArcSwap::from_pointee(waiting_router())),
+            tls,
+            introduce: None,
+        },
+        server_settings(&config),
+        &metrics,
+    );
+    info!(node = identity.node().0, "cluster port on https://{peer_address}");
+    leave_address(&data_dir, peer_address);
+
+    let mut stop = Box::pin(stop);
+    let _certificates = roster.start();
+    let entered = tokio::select! {
+        entered = enter(&cluster, &identity) => Some(entered),
+        () = roster.removed() => Some(Err(ServeError::Removed(identity.node()))),
+        () = &mut stop => None,
+    };
+    let outcome = match entered {
+        None => Ok(()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(epoch)) => {
+            let node = Node {
+                config,
+                shown,
+                certificate,
+                identity,
+                cluster: cluster.clone(),
+                clock,
+                storage,
+                report,
+                roster,
+                metrics,
+                between_members,
+            };
+            node.serve(epoch, http_address, &http_door.surface, &peer_door.surface, stop).await
         }
     };
-    let metrics = Arc::new(Metrics::new());
-    let draining = Arc::new(AtomicBool::new(false));
-    let api = Arc::new(Api {
-        registry: Registry::new(Dependencies {
-            metadata: cluster.clone(),
-            blobs: blobs.clone(),
-            uploads: blobs.clone(),
-            clock: Arc::new(SystemClock),
-            ids: Arc::new(RandomIds(std::sync::Mutex::default())),
-            node: cluster.node_id(),
-            epoch: cluster.epoch(),
-            settings: settings(&config),
-        }),
-        probe: Arc::new(NodeProbe {
-            cluster: cluster.clone(),
-            data_dir: data_dir.clone(),
-            draining: draining.clone(),
-        }),
-        metrics: metrics.clone(),
-        gate,
-        settings: api_settings(&config),
-    });
-    fill_gauges(&metrics, cluster.clone());
-
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|source| ServeError::Bind { address: listen, source })?;
-    let address = listener.local_addr().unwrap_or(listen);
-    announce(&config, address, admin.as_ref(), certificate.is_some());
-
-    let mut upkeep = tokio::task::JoinSet::new();
-    upkeep.spawn(count_events(cluster.subscribe(), metrics.clone()));
-    upkeep.spawn(expire_uploads(api.clone()));
-    upkeep.spawn(sweep_orphans(api.clone(), blobs, cluster.clone()));
-    if let Some(certificate) = certificate.clone() {
-        upkeep.spawn(certificate.watch(CERTIFICATE_INTERVAL));
-    }
-
-    let (stop_sender, stop_receiver) = watch::channel(false);
-    let server = tokio::spawn(serve(
-        listener,
-        router(api),
-        certificate,
-        server_settings(&config),
-        metrics,
-        stop_receiver,
-    ));
-    let failure = tokio::select! {
-        () = stop => None,
-        reason = cluster.stopped() => Some(reason),
-    };
-    draining.store(true, Ordering::Relaxed);
     info!("stopping: running transfers may finish");
-    let _ = stop_sender.send(true);
-    match server.await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => return Err(ServeError::Tls(Box::new(error))),
-        Err(error) => error!(%error, "the server's task failed"),
-    }
-    upkeep.shutdown().await;
-    if let Some(reason) = failure {
-        return Err(ServeError::Stopped(reason));
-    }
+    http_door.close().await;
     if let Err(error) = cluster.shutdown().await {
         // What was acknowledged is in the log on disk; the next start replays it.
         warn!(%error, "the metadata was not closed in order");
     }
-    info!("stopped");
-    Ok(())
-}
-
-/// What [`check`] found.
-pub struct Checked {
-    /// Rows of metadata.
-    pub rows: u64,
-    /// Live blobs.
-    pub blobs: u64,
-    /// What is wrong, a sentence each.
-    pub findings: Vec<String>,
-}
-
-/// Checks the data of a node that does not run: the metadata against itself, and that every live blob is there with
-/// its size. Contents are not read again. Memory grows with the number of rows.
-pub async fn check(config: &Config) -> Result<Checked, ServeError> {
-    let data_dir = &config.storage.data_dir;
-    if !data_dir.is_dir() {
-        let source = io::Error::from(io::ErrorKind::NotFound);
-        return Err(ServeError::DataDir { path: data_dir.clone(), source });
+    peer_door.close().await;
+    if outcome.is_ok() {
+        info!("stopped");
     }
-    let _lock = lock_data_dir(data_dir)?;
-    let cluster = Cluster::start(cluster_config(config)).await.map_err(ServeError::Metadata)?;
-    let read = cluster.inspect(|rows| {
-        let (mut audit, mut live, mut count) = (Audit::default(), Vec::new(), 0);
-        for row in rows {
-            let (key, record) = row?;
-            audit.add(&key, &record);
-            count += 1;
-            if let (Key::Blob(digest), Record::Blob(blob)) = (key, record) {
-                live.push((digest, blob.generation, blob.size));
+    outcome
+}
+
+/// Founds the cluster if this node is to, and enters it: waits for as long as it takes for a majority to be there.
+async fn enter(cluster: &Cluster, identity: &Identity) -> Result<Epoch, ServeError> {
+    if let Some(authority) = identity.founding_authority().map_err(ServeError::Identity)? {
+        cluster.found(identity.cluster(), authority).await.map_err(ServeError::Metadata)?;
+    }
+    loop {
+        match cluster.enter().await {
+            Ok(epoch) => {
+                identity.authority_committed().map_err(ServeError::Identity)?;
+                return Ok(epoch);
             }
-        }
-        Ok((audit.finish(), live, count))
-    });
-    let (found, live, rows) = read.await.flatten().map_err(ServeError::Unreadable)?;
-    let mut findings: Vec<String> = found.iter().map(ToString::to_string).collect();
-    let blobs = LocalBlobs::open(blobs_config(config)).map_err(ServeError::Blobs)?;
-    let blobs: &dyn Blobs = &blobs;
-    for (digest, generation, size) in &live {
-        if let Err(error) = blobs.open(*digest, *generation, *size).await {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-            findings.push(format!("blob {digest}: {error}{}", cause.unwrap_or_default()));
+            Err(StartError::NoLeader { within, source }) => {
+                warn!(?within, %source, "still waiting for a majority of the cluster's voters");
+            }
+            Err(StartError::Removed { node }) => return Err(ServeError::Removed(node)),
+            Err(error) => return Err(ServeError::Metadata(error)),
         }
     }
-    if let Err(error) = cluster.shutdown().await {
-        warn!(%error, "the metadata was not closed in order");
-    }
-    Ok(Checked { rows, blobs: live.len() as u64, findings })
 }
 
-fn blobs_config(config: &Config) -> LocalBlobsConfig {
-    LocalBlobsConfig {
-        data_dir: config.storage.data_dir.clone(),
-        upload_bytes_max: config.limits.upload_bytes_max.bytes(),
-        sessions_max: config.limits.upload_sessions_max,
+/// Leaves the address of the cluster port in the data folder, for the command line. Without it, the address has to be
+/// said.
+fn leave_address(data_dir: &Path, mut address: SocketAddr) {
+    if address.ip().is_unspecified() {
+        // This machine reaches itself.
+        let loopback: std::net::IpAddr = match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        address.set_ip(loopback);
     }
-}
-
-fn server_settings(config: &Config) -> ServerSettings {
-    ServerSettings {
-        connections_max: config.limits.connections_max,
-        head_timeout: config.limits.request_header_timeout,
-        write_timeout: config.limits.body_idle_timeout,
-        drain_timeout: config.limits.drain_timeout,
-        read_buffer_bytes_max: config.limits.request_header_bytes_max.bytes_usize(),
+    let path = data_dir.join("cluster-address");
+    if let Err(error) = std::fs::write(&path, format!("{address}\n")) {
+        warn!(path = %path.display(), %error, "the command line will need --cluster-addr");
     }
 }
 
-fn load_certificate(config: &Config) -> Result<Option<Arc<Certificate>>, ServeError> {
-    let Some(tls) = &config.server.tls else { return Ok(None) };
-    let files = TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() };
-    Certificate::load(files).map(Some).map_err(|error| ServeError::Tls(Box::new(error)))
+/// A node that has entered its cluster.
+struct Node {
+    config: Config,
+    shown: String,
+    certificate: Option<Arc<Certificate>>,
+    identity: Arc<Identity>,
+    cluster: Arc<Cluster>,
+    clock: Arc<dyn Clock>,
+    storage: Storage,
+    report: Arc<OwnReport>,
+    roster: Roster,
+    metrics: Arc<Metrics>,
+    between_members: Router,
+}
+
+impl Node {
+    /// Serves until it is told to stop, or has to.
+    async fn serve(
+        self,
+        epoch: Epoch,
+        address: SocketAddr,
+        http: &Surface,
+        peer: &Surface,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), ServeError> {
+        self.storage.check().await?;
+        let data_dir = &self.config.storage.data_dir;
+        let shared = self.authority().await?.map(|authority| shared_password(&authority.key));
+        let (gate, admin) =
+            gate_for(address.ip(), data_dir, shared.as_deref()).map_err(ServeError::Admin)?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let node = self.cluster.node_id();
+        let api = Arc::new(Api {
+            registry: Registry::new(Dependencies {
+                metadata: self.cluster.clone(),
+                blobs: self.storage.blobs(),
+                uploads: self.storage.uploads(),
+                clock: self.clock.clone(),
+                ids: Arc::new(RandomIds::new(node)),
+                node,
+                epoch,
+                settings: settings(&self.config),
+            }),
+            probe: Arc::new(NodeProbe {
+                cluster: self.cluster.clone(),
+                data_dir: data_dir.clone(),
+                draining: draining.clone(),
+            }),
+            metrics: self.metrics.clone(),
+            gate,
+            peers: Arc::new(OverChannels(self.cluster.clone())),
+            settings: api_settings(&self.config),
+        });
+        upkeep::fill_gauges(&self.metrics, self.cluster.clone(), self.storage.clone());
+        let admin_api = admin::router(Arc::new(Admin {
+            api: api.clone(),
+            members: Arc::new(self.roster.clone()),
+            reporter: self.report.clone(),
+            upkeep: Arc::new(self.storage.clone()),
+            config: self.shown.clone(),
+        }));
+        let forwarded = for_members(forwarded_router(api.clone()));
+        let members = self.between_members.clone();
+        peer.store(Arc::new(merged([members, admin_api, forwarded])));
+        http.store(Arc::new(router(api.clone())));
+        announce(&self.config, address, admin.as_ref(), self.certificate.is_some());
+
+        let mut tasks = tokio::task::JoinSet::new();
+        upkeep::start(&mut tasks, &api, &self.storage, &self.cluster, &self.metrics);
+        if let Some(certificate) = self.certificate.clone() {
+            tasks.spawn(certificate.watch(CERTIFICATE_INTERVAL));
+        }
+        let outcome = tokio::select! {
+            () = stop => Ok(()),
+            reason = self.cluster.stopped() => Err(ServeError::Stopped(reason)),
+            () = self.roster.removed() => Err(ServeError::Removed(self.identity.node())),
+        };
+        draining.store(true, Ordering::Relaxed);
+        tasks.shutdown().await;
+        outcome
+    }
+
+    async fn authority(&self) -> Result<Option<AuthorityRecord>, ServeError> {
+        use nora_app::ports::metadata::Metadata;
+        match self.cluster.get(Key::Authority).await.map_err(ServeError::Unreadable)? {
+            Some(Record::Authority(authority)) => Ok(Some(authority)),
+            _ => Ok(None),
+        }
+    }
 }
 
 /// The start-up lines: where, with what, and who may come in.
-fn announce(
-    config: &Config,
-    address: SocketAddr,
-    admin: Option<&crate::identity::AdminFile>,
-    tls: bool,
-) {
+fn announce(config: &Config, address: SocketAddr, admin: Option<&AdminFile>, tls: bool) {
     let scheme = if tls { "https" } else { "http" };
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -397,96 +334,5 @@ fn announce(
                 );
             }
         }
-    }
-}
-
-fn fill_gauges(metrics: &Metrics, cluster: Arc<Cluster>) {
-    let index = |index: Option<u64>| i64::try_from(index.unwrap_or(0)).unwrap_or(i64::MAX);
-    metrics.on_read(move |gauges| {
-        let status = cluster.status();
-        gauges.raft_applied_index.set(index(status.applied_index));
-        gauges.raft_log_index.set(index(status.log_index));
-        gauges.raft_snapshot_index.set(index(status.snapshot_index));
-        gauges.raft_term.set(index(Some(status.term)));
-        gauges.raft_is_leader.set(i64::from(status.leader == Some(status.node)));
-        let usage = cluster.usage();
-        let memory = usage.cache_bytes + usage.write_buffer_bytes + usage.table_reader_bytes;
-        gauges.metadata_memory_bytes.set(index(Some(memory)));
-        gauges.metadata_disk_bytes.set(index(Some(usage.log_disk_bytes + usage.state_disk_bytes)));
-        if let Some(bytes) = resident_bytes() {
-            gauges.resident_memory_bytes.set(index(Some(bytes)));
-        }
-    });
-}
-
-/// Resident memory of this process, as the kernel tells it.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * page_bytes())
-}
-
-fn page_bytes() -> u64 {
-    // Linux on every machine NORA is built for; other page sizes would only scale one gauge.
-    4096
-}
-
-fn kind(event: &Event) -> &'static str {
-    match event {
-        Event::RepositoryCreated { .. } => "repository_created",
-        Event::RepositoryRemoved { .. } => "repository_removed",
-        Event::BlobLinked { .. } => "blob_linked",
-        Event::BlobUnlinked { .. } => "blob_unlinked",
-        Event::ArtifactPushed { .. } => "artifact_pushed",
-        Event::ArtifactDeleted { .. } => "artifact_deleted",
-        Event::TagMoved { .. } => "tag_moved",
-        Event::TagDeleted { .. } => "tag_deleted",
-    }
-}
-
-async fn count_events(mut events: broadcast::Receiver<PositionedEvent>, metrics: Arc<Metrics>) {
-    loop {
-        match events.recv().await {
-            Ok(PositionedEvent { position, index, event }) => {
-                metrics.event(kind(&event));
-                debug!(position, index, ?event, "event");
-            }
-            Err(broadcast::error::RecvError::Lagged(missed)) => metrics.events_missed(missed),
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
-}
-
-async fn expire_uploads(api: Arc<Api>) {
-    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
-    loop {
-        ticks.tick().await;
-        match api.registry.expire_uploads().await {
-            Ok(0) => {}
-            Ok(sessions) => info!(sessions, "expired uploads dropped"),
-            Err(error) => warn!(%error, "expired uploads were not dropped; trying again later"),
-        }
-    }
-}
-
-/// Removes copies that earlier starts wrote and the log never took.
-async fn sweep_orphans(api: Arc<Api>, blobs: Arc<LocalBlobs>, cluster: Arc<Cluster>) {
-    let runtime = tokio::runtime::Handle::current();
-    let swept = tokio::task::spawn_blocking(move || {
-        blobs.reconcile(cluster.epoch(), |digest, generation| {
-            runtime
-                .block_on(api.registry.is_live_copy(*digest, generation))
-                .map_err(|error| Box::new(error) as _)
-        })
-    });
-    match swept.await {
-        Ok(Ok(swept)) if swept.removed > 0 => {
-            info!(removed = swept.removed, live = swept.live, "orphaned blobs removed");
-        }
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            warn!(%error, "the sweep of orphaned blobs stopped; the next start tries again")
-        }
-        Err(error) => debug!(%error, "the sweep of orphaned blobs was cut short"),
     }
 }

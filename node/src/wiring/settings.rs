@@ -1,20 +1,56 @@
 //! From the configuration to what each part keeps to.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nora_app::Settings;
 use nora_blobs::LocalBlobsConfig;
-use nora_cluster::ClusterConfig;
+use nora_cluster::{ClusterConfig, MembersConfig};
+use nora_domain::record::{FeatureLevel, NodeId, NodeProfile};
 
 use super::error::ServeError;
 use crate::api::ApiSettings;
 use crate::config::Config;
 use crate::server::{Certificate, ServerSettings, TlsFiles};
 
-pub(super) fn cluster_config(config: &Config) -> ClusterConfig {
+/// Requests that a client may have open on one HTTP/2 connection.
+const CLIENT_STREAMS_MAX: u32 = 200;
+/// Requests that a member may.
+const PEER_STREAMS_MAX: u32 = 4096;
+
+/// What this node tells others of itself.
+pub(super) fn profile(
+    config: &Config,
+    http: SocketAddr,
+    peer: SocketAddr,
+    tls: bool,
+) -> NodeProfile {
+    let scheme = if tls { "https" } else { "http" };
+    let public_url = config.server.public_url.as_ref().map(|url| url.as_str().to_owned());
+    NodeProfile {
+        cluster_address: config.cluster.advertise.clone().unwrap_or_else(|| peer.to_string()),
+        http_address: public_url.unwrap_or_else(|| format!("{scheme}://{http}")),
+        zone: config.cluster.zone.clone(),
+        weight: u32::try_from(config.cluster.weight).unwrap_or(u32::MAX),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        feature_max: FeatureLevel::NEWEST,
+    }
+}
+
+pub(super) fn members_config(config: &Config) -> MembersConfig {
+    MembersConfig {
+        away_after: config.cluster.away_after,
+        remove_after: config.cluster.remove_after,
+        ..MembersConfig::default()
+    }
+}
+
+pub(super) fn cluster_config(config: &Config, node: NodeId, profile: NodeProfile) -> ClusterConfig {
     let mut cluster = ClusterConfig::new(config.storage.data_dir.join("metadata"));
-    cluster.address = config.cluster.listen.to_string();
+    cluster.node = node;
+    cluster.address.clone_from(&profile.cluster_address);
+    cluster.profile = profile;
     cluster.cache_bytes = config.storage.metadata_cache_bytes_max.bytes_usize();
     cluster.write_buffer_bytes = config.storage.metadata_write_bytes_max.bytes_usize();
     cluster.snapshot_entries = config.cluster.snapshot_entries as u64;
@@ -48,8 +84,9 @@ pub(super) fn api_settings(config: &Config) -> ApiSettings {
     }
 }
 
-pub(super) fn blobs_config(config: &Config) -> LocalBlobsConfig {
+pub(super) fn blobs_config(config: &Config, node: NodeId) -> LocalBlobsConfig {
     LocalBlobsConfig {
+        node,
         data_dir: config.storage.data_dir.clone(),
         upload_bytes_max: config.limits.upload_bytes_max.bytes(),
         sessions_max: config.limits.upload_sessions_max,
@@ -62,8 +99,14 @@ pub(super) fn server_settings(config: &Config) -> ServerSettings {
         head_timeout: config.limits.request_header_timeout,
         write_timeout: config.limits.body_idle_timeout,
         drain_timeout: config.limits.drain_timeout,
+        http2_streams_max: CLIENT_STREAMS_MAX,
         read_buffer_bytes_max: config.limits.request_header_bytes_max.bytes_usize(),
     }
+}
+
+/// For connections between members: many requests share one.
+pub(super) fn peer_server_settings(config: &Config) -> ServerSettings {
+    ServerSettings { http2_streams_max: PEER_STREAMS_MAX, ..server_settings(config) }
 }
 
 pub(super) fn load_certificate(config: &Config) -> Result<Option<Arc<Certificate>>, ServeError> {
@@ -71,4 +114,3 @@ pub(super) fn load_certificate(config: &Config) -> Result<Option<Arc<Certificate
     let files = TlsFiles { cert: tls.cert.clone(), key: tls.key.clone() };
     Certificate::load(files).map(Some).map_err(|error| ServeError::Tls(Box::new(error)))
 }
-

@@ -3,20 +3,100 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nora_blobs::LocalBlobs;
+use nora_app::ports::BoxError;
+use nora_app::ports::clock::Clock;
+use nora_app::ports::metadata::Metadata;
+use nora_blobs::ReplicatedBlobs;
 use nora_cluster::{Cluster, PositionedEvent};
 use nora_domain::event::Event;
+use nora_domain::record::{Key, Timestamp};
+use nora_objects::ObjectBlobs;
 use tokio::sync::broadcast;
+use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use super::adapters::SystemClock;
+use super::storage::Storage;
 use crate::api::Api;
 use crate::metrics::Metrics;
 
 /// How often expired uploads are looked for.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// How often abandoned parts are looked for in the bucket.
+const ABANDONED_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// Begins what goes on beside the requests; it ends with `tasks`.
+pub(super) fn start(
+    tasks: &mut JoinSet<()>,
+    api: &Arc<Api>,
+    storage: &Storage,
+    cluster: &Arc<Cluster>,
+    metrics: &Arc<Metrics>,
+) {
+    tasks.spawn(count_events(cluster.subscribe(), metrics.clone()));
+    tasks.spawn(expire_uploads(api.clone()));
+    match storage {
+        Storage::Nodes(replicated) => {
+            tasks.spawn(tell_events(cluster.subscribe(), replicated.clone()));
+            let repairing = replicated.clone();
+            tasks.spawn(async move { repairing.run().await });
+        }
+        Storage::Bucket(objects) => {
+            tasks.spawn(sweep_abandoned(api.clone(), objects.clone(), cluster.clone()));
+        }
+    }
+}
 
-pub(super) fn fill_gauges(metrics: &Metrics, cluster: Arc<Cluster>) {
+/// Tells the blobs where to look.
+async fn tell_events(mut events: broadcast::Receiver<PositionedEvent>, blobs: ReplicatedBlobs) {
+    loop {
+        match events.recv().await {
+            Ok(PositionedEvent { event, .. }) => blobs.notice(&event),
+            Err(broadcast::error::RecvError::Lagged(_)) => blobs.missed(),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Drops parts of uploads that a node left in the bucket and nobody will end: they are older than any session may be, and
+/// no node has a lease on them.
+async fn sweep_abandoned(api: Arc<Api>, objects: ObjectBlobs, cluster: Arc<Cluster>) {
+    let mut ticks = tokio::time::interval(ABANDONED_INTERVAL);
+    let oldest_millis = 2 * api.registry.settings().upload_expiry_millis;
+    loop {
+        ticks.tick().await;
+        let now = SystemClock.now();
+        let before = Timestamp(now.0.saturating_sub(oldest_millis));
+        if let Err(error) = drop_abandoned(&objects, &cluster, before).await {
+            warn!(%error, "abandoned uploads stay in the bucket for now");
+        }
+    }
+}
+
+async fn drop_abandoned(
+    objects: &ObjectBlobs,
+    cluster: &Cluster,
+    before: Timestamp,
+) -> Result<(), BoxError> {
+    let abandoned = objects.abandoned(before).await?;
+    if abandoned.is_empty() {
+        return Ok(());
+    }
+    // Whatever lease there was when the list was made is seen below.
+    cluster.linearize().await?;
+    for upload in abandoned {
+        if cluster.get(Key::Upload(upload.id)).await?.is_none() {
+            info!(
+                id = format!("{:032x}", upload.id.0),
+                "dropping the parts of an abandoned upload"
+            );
+            objects.abort(&upload).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn fill_gauges(metrics: &Metrics, cluster: Arc<Cluster>, storage: Storage) {
     let index = |index: Option<u64>| i64::try_from(index.unwrap_or(0)).unwrap_or(i64::MAX);
     metrics.on_read(move |gauges| {
         let status = cluster.status();
@@ -29,6 +109,22 @@ pub(super) fn fill_gauges(metrics: &Metrics, cluster: Arc<Cluster>) {
         let memory = usage.cache_bytes + usage.write_buffer_bytes + usage.table_reader_bytes;
         gauges.metadata_memory_bytes.set(index(Some(memory)));
         gauges.metadata_disk_bytes.set(index(Some(usage.log_disk_bytes + usage.state_disk_bytes)));
+        gauges.raft_voters.set(index(Some(status.voters.len() as u64)));
+        gauges
+            .raft_lag_entries
+            .set(index(status.replication.values().map(|member| member.lag_entries).max()));
+        if let Storage::Nodes(replicated) = &storage {
+            let counts = replicated.counts();
+            gauges.blobs_held.set(index(Some(counts.held)));
+            gauges.blobs_missing.set(index(Some(counts.missing)));
+            gauges.blobs_excess.set(index(Some(counts.excess)));
+            gauges.blobs_quarantined.set(index(Some(counts.quarantined)));
+            gauges.blobs_replicated_bytes.set(index(Some(counts.replicated_bytes)));
+            gauges.blobs_repaired_bytes.set(index(Some(counts.repaired_bytes)));
+            gauges.blobs_fetched_bytes.set(index(Some(counts.fetched_bytes)));
+            gauges.blobs_scrubbed_bytes.set(index(Some(counts.scrubbed_bytes)));
+            gauges.blob_cache_bytes.set(index(Some(counts.cache_used_bytes)));
+        }
         if let Some(bytes) = resident_bytes() {
             gauges.resident_memory_bytes.set(index(Some(bytes)));
         }
@@ -57,10 +153,13 @@ fn kind(event: &Event) -> &'static str {
         Event::ArtifactDeleted { .. } => "artifact_deleted",
         Event::TagMoved { .. } => "tag_moved",
         Event::TagDeleted { .. } => "tag_deleted",
+        Event::BlobPlaced { .. } => "blob_placed",
+        Event::NodeChanged { .. } => "node_changed",
+        Event::FeatureLevelRaised { .. } => "feature_level_raised",
     }
 }
 
-pub(super) async fn count_events(mut events: broadcast::Receiver<PositionedEvent>, metrics: Arc<Metrics>) {
+async fn count_events(mut events: broadcast::Receiver<PositionedEvent>, metrics: Arc<Metrics>) {
     loop {
         match events.recv().await {
             Ok(PositionedEvent { position, index, event }) => {
@@ -73,7 +172,7 @@ pub(super) async fn count_events(mut events: broadcast::Receiver<PositionedEvent
     }
 }
 
-pub(super) async fn expire_uploads(api: Arc<Api>) {
+async fn expire_uploads(api: Arc<Api>) {
     let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         ticks.tick().await;
@@ -82,27 +181,5 @@ pub(super) async fn expire_uploads(api: Arc<Api>) {
             Ok(sessions) => info!(sessions, "expired uploads dropped"),
             Err(error) => warn!(%error, "expired uploads were not dropped; trying again later"),
         }
-    }
-}
-
-/// Removes copies that earlier starts wrote and the log never took.
-pub(super) async fn sweep_orphans(api: Arc<Api>, blobs: Arc<LocalBlobs>, cluster: Arc<Cluster>) {
-    let runtime = tokio::runtime::Handle::current();
-    let swept = tokio::task::spawn_blocking(move || {
-        blobs.reconcile(cluster.epoch(), |digest, generation| {
-            runtime
-                .block_on(api.registry.is_live_copy(*digest, generation))
-                .map_err(|error| Box::new(error) as _)
-        })
-    });
-    match swept.await {
-        Ok(Ok(swept)) if swept.removed > 0 => {
-            info!(removed = swept.removed, live = swept.live, "orphaned blobs removed");
-        }
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            warn!(%error, "the sweep of orphaned blobs stopped; the next start tries again")
-        }
-        Err(error) => debug!(%error, "the sweep of orphaned blobs was cut short"),
     }
 }

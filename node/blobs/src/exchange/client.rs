@@ -25,7 +25,7 @@ use super::{MESSAGE_BYTES_MAX, TABLE_BYTES_MAX, wire};
 use nora_swarm::ChunkTable;
 
 /// How long an answer may take to begin.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
+const ANSWER_WAIT: Duration = Duration::from_secs(3);
 /// How long the next bytes of a body may take.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
@@ -102,8 +102,7 @@ impl Peer {
         range: Range<u64>,
     ) -> Result<impl Stream<Item = Result<Bytes, PeerError>> + Send + use<>, PeerError> {
         let length = range.end.saturating_sub(range.start);
-        let request =
-            ReadRequest { copy: Some(wire::copy_to(copy)), offset: range.start, length };
+        let request = ReadRequest { copy: Some(wire::copy_to(copy)), offset: range.start, length };
         let mut client = self.client.clone();
         let body = self.within(ANSWER_WAIT, client.read(request)).await?.into_inner();
         let peer = self.clone();
@@ -125,8 +124,7 @@ impl Peer {
         body: BoxStream<'static, Bytes>,
         progress: Arc<AtomicU64>,
     ) -> BoxFuture<'static, Result<(), PeerError>> {
-        let header =
-            StoreHeader { copy: Some(wire::copy_to(copy)), hashes: wire::table_to(table) };
+        let header = StoreHeader { copy: Some(wire::copy_to(copy)), hashes: wire::table_to(table) };
         let parts = parts(header, body, progress);
         let mut peer = self.clone();
         Box::pin(async move {
@@ -188,11 +186,7 @@ impl Stream for Parts {
     }
 }
 
-fn parts(
-    header: StoreHeader,
-    body: BoxStream<'static, Bytes>,
-    progress: Arc<AtomicU64>,
-) -> Parts {
+fn parts(header: StoreHeader, body: BoxStream<'static, Bytes>, progress: Arc<AtomicU64>) -> Parts {
     let header = StoreRequest { part: Some(Part::Header(header)) };
     let body = body.flat_map(split).map(move |data| {
         progress.fetch_add(data.len() as u64, Ordering::Relaxed);

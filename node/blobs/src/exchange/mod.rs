@@ -5,14 +5,16 @@
 #![allow(clippy::result_large_err, reason = "tonic's status is what its traits return")]
 
 mod client;
+mod grudges;
 mod server;
 mod source;
 mod wire;
 
 pub use client::Peers;
 pub(crate) use client::{Peer, PeerError};
-pub(crate) use source::PeerSource;
+pub(crate) use grudges::Grudges;
 pub(crate) use server::Exchange;
+pub(crate) use source::PeerSource;
 
 /// Bytes in one message of a body.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery};
 use nora_app::ports::BoxError;
+use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery};
 use nora_domain::record::{Key, Record, Standing};
 use nora_proto::exchange::v1::exchange_server::ExchangeServer;
 use nora_proto::exchange::v1::store_request::Part;
@@ -22,10 +22,10 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, warn};
 
 use super::{MESSAGE_BYTES_MAX, TABLE_BYTES_MAX, wire};
-use nora_swarm::ChunkTable;
 use crate::incoming::{self, Incoming, IncomingError};
 use crate::inventory::FileState;
 use crate::replicated::Shared;
+use nora_swarm::ChunkTable;
 
 /// Copies that may be sent out at once.
 const READS_MAX: usize = 128;
@@ -237,8 +237,9 @@ impl exchange_server::Exchange for Exchange {
                 return Err(Status::not_found("this node has no such copy"));
             }
             Err(error) => {
+                warn!(%error, digest = %copy.digest, "a copy cannot be opened for another node");
                 self.shared.suspect(&copy);
-                return Err(failed("open a copy", &error.into()));
+                return Err(Status::data_loss("this node's copy is damaged"));
             }
         };
         let shared = Arc::clone(&self.shared);

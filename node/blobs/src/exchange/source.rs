@@ -8,18 +8,31 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_domain::record::NodeId;
 use nora_swarm::{BoxFuture, ChunkTable, Source, SourceError, SourceStream};
 
-use super::{Peer, PeerError, Peers};
+use super::{Grudges, Peer, PeerError, Peers};
 
 /// A copy on another node.
 pub(crate) struct PeerSource {
     node: NodeId,
     copy: BlobCopy,
     peers: Arc<dyn Peers>,
+    grudges: Arc<Grudges>,
 }
 
 impl PeerSource {
-    pub(crate) fn new(node: NodeId, copy: BlobCopy, peers: Arc<dyn Peers>) -> Self {
-        Self { node, copy, peers }
+    pub(crate) fn new(
+        node: NodeId,
+        copy: BlobCopy,
+        peers: Arc<dyn Peers>,
+        grudges: Arc<Grudges>,
+    ) -> Self {
+        Self { node, copy, peers, grudges }
+    }
+
+    fn failed(&self, error: PeerError) -> SourceError {
+        if matches!(error, PeerError::Unreachable { .. }) {
+            self.grudges.hold(self.node);
+        }
+        error.into()
     }
 }
 
@@ -43,14 +56,14 @@ impl Source for PeerSource {
     fn table(&self) -> BoxFuture<'_, Result<ChunkTable, SourceError>> {
         Box::pin(async move {
             let peer = Peer::new(self.node, &*self.peers)?;
-            Ok(peer.table(&self.copy).await?)
+            peer.table(&self.copy).await.map_err(|error| self.failed(error))
         })
     }
 
     fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<SourceStream, SourceError>> {
         Box::pin(async move {
             let peer = Peer::new(self.node, &*self.peers)?;
-            let body = peer.read(&self.copy, range).await?;
+            let body = peer.read(&self.copy, range).await.map_err(|error| self.failed(error))?;
             Ok(body.map(|piece| piece.map_err(SourceError::from)).boxed())
         })
     }

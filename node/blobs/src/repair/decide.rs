@@ -128,8 +128,7 @@ mod tests {
         let spare = (1..=5).find(|node| !desired.contains(&NodeId(*node))).unwrap();
         let view = view(spare, 2, &standings);
         let (a, b) = (desired[0].0, desired[1].0);
-        let steps =
-            |holders: &[u64], file| decide(&DIGEST, &blob(holders), &view, file);
+        let steps = |holders: &[u64], file| decide(&DIGEST, &blob(holders), &view, file);
         assert_eq!(steps(&[a, b, spare], Whole), Step::GiveUp { keep: 2 });
         assert_eq!(steps(&[a, spare], Whole), Step::Rest);
         assert_eq!(steps(&[spare], Whole), Step::Rest);

@@ -185,8 +185,7 @@ impl Repair {
     async fn fetch(&self, copy: &BlobCopy, holders: &[NodeId]) -> Result<(), RepairError> {
         let mut body = self.shared.fetcher(copy, holders).await.stream(0..copy.size);
         let (inner, named) = (Arc::clone(&self.shared.local.inner), copy.clone());
-        let mut incoming =
-            spawn_blocking(move || Incoming::create(&inner, named, None)).await??;
+        let mut incoming = spawn_blocking(move || Incoming::create(&inner, named, None)).await??;
         while let Some(piece) = body.next().await {
             let piece: Bytes = piece?;
             self.rate.take(piece.len() as u64).await;

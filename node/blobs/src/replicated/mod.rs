@@ -11,10 +11,9 @@ mod read;
 mod send;
 mod view;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
 use nora_app::ports::clock::Clock;
@@ -35,7 +34,7 @@ use tokio::sync::Semaphore;
 pub(crate) use view::{View, Views};
 
 use crate::counters::{BlobCounts, Counters};
-use crate::exchange::{Exchange, Peer, PeerError, PeerSource, Peers};
+use crate::exchange::{Exchange, Grudges, Peer, PeerError, PeerSource, Peers};
 use crate::repair::{Repair, Wakes};
 use crate::scrub::{self, ScrubError, ScrubReport};
 use crate::store::{LocalBlobs, OpenError};
@@ -44,8 +43,6 @@ use crate::store::{LocalBlobs, OpenError};
 const SENDS_MAX: usize = 64;
 /// What repair may hold in memory: 16 MiB.
 const REPAIR_LIMITS: Limits = Limits { chunks_max: 16, window: 4 };
-/// How long a node that failed is asked after all others.
-const GRUDGE: Duration = Duration::from_secs(10);
 /// Rows of blobs read at once.
 pub(crate) const PAGE_ROWS: usize = 500;
 
@@ -83,7 +80,7 @@ pub(crate) struct Shared {
     pub(crate) wakes: Wakes,
     clock: Arc<dyn Clock>,
     sends: Arc<Semaphore>,
-    grudges: Mutex<HashMap<NodeId, Instant>>,
+    grudges: Arc<Grudges>,
     turns: AtomicUsize,
     /// What clients read from other nodes goes through here.
     cache: Cache,
@@ -116,7 +113,7 @@ impl ReplicatedBlobs {
             wakes: Wakes::default(),
             clock,
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
-            grudges: Mutex::default(),
+            grudges: Arc::default(),
             turns: AtomicUsize::new(0),
             cache,
             reads,
@@ -237,7 +234,8 @@ impl Shared {
 
     fn sources(&self, copy: &BlobCopy, holders: &[NodeId]) -> Vec<Arc<dyn Source>> {
         let source = |node: &NodeId| {
-            let source = PeerSource::new(*node, copy.clone(), Arc::clone(&self.peers));
+            let (peers, grudges) = (Arc::clone(&self.peers), Arc::clone(&self.grudges));
+            let source = PeerSource::new(*node, copy.clone(), peers, grudges);
             Arc::new(source) as Arc<dyn Source>
         };
         holders.iter().map(source).collect()
@@ -256,20 +254,6 @@ impl Shared {
 
     fn peer(&self, node: NodeId) -> Result<Peer, PeerError> {
         Peer::new(node, &*self.peers)
-    }
-
-    /// A node failed: for a while it is asked last.
-    fn grudge(&self, node: NodeId) {
-        let mut grudges = self.grudges.lock().unwrap_or_else(PoisonError::into_inner);
-        grudges.insert(node, Instant::now());
-    }
-
-    /// Puts nodes that failed lately behind the others, and keeps the order otherwise.
-    fn best_first(&self, mut nodes: Vec<NodeId>) -> Vec<NodeId> {
-        let mut grudges = self.grudges.lock().unwrap_or_else(PoisonError::into_inner);
-        grudges.retain(|_, since| since.elapsed() < GRUDGE);
-        nodes.sort_by_key(|node| grudges.contains_key(node));
-        nodes
     }
 }
 
@@ -337,11 +321,15 @@ impl Blobs for ReplicatedBlobs {
 
     fn delete(&self, copy: BlobCopy) -> BoxFuture<'_, Result<(), BlobError>> {
         Box::pin(async move {
-            if let Placement::Nodes(holders) = &copy.placement {
-                let me = self.shared.me();
-                send::withdraw(&self.shared, &copy, holders.iter().copied().filter(|n| *n != me));
-            }
-            Blobs::delete(&self.shared.local, copy).await
+            self.shared.cache.remove(&read::cached_name(&copy));
+            let local = Blobs::delete(&self.shared.local, copy.clone());
+            let me = self.shared.me();
+            let others = match &copy.placement {
+                Placement::Nodes(holders) => holders.iter().copied().filter(|n| *n != me).collect(),
+                Placement::Object(_) => Vec::new(),
+            };
+            let withdrawn = send::withdraw(Arc::clone(&self.shared), copy.clone(), others);
+            tokio::join!(local, withdrawn).0
         })
     }
 }

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
-use nora_app::ports::{BoxError, ByteStream};
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery, OpenBlob};
+use nora_app::ports::{BoxError, ByteStream};
 use nora_domain::record::{NodeId, Placement};
-use nora_swarm::{CachedBlob, FetchError};
+use nora_swarm::{CachedBlob, FetchError, SourceError};
 use tracing::warn;
 
 use super::Shared;
@@ -57,6 +57,12 @@ pub(super) async fn open(
         }
     }
     warn!(%error, %digest, "no holder gave a blob");
+    if let Some(failure) = failure.filter(|_| !error.may_pass()) {
+        return Err(failure);
+    }
+    if error.sources.iter().all(|(_, error)| *error == SourceError::Absent) {
+        return Err(BlobError::Absent { digest });
+    }
     Err(BlobError::Unreachable { digest, holders })
 }
 
@@ -66,12 +72,17 @@ async fn remote(
     copy: &BlobCopy,
     holders: &[NodeId],
 ) -> Result<Arc<dyn OpenBlob>, FetchError> {
-    let BlobCopy { digest, generation, size, chunk_root, .. } = copy;
-    let (algorithm, hex) = (digest.algorithm(), digest.hex());
-    let name = format!("{algorithm}-{hex}.{}-{}", generation.epoch.0, generation.sequence);
-    let blob = shared.cache.blob(&name, *size, *chunk_root, shared.sources(copy, holders));
+    let sources = shared.sources(copy, holders);
+    let blob = shared.cache.blob(&cached_name(copy), copy.size, copy.chunk_root, sources);
     blob.probe().await?;
     Ok(Arc::new(Remote(blob)))
+}
+
+/// A copy's name in the cache.
+pub(super) fn cached_name(copy: &BlobCopy) -> String {
+    let BlobCopy { digest, generation, .. } = copy;
+    let (algorithm, hex) = (digest.algorithm(), digest.hex());
+    format!("{algorithm}-{hex}.{}-{}", generation.epoch.0, generation.sequence)
 }
 
 /// A blob of other nodes.
@@ -105,7 +116,7 @@ pub(super) async fn by_distance(shared: &Shared, listed: &[NodeId]) -> Vec<NodeI
     if let Ok(view) = shared.views.now().await {
         holders.sort_by_key(|node| (!view.is_live(*node), !view.is_near(*node)));
     }
-    shared.best_first(holders)
+    shared.grudges.best_first(holders)
 }
 
 /// A local blob whose failing reads are told to repair.

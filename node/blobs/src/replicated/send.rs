@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt};
 use nora_app::ports::blobs::{BlobCopy, Delivery, OpenBlob};
 use nora_app::ports::uploads::{UploadError, Uploads};
@@ -47,7 +48,7 @@ pub(super) async fn finish(
     let verified = finishing.verified();
     let me = shared.me();
     let others = view.ranked(&digest).into_iter().filter(|node| *node != me).collect();
-    let mut sends = Sends::new(Arc::clone(shared), verified, shared.best_first(others));
+    let mut sends = Sends::new(Arc::clone(shared), verified, shared.grudges.best_first(others));
     let (finishing, ()) = tokio::join!(finishing.persist(), sends.run(needed - 1));
     let stored = sends.stored.len() + usize::from(finishing.is_ok());
     match finishing {
@@ -69,20 +70,17 @@ pub(super) async fn finish(
 
 /// Asks nodes to delete a copy that the log will not take. Best effort: what stays is an orphan, which
 /// goes once its epoch is over.
-pub(super) fn withdraw(
-    shared: &Arc<Shared>,
-    copy: &BlobCopy,
-    nodes: impl Iterator<Item = NodeId>,
-) {
-    for node in nodes {
-        let (shared, copy) = (Arc::clone(shared), copy.clone());
-        tokio::spawn(async move {
-            let asked = async { shared.peer(node)?.delete(&copy).await };
+pub(super) async fn withdraw(shared: Arc<Shared>, copy: BlobCopy, nodes: Vec<NodeId>) {
+    let asked = nodes.into_iter().map(|node| {
+        let (shared, copy) = (&shared, &copy);
+        async move {
+            let asked = async { shared.peer(node)?.delete(copy).await };
             if let Err(error) = asked.await {
                 debug!(%error, digest = %copy.digest, "a copy without a use stays for now");
             }
-        });
-    }
+        }
+    });
+    join_all(asked).await;
 }
 
 type Sending = Pin<Box<dyn Future<Output = (NodeId, Result<(), PeerError>)> + Send>>;
@@ -150,9 +148,8 @@ impl Sends {
         });
         self.asked.push(node);
         let (shared, verified) = (Arc::clone(&self.shared), Arc::clone(&self.verified));
-        self.running.push(Box::pin(async move {
-            (node, send(shared, verified, node, progress).await)
-        }));
+        self.running
+            .push(Box::pin(async move { (node, send(shared, verified, node, progress).await) }));
     }
 
     fn ended(&mut self, node: NodeId, result: Result<(), PeerError>) {
@@ -164,7 +161,7 @@ impl Sends {
             }
             Err(error) => {
                 warn!(%error, digest = %self.verified.copy.digest, "a node could not store a blob");
-                self.shared.grudge(node);
+                self.shared.grudges.hold(node);
                 self.start_next();
             }
         }
@@ -180,7 +177,7 @@ impl Sends {
             } else if watch.since.elapsed() > HEDGE_AFTER && !watch.hedged {
                 watch.hedged = true;
                 slow += 1;
-                self.shared.grudge(watch.node);
+                self.shared.grudges.hold(watch.node);
             }
         }
         for _ in 0..slow {
@@ -196,10 +193,11 @@ impl Sends {
 
 impl Drop for Sends {
     fn drop(&mut self) {
-        if !self.asked.is_empty() && tokio::runtime::Handle::try_current().is_ok() {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if !self.asked.is_empty() {
             self.running.clear();
             let asked = std::mem::take(&mut self.asked);
-            withdraw(&self.shared, &self.verified.copy, asked.into_iter());
+            runtime.spawn(withdraw(Arc::clone(&self.shared), self.verified.copy.clone(), asked));
         }
     }
 }

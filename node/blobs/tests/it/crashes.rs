@@ -90,10 +90,13 @@ async fn blobs_that_nothing_names_go_and_others_stay() {
     fs::write(&foreign, b"not ours").unwrap();
 
     let asked = RefCell::new(Vec::new());
-    let reconciled = store.blobs.reconcile(Epoch(2), |digest, generation| {
-        asked.borrow_mut().push((*digest, generation));
-        Ok(*digest == kept.digest && generation == kept.generation)
-    });
+    let reconciled = store.blobs.reconcile(
+        |epoch| epoch < Epoch(2),
+        |digest, generation| {
+            asked.borrow_mut().push((*digest, generation));
+            Ok(*digest == kept.digest && generation == kept.generation)
+        },
+    );
     assert_eq!(reconciled.unwrap(), Reconciled { live: 1, removed: 2 });
     assert_eq!(asked.borrow().len(), 3);
 
@@ -118,7 +121,7 @@ async fn a_question_without_an_answer_stops_the_sweep() {
         push(store.uploads(), &bytes(10, sequence), sequence).await;
     }
     let before = store.blob_files();
-    let stopped = store.blobs.reconcile(Epoch(2), |_, _| Err("no leader".into()));
+    let stopped = store.blobs.reconcile(|epoch| epoch < Epoch(2), |_, _| Err("no leader".into()));
     assert!(matches!(stopped, Err(ReconcileError::Ask { .. })), "{stopped:?}");
     assert_eq!(store.blob_files(), before);
 }

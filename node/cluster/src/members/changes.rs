@@ -18,7 +18,7 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait for a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the leader waits for a node to come as far as a change needs it.
-const READY_TIMEOUT: Duration = Duration::from_secs(5);
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a change of the membership may take to commit before it is left to the next look.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);

@@ -70,7 +70,7 @@ pub(super) enum Step {
     /// Send it the log no longer.
     Drop(NodeId),
     /// Let another node lead: this one was removed.
-    StepDown,
+    Yield,
     /// Note that it is away.
     SetAway(NodeId),
     /// Remove it, unless a blob would lose its last copy.
@@ -95,7 +95,7 @@ pub(super) fn plan(seen: &[Seen], leader: NodeId, patience: Patience) -> Vec<Ste
     let mut steps = Vec::new();
     for node in seen {
         steps.extend(match (node.standing, node.part) {
-            (Standing::Removed, Part::Voter) if node.node == leader => Some(Step::StepDown),
+            (Standing::Removed, Part::Voter) if node.node == leader => Some(Step::Yield),
             (Standing::Removed, Part::Voter) => {
                 quorum_without(seen, node.node).then_some(Step::Demote(node.node))
             }
@@ -198,7 +198,7 @@ mod tests {
         let silent = seen(2, Standing::Active, Part::Voter, 5);
         check(1, &[silent, voter], &[]);
         let seen = [seen(1, Standing::Removed, Part::Voter, 0)];
-        assert_eq!(plan(&seen, NodeId(1), PATIENCE), [Step::StepDown]);
+        assert_eq!(plan(&seen, NodeId(1), PATIENCE), [Step::Yield]);
     }
 
     #[test]

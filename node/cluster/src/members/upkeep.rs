@@ -50,9 +50,10 @@ impl Roster {
     }
 
     async fn look(&self) -> Result<(), MembersError> {
+        self.come_back().await?;
         if !self.leads() {
             locked(&self.0.waiting_since).clear();
-            return self.come_back().await;
+            return Ok(());
         }
         let patience = Patience {
             away_after: self.0.config.away_after,
@@ -68,22 +69,25 @@ impl Roster {
             if !self.leads() {
                 break;
             }
-            self.take(step).await?;
+            // One that cannot be done now must not hold up the others; the next look finds it again.
+            if let Err(error) = self.take(&step).await {
+                tracing::warn!(?step, %error, "a change of the membership failed; trying again");
+            }
         }
         Ok(())
     }
 
-    async fn take(&self, step: Step) -> Result<(), MembersError> {
+    async fn take(&self, step: &Step) -> Result<(), MembersError> {
         tracing::info!(?step, "changing the membership");
         let membership = self.0.cluster.membership();
-        match step {
-            Step::AddLearner(node, address) => {
-                self.commit(membership.add_learner(node, &address)).await?;
+        match *step {
+            Step::AddLearner(node, ref address) => {
+                self.commit(membership.add_learner(node, address)).await?;
             }
             Step::Promote(node) => self.commit(membership.promote(node)).await?,
             Step::Demote(node) => self.expel(node, Part::Voter).await?,
             Step::Drop(node) => self.expel(node, Part::Learner).await?,
-            Step::StepDown => {
+            Step::Yield => {
                 self.transfer_here(None).await?;
             }
             Step::SetAway(node) => self.set_standing(node, Standing::Away).await?,

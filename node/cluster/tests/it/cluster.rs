@@ -304,10 +304,10 @@ fn a_node_far_behind_gets_a_snapshot_in_as_many_pieces_as_it_takes() {
     cut.shut(true);
     cut.shut(false);
     let incoming = trio.directory.path().join(format!("node-{away}/incoming"));
-    until("a part of the snapshot came in", || {
+    let came_in = until("a part of the snapshot came in", || {
         let name = std::fs::read_dir(&incoming).ok()?.next()?.ok()?;
-        let files = std::fs::read_dir(name.path().join("files")).ok()?;
-        files.count().checked_sub(1)
+        let found = inodes(&name.path().join("files"));
+        (!found.is_empty()).then_some(found)
     });
     let cut = trio.gate(away);
     cut.cut_after.store(0, Ordering::SeqCst);
@@ -323,7 +323,64 @@ fn a_node_far_behind_gets_a_snapshot_in_as_many_pieces_as_it_takes() {
         })
     };
     assert_eq!(rows(away), rows(leader));
+    let snapshots = trio.directory.path().join(format!("node-{away}/snapshots"));
+    let snapshot = std::fs::read_dir(snapshots).unwrap().next().unwrap().unwrap();
+    let kept = inodes(&snapshot.path().join("files"));
+    assert!(came_in.is_subset(&kept), "what had come in was sent again: {came_in:?}, {kept:?}");
     assert!(std::fs::read_dir(&incoming).unwrap().next().is_none(), "nothing is left of it");
+}
+
+/// Which files are in a directory, empty ones apart.
+fn inodes(directory: &std::path::Path) -> std::collections::BTreeSet<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let files = std::fs::read_dir(directory).into_iter().flatten();
+    let found = files.filter_map(|file| file.ok()?.metadata().ok());
+    found.filter(|found| found.len() > 0).map(|found| found.ino()).collect()
+}
+
+#[test]
+fn a_command_that_arrives_twice_takes_effect_once() {
+    use nora_cluster::codec;
+    use nora_domain::command::{Action, Command, Origin};
+    use nora_proto::peer::v1 as proto;
+
+    let trio = Trio::three(defaults);
+    let (leader, follower) = (trio.leader(), trio.follower());
+    let epoch = trio.node(follower).epoch();
+    let command = |serial, action| {
+        let origin = Some(Origin { epoch, serial, settled_below: 0 });
+        codec::command::encode(&Command { origin, ..Command { action, ..open_upload(7) } }).into()
+    };
+    let open = command(1 << 40, open_upload(7).action);
+    let close = command(1 << 41, Action::CloseUpload { upload: UploadId(7) });
+    let channel = trio.channel(follower, leader);
+    trio.block(follower, async |cluster| {
+        let mut client = proto::leader_client::LeaderClient::new(channel);
+        // What is sent again after it was undone must not be done again.
+        let commands = vec![open.clone(), close, open];
+        let answer = client.propose(proto::ProposeRequest { commands }).await.unwrap();
+        let applied = |result: &proto::Proposed| {
+            matches!(result.result, Some(proto::proposed::Result::Index(_)))
+        };
+        assert!(answer.get_ref().results.iter().all(applied), "{answer:?}");
+        cluster.linearize().await.unwrap();
+        assert!(!has(cluster, 7).await);
+    });
+}
+
+#[test]
+fn a_proposers_clock_does_not_move_the_clusters() {
+    use nora_domain::command::Command;
+    use nora_domain::record::Timestamp;
+
+    let trio = Trio::three(defaults);
+    trio.block(trio.follower(), async |cluster| {
+        let ahead = Command { at: Timestamp(u64::MAX), ..open_upload(1) };
+        cluster.propose(ahead).await.unwrap().unwrap();
+        let row = cluster.get(Key::Cluster).await.unwrap();
+        let Some(Record::Cluster(record)) = row else { panic!("{row:?}") };
+        assert!(record.clock < Timestamp(1 << 50), "{record:?}");
+    });
 }
 
 #[test]

@@ -163,18 +163,26 @@ async fn nobody_joins_without_a_right_and_current_token() {
         signing_request: signing_request(dir.path()).into(),
         profile: Some(nora_proto::record::v1::NodeProfile {
             cluster_address: "127.0.0.1:1".to_owned(),
+            feature_max: FeatureLevel::NEWEST.0,
             ..Default::default()
         }),
     };
-    let status = MembersClient::new(channel).join(request).await.unwrap_err();
+    let status = MembersClient::new(channel).join(request.clone()).await.unwrap_err();
     assert!(status.message().contains("another cluster"), "{status}");
 
-    // All these joins broke off, and not one number was spent; nor is one by asking twice with the same key.
-    let first = signing_request(dir.path());
+    // A join whose answer is lost goes on with the same key, and all the refused ones spent no number.
+    let mut request = request;
+    request.token.clone_from(&token);
+    let config = any_member_config(one.identity.authority(), None).unwrap();
+    let channel = one.dial(config, "a.example").await.unwrap();
+    let lost = MembersClient::new(channel).join(request).await.unwrap().into_inner();
+    assert_eq!(lost.node, 2);
     let identity = one.join(&token, about, dir.path()).await.unwrap();
     assert_eq!(identity.node(), NodeId(2));
-    assert!(!first.is_empty());
-    assert_eq!(one.cluster.status().voters, [NodeId(1)]);
+    // With another key it is another node.
+    let elsewhere = TempDir::new().unwrap();
+    let next = one.join(&token, profile(one.address), elsewhere.path()).await.unwrap();
+    assert_eq!(next.node(), NodeId(3));
 }
 
 fn signing_request(dir: &std::path::Path) -> Vec<u8> {

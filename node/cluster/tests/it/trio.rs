@@ -131,9 +131,9 @@ impl Trio {
     /// Admits a node, starts it, and makes it a voter.
     pub fn join(&mut self, node: u64) {
         self.admit(node);
+        let leader = self.leader();
         self.open(node);
         let address = self.addresses[&node].to_string();
-        let leader = self.leader();
         self.block(leader, async move |cluster| {
             cluster.members().add_learner(NodeId(node), &address).await.unwrap();
         });
@@ -236,6 +236,13 @@ impl Trio {
 
     pub fn gate(&self, node: u64) -> &Gate {
         &self.nodes[&node].gate
+    }
+
+    /// A connection of one node to another, as `from` makes them.
+    pub fn channel(&self, from: u64, to: u64) -> Channel {
+        let _guard = self.nodes[&from].runtime.as_ref().unwrap().enter();
+        let address = self.addresses[&to].to_string();
+        Plain { node: NodeId(from) }.channel(NodeId(to), &address).unwrap()
     }
 
     pub fn node(&self, node: u64) -> Arc<Cluster> {

@@ -13,6 +13,7 @@ on_both!(
     an_answer_that_is_lost_loses_nothing,
     an_answer_that_stays_lost_is_found_out,
     a_part_that_breaks_off_is_sent_again,
+    damage_on_the_way_is_refused,
     a_server_that_is_busy_is_asked_again,
     a_server_that_stays_busy_ends_nothing,
 );
@@ -71,6 +72,20 @@ async fn a_part_that_breaks_off_is_sent_again(server: &Server) {
     let id = pushed(&store, 5, &large).await;
     finishes(&store, id, &large).await;
     assert_eq!(proxy.left(), 0);
+}
+
+async fn damage_on_the_way_is_refused(server: &Server) {
+    let (dir, proxy) = (tempfile::tempdir().unwrap(), Proxy::start(&server.address).await);
+    let store = store(&proxy.endpoint(), dir.path());
+    for (id, words, len) in [(21, "blobs/15/", MIB), (22, "partNumber=2", 9 * MIB)] {
+        let bytes = bytes(len, 21);
+        let id = pushed(&store, id, &bytes).await;
+        proxy.plan(1, &["PUT", words], &Fault::Damage);
+        let error = store.finish(id, HASHES.sha256(&bytes), generation(1)).await.unwrap_err();
+        assert!(matches!(error, UploadError::Unavailable(_)), "{error:?}");
+        assert_eq!(proxy.left(), 0);
+        finishes(&store, id, &bytes).await;
+    }
 }
 
 async fn a_server_that_is_busy_is_asked_again(server: &Server) {

@@ -130,30 +130,29 @@ impl Shared {
             Some(Fault::CutAnswer(max)) => max,
             _ => usize::MAX,
         };
-        let mut body = bytes.split_off(end + 4);
-        if let Some(Fault::Damage) = fault {
-            if body.is_empty() {
-                client_body_begins(&mut from_client, &mut from_server, &mut to_client, &mut body).await?;
-            }
-            body[0] ^= 1;
-        }
+        let body = bytes.split_off(end + 4);
+        let flip = u8::from(matches!(fault, Some(Fault::Damage)));
         tokio::select! {
             // The rest of a request never ends the exchange, except where it is cut.
-            cut = up(body, from_client, to_server, request_max) => cut,
+            cut = up(body, from_client, to_server, request_max, flip) => cut,
             done = down(from_server, to_client, answer_max) => done,
         }
     }
 }
 
-/// Passes the request's body on, until `max` bytes of it.
+/// Passes the request's body on, until `max` bytes of it; its first byte has the bits of `flip` flipped.
 async fn up(
     mut bytes: Vec<u8>,
     mut client: OwnedReadHalf,
     mut server: OwnedWriteHalf,
     max: usize,
+    flip: u8,
 ) -> std::io::Result<()> {
     let mut passed = 0;
     loop {
+        if let Some(first) = bytes.first_mut().filter(|_| passed == 0) {
+            *first ^= flip;
+        }
         let now = bytes.len().min(max - passed);
         server.write_all(&bytes[..now]).await?;
         passed += now;

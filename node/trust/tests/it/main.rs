@@ -11,10 +11,12 @@ use nora_trust::{
     Authority, Identity, JoinToken, Joining, Peer, SigningRequest, any_member_config, member_name,
     pinned_config,
 };
+use rcgen::{CertificateParams, DnType, Issuer, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ServerConnection};
 use tempfile::TempDir;
+use time::{Duration, OffsetDateTime};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 
@@ -203,22 +205,97 @@ fn a_pinned_authority_must_have_signed_what_is_shown() {
     assert!((0..4).any(|_| link.pass().is_err()));
 }
 
+/// Gives a node a certificate with these names, good from and to so many days from now, and starts it anew.
+fn with_certificate(node: Node, names: &[&str], days: [i64; 2]) -> Node {
+    let record = node.identity.founding_authority().unwrap().unwrap();
+    let ca_key = KeyPair::try_from(record.key.as_slice()).unwrap();
+    let ca = CertificateDer::from(record.certificate);
+    let issuer = Issuer::from_ca_cert_der(&ca, ca_key).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name(1));
+    let alternative = |name: &&str| SanType::DnsName((*name).try_into().unwrap());
+    params.subject_alt_names = names.iter().map(alternative).collect();
+    let now = OffsetDateTime::now_utc();
+    [params.not_before, params.not_after] = days.map(|days| now + Duration::days(days));
+    let key = KeyPair::generate().unwrap();
+    let leaf = params.signed_by(&key, &issuer).unwrap();
+    let file = node.dir.path().join("identity/node.pem");
+    std::fs::write(file, format!("{}{}", leaf.pem(), key.serialize_pem())).unwrap();
+    let identity = Identity::load(node.dir.path()).unwrap().unwrap();
+    Node { dir: node.dir, identity }
+}
+
+#[test]
+fn dates_count_on_both_sides_until_the_certificate_is_renewed() {
+    for (days, passes) in [([-2, -1], false), ([1, 2], false), ([-1, 1], true)] {
+        let one = with_certificate(founder(CLUSTER), &[&name(1)], days);
+        let record = one.identity.founding_authority().unwrap().unwrap();
+        let two = joined(&one, CLUSTER, 2);
+        let dials = || {
+            let there = dial(&one, two.identity.client_config(), &name(1)).is_ok();
+            (there, dial(&two, one.identity.client_config(), &name(2)).is_ok())
+        };
+        assert_eq!(dials(), (passes, passes), "{days:?}");
+        assert!(one.identity.renew(&record).unwrap().node, "{days:?}");
+        assert_eq!(dials(), (true, true), "{days:?}");
+    }
+}
+
+#[test]
+fn a_common_name_is_no_identity() {
+    let one = founder(CLUSTER);
+    let record = one.identity.founding_authority().unwrap().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let ca_key = KeyPair::try_from(record.key.as_slice()).unwrap();
+    let ca = CertificateDer::from(record.certificate);
+    let issuer = Issuer::from_ca_cert_der(&ca, ca_key).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name(2));
+    let leaf = params.signed_by(&key, &issuer).unwrap().der().clone();
+    let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = any_member_config(&ca, Some((vec![leaf], der))).unwrap();
+    let link = dial(&one, Arc::new(config), "a.example").unwrap();
+    let stranger = link.peer(&one).unwrap_err();
+    assert!(stranger.to_string().contains("nobody of this cluster"), "{stranger}");
+    // Nor do two names make one.
+    let two_names = [name(1), name(2)];
+    let names: Vec<&str> = two_names.iter().map(String::as_str).collect();
+    let both = with_certificate(one, &names, [-1, 1]);
+    let link = dial(&both, both.identity.client_config(), &name(1)).unwrap();
+    assert!(link.peer(&both).is_err());
+}
+
+#[test]
+fn what_a_crash_left_half_written_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("identity.part")).unwrap();
+    std::fs::write(dir.path().join("identity.part/ca.crt"), "-----BEGIN CERT").unwrap();
+    assert!(Identity::load(dir.path()).unwrap().is_none());
+    let identity = Identity::found(dir.path(), CLUSTER).unwrap();
+    assert!(!dir.path().join("identity.part").exists());
+    let part = dir.path().join("identity/node.pem.part");
+    std::fs::write(&part, "-----BEGIN CERT").unwrap();
+    assert_eq!(Identity::load(dir.path()).unwrap().unwrap().node(), identity.node());
+    // One that is damaged all the same is told, with its path.
+    std::fs::write(dir.path().join("identity/node.pem"), "-----BEGIN CERT").unwrap();
+    let error = Identity::load(dir.path()).err().unwrap();
+    assert!(error.to_string().contains("node.pem"), "{error}");
+}
+
 #[test]
 fn a_connection_goes_on_while_the_certificate_is_replaced() {
-    let one = founder(CLUSTER);
+    // It is good for ten days yet, which is less than a third of a certificate's life.
+    let one = with_certificate(founder(CLUSTER), &[&name(1)], [-80, 10]);
     let two = joined(&one, CLUSTER, 2);
     let mut link = dial(&one, two.identity.client_config(), &name(1)).unwrap();
     let record = one.identity.founding_authority().unwrap().unwrap();
     let before = link.client.peer_certificates().unwrap()[0].clone().into_owned();
-    // A certificate that is gone from the disk is replaced as one that is too old is; here it is told by its age being
-    // unreadable.
-    std::fs::remove_file(one.dir.path().join("identity/admin.crt")).unwrap();
-    assert!(one.identity.renew(&record).unwrap().admin);
+    assert!(one.identity.renew(&record).unwrap().node);
     link.client.writer().write_all(b"still here").unwrap();
     link.pass().unwrap();
     let mut heard = [0; 10];
     link.server.reader().read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"still here");
     let again = dial(&one, two.identity.client_config(), &name(1)).unwrap();
-    assert_eq!(again.client.peer_certificates().unwrap()[0], before);
+    assert_ne!(again.client.peer_certificates().unwrap()[0], before);
 }
