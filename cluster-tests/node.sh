@@ -55,7 +55,8 @@ start_node() {
   fi
   for _ in 1 2 3; do
     node_addr="127.0.0.1:$(free_port)"
-    "$nora" serve --data-dir "${node_data:-$work/data}" --listen "$node_addr" "$@" >"$work/node.log" 2>&1 &
+    "$nora" serve --data-dir "${node_data:-$work/data}" --listen "$node_addr" \
+      --cluster-listen 127.0.0.1:0 "$@" >"$work/node.log" 2>&1 &
     node_pid=$!
     if answers "${node_scheme:-http}://$node_addr/ready"; then return 0; fi
     stop_node

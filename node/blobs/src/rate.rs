@@ -26,3 +26,20 @@ impl Rate {
         tokio::time::sleep_until(at.into()).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_take_their_time_and_no_limit_takes_none() {
+        let (limited, free) = (Rate::new(Some(1_000_000)), Rate::new(None));
+        let began = Instant::now();
+        for _ in 0..4 {
+            free.take(1 << 40).await;
+            limited.take(50_000).await;
+        }
+        // The first goes at once, each of the others after those before it.
+        assert!(began.elapsed() >= Duration::from_millis(150), "{:?}", began.elapsed());
+    }
+}

@@ -286,3 +286,32 @@ impl Rereading {
         Ok(len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nora_domain::record::NodeId;
+
+    use super::*;
+    use crate::store::{LocalBlobs, LocalBlobsConfig};
+
+    #[test]
+    fn a_round_goes_on_where_it_stopped_and_a_torn_position_begins_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LocalBlobsConfig {
+            node: NodeId(1),
+            data_dir: dir.path().to_owned(),
+            upload_bytes_max: 1,
+            sessions_max: 1,
+        };
+        let inner = LocalBlobs::open(config).unwrap().inner;
+        assert_eq!(PositionV1::load(&inner).done, "");
+        let position = PositionV1 { done: "sha256/7f".to_owned(), ..PositionV1::begin() };
+        position.store(&inner);
+        assert_eq!(PositionV1::load(&inner), position);
+        std::fs::write(inner.layout.scrub_position(), b"{\"version\":1,\"beg").unwrap();
+        assert_eq!(PositionV1::load(&inner).done, "");
+        let newer = PositionV1 { version: 2, ..position };
+        newer.store(&inner);
+        assert_eq!(PositionV1::load(&inner).done, "");
+    }
+}

@@ -188,7 +188,7 @@ async fn a_second_node_on_the_same_folder_is_refused() {
     let data = dir.path().join("data");
     let _node = Node::start(&data, &[]);
     let second = std::process::Command::new(env!("CARGO_BIN_EXE_nora"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .args(["serve", "--listen", "127.0.0.1:0", "--cluster-listen", "127.0.0.1:0", "--data-dir"])
         .arg(&data)
         .current_dir(dir.path())
         .output()

@@ -72,7 +72,7 @@ fn a_node_does_not_start_with_a_broken_certificate() {
     let config = dir.path().join("nora.toml");
     std::fs::write(&config, "[server]\ntls = { cert = \"tls.crt\", key = \"tls.key\" }\n").unwrap();
     let started = std::process::Command::new(env!("CARGO_BIN_EXE_nora"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--config"])
+        .args(["serve", "--listen", "127.0.0.1:0", "--cluster-listen", "127.0.0.1:0", "--config"])
         .arg(&config)
         .current_dir(dir.path())
         .output()

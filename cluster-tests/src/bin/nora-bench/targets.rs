@@ -126,7 +126,8 @@ impl Target {
             }
             Kind::Nora => {
                 command.arg("serve").arg("--data-dir").arg(&data);
-                command.arg("--listen").arg(addr.to_string()).env("RUST_LOG", "error");
+                command.arg("--listen").arg(addr.to_string());
+                command.args(["--cluster-listen", "127.0.0.1:0"]).env("RUST_LOG", "error");
             }
         }
         command.current_dir(dir);

@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod blobs;
+mod tags;
 mod uploads;
 
 pub use artifacts::PutArtifact;

@@ -18,6 +18,10 @@ pub struct Artifact {
     pub media_type: MediaType,
     /// Its size in bytes.
     pub size: u64,
+    /// Blobs that must live as long as it does, in order.
+    pub blobs: Vec<Digest>,
+    /// Artifacts of the same repository that it lists, in order.
+    pub children: Vec<Digest>,
     /// Its exact bytes.
     pub body: ArtifactBody,
 }
@@ -73,11 +77,12 @@ impl Registry {
         digest: Digest,
         record: ArtifactRecord,
     ) -> Result<Artifact, Error> {
+        let ArtifactRecord { media_type, size, blobs, children, .. } = record;
         let body = match record.body {
             Body::Inline(bytes) => ArtifactBody::Bytes(Bytes::from(bytes)),
             Body::Blob => ArtifactBody::Blob(self.open_blob(repository, digest).await?),
         };
-        Ok(Artifact { digest, media_type: record.media_type, size: record.size, body })
+        Ok(Artifact { digest, media_type, size, blobs, children, body })
     }
 }
 

@@ -54,6 +54,34 @@ async fn a_tag_goes_alone() {
 }
 
 #[tokio::test]
+async fn a_tag_is_set_to_what_is_there() {
+    let world = world();
+    let here = repository("here");
+    // Both ways that bytes are kept.
+    for len in [10, Body::INLINE_BYTES_MAX + 1] {
+        let mut put = artifact(&here, bytes(len, 3));
+        put.tags = vec![tag("v1")];
+        world.registry.put_artifact(put.clone()).await.unwrap();
+        for (new, to) in [("v2", Reference::Tag(tag("v1"))), ("v3", Reference::Digest(put.digest))]
+        {
+            let set = world.registry.set_tag(here.clone(), tag(new), to).await.unwrap();
+            assert_eq!(set, put.digest);
+            assert_eq!(world.registry.resolve(&here, &tag(new)).await.unwrap(), put.digest);
+        }
+        let found = world.registry.artifact(&here, &Reference::Tag(tag("v3"))).await.unwrap();
+        assert_eq!(found.bytes().await.unwrap(), put.bytes);
+        world.assert_sound();
+    }
+    let absent = sha256(b"absent");
+    let refused = world.registry.set_tag(here.clone(), tag("v4"), Reference::Digest(absent)).await;
+    assert!(matches!(refused, Err(Error::ArtifactUnknown(d)) if d == absent), "{refused:?}");
+    let refused = world.registry.set_tag(here.clone(), tag("v4"), Reference::Tag(tag("v5"))).await;
+    assert!(matches!(refused, Err(Error::TagUnknown(ref t)) if *t == tag("v5")), "{refused:?}");
+    let unset = world.registry.resolve(&here, &tag("v4")).await;
+    assert!(matches!(unset, Err(Error::TagUnknown(_))), "{unset:?}");
+}
+
+#[tokio::test]
 async fn a_large_artifact_goes_as_a_blob_and_leaves_no_link() {
     let world = world();
     let here = repository("here");

@@ -342,6 +342,7 @@ fn inodes(directory: &std::path::Path) -> std::collections::BTreeSet<u64> {
 fn a_command_that_arrives_twice_takes_effect_once() {
     use nora_cluster::codec;
     use nora_domain::command::{Action, Command, Origin};
+    use nora_domain::record::Timestamp;
     use nora_proto::peer::v1 as proto;
 
     let trio = Trio::three(defaults);
@@ -349,7 +350,7 @@ fn a_command_that_arrives_twice_takes_effect_once() {
     let epoch = trio.node(follower).epoch();
     let command = |serial, action| {
         let origin = Some(Origin { epoch, serial, settled_below: 0 });
-        codec::command::encode(&Command { origin, ..Command { action, ..open_upload(7) } }).into()
+        bytes::Bytes::from(codec::command::encode(&Command { at: Timestamp(1), origin, action }))
     };
     let open = command(1 << 40, open_upload(7).action);
     let close = command(1 << 41, Action::CloseUpload { upload: UploadId(7) });
