@@ -1,10 +1,12 @@
 //! The admin API over gRPC: what the command line uses, and other programs may.
 //!
-//! Guarantees: the server is a member of the cluster whose authority's certificate is given, whatever its address; the
-//! password goes nowhere else. Calls have deadlines; one that could not be sent goes to the next address.
+//! Guarantees: the server is a member of the cluster whose authority's certificate is given, whatever its address;
+//! credentials go nowhere else. Calls have deadlines; one that a member cannot be reached for, or cannot answer now, goes
+//! to the next address. Nothing but making a token does more if it is done twice.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -20,12 +22,16 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 
-use crate::config::Secret;
+use crate::config::{Credentials, Secret};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often all addresses are tried: a cluster that has lost its leader has another within about a second.
+const ROUNDS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(700);
 
 /// Where a node listens for administration when nothing is configured.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:4001";
@@ -39,8 +45,8 @@ pub struct AdminConfig {
     pub authority: PathBuf,
     /// The administrator's certificate and key, PEM.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// The administrator's password, if there is no certificate.
-    pub password: Option<(String, Secret)>,
+    /// The administrator's password or token, in place of a certificate or beside it.
+    pub credentials: Credentials,
 }
 
 impl AdminConfig {
@@ -54,8 +60,9 @@ impl AdminConfig {
         Self {
             addresses: vec![address.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned())],
             authority: identity.join("ca.crt"),
-            certificate: Some(certificate).filter(|(certificate, _)| certificate.exists()),
-            password: None,
+            // Only its owner can read the key.
+            certificate: Some(certificate).filter(|(_, key)| File::open(key).is_ok()),
+            credentials: Credentials::Anonymous,
         }
     }
 }
@@ -77,6 +84,12 @@ pub enum AdminError {
     /// An address cannot be understood.
     #[error("{0:?} is not an address: write it as host:port")]
     Address(String),
+    /// No address was given.
+    #[error("no member's address was given")]
+    NoAddress,
+    /// A header cannot carry the password or token.
+    #[error("the password or token has characters that cannot be sent")]
+    Credentials,
     /// No member could be reached.
     #[error("cannot reach {address}")]
     Unreachable {
@@ -104,9 +117,12 @@ impl AdminError {
                  than the certificate's counts as unreachable"
                     .into(),
             ),
-            Self::Address(_) => None,
+            Self::Address(_) | Self::Credentials => None,
+            Self::NoAddress => Some("see --cluster-addr".into()),
             Self::Refused(status) => match status.code() {
-                Code::Unauthenticated => Some("see --data-dir, --cert and --key".into()),
+                Code::Unauthenticated => {
+                    Some("see --data-dir, --cert and --key, or --password-file and --token-file".into())
+                }
                 Code::Unavailable => Some("the cluster has no leader now; try again".into()),
                 _ => None,
             },
@@ -129,6 +145,8 @@ pub struct ClusterStatus {
     pub log_index: u64,
     /// The last entry that it applied.
     pub applied_index: u64,
+    /// Where its snapshot ends; 0 if it has none.
+    pub snapshot_index: u64,
     /// What commands may be used.
     pub feature_level: u32,
     /// Every member.
@@ -226,15 +244,18 @@ impl From<proto::Member> for MemberStatus {
     }
 }
 
-/// Speaks to the admin API of one member.
+/// Speaks to the admin API of a member: the first of those given that can answer.
 pub struct AdminClient {
-    channel: Channel,
+    members: Vec<Endpoint>,
+    tls: TlsConnector,
     authorization: Option<AsciiMetadataValue>,
+    /// Which member answered last, and the connection to it.
+    current: Mutex<(usize, Option<Channel>)>,
 }
 
 impl AdminClient {
-    /// Connects to the first address that answers.
-    pub async fn connect(config: &AdminConfig) -> Result<Self, AdminError> {
+    /// Reads the certificates; nothing is sent yet.
+    pub fn new(config: &AdminConfig) -> Result<Self, AdminError> {
         let read = |path: &PathBuf| {
             CertificateDer::from_pem_file(path)
                 .map_err(|source| AdminError::File { path: path.clone(), source })
@@ -249,16 +270,18 @@ impl AdminClient {
             }
             None => None,
         };
-        let tls = TlsConnector::from(Arc::new(any_member_config(&authority, client)?));
-        let authorization = config.password.as_ref().and_then(basic);
-        let mut last = AdminError::Address(String::new());
-        for address in &config.addresses {
-            match dial(address, tls.clone()).await {
-                Ok(channel) => return Ok(Self { channel, authorization }),
-                Err(error) => last = error,
-            }
+        let members: Result<Vec<Endpoint>, AdminError> =
+            config.addresses.iter().map(|address| endpoint(address)).collect();
+        let members = members?;
+        if members.is_empty() {
+            return Err(AdminError::NoAddress);
         }
-        Err(last)
+        Ok(Self {
+            members,
+            tls: TlsConnector::from(Arc::new(any_member_config(&authority, client)?)),
+            authorization: authorization(&config.credentials)?,
+            current: Mutex::new((0, None)),
+        })
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -270,14 +293,68 @@ impl AdminClient {
         request
     }
 
-    fn cluster(&self) -> ClusterClient<Channel> {
-        ClusterClient::new(self.channel.clone())
+    /// Asks the member that answered last; if it cannot be reached or cannot answer now, the next one, and all of them
+    /// again after a pause.
+    async fn call<M: Clone, T>(
+        &self,
+        message: M,
+        send: impl AsyncFn(Channel, Request<M>) -> Result<Response<T>, Status>,
+    ) -> Result<T, AdminError> {
+        let members = self.members.len();
+        let mut last = AdminError::NoAddress;
+        for attempt in 0..members * ROUNDS {
+            if attempt > 0 && attempt % members == 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            let channel = match self.connected().await {
+                Ok(channel) => channel,
+                Err(error) => {
+                    last = error;
+                    self.turn();
+                    continue;
+                }
+            };
+            match send(channel, self.request(message.clone())).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => {
+                    let again = status.code() == Code::Unavailable;
+                    last = AdminError::Refused(Box::new(status));
+                    if !again {
+                        return Err(last);
+                    }
+                    self.turn();
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn current(&self) -> std::sync::MutexGuard<'_, (usize, Option<Channel>)> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next call goes to the next member.
+    fn turn(&self) {
+        let mut current = self.current();
+        *current = ((current.0 + 1) % self.members.len(), None);
+    }
+
+    async fn connected(&self) -> Result<Channel, AdminError> {
+        let (index, known) = self.current().clone();
+        if let Some(channel) = known {
+            return Ok(channel);
+        }
+        let channel = dial(&self.members[index], self.tls.clone()).await?;
+        *self.current() = (index, Some(channel.clone()));
+        Ok(channel)
     }
 
     /// The cluster as that member sees it.
     pub async fn status(&self) -> Result<ClusterStatus, AdminError> {
-        let asked = self.cluster().status(self.request(proto::StatusRequest {})).await;
-        let status = asked.map_err(refused)?.into_inner();
+        let asked = self.call(proto::StatusRequest {}, async |channel, request| {
+            ClusterClient::new(channel).status(request).await
+        });
+        let status = asked.await?;
         Ok(ClusterStatus {
             cluster: status.cluster,
             node: status.node,
@@ -285,6 +362,7 @@ impl AdminClient {
             term: status.term,
             log_index: status.log_index,
             applied_index: status.applied_index,
+            snapshot_index: status.snapshot_index,
             feature_level: status.feature_level,
             members: status.members.into_iter().map(MemberStatus::from).collect(),
         })
@@ -293,83 +371,108 @@ impl AdminClient {
     /// A token that lets nodes join for so long.
     pub async fn create_join_token(&self, valid: Duration) -> Result<Secret, AdminError> {
         let valid_millis = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
-        let request = self.request(proto::CreateJoinTokenRequest { valid_millis });
-        let made = self.cluster().create_join_token(request).await.map_err(refused)?;
-        Ok(Secret::new(made.into_inner().token))
+        let request = proto::CreateJoinTokenRequest { valid_millis };
+        let made = self.call(request, async |channel, request| {
+            ClusterClient::new(channel).create_join_token(request).await
+        });
+        Ok(Secret::new(made.await?.token))
     }
 
     /// Makes a learner a voter.
     pub async fn promote(&self, node: u64) -> Result<(), AdminError> {
-        let request = self.request(proto::PromoteRequest { node });
-        self.cluster().promote(request).await.map(drop).map_err(refused)
+        let done = self.call(proto::PromoteRequest { node }, async |channel, request| {
+            ClusterClient::new(channel).promote(request).await
+        });
+        done.await.map(drop)
     }
 
     /// Lets others take over what a node holds.
     pub async fn drain(&self, node: u64) -> Result<(), AdminError> {
-        let request = self.request(proto::DrainRequest { node });
-        self.cluster().drain(request).await.map(drop).map_err(refused)
+        let done = self.call(proto::DrainRequest { node }, async |channel, request| {
+            ClusterClient::new(channel).drain(request).await
+        });
+        done.await.map(drop)
     }
 
     /// Takes a node out for good.
     pub async fn remove(&self, node: u64, force: bool) -> Result<(), AdminError> {
-        let request = self.request(proto::RemoveRequest { node, force });
-        self.cluster().remove(request).await.map(drop).map_err(refused)
+        let done = self.call(proto::RemoveRequest { node, force }, async |channel, request| {
+            ClusterClient::new(channel).remove(request).await
+        });
+        done.await.map(drop)
     }
 
     /// Lets another voter lead, and tells which does.
     pub async fn transfer_leader(&self, to: Option<u64>) -> Result<u64, AdminError> {
-        let request = self.request(proto::TransferLeaderRequest { to: to.unwrap_or(0) });
-        let moved = self.cluster().transfer_leader(request).await.map_err(refused)?;
-        Ok(moved.into_inner().leader)
+        let request = proto::TransferLeaderRequest { to: to.unwrap_or(0) };
+        let moved = self.call(request, async |channel, request| {
+            ClusterClient::new(channel).transfer_leader(request).await
+        });
+        Ok(moved.await?.leader)
     }
 
     /// Makes a snapshot on that member, and tells its position.
     pub async fn snapshot(&self) -> Result<u64, AdminError> {
-        let request = self.request(proto::SnapshotRequest {});
-        Ok(self.cluster().snapshot(request).await.map_err(refused)?.into_inner().index)
+        let made = self.call(proto::SnapshotRequest {}, async |channel, request| {
+            ClusterClient::new(channel).snapshot(request).await
+        });
+        Ok(made.await?.index)
     }
 
     /// Raises the feature level as far as every member understands, and tells it.
     pub async fn finalize_upgrade(&self) -> Result<u32, AdminError> {
-        let request = self.request(proto::FinalizeUpgradeRequest {});
-        let raised = self.cluster().finalize_upgrade(request).await.map_err(refused)?;
-        Ok(raised.into_inner().feature_level)
+        let raised = self.call(proto::FinalizeUpgradeRequest {}, async |channel, request| {
+            ClusterClient::new(channel).finalize_upgrade(request).await
+        });
+        Ok(raised.await?.feature_level)
     }
 
     /// Begins a scrub on that member.
     pub async fn scrub(&self) -> Result<(), AdminError> {
-        let request = self.request(proto::ScrubRequest {});
-        let begun = BlobsClient::new(self.channel.clone()).scrub(request).await;
-        begun.map(drop).map_err(refused)
+        let begun = self.call(proto::ScrubRequest {}, async |channel, request| {
+            BlobsClient::new(channel).scrub(request).await
+        });
+        begun.await.map(drop)
     }
 
     /// That member's configuration as TOML, without secrets.
     pub async fn configuration(&self) -> Result<String, AdminError> {
-        let request = self.request(proto::ShowRequest {});
-        let shown = ConfigClient::new(self.channel.clone()).show(request).await;
-        Ok(shown.map_err(refused)?.into_inner().toml)
+        let shown = self.call(proto::ShowRequest {}, async |channel, request| {
+            ConfigClient::new(channel).show(request).await
+        });
+        Ok(shown.await?.toml)
     }
 }
 
-fn refused(status: Status) -> AdminError {
-    AdminError::Refused(Box::new(status))
-}
-
-fn basic((username, password): &(String, Secret)) -> Option<AsciiMetadataValue> {
+fn authorization(credentials: &Credentials) -> Result<Option<AsciiMetadataValue>, AdminError> {
     use base64::Engine;
-    let encoded = base64::engine::general_purpose::STANDARD
-        .encode(format!("{username}:{}", password.expose()));
-    let mut value: AsciiMetadataValue = format!("Basic {encoded}").parse().ok()?;
+    let text = match credentials {
+        Credentials::Anonymous => return Ok(None),
+        Credentials::Password { username, password } => {
+            let both = format!("{username}:{}", password.expose());
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(both))
+        }
+        Credentials::Token(token) => format!("Bearer {}", token.expose()),
+    };
+    let mut value: AsciiMetadataValue = text.parse().map_err(|_| AdminError::Credentials)?;
     value.set_sensitive(true);
-    Some(value)
+    Ok(Some(value))
 }
 
-async fn dial(address: &str, tls: TlsConnector) -> Result<Channel, AdminError> {
-    let bare = address.strip_prefix("https://").unwrap_or(address).trim_end_matches('/').to_owned();
-    let endpoint = Endpoint::from_shared(format!("http://{bare}"))
-        .map_err(|_| AdminError::Address(address.to_owned()))?
-        .connect_timeout(CONNECT_TIMEOUT);
-    let to = bare.clone();
+fn endpoint(address: &str) -> Result<Endpoint, AdminError> {
+    let malformed = || AdminError::Address(address.to_owned());
+    let bare = address.strip_prefix("https://").unwrap_or(address).trim_end_matches('/');
+    // What encrypts is the connector; for the transport this is a plain connection.
+    let endpoint = Endpoint::from_shared(format!("http://{bare}")).map_err(|_| malformed())?;
+    match endpoint.uri().port() {
+        Some(_) if endpoint.uri().path() == "/" => Ok(endpoint.connect_timeout(CONNECT_TIMEOUT)),
+        _ => Err(malformed()),
+    }
+}
+
+async fn dial(endpoint: &Endpoint, tls: TlsConnector) -> Result<Channel, AdminError> {
+    let address = endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
+    let to = address.clone();
     let connector = tower::service_fn(move |_: Uri| {
         let (tls, to) = (tls.clone(), to.clone());
         async move {
@@ -384,5 +487,39 @@ async fn dial(address: &str, tls: TlsConnector) -> Result<Channel, AdminError> {
     endpoint
         .connect_with_connector(connector)
         .await
-        .map_err(|source| AdminError::Unreachable { address: bare, source })
+        .map_err(|source| AdminError::Unreachable { address, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_have_a_host_and_a_port() {
+        for good in ["127.0.0.1:4001", "https://a.example.com:4001", "[::1]:4001", "https://a:1/"] {
+            assert!(endpoint(good).is_ok(), "{good}");
+        }
+        for wrong in ["", "127.0.0.1", "a:b:c", "http://a:1", "a:1/path", "a b:1"] {
+            assert!(matches!(endpoint(wrong), Err(AdminError::Address(_))), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_data_folder_says_where_and_who() {
+        let folder = std::env::temp_dir().join(format!("nora-admin-{}", std::process::id()));
+        let identity = folder.join("identity");
+        std::fs::create_dir_all(&identity).unwrap();
+        let config = AdminConfig::of_data_dir(&folder);
+        assert_eq!(config.addresses, [DEFAULT_ADDRESS]);
+        assert_eq!(config.certificate, None);
+        for (name, text) in [("identity/admin.key", ""), ("cluster-address", "127.0.0.1:7\n")] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let config = AdminConfig::of_data_dir(&folder);
+        assert_eq!(config.addresses, ["127.0.0.1:7"]);
+        assert_eq!(config.authority, identity.join("ca.crt"));
+        let files = (identity.join("admin.crt"), identity.join("admin.key"));
+        assert_eq!(config.certificate, Some(files));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_domain::command::{Action, Command, Outcome, Refusal};
@@ -12,6 +13,8 @@ use nora_domain::record::{
     AuthorityRecord, ClusterId, Epoch, Key, NodeId, NodeProfile, Record, Timestamp,
 };
 use nora_domain::store::Rows;
+use nora_proto::peer::v1 as proto;
+use nora_proto::peer::v1::members_client::MembersClient;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::{Semaphore, broadcast};
@@ -367,7 +370,44 @@ impl Cluster {
     }
 }
 
+/// How long a deletion waits for other members to show it.
+const SETTLE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often a member that is behind is asked.
+const SETTLE_PAUSE: Duration = Duration::from_millis(2);
+
+impl Cluster {
+    /// Waits until `node` has applied what stands up to `index`, or does not answer.
+    async fn follow(&self, node: NodeId, index: u64) {
+        let Some(channel) = self.channel(node) else { return };
+        let mut client = MembersClient::new(channel);
+        while let Ok(report) = client.report(proto::ReportRequest {}).await {
+            if report.into_inner().applied_index >= index {
+                return;
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+    }
+}
+
 impl Metadata for Cluster {
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        let status = self.status();
+        // Consensus tells a little later how far the state is than the state shows it.
+        let shown = self.shared.state.load().applied().ok().flatten();
+        let (me, index) = (self.config.node, shown.map_or(0, |applied| applied.index));
+        let others: Vec<_> = status
+            .voters
+            .into_iter()
+            .chain(status.learners)
+            .filter(|node| *node != me)
+            .map(|node| self.follow(node, index))
+            .collect();
+        Box::pin(async move {
+            // One that takes too long is left behind; it answers stale for as long as it is.
+            let _ = tokio::time::timeout(SETTLE_TIMEOUT, join_all(others)).await;
+        })
+    }
+
     fn propose(
         &self,
         command: Command,

@@ -1,13 +1,13 @@
 //! `nora.v1.Cluster`.
 
 use nora_app::ports::BoxFuture;
-use nora_app::ports::members::{ClusterView, Member, MembersError, NodeReport, Role};
+use nora_app::ports::members::{ClusterView, Member, Members, MembersError, NodeReport, Role};
 use nora_domain::record::{NodeId, Standing};
 use nora_proto::v1 as proto;
 use nora_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, metadata_failed};
+use super::{Admin, metadata_failed, to_the_end};
 
 const SECOND_MILLIS: u64 = 1_000;
 const YEAR_MILLIS: u64 = 366 * 24 * 3_600 * SECOND_MILLIS;
@@ -29,12 +29,17 @@ fn node(number: u64) -> Result<NodeId, Status> {
     Ok(NodeId(number))
 }
 
-/// Carries a change out and answers with nothing.
-async fn done<T: Default>(
-    change: BoxFuture<'_, Result<(), MembersError>>,
-) -> Result<Response<T>, Status> {
-    change.await.map_err(failed)?;
-    Ok(Response::new(T::default()))
+impl Admin {
+    /// Carries a change to its end, whether or not its client waits for it.
+    async fn change<T: Send + 'static>(
+        &self,
+        change: impl for<'a> FnOnce(&'a dyn Members) -> BoxFuture<'a, Result<T, MembersError>>
+        + Send
+        + 'static,
+    ) -> Result<T, Status> {
+        let members = self.members.clone();
+        to_the_end(async move { change(members.as_ref()).await }).await?.map_err(failed)
+    }
 }
 
 pub(super) fn report_to_proto(report: &NodeReport) -> proto::Report {
@@ -112,7 +117,7 @@ impl Cluster for Admin {
                 "a join token may be good for one second up to a year",
             ));
         }
-        let token = self.members.create_join_token(valid_millis).await.map_err(failed)?;
+        let token = self.change(move |members| members.create_join_token(valid_millis)).await?;
         tracing::info!(valid_millis, "a join token was made");
         Ok(Response::new(proto::CreateJoinTokenResponse { token }))
     }
@@ -121,22 +126,31 @@ impl Cluster for Admin {
         &self,
         request: Request<proto::PromoteRequest>,
     ) -> Result<Response<proto::PromoteResponse>, Status> {
-        done(self.members.promote(node(request.into_inner().node)?)).await
+        let node = node(request.into_inner().node)?;
+        self.change(move |members| members.promote(node)).await?;
+        tracing::info!(node = node.0, "promoted by the administrator");
+        Ok(Response::new(proto::PromoteResponse {}))
     }
 
     async fn drain(
         &self,
         request: Request<proto::DrainRequest>,
     ) -> Result<Response<proto::DrainResponse>, Status> {
-        done(self.members.drain(node(request.into_inner().node)?)).await
+        let node = node(request.into_inner().node)?;
+        self.change(move |members| members.drain(node)).await?;
+        tracing::info!(node = node.0, "drained by the administrator");
+        Ok(Response::new(proto::DrainResponse {}))
     }
 
     async fn remove(
         &self,
         request: Request<proto::RemoveRequest>,
     ) -> Result<Response<proto::RemoveResponse>, Status> {
-        let request = request.into_inner();
-        done(self.members.remove(node(request.node)?, request.force)).await
+        let proto::RemoveRequest { node: number, force } = request.into_inner();
+        let node = node(number)?;
+        self.change(move |members| members.remove(node, force)).await?;
+        tracing::warn!(node = node.0, force, "removed by the administrator");
+        Ok(Response::new(proto::RemoveResponse {}))
     }
 
     async fn transfer_leader(
@@ -144,7 +158,7 @@ impl Cluster for Admin {
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
         let to = Some(request.into_inner().to).filter(|to| *to != 0).map(NodeId);
-        let leader = self.members.transfer_leader(to).await.map_err(failed)?;
+        let leader = self.change(move |members| members.transfer_leader(to)).await?;
         Ok(Response::new(proto::TransferLeaderResponse { leader: leader.0 }))
     }
 
@@ -152,7 +166,7 @@ impl Cluster for Admin {
         &self,
         _request: Request<proto::SnapshotRequest>,
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
-        let index = self.members.snapshot().await.map_err(failed)?;
+        let index = self.change(|members| members.snapshot()).await?;
         Ok(Response::new(proto::SnapshotResponse { index }))
     }
 
@@ -160,7 +174,8 @@ impl Cluster for Admin {
         &self,
         _request: Request<proto::FinalizeUpgradeRequest>,
     ) -> Result<Response<proto::FinalizeUpgradeResponse>, Status> {
-        let level = self.members.finalize_upgrade().await.map_err(failed)?;
+        let level = self.change(|members| members.finalize_upgrade()).await?;
+        tracing::info!(level = level.0, "feature level raised by the administrator");
         Ok(Response::new(proto::FinalizeUpgradeResponse { feature_level: level.0 }))
     }
 }

@@ -5,7 +5,7 @@ use nora_proto::v1 as proto;
 use nora_proto::v1::content_server::Content;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, refused};
+use super::{Admin, refused, to_the_end};
 
 const PAGE_ROWS_MAX: usize = 1_000;
 
@@ -18,6 +18,19 @@ fn page_rows(asked: u32) -> usize {
 
 fn malformed(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+fn reference(text: &str) -> Result<Reference, Status> {
+    match Digest::parse(text) {
+        Ok(digest) => Ok(Reference::Digest(digest)),
+        // A colon is no tag's: that was to be a digest.
+        Err(error) if text.contains(':') => Err(malformed(error)),
+        Err(_) => Ok(Reference::Tag(TagName::parse(text).map_err(malformed)?)),
+    }
+}
+
+fn texts(digests: &[Digest]) -> Vec<String> {
+    digests.iter().map(Digest::to_string).collect()
 }
 
 impl Admin {
@@ -67,17 +80,30 @@ impl Content for Admin {
     ) -> Result<Response<proto::GetArtifactResponse>, Status> {
         let request = request.into_inner();
         let repository = self.repository(&request.repository)?;
-        let reference = match Digest::parse(&request.reference) {
-            Ok(digest) => Reference::Digest(digest),
-            Err(_) => Reference::Tag(TagName::parse(&request.reference).map_err(malformed)?),
-        };
+        let reference = reference(&request.reference)?;
         let artifact =
             self.api.registry.artifact(&repository, &reference).await.map_err(refused)?;
         Ok(Response::new(proto::GetArtifactResponse {
             digest: artifact.digest.to_string(),
             media_type: artifact.media_type.as_str().to_owned(),
             size: artifact.size,
+            blobs: texts(&artifact.blobs),
+            children: texts(&artifact.children),
         }))
+    }
+
+    async fn set_tag(
+        &self,
+        request: Request<proto::SetTagRequest>,
+    ) -> Result<Response<proto::SetTagResponse>, Status> {
+        let request = request.into_inner();
+        let repository = self.repository(&request.repository)?;
+        let tag = TagName::parse(&request.tag).map_err(malformed)?;
+        let to = reference(&request.reference)?;
+        let api = self.api.clone();
+        let set = to_the_end(async move { api.registry.set_tag(repository, tag, to).await });
+        let digest = set.await?.map_err(refused)?.to_string();
+        Ok(Response::new(proto::SetTagResponse { digest }))
     }
 
     async fn delete_tag(
@@ -87,8 +113,10 @@ impl Content for Admin {
         let request = request.into_inner();
         let repository = self.repository(&request.repository)?;
         let tag = TagName::parse(&request.tag).map_err(malformed)?;
-        let digest = self.api.registry.delete_tag(repository, tag).await.map_err(refused)?;
-        Ok(Response::new(proto::DeleteTagResponse { digest: digest.to_string() }))
+        let api = self.api.clone();
+        let deleted = to_the_end(async move { api.registry.delete_tag(repository, tag).await });
+        let digest = deleted.await?.map_err(refused)?.to_string();
+        Ok(Response::new(proto::DeleteTagResponse { digest }))
     }
 
     async fn delete_artifact(
@@ -98,7 +126,10 @@ impl Content for Admin {
         let request = request.into_inner();
         let repository = self.repository(&request.repository)?;
         let digest = Digest::parse(&request.digest).map_err(malformed)?;
-        let tags = self.api.registry.delete_artifact(repository, digest).await.map_err(refused)?;
+        let api = self.api.clone();
+        let deleted =
+            to_the_end(async move { api.registry.delete_artifact(repository, digest).await });
+        let tags = deleted.await?.map_err(refused)?;
         let tags = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
         Ok(Response::new(proto::DeleteArtifactResponse { tags }))
     }

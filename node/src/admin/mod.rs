@@ -1,7 +1,8 @@
 //! The gRPC admin API: `nora.v1`, with health and reflection.
 //!
 //! Guarantees: no method but the health service's is answered without an administrator (a certificate of the cluster's, or
-//! the password; on an open node, whoever connects from this machine); every refusal says what to do next.
+//! the password; on an open node, whoever connects from this machine); every refusal says what to do next; every call has
+//! an end, and a change that was begun is carried out whether or not its client waits for it.
 //!
 //! Must not know: which adapters stand behind the ports, nor how connections are encrypted. Whoever serves it puts a
 //! [`Peer`] into the extensions of each request.
@@ -9,12 +10,15 @@
 mod cluster;
 mod content;
 mod local;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use nora_app::Error;
 use nora_app::ports::members::{Members, Reporter};
@@ -34,6 +38,18 @@ use crate::metrics::Route;
 /// Requests are small: names and numbers.
 const REQUEST_BYTES_MAX: usize = 256 << 10;
 
+/// When an answer is given up, whatever the client's own deadline.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Services that reflection tells of.
+const SERVICES: [&str; 5] = [
+    "nora.v1.Cluster",
+    "nora.v1.Content",
+    "nora.v1.Blobs",
+    "nora.v1.Config",
+    "grpc.health.v1.Health",
+];
+
 /// What the services work on.
 pub struct Admin {
     /// Use cases, and who may ask.
@@ -50,32 +66,76 @@ pub struct Admin {
 
 /// The services' routes, for the cluster port.
 pub fn router(admin: Arc<Admin>) -> Router {
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(nora_proto::DESCRIPTORS)
-        .with_service_name("nora.v1.Cluster")
-        .with_service_name("nora.v1.Content")
-        .with_service_name("nora.v1.Blobs")
-        .with_service_name("nora.v1.Config")
-        .build_v1();
     let cluster =
         ClusterServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
     let content =
         ContentServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let blobs = BlobsServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let config = ConfigServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let health = local::health(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
     let mut guarded = Router::new()
         .route_service("/nora.v1.Cluster/{*method}", cluster)
         .route_service("/nora.v1.Content/{*method}", content)
-        .route_service("/nora.v1.Blobs/{*method}", BlobsServer::from_arc(admin.clone()))
-        .route_service("/nora.v1.Config/{*method}", ConfigServer::from_arc(admin.clone()));
-    match reflection {
+        .route_service("/nora.v1.Blobs/{*method}", blobs)
+        .route_service("/nora.v1.Config/{*method}", config);
+    let described = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(nora_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    let described = SERVICES.into_iter().fold(described, |all, name| all.with_service_name(name));
+    match described.build_v1() {
         Ok(reflection) => {
             let path = "/grpc.reflection.v1.ServerReflection/{*method}";
+            let reflection = reflection.max_decoding_message_size(REQUEST_BYTES_MAX);
             guarded = guarded.route_service(path, reflection);
         }
         Err(error) => tracing::error!(%error, "the admin API cannot describe itself"),
     }
     guarded
-        .layer(from_fn_with_state(admin.clone(), authenticate))
-        .route_service("/grpc.health.v1.Health/{*method}", local::health(admin))
+        .layer(from_fn_with_state(admin, authenticate))
+        .route_service("/grpc.health.v1.Health/{*method}", health)
+        .layer(from_fn(in_time))
+}
+
+/// Answers within the client's deadline or the server's own, whichever comes first.
+async fn in_time(request: Request, next: Next) -> Response {
+    let asked = request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok());
+    let timeout = asked.and_then(timeout_of).map_or(ANSWER_TIMEOUT, |t| t.min(ANSWER_TIMEOUT));
+    match tokio::time::timeout(timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = "no answer in time: a change that was asked for may still be made; looking, or trying again, \
+                           is safe";
+            Status::deadline_exceeded(message).into_http::<axum::body::Body>().into_response()
+        }
+    }
+}
+
+/// What the header `grpc-timeout` says: up to eight digits and a unit.
+fn timeout_of(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+/// Runs a change to its end even if its client hangs up or its time is over.
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::spawn(change).await.map_err(|error| {
+        tracing::error!(%error, "an admin request's task failed");
+        Status::internal("the registry failed; its log has the cause")
+    })
 }
 
 /// Lets administrators through.

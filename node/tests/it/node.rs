@@ -68,8 +68,11 @@ impl Node {
 
     fn start_at(listen: &str, data_dir: &Path, args: &[&str]) -> Self {
         let args = args.iter().map(ToString::to_string);
-        let args: Vec<String> =
-            ["--cluster-listen", "127.0.0.1:0", "--listen", listen].map(str::to_owned).into_iter().chain(args).collect();
+        let args: Vec<String> = ["--cluster-listen", "127.0.0.1:0", "--listen", listen]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(args)
+            .collect();
         let log = Log::default();
         let (child, url) = spawn(data_dir, &args, &log);
         let client = Client::builder()

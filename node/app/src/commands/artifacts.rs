@@ -127,7 +127,10 @@ impl Registry {
         digest: Digest,
     ) -> Result<Vec<TagName>, Error> {
         match self.propose(Action::DeleteArtifact { repository, digest }).await? {
-            Ok(Outcome::ArtifactDeleted { tags }) => Ok(tags),
+            Ok(Outcome::ArtifactDeleted { tags }) => {
+                self.metadata.settle().await;
+                Ok(tags)
+            }
             Err(Refusal::ArtifactUnknown(digest)) => Err(Error::ArtifactUnknown(digest)),
             other => Err(Error::impossible(other)),
         }

@@ -68,7 +68,10 @@ impl Registry {
         digest: Digest,
     ) -> Result<(), Error> {
         match self.propose(Action::UnlinkBlob { repository, digest }).await? {
-            Ok(Outcome::BlobUnlinked) => Ok(()),
+            Ok(Outcome::BlobUnlinked) => {
+                self.metadata.settle().await;
+                Ok(())
+            }
             Err(Refusal::BlobUnknown(digest)) => Err(Error::BlobUnknown(digest)),
             Err(Refusal::BlobReferenced { digest, by }) => {
                 Err(Error::BlobReferenced { digest, by })

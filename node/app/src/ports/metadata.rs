@@ -42,6 +42,13 @@ pub trait Metadata: Send + Sync {
     /// Waits until reads on this node show every change that was acknowledged anywhere before the call.
     fn linearize(&self) -> BoxFuture<'_, Result<(), MetadataError>>;
 
+    /// Waits, for a moment at most, until every member in reach shows what this node shows. Reads by digest ask nobody, so
+    /// after a deletion this is what keeps other members from answering with what is gone. Members that cannot be reached
+    /// are not waited for: they answer nobody else either.
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Reads one row from this node's applied state.
     fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>, MetadataError>>;
 

@@ -17,10 +17,6 @@ use crate::codec;
 use crate::rocks::locked;
 use crate::rocks::state::{ReadError, StateDb, Tier};
 
-/// Proposals that may lie between the oldest open one and the next. The state keeps the serials that were applied above
-/// the oldest open one, so this bounds the row that each of them rewrites.
-const WINDOW: u64 = 4096;
-
 /// What the state machine answers.
 pub type Answer = Result<Outcome, Refusal>;
 
@@ -111,7 +107,7 @@ impl Waiting {
         }
         let serial = open.next;
         let oldest = open.serials.first_key_value().map_or(serial, |(oldest, _)| *oldest);
-        if serial - oldest >= WINDOW {
+        if serial - oldest >= SessionRecord::SERIALS_OPEN_MAX {
             return Err(MetadataError::Busy);
         }
         let origin = Origin { epoch: open.epoch, serial, settled_below: oldest };

@@ -352,8 +352,8 @@ fn a_command_that_arrives_twice_takes_effect_once() {
         let origin = Some(Origin { epoch, serial, settled_below: 0 });
         bytes::Bytes::from(codec::command::encode(&Command { at: Timestamp(1), origin, action }))
     };
-    let open = command(1 << 40, open_upload(7).action);
-    let close = command(1 << 41, Action::CloseUpload { upload: UploadId(7) });
+    let open = command(1000, open_upload(7).action);
+    let close = command(1001, Action::CloseUpload { upload: UploadId(7) });
     let channel = trio.channel(follower, leader);
     trio.block(follower, async |cluster| {
         let mut client = proto::leader_client::LeaderClient::new(channel);
