@@ -2,7 +2,7 @@
 //!
 //! Guarantees: the server is a member of the cluster whose authority's certificate is given, whatever its address;
 //! credentials go nowhere else. Calls have deadlines; one that a member cannot be reached for, or cannot answer now, goes
-//! to the next address. Nothing but making a token does more if it is done twice.
+//! to the next address. No call does harm if it is carried out twice.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -104,6 +104,11 @@ pub enum AdminError {
 }
 
 impl AdminError {
+    /// Whether another member, or the same one later, may well answer.
+    fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.code() == Code::Unavailable)
+    }
+
     /// What a person can do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -300,30 +305,32 @@ impl AdminClient {
         message: M,
         send: impl AsyncFn(Channel, Request<M>) -> Result<Response<T>, Status>,
     ) -> Result<T, AdminError> {
-        let members = self.members.len();
         let mut last = AdminError::NoAddress;
-        for attempt in 0..members * ROUNDS {
-            if attempt > 0 && attempt % members == 0 {
+        for round in 0..ROUNDS {
+            if round > 0 {
                 tokio::time::sleep(PAUSE).await;
             }
-            let channel = match self.connected().await {
-                Ok(channel) => channel,
-                Err(error) => {
-                    last = error;
-                    self.turn();
-                    continue;
-                }
-            };
-            match send(channel, self.request(message.clone())).await {
-                Ok(response) => return Ok(response.into_inner()),
-                Err(status) => {
-                    let again = status.code() == Code::Unavailable;
-                    last = AdminError::Refused(Box::new(status));
-                    if !again {
-                        return Err(last);
-                    }
-                    self.turn();
-                }
+            let mut answered = false;
+            for _ in &self.members {
+                last = match self.connected().await {
+                    Ok(channel) => match send(channel, self.request(message.clone())).await {
+                        Ok(response) => return Ok(response.into_inner()),
+                        Err(status) => {
+                            answered = true;
+                            let status = AdminError::Refused(Box::new(status));
+                            if !status.is_unavailable() {
+                                return Err(status);
+                            }
+                            status
+                        }
+                    },
+                    Err(error) => error,
+                };
+                self.turn();
+            }
+            // Where nobody listens, nobody will in a moment.
+            if !answered {
+                break;
             }
         }
         Err(last)

@@ -54,6 +54,7 @@ pub struct Answer {
 /// A connection to one server; opened again when the server closes it between two exchanges.
 pub struct Connection {
     addr: SocketAddr,
+    limit: Duration,
     stream: TcpStream,
     buffer: Vec<u8>,
     start: usize,
@@ -64,9 +65,14 @@ pub struct Connection {
 impl Connection {
     /// Connects.
     pub fn open(addr: SocketAddr) -> Result<Self> {
-        let stream = connect(addr)?;
+        Self::open_within(addr, IO_LIMIT)
+    }
+
+    /// Connects; waits for the server no longer than `limit` at a time.
+    pub fn open_within(addr: SocketAddr, limit: Duration) -> Result<Self> {
+        let stream = connect(addr, limit)?;
         let buffer = vec![0; READ_BUFFER_BYTES];
-        Ok(Self { addr, stream, buffer, start: 0, end: 0, closed: false })
+        Ok(Self { addr, limit, stream, buffer, start: 0, end: 0, closed: false })
     }
 
     /// Sends a request whose body is `parts` in a row, and reads the response's small body.
@@ -120,7 +126,7 @@ impl Connection {
         parts: &[&[u8]],
     ) -> Result<Head> {
         if self.closed {
-            self.stream = connect(self.addr)?;
+            self.stream = connect(self.addr, self.limit)?;
             (self.start, self.end, self.closed) = (0, 0, false);
         }
         let step = || format!("send {method} {path}");
@@ -262,13 +268,13 @@ impl Connection {
     }
 }
 
-fn connect(addr: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(10));
+fn connect(addr: SocketAddr, limit: Duration) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&addr, limit.min(Duration::from_secs(10)));
     let stream = stream.during(|| format!("connect to {addr}"))?;
     stream
         .set_nodelay(true)
-        .and_then(|()| stream.set_read_timeout(Some(IO_LIMIT)))
-        .and_then(|()| stream.set_write_timeout(Some(IO_LIMIT)))
+        .and_then(|()| stream.set_read_timeout(Some(limit)))
+        .and_then(|()| stream.set_write_timeout(Some(limit)))
         .during(|| format!("set up the connection to {addr}"))?;
     Ok(stream)
 }

@@ -140,6 +140,13 @@ fn kib_field(table: &str, name: &str) -> Option<f64> {
     Some(kib * 1024.0 / 1e6)
 }
 
+/// Resident memory of one process, in bytes; `None` once it has ended.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,9 +5,12 @@
 //! drives any registry over HTTP and must not know NORA's crates: what it measures of a peer and of
 //! NORA is measured the same way.
 
+pub mod chaos;
+pub mod cluster;
 pub mod error;
 pub mod http;
 pub mod kernel;
+pub mod linear;
 pub mod load;
 pub mod server;
 pub mod stats;

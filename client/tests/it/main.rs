@@ -1,7 +1,9 @@
-//! Integration tests of the SDK, against a registry in memory that speaks real HTTP.
+//! Integration tests of the SDK, against a registry in memory that speaks real HTTP, and members that
+//! speak real gRPC over TLS.
 
 #![allow(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
+mod admin;
 mod conversation;
 mod server;
 mod verbs;

@@ -442,8 +442,7 @@ fn deadlines_are_read_as_grpc_writes_them() {
 async fn content_is_listed_tagged_and_deleted() {
     let world = closed();
     let registry = &world.admin.api.registry;
-    let repository =
-        registry.repository(Format::Oci, RepositoryPath::parse("team/app").unwrap());
+    let repository = registry.repository(Format::Oci, RepositoryPath::parse("team/app").unwrap());
     let bytes = b"{}".to_vec();
     let digest = digest_of(&bytes, Algorithm::Sha256);
     let put = PutArtifact {
@@ -472,11 +471,8 @@ async fn content_is_listed_tagged_and_deleted() {
             proto::SetTagRequest { repository: repository(), tag, reference: reference.into() };
         assert_eq!(client.set_tag(request).await.unwrap().into_inner().digest, digest);
     }
-    let page = proto::ListTagsRequest {
-        repository: repository(),
-        after: "v1".into(),
-        page_size: 1,
-    };
+    let page =
+        proto::ListTagsRequest { repository: repository(), after: "v1".into(), page_size: 1 };
     let page = client.list_tags(page).await.unwrap().into_inner();
     assert_eq!((page.tags, page.more), (vec!["v2".to_owned()], true));
     let found = proto::GetArtifactRequest { repository: repository(), reference: "v3".into() };
@@ -485,16 +481,13 @@ async fn content_is_listed_tagged_and_deleted() {
     for (reference, code) in
         [("v9", Code::NotFound), ("sha256:abc", Code::InvalidArgument), ("", Code::InvalidArgument)]
     {
-        let asked = proto::GetArtifactRequest {
-            repository: repository(),
-            reference: reference.to_owned(),
-        };
+        let asked =
+            proto::GetArtifactRequest { repository: repository(), reference: reference.to_owned() };
         assert_eq!(client.get_artifact(asked).await.unwrap_err().code(), code, "{reference}");
     }
     let request = proto::DeleteTagRequest { repository: repository(), tag: "v1".into() };
     assert_eq!(client.delete_tag(request).await.unwrap().into_inner().digest, digest);
-    let request =
-        proto::DeleteArtifactRequest { repository: repository(), digest: digest.clone() };
+    let request = proto::DeleteArtifactRequest { repository: repository(), digest: digest.clone() };
     assert_eq!(client.delete_artifact(request).await.unwrap().into_inner().tags, ["v2", "v3"]);
     let request = proto::DeleteArtifactRequest { repository: repository(), digest };
     assert_eq!(client.delete_artifact(request).await.unwrap_err().code(), Code::NotFound);

@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use nora_client::Secret;
 use nora_client::admin::{AdminClient, AdminConfig, ClusterStatus, MemberStatus};
 use serde::Serialize;
 
+use super::connection::ConnectionArgs;
 use super::failure::{Failure, say_note, say_warning};
-use super::output::{Output, columns, human_size};
-use crate::config::SecretSource;
+use super::output::{Output, columns, human_size, write};
 
 /// How often `--wait` looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -47,13 +46,10 @@ pub(crate) struct AdminArgs {
     /// The administrator's key.
     #[arg(long, global = true, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
-    /// A file with the administrator's password, instead of a certificate.
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "cert")]
-    admin_password_file: Option<PathBuf>,
 }
 
 impl AdminArgs {
-    fn config(&self) -> Result<AdminConfig, Failure> {
+    fn client(&self, connection: &ConnectionArgs) -> Result<AdminClient, Failure> {
         let mut config = AdminConfig::of_data_dir(&self.data_dir);
         if !self.cluster_addr.is_empty() {
             config.addresses.clone_from(&self.cluster_addr);
@@ -64,16 +60,8 @@ impl AdminArgs {
         if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
             config.certificate = Some((cert.clone(), key.clone()));
         }
-        if let Some(file) = &self.admin_password_file {
-            let password = SecretSource::File(file.clone()).read()?;
-            config.password = Some((crate::identity::ADMIN_USER.to_owned(), Secret::new(password)));
-            config.certificate = None;
-        }
-        Ok(config)
-    }
-
-    async fn connect(&self) -> Result<AdminClient, Failure> {
-        Ok(AdminClient::connect(&self.config()?).await?)
+        config.credentials = connection.admin_credentials()?;
+        Ok(AdminClient::new(&config)?)
     }
 }
 
@@ -124,6 +112,8 @@ pub(crate) enum ClusterCommand {
     },
     /// Make a snapshot of the metadata on the node that is asked.
     Snapshot,
+    /// Print the configuration of the node that is asked, as TOML and without secrets.
+    Config,
     /// After an upgrade of every node: allow what only the new version understands. There is no way back.
     FinalizeUpgrade {
         #[command(flatten)]
@@ -191,12 +181,23 @@ struct Number {
     node: u64,
 }
 
+#[derive(Serialize)]
+struct Position {
+    snapshot_index: u64,
+}
+
+#[derive(Serialize)]
+struct Level {
+    feature_level: u32,
+}
+
 pub(crate) async fn run(
     args: AdminArgs,
+    connection: &ConnectionArgs,
     command: ClusterCommand,
     output: &Output,
 ) -> Result<(), Failure> {
-    let client = args.connect().await?;
+    let client = args.client(connection)?;
     match command {
         ClusterCommand::Status => {
             let status = client.status().await?;
@@ -222,21 +223,25 @@ pub(crate) async fn run(
             output.print(&Number { node }, String::new)
         }
         ClusterCommand::Drain { node, wait, consent } => {
-            if consent.given(&format!("let others take over what node {node} holds"))? {
-                client.drain(node).await?;
-                say_note(&format!("node {node} is draining"));
-                if wait {
-                    wait_drained(&client, node).await?;
-                }
+            let member = member(&client, node).await?;
+            if !consent.given(&format!("let others take over what {member} holds"))? {
+                return Ok(());
             }
-            Ok(())
+            client.drain(node).await?;
+            say_note(&format!("node {node} is draining"));
+            if wait {
+                wait_drained(&client, node).await?;
+            }
+            output.print(&Number { node }, String::new)
         }
         ClusterCommand::Remove { node, force, consent } => {
-            if consent.given(&format!("take node {node} out of the cluster for good"))? {
-                client.remove(node, force).await?;
-                say_note(&format!("node {node} is no member any more"));
+            let member = member(&client, node).await?;
+            if !consent.given(&format!("take {member} out of the cluster for good"))? {
+                return Ok(());
             }
-            Ok(())
+            client.remove(node, force).await?;
+            say_note(&format!("node {node} is no member any more"));
+            output.print(&Number { node }, String::new)
         }
         ClusterCommand::TransferLeader { node } => {
             let node = client.transfer_leader(node).await?;
@@ -244,23 +249,42 @@ pub(crate) async fn run(
             output.print(&Number { node }, String::new)
         }
         ClusterCommand::Snapshot => {
-            let index = client.snapshot().await?;
-            say_note(&format!("a snapshot goes up to log position {index}"));
-            Ok(())
+            let snapshot_index = client.snapshot().await?;
+            say_note(&format!("a snapshot goes up to log position {snapshot_index}"));
+            output.print(&Position { snapshot_index }, String::new)
         }
+        ClusterCommand::Config => write(&client.configuration().await?),
         ClusterCommand::FinalizeUpgrade { consent } => {
-            if consent.given("allow what older versions do not understand, with no way back")? {
-                let level = client.finalize_upgrade().await?;
-                say_note(&format!("the cluster is at feature level {level}"));
+            if !consent.given("allow what older versions do not understand, with no way back")? {
+                return Ok(());
             }
-            Ok(())
+            let feature_level = client.finalize_upgrade().await?;
+            say_note(&format!("the cluster is at feature level {feature_level}"));
+            output.print(&Level { feature_level }, String::new)
         }
     }
 }
 
+/// A member in words, for whoever has to decide about it.
+async fn member(client: &AdminClient, node: u64) -> Result<String, Failure> {
+    let status = client.status().await?;
+    let Some(member) = status.members.iter().find(|member| member.node == node) else {
+        return Err(Failure::Usage {
+            message: format!("node {node} is no member"),
+            hint: "'nora cluster members' lists them",
+        });
+    };
+    let holds = match &member.report {
+        Some(report) => format!("{} blobs", report.blobs_held),
+        None => "does not answer".to_owned(),
+    };
+    let MemberStatus { role, standing, cluster_address, .. } = member;
+    Ok(format!("node {node} ({role}, {standing}, {cluster_address}, {holds})"))
+}
+
 /// `nora scrub`.
-pub(crate) async fn scrub(args: AdminArgs) -> Result<(), Failure> {
-    args.connect().await?.scrub().await?;
+pub(crate) async fn scrub(args: AdminArgs, connection: &ConnectionArgs) -> Result<(), Failure> {
+    args.client(connection)?.scrub().await?;
     say_note(
         "every copy on that node is being read again; 'nora cluster status' shows what is found",
     );
@@ -281,27 +305,59 @@ fn write_secret(path: &std::path::Path, secret: &str) -> io::Result<()> {
     std::fs::rename(&part, path)
 }
 
-/// Looks until a draining node holds nothing that others lack.
+/// Looks until a draining node holds nothing any more and no other is short of a blob.
 async fn wait_drained(client: &AdminClient, node: u64) -> Result<(), Failure> {
     let mut told = None;
     loop {
         let status = client.status().await?;
-        let Some(member) = status.members.iter().find(|member| member.node == node) else {
-            return Ok(());
-        };
-        // Blobs that it holds are taken over, and then it gives them up.
-        let left = member.report.as_ref().map(|report| report.blobs_held);
-        match left {
-            Some(0) => {
-                say_note(&format!("node {node} holds nothing any more"));
-                return Ok(());
+        let progress = drained(&status, node);
+        if told.as_ref() != Some(&progress) {
+            match &progress {
+                Progress::Done => say_note(&format!("node {node} holds nothing any more")),
+                Progress::Left { held, missing } => say_note(&format!(
+                    "node {node} holds {held} blobs; other nodes have {missing} to fetch"
+                )),
+                Progress::Silent => say_warning(&format!("node {node} does not answer")),
+                Progress::Stopped => {}
             }
-            Some(left) if told != Some(left) => say_note(&format!("{left} blobs to take over")),
-            Some(_) => {}
-            None => say_warning(&format!("node {node} does not answer")),
         }
-        told = left;
+        match progress {
+            Progress::Done => return Ok(()),
+            Progress::Stopped => {
+                say_warning(&format!(
+                    "node {node} is not draining any more; 'nora cluster status' shows how it stands"
+                ));
+                return Err(Failure::Told);
+            }
+            Progress::Left { .. } | Progress::Silent => told = Some(progress),
+        }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// How far a drain is.
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Done,
+    Left { held: u64, missing: u64 },
+    Silent,
+    Stopped,
+}
+
+fn drained(status: &ClusterStatus, node: u64) -> Progress {
+    let Some(member) = status.members.iter().find(|member| member.node == node) else {
+        return Progress::Stopped;
+    };
+    if member.standing != "draining" {
+        return Progress::Stopped;
+    }
+    // Blobs that it holds are taken over, and then it gives them up.
+    let Some(held) = member.report.as_ref().map(|report| report.blobs_held) else {
+        return Progress::Silent;
+    };
+    match reports(&status.members).map(|report| report.blobs_missing).sum() {
+        0 if held == 0 => Progress::Done,
+        missing => Progress::Left { held, missing },
     }
 }
 
@@ -316,7 +372,13 @@ fn status_table(status: &ClusterStatus) -> String {
         ("asked", format!("node {}", status.node)),
         ("leader", leader),
         ("term", status.term.to_string()),
-        ("log", format!("{} entries, {} applied", status.log_index, status.applied_index)),
+        (
+            "log",
+            format!(
+                "{} entries, {} applied, snapshot up to {}",
+                status.log_index, status.applied_index, status.snapshot_index
+            ),
+        ),
         ("feature level", status.feature_level.to_string()),
         ("versions", versions.join(", ")),
         ("copies to make", missing.to_string()),
@@ -370,4 +432,82 @@ fn members_table(members: &[MemberStatus], log_index: Option<u64>) -> String {
         "DAMAGED", "VERSION",
     ];
     columns(&header, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use nora_client::admin::NodeReport;
+
+    use super::*;
+
+    fn member(node: u64, standing: &'static str, report: Option<NodeReport>) -> MemberStatus {
+        MemberStatus {
+            node,
+            role: "voter",
+            standing,
+            cluster_address: format!("10.0.0.{node}:4001"),
+            http_address: String::new(),
+            zone: "eu".into(),
+            weight: 100,
+            feature_max: 2,
+            report,
+        }
+    }
+
+    fn status(members: Vec<MemberStatus>) -> ClusterStatus {
+        ClusterStatus {
+            cluster: "c1".into(),
+            node: 1,
+            leader: None,
+            term: 3,
+            log_index: 90,
+            applied_index: 88,
+            snapshot_index: 50,
+            feature_level: 1,
+            members,
+        }
+    }
+
+    fn holding(blobs_held: u64, blobs_missing: u64) -> Option<NodeReport> {
+        let version = "1.0".to_owned();
+        Some(NodeReport {
+            applied_index: 88,
+            version,
+            blobs_held,
+            blobs_missing,
+            ..NodeReport::default()
+        })
+    }
+
+    #[test]
+    fn a_drain_is_over_when_no_blob_is_short() {
+        let of = |standing, report, others| {
+            drained(&status(vec![member(1, "active", others), member(2, standing, report)]), 2)
+        };
+        assert_eq!(of("draining", holding(0, 0), holding(5, 0)), Progress::Done);
+        let left = |held, missing| Progress::Left { held, missing };
+        assert_eq!(of("draining", holding(3, 0), holding(5, 0)), left(3, 0));
+        assert_eq!(of("draining", holding(0, 0), holding(5, 2)), left(0, 2));
+        assert_eq!(of("draining", None, holding(5, 0)), Progress::Silent);
+        // Removed, or silent for so long that it is away: there is nothing left to wait for.
+        assert_eq!(of("active", holding(0, 0), holding(5, 0)), Progress::Stopped);
+        assert_eq!(drained(&status(Vec::new()), 2), Progress::Stopped);
+    }
+
+    #[test]
+    fn status_shows_who_lags_who_is_silent_and_what_is_short() {
+        let text = status_table(&status(vec![
+            member(1, "active", holding(7, 4)),
+            member(2, "away", None),
+        ]));
+        for part in [
+            "leader          none",
+            "90 entries, 88 applied, snapshot up to 50",
+            "copies to make  4",
+            "versions        1.0",
+            "2     voter  away      eu    10.0.0.2:4001  does not answer",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+    }
 }

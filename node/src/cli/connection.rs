@@ -10,6 +10,7 @@ use nora_client::{Address, Client, ClientConfig, Credentials, Secret};
 
 use super::failure::{Failure, say_warning};
 use crate::config::{ClientFile, SecretSource, load_client_file};
+use crate::identity::ADMIN_USER;
 
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
@@ -45,6 +46,13 @@ struct Environment {
     token: Option<String>,
 }
 
+impl Environment {
+    fn read() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        Self { password: variable("NORA_PASSWORD"), token: variable("NORA_TOKEN") }
+    }
+}
+
 impl ConnectionArgs {
     /// Asks once only, whatever the server says.
     pub(crate) fn once(mut self) -> Self {
@@ -59,15 +67,42 @@ impl ConnectionArgs {
 
     /// Makes the client; nothing is sent yet.
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
-        let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
-        let environment =
-            Environment { password: variable("NORA_PASSWORD"), token: variable("NORA_TOKEN") };
-        let config = self.client_config(client_file().as_deref(), environment)?;
+        let config = self.client_config(client_file().as_deref(), Environment::read())?;
         let plain = config.address.to_string().starts_with("http:");
         if plain && !config.address.is_loopback() && config.credentials != Credentials::Anonymous {
             say_warning(&format!("credentials go to {} over plain HTTP", config.address));
         }
         Ok(Client::new(config)?)
+    }
+
+    /// What the administrator of a cluster logs in with beside a certificate. The user's file speaks of registries alone.
+    pub(crate) fn admin_credentials(&self) -> Result<Credentials, Failure> {
+        self.admin_credentials_in(Environment::read())
+    }
+
+    fn admin_credentials_in(&self, environment: Environment) -> Result<Credentials, Failure> {
+        if let Some(path) = &self.token_file {
+            return Ok(Credentials::Token(Secret::new(SecretSource::File(path.clone()).read()?)));
+        }
+        let password = self.given_password()?;
+        let named = self.username.is_some() || password.is_some();
+        if let Some(token) = environment.token.filter(|_| !named) {
+            return Ok(Credentials::Token(Secret::new(token)));
+        }
+        let Some(password) = password.or(environment.password) else {
+            return Ok(Credentials::Anonymous);
+        };
+        let username = self.username.clone().unwrap_or_else(|| ADMIN_USER.to_owned());
+        Ok(Credentials::Password { username, password: Secret::new(password) })
+    }
+
+    /// The password that a flag names.
+    fn given_password(&self) -> Result<Option<String>, Failure> {
+        if self.password_stdin {
+            return Ok(Some(read_stdin()?));
+        }
+        let file = self.password_file.clone();
+        Ok(file.map(|path| SecretSource::File(path).read()).transpose()?)
     }
 
     fn client_config(
@@ -104,13 +139,7 @@ impl ConnectionArgs {
         if let Some(path) = &self.token_file {
             return Ok(Credentials::Token(Secret::new(SecretSource::File(path.clone()).read()?)));
         }
-        let password = if self.password_stdin {
-            Some(read_stdin()?)
-        } else if let Some(path) = &self.password_file {
-            Some(SecretSource::File(path.clone()).read()?)
-        } else {
-            None
-        };
+        let password = self.given_password()?;
         let of_file = |source: fn(&ClientFile) -> Option<&SecretSource>| {
             file.and_then(source).map(SecretSource::read).transpose()
         };
@@ -212,6 +241,21 @@ mod tests {
         std::fs::write(&path, "adr = \"x\"").unwrap();
         let error = args().client_config(Some(&path), NOTHING).unwrap_err().to_string();
         assert!(error.contains("did you mean `addr`?"), "{error}");
+    }
+
+    #[test]
+    fn the_administrator_has_a_name_and_needs_none() {
+        let environment = |password: bool, token: bool| Environment {
+            password: password.then(|| "pw".into()),
+            token: token.then(|| "token".into()),
+        };
+        let named = ConnectionArgs { username: Some("me".into()), ..args() };
+        let admin = |args: ConnectionArgs, environment| args.admin_credentials_in(environment);
+        assert_eq!(admin(args(), NOTHING).unwrap(), Credentials::Anonymous);
+        assert_eq!(admin(args(), environment(true, false)).unwrap(), password("admin", "pw"));
+        let token = Credentials::Token(Secret::new("token"));
+        assert_eq!(admin(args(), environment(true, true)).unwrap(), token);
+        assert_eq!(admin(named, environment(true, true)).unwrap(), password("me", "pw"));
     }
 
     #[test]

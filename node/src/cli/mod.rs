@@ -233,9 +233,9 @@ pub fn run(cli: Cli, node: impl FnOnce(NodeVerb, Loaded) -> ExitCode) -> ExitCod
             Err(errors) => Err(errors.into()),
         },
         Command::Cluster { admin, command } => {
-            block_on(async { cluster::run(admin, command, &output).await })
+            block_on(cluster::run(admin, &connection, command, &output))
         }
-        Command::Scrub { admin } => block_on(cluster::scrub(admin)),
+        Command::Scrub { admin } => block_on(cluster::scrub(admin, &connection)),
         Command::Check(args) => match args.load() {
             Ok(loaded) => return node(NodeVerb::Check, loaded),
             Err(errors) => Err(errors.into()),

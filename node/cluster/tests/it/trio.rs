@@ -63,12 +63,18 @@ pub struct Running {
 #[derive(Default)]
 pub struct Gate {
     shut: AtomicBool,
+    was_cut: AtomicBool,
     connections: Mutex<Vec<tokio::task::AbortHandle>>,
-    /// Bytes after which each connection is cut; 0 lets all pass.
-    pub cut_after: std::sync::atomic::AtomicU64,
+    /// Bytes after which the gate shuts, if any connection brings so many.
+    cut_after: Option<u64>,
 }
 
 impl Gate {
+    /// Whether the gate was shut because a connection brought too much.
+    pub fn was_cut(&self) -> bool {
+        self.was_cut.load(Ordering::SeqCst)
+    }
+
     pub fn shut(&self, shut: bool) {
         self.shut.store(shut, Ordering::SeqCst);
         if shut {
@@ -83,6 +89,8 @@ impl Gate {
 pub struct Trio {
     pub directory: TempDir,
     pub configure: fn(&mut ClusterConfig),
+    /// Bytes of one connection after which the gate of a node that is opened shuts.
+    pub cut_after: Option<u64>,
     addresses: BTreeMap<u64, SocketAddr>,
     nodes: BTreeMap<u64, Running>,
 }
@@ -112,6 +120,7 @@ impl Trio {
         let mut trio = Self {
             directory: TempDir::new().unwrap(),
             configure,
+            cut_after: None,
             addresses: BTreeMap::new(),
             nodes: BTreeMap::new(),
         };
@@ -214,7 +223,7 @@ impl Trio {
         let cluster = until("the stores of a killed node are free", || {
             runtime.block_on(Cluster::open(config.clone(), transport.clone())).ok()
         });
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Gate { cut_after: self.cut_after, ..Gate::default() });
         let app = cluster.services().layer(axum::middleware::from_fn(tell_caller));
         runtime.spawn(serve(listener, app, gate.clone()));
         let running = Running { cluster: Arc::new(cluster), runtime: Some(runtime), gate };
@@ -306,24 +315,32 @@ async fn serve(listener: TcpListener, app: axum::Router, gate: Arc<Gate>) {
         if gate.shut.load(Ordering::SeqCst) {
             continue;
         }
-        let limit = gate.cut_after.load(Ordering::SeqCst);
-        let limit = if limit == 0 { u64::MAX } else { limit };
+        // It is cut once.
+        let limit = gate.cut_after.filter(|_| !gate.was_cut.load(Ordering::SeqCst));
+        let limit = limit.unwrap_or(u64::MAX);
+        let cut = gate.clone();
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let service = TowerToHyperService::new(app.clone());
         let task = tokio::spawn(async move {
             let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(theirs), service);
-            tokio::select! {
-                _ = served => {}
-                () = pass(connection, ours, limit) => {}
+            // What has come in is still served when the connection is cut.
+            let (_, whole) = tokio::join!(served, pass(connection, ours, limit));
+            if !whole {
+                cut.was_cut.store(true, Ordering::SeqCst);
+                cut.shut(true);
             }
         });
         gate.connections.lock().unwrap().push(task.abort_handle());
     }
 }
 
-/// Passes bytes both ways, and cuts the connection once so many have come in.
-async fn pass(mut connection: tokio::net::TcpStream, ours: tokio::io::DuplexStream, limit: u64) {
+/// Passes bytes both ways until so many have come in, or the connection ends; tells whether it was the end.
+async fn pass(
+    mut connection: tokio::net::TcpStream,
+    ours: tokio::io::DuplexStream,
+    limit: u64,
+) -> bool {
     use tokio::io::AsyncReadExt;
     let _ = connection.set_nodelay(true);
     let (reader, mut writer) = connection.split();
@@ -333,4 +350,5 @@ async fn pass(mut connection: tokio::net::TcpStream, ours: tokio::io::DuplexStre
         _ = tokio::io::copy(&mut reader, &mut to) => {}
         _ = tokio::io::copy(&mut from, &mut writer) => {}
     }
+    reader.limit() > 0
 }

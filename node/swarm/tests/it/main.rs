@@ -338,3 +338,41 @@ async fn a_reader_that_leaves_ends_its_fetches() {
     let reads = holder.reads();
     assert!(reads <= 6, "{reads} chunks were fetched for one");
 }
+
+#[tokio::test]
+async fn readers_that_stall_hold_nobody_up() {
+    let bytes = blob(6 * CHUNK_BYTES);
+    let len = bytes.len() as u64;
+    let holder: Arc<dyn Source> = Holder::new("a", &bytes, Manner::Slow(5));
+    let dir = tempfile::tempdir().unwrap();
+    let pool = Pool::new(Limits { chunks_max: 8, window: 4 });
+    let cache = Cache::open(dir.path().join("cache"), 100 << 20, pool).unwrap();
+    let open =
+        |name: &str| cache.blob(name, len, table(&bytes).root(), vec![holder.clone()]).read(0..len);
+    let mut stalled = Vec::new();
+    for at in 0..6 {
+        let mut reader = open(["same", "other"][at % 2]);
+        reader.next().await.unwrap().unwrap();
+        stalled.push(reader);
+    }
+    for name in ["same", "other", "third"] {
+        let read = tokio::time::timeout(Duration::from_secs(20), all(open(name))).await;
+        assert!(read.expect("held up by those that stalled").unwrap() == bytes);
+    }
+    // And they go on where they were.
+    for reader in stalled {
+        assert!(all(reader).await.unwrap() == bytes[CHUNK_BYTES..]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_is_waited_for_once() {
+    let bytes = blob(24 * CHUNK_BYTES);
+    let hanging = Holder::new("hanging", &bytes, Manner::Hangs);
+    let well = Holder::new("well", &bytes, Manner::Slow(10));
+    let started = tokio::time::Instant::now();
+    let fetcher = fetcher(&bytes, &[hanging.clone(), well]);
+    assert!(all(fetcher.stream(0..bytes.len() as u64)).await.unwrap() == bytes);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert!(hanging.reads() <= 8, "asked {} times", hanging.reads());
+}

@@ -1,0 +1,89 @@
+//! `make chaos`: a real cluster under faults for as long as is asked for; the exit code tells whether anything was violated.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use nora_cluster_tests::chaos::{Plan, run};
+use nora_cluster_tests::cluster::enter_namespace;
+
+/// A cluster of real processes under faults.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The program under test.
+    #[arg(long, env = "NORA_BIN")]
+    nora: PathBuf,
+    /// How many faults.
+    #[arg(long, default_value_t = 200)]
+    faults: usize,
+    /// No fault begins after so many minutes.
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// From which all choices are made; another one each time without it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// How many clients.
+    #[arg(long, default_value_t = 4)]
+    clients: usize,
+    /// Where to write the report.
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Where nodes keep their data, which stays if anything was violated.
+    #[arg(long)]
+    work: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match chaos(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn chaos(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
+    let partitions = enter_namespace("NORA_CHAOS_NAMESPACE")?;
+    if !partitions {
+        eprintln!("not root: packets cannot be dropped, so there are no partitions in this run");
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = args.seed.unwrap_or(now.as_millis() as u64);
+    eprintln!("seed {seed}");
+    let work = match &args.work {
+        Some(work) => work.clone(),
+        None => std::env::temp_dir().join(format!("nora-chaos-{seed}")),
+    };
+    std::fs::create_dir_all(&work)?;
+    // Nodes run under users of their own and must be able to come by.
+    std::fs::set_permissions(&work, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let plan = Plan {
+        program: args.nora.canonicalize()?,
+        work: work.canonicalize()?,
+        seed,
+        faults: args.faults,
+        limit: Duration::from_secs(60 * args.minutes),
+        nodes: args.nodes,
+        clients: args.clients,
+        partitions,
+    };
+    let report = run(&plan)?;
+    let text = report.markdown();
+    std::io::stdout().write_all(text.as_bytes())?;
+    if let Some(path) = &args.report {
+        std::fs::write(path, &text)?;
+    }
+    let sound = report.violations.is_empty();
+    if sound && args.work.is_none() {
+        std::fs::remove_dir_all(&work)?;
+    }
+    Ok(sound)
+}

@@ -1,0 +1,119 @@
+//! A cluster under faults, clients that go on meanwhile, and a judge of what they saw.
+//!
+//! Guarantees: the same seed gives the same faults in the same order (not at the same instants: processes are real); every
+//! violation is told with the moment and what was seen. What it judges: tags are linearizable; what was acknowledged can be
+//! pulled from every node afterwards; a manifest whose blobs were acknowledged is never refused for them; writes come back
+//! after a leader is lost; memory stays bounded; and at the end every node's data passes `nora check`.
+
+mod clients;
+mod faults;
+mod report;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use clients::Journal;
+pub use faults::{Fault, Faults};
+pub use report::Report;
+
+use crate::cluster::Cluster;
+use crate::error::Result;
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The program under test.
+    pub program: PathBuf,
+    /// Where nodes keep their data.
+    pub work: PathBuf,
+    /// From which all choices are made.
+    pub seed: u64,
+    /// Faults to inject.
+    pub faults: usize,
+    /// No fault begins after so long.
+    pub limit: Duration,
+    /// Nodes.
+    pub nodes: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Whether packets can be dropped.
+    pub partitions: bool,
+}
+
+/// Numbers from a seed: SplitMix64.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// From this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number.
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let value = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ value >> 31
+    }
+
+    /// A number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.roll() % end.max(1) as u64).unwrap_or(0)
+    }
+
+    /// A time between these.
+    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.roll() % (to - from).max(1))
+    }
+}
+
+/// Runs a plan.
+pub fn run(plan: &Plan) -> Result<Report> {
+    let started = Instant::now();
+    let mut cluster = Cluster::start(&plan.program, &plan.work, plan.nodes, plan.partitions)?;
+    let addresses: Vec<_> = (0..plan.nodes).map(|number| cluster.node(number).http).collect();
+    let journal = Arc::new(Journal::new(addresses.clone()));
+    journal.prepare()?;
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..plan.clients)
+        .map(|client| {
+            let (journal, over) = (journal.clone(), over.clone());
+            let dice =
+                Dice::new(plan.seed ^ (client as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
+            thread::spawn(move || clients::run(&journal, dice, &over))
+        })
+        .collect();
+    let mut faults = Faults::new(Dice::new(plan.seed), plan.partitions);
+    let injected = faults.run(&mut cluster, plan, started);
+    // Whatever was found must not leave packets dropped or processes stopped behind.
+    if plan.partitions {
+        cluster.heal()?;
+    }
+    over.store(true, Ordering::Release);
+    for client in clients {
+        if client.join().is_err() {
+            journal.violation("a client panicked".to_owned());
+        }
+    }
+    injected?;
+    for number in 0..cluster.len() {
+        cluster.restart(number)?;
+        cluster.wait_ready(number)?;
+    }
+    journal.judge_tags();
+    journal.judge_pulls();
+    for number in 0..cluster.len() {
+        cluster.stop(number)?;
+    }
+    for number in 0..cluster.len() {
+        if let Err(error) = cluster.check(number) {
+            journal.violation(error.to_string());
+        }
+    }
+    Ok(Report::new(plan, &faults, &journal, started.elapsed()))
+}

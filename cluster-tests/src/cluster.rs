@@ -1,0 +1,392 @@
+//! A cluster of real node processes: started, ended, stopped, cut off from one another.
+//!
+//! Guarantees: every process is ended by its own id, whatever becomes of the test; nodes keep their addresses and data over
+//! restarts. Partitions need root and a network namespace of the test's own ([`enter_namespace`]): each node then runs
+//! under a user of its own, by which its packets are told.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::error::{During, Error, Result};
+use crate::http::Connection;
+use crate::server::free_address;
+
+/// The first node's user; others follow.
+const FIRST_USER: u32 = 61_000;
+const READY_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// A probe that takes longer is no answer.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A node: where it is, and its process if it runs.
+pub struct Node {
+    /// Where it answers clients.
+    pub http: SocketAddr,
+    /// Where it answers other nodes.
+    pub peer: SocketAddr,
+    dir: PathBuf,
+    child: Option<Child>,
+}
+
+/// The cluster.
+pub struct Cluster {
+    program: PathBuf,
+    work: PathBuf,
+    /// Whether nodes have users of their own.
+    users: bool,
+    nodes: Vec<Node>,
+}
+
+/// Goes on in a network namespace that nobody else is in, if this process may make one: runs the program again inside it
+/// and ends with its exit code. Inside, and where it may not, it returns whether partitions are possible.
+pub fn enter_namespace(marker: &str) -> Result<bool> {
+    if std::env::var_os(marker).is_some() {
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        return Ok(up.during(|| "bring up the namespace's loopback".into())?.success());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Ok(false);
+    }
+    let program = std::env::current_exe().during(|| "find this program".into())?;
+    let error = Command::new("unshare")
+        .arg("--net")
+        .arg("--")
+        .arg(program)
+        .args(std::env::args_os().skip(1))
+        .env(marker, "1")
+        .exec();
+    Err(Error::Io { step: "make a network namespace".into(), source: error })
+}
+
+impl Cluster {
+    /// Starts a cluster of `count` voters in the folder `work`. With `users` each node runs under a user of its own.
+    pub fn start(program: &Path, work: &Path, count: usize, users: bool) -> Result<Self> {
+        let mut cluster =
+            Self { program: program.to_owned(), work: work.to_owned(), users, nodes: Vec::new() };
+        for _ in 0..count {
+            cluster.add()?;
+        }
+        Ok(cluster)
+    }
+
+    /// Adds a node: the first one founds the cluster, the others join it. Waits until it answers requests.
+    pub fn add(&mut self) -> Result<usize> {
+        let number = self.nodes.len();
+        let dir = self.work.join(format!("node{}", number + 1));
+        std::fs::create_dir_all(&dir).during(|| format!("make {}", dir.display()))?;
+        if self.users {
+            let user = Some(self.user(number));
+            std::os::unix::fs::chown(&dir, user, user)
+                .during(|| format!("give {} to its user", dir.display()))?;
+        }
+        let node = Node { http: free_address()?, peer: free_address()?, dir, child: None };
+        self.nodes.push(node);
+        let join = match number {
+            0 => Vec::new(),
+            _ => {
+                let token = self.admin(&["join-token"])?.trim().to_owned();
+                let at = self.nodes[0].peer.to_string();
+                vec!["--join".to_owned(), at, "--join-token".to_owned(), token]
+            }
+        };
+        self.spawn(number, &join)?;
+        self.wait_ready(number)?;
+        Ok(number)
+    }
+
+    /// How many nodes there are, running or not.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// A node.
+    pub fn node(&self, number: usize) -> &Node {
+        &self.nodes[number]
+    }
+
+    /// Its process, if it runs.
+    pub fn pid(&self, number: usize) -> Option<u32> {
+        self.nodes[number].child.as_ref().map(Child::id)
+    }
+
+    fn user(&self, number: usize) -> u32 {
+        FIRST_USER + u32::try_from(number).unwrap_or(0)
+    }
+
+    fn spawn(&mut self, number: usize, args: &[String]) -> Result<()> {
+        let node = &self.nodes[number];
+        let path = self.work.join(format!("node{}.log", number + 1));
+        let log = File::options().create(true).append(true).open(&path);
+        let log = log.during(|| format!("open {}", path.display()))?;
+        let mut command = Command::new(&self.program);
+        if self.users {
+            let user = self.user(number);
+            command.uid(user).gid(user);
+        }
+        command
+            .arg("serve")
+            .arg("--data-dir")
+            .arg(node.dir.join("data"))
+            .arg("--listen")
+            .arg(node.http.to_string())
+            .arg("--cluster-listen")
+            .arg(node.peer.to_string())
+            .args(args)
+            .current_dir(&node.dir)
+            .env("NORA_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().during(|| "share the log".into())?)
+            .stderr(log);
+        let child = command.spawn().during(|| format!("start {}", self.program.display()))?;
+        self.nodes[number].child = Some(child);
+        Ok(())
+    }
+
+    /// Starts a node again that was ended.
+    pub fn restart(&mut self, number: usize) -> Result<()> {
+        match self.nodes[number].child {
+            Some(_) => Ok(()),
+            None => self.spawn(number, &[]),
+        }
+    }
+
+    /// Waits until a node answers that it is ready.
+    pub fn wait_ready(&mut self, number: usize) -> Result<Duration> {
+        let started = Instant::now();
+        while !is_ready(self.nodes[number].http) {
+            let child = self.nodes[number].child.as_mut();
+            let ended = child.and_then(|child| child.try_wait().ok().flatten());
+            if let Some(status) = ended {
+                let log = self.log_end(number);
+                return Err(Error::Wrong(format!("node {} ended ({status}): {log}", number + 1)));
+            }
+            if started.elapsed() > READY_LIMIT {
+                let log = self.log_end(number);
+                let text = format!("node {} is not ready after {READY_LIMIT:?}: {log}", number + 1);
+                return Err(Error::Wrong(text));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(started.elapsed())
+    }
+
+    /// The end of a node's log.
+    pub fn log_end(&self, number: usize) -> String {
+        let path = self.work.join(format!("node{}.log", number + 1));
+        let log = std::fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&log[log.len().saturating_sub(1500)..]).into_owned()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, number: usize) {
+        if let Some(mut child) = self.nodes[number].child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM, and waits until it has ended; a node that does not is killed, and that is an error.
+    pub fn stop(&mut self, number: usize) -> Result<Duration> {
+        let asked = Instant::now();
+        self.signal(number, Signal::TERM);
+        let Some(mut child) = self.nodes[number].child.take() else { return Ok(Duration::ZERO) };
+        while child.try_wait().during(|| "wait for a node".into())?.is_none() {
+            if asked.elapsed() > STOP_LIMIT {
+                let _ = child.kill();
+                let _ = child.wait();
+                let text = format!("node {} did not end within {STOP_LIMIT:?}", number + 1);
+                return Err(Error::Wrong(text));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(asked.elapsed())
+    }
+
+    /// SIGSTOP.
+    pub fn pause(&self, number: usize) {
+        self.signal(number, Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self, number: usize) {
+        self.signal(number, Signal::CONT);
+    }
+
+    fn signal(&self, number: usize, signal: Signal) {
+        if let Some(pid) = self.pid(number).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+        {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// The node that says that it leads.
+    pub fn leader(&self) -> Option<usize> {
+        (0..self.nodes.len()).find(|number| {
+            self.nodes[*number].child.is_some()
+                && metric(self.nodes[*number].http, "nora_raft_is_leader") == Some(1)
+        })
+    }
+
+    /// `nora cluster …`, as the owner of the first node's data; what it printed.
+    pub fn admin(&self, verb: &[&str]) -> Result<String> {
+        let addresses: Vec<_> = self.nodes.iter().map(|node| node.peer.to_string()).collect();
+        let done = Command::new(&self.program)
+            .arg("cluster")
+            .arg("--cluster-addr")
+            .arg(addresses.join(","))
+            .arg("--data-dir")
+            .arg(self.nodes[0].dir.join("data"))
+            .args(verb)
+            .stdin(Stdio::null())
+            .output()
+            .during(|| format!("run nora cluster {verb:?}"))?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            return Err(Error::Wrong(format!("nora cluster {verb:?}: {said}")));
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    }
+
+    /// `nora check` on the data of a node that does not run: what it found.
+    pub fn check(&self, number: usize) -> Result<String> {
+        let node = &self.nodes[number];
+        let done = Command::new(&self.program)
+            .arg("check")
+            .arg("--data-dir")
+            .arg(node.dir.join("data"))
+            .stdin(Stdio::null())
+            .output()
+            .during(|| "run nora check".into())?;
+        let found = String::from_utf8_lossy(&done.stdout).into_owned();
+        match done.status.success() {
+            true => Ok(found),
+            false => {
+                let said = String::from_utf8_lossy(&done.stderr);
+                Err(Error::Wrong(format!("nora check on node {}: {found}{said}", number + 1)))
+            }
+        }
+    }
+
+    /// Drops what a node sends to other nodes.
+    pub fn mute(&self, number: usize) -> Result<()> {
+        let user = self.user(number).to_string();
+        for (other, node) in self.nodes.iter().enumerate() {
+            let (direction, port) = match other == number {
+                true => ("--sport", node.peer.port()),
+                false => ("--dport", node.peer.port()),
+            };
+            drop_packets(&[
+                "-m",
+                "owner",
+                "--uid-owner",
+                &user,
+                "-p",
+                "tcp",
+                direction,
+                &port.to_string(),
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Drops what other nodes send to a node's cluster port.
+    pub fn deafen(&self, number: usize) -> Result<()> {
+        let port = self.nodes[number].peer.port().to_string();
+        drop_packets(&["-p", "tcp", "--dport", &port])
+    }
+
+    /// Cuts two nodes off from each other; both still hear the others.
+    pub fn cut(&self, one: usize, other: usize) -> Result<()> {
+        for (from, to) in [(one, other), (other, one)] {
+            let (user, port) =
+                (self.user(from).to_string(), self.nodes[to].peer.port().to_string());
+            drop_packets(&["-m", "owner", "--uid-owner", &user, "-p", "tcp", "--dport", &port])?;
+        }
+        Ok(())
+    }
+
+    /// Loses that share of the packets between nodes.
+    pub fn lose(&self, probability: f64) -> Result<()> {
+        let probability = probability.to_string();
+        for node in &self.nodes {
+            let port = node.peer.port().to_string();
+            for direction in ["--dport", "--sport"] {
+                drop_packets(&[
+                    "-p",
+                    "tcp",
+                    direction,
+                    &port,
+                    "-m",
+                    "statistic",
+                    "--mode",
+                    "random",
+                    "--probability",
+                    &probability,
+                ])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Undoes all of that.
+    pub fn heal(&self) -> Result<()> {
+        iptables(&["-F", "OUTPUT"])
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for number in 0..self.nodes.len() {
+            self.kill(number);
+        }
+    }
+}
+
+fn drop_packets(rule: &[&str]) -> Result<()> {
+    let arguments: Vec<_> =
+        ["-A", "OUTPUT"].iter().chain(rule).chain(&["-j", "DROP"]).copied().collect();
+    iptables(&arguments)
+}
+
+fn iptables(arguments: &[&str]) -> Result<()> {
+    let done = Command::new("iptables").arg("-w").args(arguments).output();
+    let done = done.during(|| "run iptables".into())?;
+    match done.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            Err(Error::Wrong(format!("iptables {arguments:?}: {said}")))
+        }
+    }
+}
+
+fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let answer = Connection::open_within(address, PROBE_LIMIT)
+        .and_then(|mut connection| connection.exchange("GET", path, &[], &[]))
+        .ok()?;
+    Some((answer.head.status, String::from_utf8_lossy(&answer.body).into_owned()))
+}
+
+/// Whether a node says that it is ready.
+pub fn is_ready(address: SocketAddr) -> bool {
+    get(address, "/ready").is_some_and(|(status, _)| status == 200)
+}
+
+/// A metric without labels.
+pub fn metric(address: SocketAddr, name: &str) -> Option<i64> {
+    let (_, text) = get(address, "/metrics")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    line.trim().parse().ok()
+}
