@@ -73,7 +73,21 @@ impl Cluster {
         for _ in 0..count {
             cluster.add()?;
         }
+        cluster.wait_voters(count)?;
         Ok(cluster)
+    }
+
+    /// Waits until so many nodes vote: before, the loss of one may be the loss of a majority.
+    pub fn wait_voters(&self, count: usize) -> Result<()> {
+        let started = Instant::now();
+        let wanted = i64::try_from(count).unwrap_or(i64::MAX);
+        while metric(self.nodes[0].http, "nora_raft_voters") != Some(wanted) {
+            if started.elapsed() > READY_LIMIT {
+                return Err(Error::Wrong(format!("not {count} voters after {READY_LIMIT:?}")));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Adds a node: the first one founds the cluster, the others join it. Waits until it answers requests.

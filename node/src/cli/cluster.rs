@@ -15,6 +15,10 @@ use super::output::{Output, columns, human_size, write};
 /// How often `--wait` looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How many looks in a row must find a node drained. Nodes count their blobs in passes, the next of which begins within
+/// moments of a drain: what is told before is as old as the last one.
+const LOOKS_SETTLED: u32 = 6;
+
 /// Which cluster, and who is asking.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Cluster")]
@@ -308,28 +312,32 @@ fn write_secret(path: &std::path::Path, secret: &str) -> io::Result<()> {
 /// Looks until a draining node holds nothing any more and no other is short of a blob.
 async fn wait_drained(client: &AdminClient, node: u64) -> Result<(), Failure> {
     let mut told = None;
+    let mut settled = 0;
     loop {
         let status = client.status().await?;
         let progress = drained(&status, node);
+        settled = if progress == Progress::Done { settled + 1 } else { 0 };
         if told.as_ref() != Some(&progress) {
             match &progress {
-                Progress::Done => say_note(&format!("node {node} holds nothing any more")),
                 Progress::Left { held, missing } => say_note(&format!(
                     "node {node} holds {held} blobs; other nodes have {missing} to fetch"
                 )),
                 Progress::Silent => say_warning(&format!("node {node} does not answer")),
-                Progress::Stopped => {}
+                Progress::Done | Progress::Stopped => {}
             }
         }
         match progress {
-            Progress::Done => return Ok(()),
+            Progress::Done if settled >= LOOKS_SETTLED => {
+                say_note(&format!("node {node} holds nothing any more"));
+                return Ok(());
+            }
             Progress::Stopped => {
                 say_warning(&format!(
                     "node {node} is not draining any more; 'nora cluster status' shows how it stands"
                 ));
                 return Err(Failure::Told);
             }
-            Progress::Left { .. } | Progress::Silent => told = Some(progress),
+            Progress::Done | Progress::Left { .. } | Progress::Silent => told = Some(progress),
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

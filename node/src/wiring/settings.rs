@@ -18,6 +18,8 @@ use crate::server::{Certificate, ServerSettings, TlsFiles};
 const CLIENT_STREAMS_MAX: u32 = 200;
 /// Requests that a member may.
 const PEER_STREAMS_MAX: u32 = 4096;
+/// Members keep streams open for as long as they can, and nothing of theirs is lost when one breaks.
+const PEER_DRAIN: Duration = Duration::from_millis(300);
 
 /// What this node tells others of itself.
 pub(super) fn profile(
@@ -106,7 +108,11 @@ pub(super) fn server_settings(config: &Config) -> ServerSettings {
 
 /// For connections between members: many requests share one.
 pub(super) fn peer_server_settings(config: &Config) -> ServerSettings {
-    ServerSettings { http2_streams_max: PEER_STREAMS_MAX, ..server_settings(config) }
+    ServerSettings {
+        http2_streams_max: PEER_STREAMS_MAX,
+        drain_timeout: PEER_DRAIN,
+        ..server_settings(config)
+    }
 }
 
 pub(super) fn load_certificate(config: &Config) -> Result<Option<Arc<Certificate>>, ServeError> {

@@ -395,6 +395,9 @@ fn the_binary_describes_itself() {
     pages.sort();
     for verb in [
         "",
+        "-cluster",
+        "-cluster-drain",
+        "-cluster-status",
         "-completion",
         "-config",
         "-config-check",
@@ -406,6 +409,7 @@ fn the_binary_describes_itself() {
         "-images-history",
         "-images-inspect",
         "-images-ls",
+        "-scrub",
         "-serve",
         "-tag",
         "-version",

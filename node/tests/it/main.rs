@@ -1,6 +1,7 @@
 //! Integration tests of the binary: real processes, spoken to over HTTP.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod admin;
 mod cli;
 mod connections;
 mod durability;

@@ -298,12 +298,18 @@ fn a_node_far_behind_gets_a_snapshot_and_goes_on_where_the_connection_broke() {
         }
     });
     // The connection breaks when the first of the snapshot's files and a little more has come in.
-    let sent = trio.directory.path().join(format!("node-{leader}/snapshots"));
-    let sent = std::fs::read_dir(sent).unwrap().next().unwrap().unwrap().path().join("files");
-    let mut names: Vec<_> =
-        std::fs::read_dir(&sent).unwrap().map(|file| file.unwrap().path()).collect();
-    names.sort();
-    trio.cut_after = Some(std::fs::metadata(&names[0]).unwrap().len() + 4000);
+    trio.block(leader, async |cluster| cluster.snapshot_now().await.unwrap());
+    let snapshots = trio.directory.path().join(format!("node-{leader}/snapshots"));
+    let first = until("a snapshot to send", || {
+        let files = std::fs::read_dir(&snapshots).ok()?.next()?.ok()?.path().join("files");
+        let sizes = std::fs::read_dir(files).ok()?.map(|file| {
+            let file = file.ok()?;
+            Some((file.file_name(), file.metadata().ok()?.len()))
+        });
+        let sizes = sizes.collect::<Option<Vec<_>>>()?;
+        sizes.into_iter().filter(|(_, size)| *size > 0).min().map(|(_, size)| size)
+    });
+    trio.cut_after = Some(first + 4000);
     trio.open(away);
     let incoming = trio.directory.path().join(format!("node-{away}/incoming"));
     until("the connection was cut", || trio.gate(away).was_cut().then_some(()));
