@@ -28,6 +28,10 @@ conformance: ## the OCI distribution conformance tests against one node and agai
 interop: ## crane, skopeo, oras, buildah and podman against a node of its own
 	@$(setup); cargo build --quiet --bin nora; exec cluster-tests/interop/run.sh
 
+chaos: ## a real cluster of three under faults; ARGS="--faults 1000 --minutes 30 --seed 1 --report FILE"
+	@$(setup); cargo build --quiet --bin nora; cargo build --quiet -p nora-cluster-tests --bin nora-chaos; \
+	  exec "$$CARGO_TARGET_DIR/debug/nora-chaos" --nora "$$CARGO_TARGET_DIR/debug/nora" $(ARGS)
+
 bench: ## measure a release build on this machine
 	@$(setup); cargo build --quiet --release --bin nora; exec cluster-tests/bench/run.sh
 

@@ -3,7 +3,7 @@
 //! The library holds what tests and benchmarks over real processes share: a lean HTTP client, a
 //! load generator, the life of a server process, what the kernel says about it, and statistics. It
 //! drives any registry over HTTP and must not know NORA's crates: what it measures of a peer and of
-//! NORA is measured the same way.
+//! NORA is measured the same way. The simulation alone, [`sim`], runs NORA's own state machine.
 
 pub mod chaos;
 pub mod cluster;
@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod linear;
 pub mod load;
 pub mod server;
+pub mod sim;
 pub mod stats;
 
 pub use error::{Error, Result};

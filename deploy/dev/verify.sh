@@ -58,6 +58,8 @@ step format cargo fmt --all --check
 step architecture cargo test --quiet -p nora-tidy
 step lints cargo clippy --quiet --workspace --all-targets -- -D warnings
 if [ "${1:-}" != quick ]; then
+  # Tests of blobs in S3 run against two real servers.
+  need versitygw minio
   step tests cargo test --workspace --exclude nora-tidy --no-fail-fast
   need cargo-deny
   step dependencies dependencies
@@ -65,6 +67,10 @@ if [ "${1:-}" != quick ]; then
   # The programs under the next two are the ones that the tests above have built.
   step server cargo build --quiet --bin nora
   step conformance cluster-tests/conformance/run.sh
+  step "conformance of three" cluster-tests/conformance/run.sh local
+  step "conformance in S3" cluster-tests/conformance/run.sh s3
+  need podman-compose
+  step compose podman-compose -f deploy/compose/compose.yaml config
   step interop cluster-tests/interop/run.sh
 fi
 

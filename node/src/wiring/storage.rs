@@ -20,7 +20,7 @@ use super::settings::blobs_config;
 use crate::config::{Config, S3, StorageMode};
 
 /// How often all blobs are looked at without a reason.
-const REPAIR_INTERVAL: Duration = Duration::from_secs(600);
+const REPAIR_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the file of a copy that was given up stays.
 const LINGER: Duration = Duration::from_secs(60);
 

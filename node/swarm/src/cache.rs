@@ -18,7 +18,8 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::task::spawn_blocking;
 
-use crate::fetch::{FetchError, Fetcher, Pool, in_order};
+use crate::fetch::{FetchError, Fetcher, Pool};
+use crate::in_order::in_order;
 use crate::source::Source;
 use crate::table::ChunkTable;
 
@@ -211,7 +212,8 @@ impl Inner {
         }
     }
 
-    /// Takes `bytes` for a blob, removing others until they fit; false if they cannot be made to. Counted before they are
+    /// Takes `bytes` for a blob, removing others until they fit; false if they cannot be made to, or the blob was removed.
+    /// Counted before they are
     /// written, so that writers at once do not take the same room.
     fn reserve(&self, name: &str, bytes: u64) -> bool {
         let mut index = locked(&self.index);
@@ -222,7 +224,7 @@ impl Inner {
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
         index.grow(name, bytes);
-        true
+        index.files.contains_key(name)
     }
 }
 
@@ -258,6 +260,8 @@ impl CachedBlob {
         if self.size() == 0 {
             return Ok(());
         }
+        // Never closed: the place is given in the end.
+        let _place = self.cache.pool.awaited.acquire().await.ok();
         self.chunk(0).await.map(drop)
     }
 
@@ -333,6 +337,9 @@ impl CachedBlob {
     }
 
     async fn load_table(&self) {
+        if self.fetcher.known_table().is_some() {
+            return;
+        }
         let path = self.cache.path(&format!("{}{TABLE}", self.name));
         let read = spawn_blocking(move || fs::read(path)).await;
         if let Ok(Ok(bytes)) = read

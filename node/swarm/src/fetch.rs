@@ -3,13 +3,15 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{Either, select};
-use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt};
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
 
+use crate::in_order::in_order;
 use crate::source::{Source, SourceError};
 use crate::table::{CHUNK_BYTES, ChunkTable};
 
@@ -28,7 +30,7 @@ const ROUNDS_MAX: u32 = 4;
 /// What fetching may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Chunks that all fetches together hold in memory.
+    /// Chunks that all fetches together hold in memory; one that is hedged may be there twice while it is.
     pub chunks_max: usize,
     /// Chunks that one stream asks for ahead of its reader.
     pub window: usize,
@@ -44,8 +46,12 @@ impl Default for Limits {
 /// What all fetches of a process share.
 #[derive(Debug)]
 pub struct Pool {
-    permits: Arc<Semaphore>,
-    window: usize,
+    /// Places of chunks that a reader waits for. Given back when the chunk has come, whatever the reader does.
+    pub(crate) awaited: Arc<Semaphore>,
+    /// Places of chunks ahead of a reader. Held until it takes them, so those who stall may use up these, but not the
+    /// others: all who wait for a chunk get on, at worst one chunk at a time.
+    pub(crate) ahead: Arc<Semaphore>,
+    pub(crate) window: usize,
     fetched_bytes: AtomicU64,
     hedges: AtomicU64,
     bans: AtomicU64,
@@ -65,8 +71,10 @@ pub struct PoolStats {
 impl Pool {
     /// A pool with these limits.
     pub fn new(limits: Limits) -> Arc<Self> {
+        let awaited = (limits.chunks_max / 4).max(1);
         Arc::new(Self {
-            permits: Arc::new(Semaphore::new(limits.chunks_max.max(1))),
+            awaited: Arc::new(Semaphore::new(awaited)),
+            ahead: Arc::new(Semaphore::new(limits.chunks_max.saturating_sub(awaited))),
             window: limits.window.max(1),
             fetched_bytes: AtomicU64::new(0),
             hedges: AtomicU64::new(0),
@@ -101,6 +109,11 @@ fn tell(sources: &[(String, SourceError)]) -> String {
 }
 
 impl FetchError {
+    /// It failed in this process, whatever the sources would have done.
+    pub(crate) fn here(error: SourceError) -> Self {
+        Self { sources: vec![("this process".to_owned(), error)] }
+    }
+
     /// Whether asking again later may help.
     pub fn may_pass(&self) -> bool {
         self.sources.iter().any(|(_, error)| matches!(error, SourceError::Unavailable(_)))
@@ -179,6 +192,13 @@ impl Standing {
         });
     }
 
+    /// Another one was faster, so what a chunk takes here is known to be no less than this. Without it a source that never
+    /// answers would look as good as one that was never asked, and be waited for with each chunk.
+    fn outrun(&self, waited: Duration) {
+        let mut state = locked(&self.state);
+        state.chunk_time = Some(state.chunk_time.unwrap_or_default().max(waited));
+    }
+
     fn failed(&self, error: SourceError) {
         let mut state = locked(&self.state);
         state.gone |= matches!(error, SourceError::Absent | SourceError::Corrupt);
@@ -242,17 +262,21 @@ impl Fetcher {
 
     async fn fetch_table(&self) -> Result<ChunkTable, FetchError> {
         for round in 0..ROUNDS_MAX {
-            for standing in &self.sources {
-                if standing.is_gone() {
-                    continue;
+            let mut untried = self.sources.iter().filter(|standing| !standing.is_gone());
+            let mut asked = FuturesUnordered::new();
+            loop {
+                // One more is asked whenever none is left that is waited for, or those are slow.
+                let answer = match asked.is_empty() {
+                    true => None,
+                    false => tokio::time::timeout(HEDGE_AFTER_MIN, asked.next()).await.ok(),
+                };
+                if let Some(Some(Some(table))) = answer {
+                    return Ok(table);
                 }
-                let asked = tokio::time::timeout(SILENCE_MAX, standing.source.table()).await;
-                match asked.unwrap_or_else(|_| Err(silent())) {
-                    Ok(table) if table.size() == self.size && table.root() == self.root => {
-                        return Ok(table);
-                    }
-                    Ok(_) => self.ban(standing),
-                    Err(error) => standing.failed(error),
+                match untried.next() {
+                    Some(standing) => asked.push(self.ask_for_table(standing)),
+                    None if asked.is_empty() => break,
+                    None => {}
                 }
             }
             if !self.wait(round).await {
@@ -260,6 +284,22 @@ impl Fetcher {
             }
         }
         Err(self.error())
+    }
+
+    /// The verified table from one source, or `None` and the source's standing is lower.
+    async fn ask_for_table(&self, standing: &Standing) -> Option<ChunkTable> {
+        let asked = tokio::time::timeout(SILENCE_MAX, standing.source.table()).await;
+        match asked.unwrap_or_else(|_| Err(silent())) {
+            Ok(table) if table.size() == self.size && table.root() == self.root => Some(table),
+            Ok(_) => {
+                self.ban(standing);
+                None
+            }
+            Err(error) => {
+                standing.failed(error);
+                None
+            }
+        }
     }
 
     /// How many chunks the blob has.
@@ -322,7 +362,7 @@ impl Fetcher {
             .min();
         match soonest {
             Some(until) => {
-                tokio::time::sleep_until(until.into()).await;
+                tokio::time::sleep_until(until).await;
                 true
             }
             None => false,
@@ -332,6 +372,7 @@ impl Fetcher {
     /// Asks one source, and a second one beside it if the first is slow. The first verified answer counts; the other
     /// request ends. `None` if neither gave one.
     async fn hedged(&self, index: usize, first: usize) -> Result<Option<Bytes>, FetchError> {
+        let started = Instant::now();
         let patience = self.sources[first].patience();
         let mut asked = Box::pin(self.ask(index, first));
         if let Ok(answer) = tokio::time::timeout(patience, &mut asked).await {
@@ -345,7 +386,10 @@ impl Fetcher {
                 None => other.await,
             },
             Either::Right((answer, other)) => match answer? {
-                Some(bytes) => Ok(Some(bytes)),
+                Some(bytes) => {
+                    self.sources[first].outrun(started.elapsed());
+                    Ok(Some(bytes))
+                }
                 None => other.await,
             },
         }
@@ -399,42 +443,6 @@ impl Fetcher {
             async move { fetcher.chunk(index).await }
         })
     }
-}
-
-/// Chunks of a range, `window` of them on their way at once. Each takes its place in memory before it begins and in order,
-/// so the chunk that a reader waits for always has one, and no set of readers can wait for each other.
-pub(crate) fn in_order<F, E>(
-    pool: Arc<Pool>,
-    range: Range<u64>,
-    chunk: impl Fn(usize) -> F + Send + 'static,
-) -> BoxStream<'static, Result<Bytes, E>>
-where
-    F: Future<Output = Result<Bytes, E>> + Send + 'static,
-    E: Send + 'static,
-{
-    let chunk_bytes = CHUNK_BYTES as u64;
-    let first = range.start / chunk_bytes;
-    let last = if range.is_empty() { first } else { range.end.div_ceil(chunk_bytes) };
-    let permits = pool.permits.clone();
-    stream::iter(first..last)
-        .then(move |index| {
-            let permits = permits.clone();
-            async move { (index, permits.acquire_owned().await.ok()) }
-        })
-        .map(move |(index, permit): (u64, Option<OwnedSemaphorePermit>)| {
-            let fetched = chunk(usize::try_from(index).unwrap_or(usize::MAX));
-            let start = index * chunk_bytes;
-            let wanted = range.start.max(start)..range.end.min(start + chunk_bytes);
-            async move {
-                // Held until the chunk is handed on.
-                let _permit = permit;
-                let bytes = fetched.await?;
-                let place = |at: u64| usize::try_from(at - start).unwrap_or(0).min(bytes.len());
-                Ok(bytes.slice(place(wanted.start)..place(wanted.end)))
-            }
-        })
-        .buffered(pool.window)
-        .boxed()
 }
 
 fn silent() -> SourceError {

@@ -12,6 +12,7 @@
 
 mod cache;
 mod fetch;
+mod in_order;
 mod source;
 mod table;
 

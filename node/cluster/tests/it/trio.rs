@@ -52,6 +52,28 @@ async fn tell_caller(
     next.run(request).await
 }
 
+/// Lets a snapshot come in up to a point, once, and then no further: as when a cable is cut.
+async fn stall_snapshot(
+    axum::extract::State(gate): axum::extract::State<Arc<Gate>>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> axum::response::Response {
+    use futures_util::{StreamExt, stream};
+    let install = request.uri().path().ends_with("/InstallSnapshot");
+    let stall_after = gate.stall_after.filter(|_| install);
+    let request = match stall_after.filter(|_| !gate.stalled.swap(true, Ordering::SeqCst)) {
+        None => request,
+        Some(bytes_max) => request.map(|body| {
+            let some = body.into_data_stream().scan(0, move |bytes, data| {
+                *bytes += data.as_ref().map_or(0, |data| data.len());
+                std::future::ready((*bytes <= bytes_max).then_some(data))
+            });
+            axum::body::Body::from_stream(some.chain(stream::pending()))
+        }),
+    };
+    next.run(request).await
+}
+
 /// A running node, with a runtime of its own, so that it can be killed as a process can.
 pub struct Running {
     pub cluster: Arc<Cluster>,
@@ -63,18 +85,13 @@ pub struct Running {
 #[derive(Default)]
 pub struct Gate {
     shut: AtomicBool,
-    was_cut: AtomicBool,
+    stalled: AtomicBool,
     connections: Mutex<Vec<tokio::task::AbortHandle>>,
-    /// Bytes after which the gate shuts, if any connection brings so many.
-    cut_after: Option<u64>,
+    /// Bytes after which a snapshot that comes in stalls, once.
+    stall_after: Option<usize>,
 }
 
 impl Gate {
-    /// Whether the gate was shut because a connection brought too much.
-    pub fn was_cut(&self) -> bool {
-        self.was_cut.load(Ordering::SeqCst)
-    }
-
     pub fn shut(&self, shut: bool) {
         self.shut.store(shut, Ordering::SeqCst);
         if shut {
@@ -89,8 +106,8 @@ impl Gate {
 pub struct Trio {
     pub directory: TempDir,
     pub configure: fn(&mut ClusterConfig),
-    /// Bytes of one connection after which the gate of a node that is opened shuts.
-    pub cut_after: Option<u64>,
+    /// Bytes after which a snapshot that comes to a node that is opened stalls, once.
+    pub stall_after: Option<usize>,
     addresses: BTreeMap<u64, SocketAddr>,
     nodes: BTreeMap<u64, Running>,
 }
@@ -120,7 +137,7 @@ impl Trio {
         let mut trio = Self {
             directory: TempDir::new().unwrap(),
             configure,
-            cut_after: None,
+            stall_after: None,
             addresses: BTreeMap::new(),
             nodes: BTreeMap::new(),
         };
@@ -223,8 +240,11 @@ impl Trio {
         let cluster = until("the stores of a killed node are free", || {
             runtime.block_on(Cluster::open(config.clone(), transport.clone())).ok()
         });
-        let gate = Arc::new(Gate { cut_after: self.cut_after, ..Gate::default() });
-        let app = cluster.services().layer(axum::middleware::from_fn(tell_caller));
+        let gate = Arc::new(Gate { stall_after: self.stall_after, ..Gate::default() });
+        let app = cluster
+            .services()
+            .layer(axum::middleware::from_fn(tell_caller))
+            .layer(axum::middleware::from_fn_with_state(gate.clone(), stall_snapshot));
         runtime.spawn(serve(listener, app, gate.clone()));
         let running = Running { cluster: Arc::new(cluster), runtime: Some(runtime), gate };
         self.nodes.insert(node, running);
@@ -315,40 +335,22 @@ async fn serve(listener: TcpListener, app: axum::Router, gate: Arc<Gate>) {
         if gate.shut.load(Ordering::SeqCst) {
             continue;
         }
-        // It is cut once.
-        let limit = gate.cut_after.filter(|_| !gate.was_cut.load(Ordering::SeqCst));
-        let limit = limit.unwrap_or(u64::MAX);
-        let cut = gate.clone();
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let service = TowerToHyperService::new(app.clone());
         let task = tokio::spawn(async move {
             let served = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(theirs), service);
-            // What has come in is still served when the connection is cut.
-            let (_, whole) = tokio::join!(served, pass(connection, ours, limit));
-            if !whole {
-                cut.was_cut.store(true, Ordering::SeqCst);
-                cut.shut(true);
+            tokio::select! {
+                _ = served => {}
+                () = pass(connection, ours) => {}
             }
         });
         gate.connections.lock().unwrap().push(task.abort_handle());
     }
 }
 
-/// Passes bytes both ways until so many have come in, or the connection ends; tells whether it was the end.
-async fn pass(
-    mut connection: tokio::net::TcpStream,
-    ours: tokio::io::DuplexStream,
-    limit: u64,
-) -> bool {
-    use tokio::io::AsyncReadExt;
+/// Passes bytes both ways until the connection ends.
+async fn pass(mut connection: tokio::net::TcpStream, mut ours: tokio::io::DuplexStream) {
     let _ = connection.set_nodelay(true);
-    let (reader, mut writer) = connection.split();
-    let (mut from, mut to) = tokio::io::split(ours);
-    let mut reader = reader.take(limit);
-    tokio::select! {
-        _ = tokio::io::copy(&mut reader, &mut to) => {}
-        _ = tokio::io::copy(&mut from, &mut writer) => {}
-    }
-    reader.limit() > 0
+    let _ = tokio::io::copy_bidirectional(&mut connection, &mut ours).await;
 }

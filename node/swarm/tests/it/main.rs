@@ -14,6 +14,7 @@ use nora_swarm::{
     BoxFuture, CHUNK_BYTES, Cache, ChunkHasher, ChunkTable, FetchError, Fetcher, Limits, Pool,
     Source, SourceError, SourceStream,
 };
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 
 fn blob(len: usize) -> Bytes {
     (0..len).map(|i| (i * 31 + i / 977 + i / 65_537) as u8).collect::<Vec<_>>().into()
@@ -26,7 +27,7 @@ fn table(bytes: &[u8]) -> ChunkTable {
 }
 
 /// How a source behaves.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
     Well,
     /// Takes so many milliseconds for each request.
@@ -165,7 +166,10 @@ async fn small_and_empty_blobs_need_no_table() {
     let bytes = blob(1000);
     // This one would give no table.
     let holder = Holder::new("a", &bytes, Manner::Recovers(0));
-    assert_eq!(all(fetcher(&bytes, &[holder.clone()]).stream(0..1000)).await.unwrap(), bytes);
+    assert_eq!(
+        all(fetcher(&bytes, std::slice::from_ref(&holder)).stream(0..1000)).await.unwrap(),
+        bytes
+    );
     assert_eq!(holder.reads(), 1);
     let empty = blob(0);
     assert_eq!(all(fetcher(&empty, &[]).stream(0..0)).await.unwrap(), b"");
@@ -300,7 +304,7 @@ async fn a_restart_keeps_what_is_whole_and_believes_nothing_else() {
 
     let again = Holder::new("b", &bytes, Manner::Well);
     let cache = open(&dir, 100);
-    assert!(read(&cache, "x", &bytes, &[again.clone()]).await == bytes);
+    assert!(read(&cache, "x", &bytes, std::slice::from_ref(&again)).await == bytes);
     assert_eq!(again.reads(), 1, "only the damaged chunk is fetched");
     assert!(read(&cache, "x", &bytes, &[]).await == bytes, "and then it is here");
 }
@@ -331,7 +335,7 @@ async fn the_least_used_goes_and_what_is_read_stays() {
 async fn a_reader_that_leaves_ends_its_fetches() {
     let bytes = blob(40 * CHUNK_BYTES);
     let holder = Holder::new("a", &bytes, Manner::Well);
-    let fetcher = fetcher(&bytes, &[holder.clone()]);
+    let fetcher = fetcher(&bytes, std::slice::from_ref(&holder));
     let mut stream = fetcher.stream(0..bytes.len() as u64);
     stream.next().await.unwrap().unwrap();
     drop(stream);
@@ -375,4 +379,60 @@ async fn a_source_that_hangs_is_waited_for_once() {
     assert!(all(fetcher.stream(0..bytes.len() as u64)).await.unwrap() == bytes);
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert!(hanging.reads() <= 8, "asked {} times", hanging.reads());
+}
+
+fn manner() -> impl Strategy<Value = Manner> {
+    prop_oneof![
+        Just(Manner::Well),
+        (1u64..2_000).prop_map(Manner::Slow),
+        Just(Manner::Hangs),
+        Just(Manner::Absent),
+        Just(Manner::Lies),
+        Just(Manner::LiesAboutTheTable),
+        Just(Manner::Breaks),
+        (0usize..3).prop_map(Manner::Recovers),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Whatever the other sources do, with one good one every range comes whole and in order; without it, what came before
+    /// the error is right.
+    #[test]
+    fn what_is_read_is_the_blob(
+        len in 1usize..(4 * CHUNK_BYTES),
+        cut in any::<(usize, usize)>(),
+        manners in proptest::collection::vec(manner(), 0..4),
+        good in proptest::option::of(0usize..4),
+        (window, chunks_max) in (1usize..6, 1usize..9),
+    ) {
+        let bytes = blob(len);
+        let (a, b) = (cut.0 % (len + 1), cut.1 % (len + 1));
+        let range = a.min(b)..a.max(b);
+        let mut manners = manners;
+        if let Some(at) = good {
+            manners.insert(at.min(manners.len()), Manner::Well);
+        }
+        let sources = manners.iter().map(|manner| Holder::new("a", &bytes, *manner) as Arc<dyn Source>);
+        let pool = Pool::new(Limits { chunks_max, window });
+        let fetcher = Fetcher::new(len as u64, table(&bytes).root(), sources.collect(), pool);
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().start_paused(true).build().unwrap().block_on(async {
+            let mut stream = fetcher.stream(range.start as u64..range.end as u64);
+            let mut at = range.start;
+            while let Some(part) = stream.next().await {
+                match part {
+                    Ok(part) => {
+                        assert!(part == bytes[at..at + part.len()], "at {at}");
+                        at += part.len();
+                    }
+                    Err(error) => {
+                        assert!(good.is_none(), "{error}");
+                        return;
+                    }
+                }
+            }
+            assert_eq!(at, range.end);
+        });
+    }
 }
