@@ -70,7 +70,7 @@ if [ "${1:-}" != quick ]; then
   step "conformance of three" cluster-tests/conformance/run.sh local
   step "conformance in S3" cluster-tests/conformance/run.sh s3
   need podman-compose
-  step compose podman-compose -f deploy/compose/compose.yaml config
+  step compose podman-compose --dry-run -f deploy/compose/compose.yaml up
   step interop cluster-tests/interop/run.sh
 fi
 

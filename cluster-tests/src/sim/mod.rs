@@ -40,7 +40,7 @@ const NODES: usize = 3;
 const QUORUM: usize = 2;
 /// An acknowledged blob has so many durable copies at any time.
 pub const COPIES_MIN: usize = 2;
-const STEPS: usize = 700;
+const STEPS: usize = 1000;
 const TAGS: usize = 3;
 
 /// What a node keeps over a crash, besides its synced log.
@@ -250,27 +250,35 @@ impl World {
     fn step(&mut self) -> Result<(), String> {
         let node = self.dice.below(NODES);
         let other = (node + 1 + self.dice.below(NODES - 1)) % NODES;
-        match self.dice.below(100) {
-            0..18 => self.replicate(node, other)?,
-            18..26 => self.advance_commit(node)?,
-            26..30 => self.sync_log(node),
-            30..48 => self.apply(node)?,
-            48..60 => self.operate(node),
-            60..66 => self.answer_reads(node),
-            66..69 => self.retry(node),
-            69 => self.deliver_late(),
-            70..74 => self.elect(node)?,
-            74..76 => self.crash(node),
-            76..80 => self.restart(node),
-            80 => drop(self.cut.insert((node.min(other), node.max(other)))),
-            81..83 => self.cut.clear(),
-            83 => self.checkpoint(node),
-            84..87 => self.administer(node),
-            87..90 => self.push(node, other),
-            90..94 => self.sync_disk(node),
-            94..96 => self.commit_pushes(node),
-            96..98 => self.repair(node),
-            98 => self.give_up_copy(node),
+        // There may be several that think they lead; each goes on as if it did.
+        let leaders: Vec<usize> = (0..NODES).filter(|at| self.nodes[*at].leads).collect();
+        let leader = leaders.get(self.dice.below(leaders.len())).copied().unwrap_or(node);
+        let follower = (leader + 1 + self.dice.below(NODES - 1)) % NODES;
+        match self.dice.below(200) {
+            0..50 => self.replicate(leader, follower)?,
+            50..75 => self.advance_commit(leader)?,
+            75..85 => self.sync_log(node),
+            85..120 => {
+                for _ in 0..1 + self.dice.below(6) {
+                    self.apply(node)?;
+                }
+            }
+            120..138 => self.operate(node),
+            138..152 => self.answer_reads(node),
+            152..157 => self.retry(node),
+            157 => self.deliver_late(),
+            158..160 => self.elect(node)?,
+            160 => self.crash(node),
+            161..165 => self.restart(node),
+            165 => drop(self.cut.insert((node.min(other), node.max(other)))),
+            166..168 => self.cut.clear(),
+            168..172 => self.checkpoint(node),
+            172..177 => self.administer(node),
+            177..182 => self.push(node, other),
+            182..188 => self.sync_disk(node),
+            188..192 => self.commit_pushes(node),
+            192..196 => self.repair(node),
+            196..199 => self.give_up_copy(node),
             _ => self.nodes[node].skew = self.dice.below(60_000) as i64 - 30_000,
         }
         self.check_copies()

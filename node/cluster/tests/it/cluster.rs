@@ -297,6 +297,8 @@ fn a_node_far_behind_gets_a_snapshot_and_goes_on_where_the_connection_broke() {
             number += 200;
         }
     });
+    // No later snapshot takes its place half-way.
+    trio.block(leader, async |cluster| cluster.snapshot_now().await.unwrap());
     // The connection breaks when some of the snapshot's files have come in.
     trio.stall_after = Some(20_000);
     trio.open(away);
