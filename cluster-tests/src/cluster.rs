@@ -42,6 +42,19 @@ pub struct Cluster {
     /// Whether nodes have users of their own.
     users: bool,
     nodes: Vec<Node>,
+    /// The built fault library; without a C compiler there is none.
+    preload: Option<PathBuf>,
+}
+
+const FAULT_LIBRARY: &str = include_str!("../faults/faults.c");
+
+/// Builds the library that slows fsync down and sets the wall clock wrong.
+fn build_fault_library(work: &Path) -> Option<PathBuf> {
+    let (source, library) = (work.join("faults.c"), work.join("faults.so"));
+    std::fs::write(&source, FAULT_LIBRARY).ok()?;
+    let mut command = Command::new("cc");
+    command.args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
+    command.status().ok()?.success().then_some(library)
 }
 
 /// Goes on in a network namespace that nobody else is in, if this process may make one: runs the program again inside it
@@ -68,8 +81,9 @@ pub fn enter_namespace(marker: &str) -> Result<bool> {
 impl Cluster {
     /// Starts a cluster of `count` voters in the folder `work`. With `users` each node runs under a user of its own.
     pub fn start(program: &Path, work: &Path, count: usize, users: bool) -> Result<Self> {
-        let mut cluster =
-            Self { program: program.to_owned(), work: work.to_owned(), users, nodes: Vec::new() };
+        let preload = build_fault_library(work);
+        let (program, work) = (program.to_owned(), work.to_owned());
+        let mut cluster = Self { program, work, users, nodes: Vec::new(), preload };
         for _ in 0..count {
             cluster.add()?;
         }
@@ -100,6 +114,8 @@ impl Cluster {
             std::os::unix::fs::chown(&dir, user, user)
                 .during(|| format!("give {} to its user", dir.display()))?;
         }
+        let faults = self.faults_file(number);
+        std::fs::write(&faults, [0; 16]).during(|| format!("write {}", faults.display()))?;
         let node = Node { http: free_address()?, peer: free_address()?, dir, child: None };
         self.nodes.push(node);
         let join = match number {
@@ -149,6 +165,9 @@ impl Cluster {
             let user = self.user(number);
             command.uid(user).gid(user);
         }
+        if let Some(library) = &self.preload {
+            command.env("LD_PRELOAD", library).env("NORA_FAULTS", self.faults_file(number));
+        }
         command
             .arg("serve")
             .arg("--data-dir")
@@ -166,6 +185,62 @@ impl Cluster {
         let child = command.spawn().during(|| format!("start {}", self.program.display()))?;
         self.nodes[number].child = Some(child);
         Ok(())
+    }
+
+    fn faults_file(&self, number: usize) -> PathBuf {
+        self.work.join(format!("node{}.faults", number + 1))
+    }
+
+    /// Whether clocks can be set and fsync be slowed down.
+    pub fn has_fault_library(&self) -> bool {
+        self.preload.is_some()
+    }
+
+    /// Sets how far a node's wall clock is off, and how much longer each of its fsyncs takes, from now on.
+    pub fn disturb(&self, number: usize, clock_millis: i64, sync: Duration) -> Result<()> {
+        use std::os::unix::fs::FileExt;
+        let micros = i64::try_from(sync.as_micros()).unwrap_or(i64::MAX);
+        let bytes = [clock_millis.to_ne_bytes(), micros.to_ne_bytes()].concat();
+        let file = File::options().write(true).open(self.faults_file(number));
+        file.and_then(|file| file.write_all_at(&bytes, 0))
+            .during(|| format!("disturb node {}", number + 1))
+    }
+
+    /// The files of a node's blobs, without their tables of chunks; in an order of their own.
+    pub fn blob_files(&self, number: usize) -> Vec<PathBuf> {
+        let shards = self.nodes[number].dir.join("data/blobs/sha256");
+        let mut files: Vec<PathBuf> = std::fs::read_dir(shards)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .flat_map(|shard| std::fs::read_dir(shard.path()).into_iter().flatten().flatten())
+            .map(|file| file.path())
+            .filter(|path| path.extension().is_none_or(|extension| extension != "chunks"))
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// Takes the last node, which has joined, out of the cluster again: it is drained, removed and ended.
+    pub fn withdraw_last(&mut self) -> Result<()> {
+        let Some(last) = self.nodes.last() else { return Ok(()) };
+        let (address, dir) = (last.peer.to_string(), last.dir.clone());
+        let members: serde_json::Value =
+            serde_json::from_str(&self.admin(&["members", "-o", "json"])?)
+                .map_err(|error| Error::Wrong(format!("nora cluster members: {error}")))?;
+        let found = members.as_array().into_iter().flatten();
+        let id = found
+            .filter(|member| member["cluster_address"] == address.as_str())
+            .find_map(|member| member["node"].as_u64())
+            .ok_or_else(|| Error::Wrong(format!("{address} is no member: {members}")))?
+            .to_string();
+        self.admin(&["drain", &id, "--yes", "--wait"])?;
+        self.admin(&["remove", &id, "--yes"])?;
+        let number = self.nodes.len() - 1;
+        self.kill(number);
+        self.nodes.pop();
+        std::fs::remove_dir_all(&dir).during(|| format!("remove {}", dir.display()))?;
+        self.wait_voters(number)
     }
 
     /// Starts a node again that was ended.

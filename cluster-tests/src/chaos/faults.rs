@@ -1,12 +1,14 @@
 //! What goes wrong, and in which order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Dice, Plan};
 use crate::cluster::Cluster;
-use crate::error::{Error, Result};
+use crate::error::{During, Error, Result};
 use crate::http::Connection;
 use crate::kernel;
 
@@ -42,9 +44,19 @@ pub enum Fault {
     Transfer,
     /// A snapshot is made.
     Snapshot,
+    /// SIGKILL of all nodes at once.
+    KillAll,
+    /// A node's fsync is slow.
+    SlowSync,
+    /// A node's wall clock is off by up to two hours.
+    ClockStep,
+    /// A bit flips in one copy of a blob.
+    FlippedBit,
+    /// A node joins, votes, is drained and removed.
+    Churn,
 }
 
-const WITHOUT_PARTITIONS: [Fault; 10] = [
+const WITHOUT_PARTITIONS: [Fault; 12] = [
     Fault::Kill,
     Fault::Kill,
     Fault::KillLeader,
@@ -55,7 +67,15 @@ const WITHOUT_PARTITIONS: [Fault; 10] = [
     Fault::PauseLeader,
     Fault::Transfer,
     Fault::Snapshot,
+    Fault::KillAll,
+    Fault::FlippedBit,
 ];
+
+const WITH_FAULT_LIBRARY: [Fault; 4] =
+    [Fault::SlowSync, Fault::SlowSync, Fault::ClockStep, Fault::ClockStep];
+
+/// Of so many faults one is [`Fault::Churn`], which takes longer than others.
+const CHURN_EVERY: usize = 60;
 
 const PARTITIONS: [Fault; 7] = [
     Fault::IsolateLeader,
@@ -77,15 +97,27 @@ pub struct Faults {
     pub writes_back: Vec<u64>,
     /// The most memory that any node had, in bytes.
     pub memory_max: u64,
+    /// Blobs of which one copy was damaged: no second one is, or nothing whole might be left.
+    flipped: BTreeSet<String>,
 }
 
 impl Faults {
-    pub(super) fn new(dice: Dice, partitions: bool) -> Self {
+    pub(super) fn new(dice: Dice, partitions: bool, fault_library: bool) -> Self {
         let mut kinds = WITHOUT_PARTITIONS.to_vec();
         if partitions {
             kinds.extend(PARTITIONS);
         }
-        Self { dice, kinds, done: BTreeMap::new(), writes_back: Vec::new(), memory_max: 0 }
+        if fault_library {
+            kinds.extend(WITH_FAULT_LIBRARY);
+        }
+        Self {
+            dice,
+            kinds,
+            done: BTreeMap::new(),
+            writes_back: Vec::new(),
+            memory_max: 0,
+            flipped: BTreeSet::new(),
+        }
     }
 
     /// Faults that were injected.
@@ -100,7 +132,10 @@ impl Faults {
         started: Instant,
     ) -> Result<()> {
         while self.count() < plan.faults && started.elapsed() < plan.limit {
-            let fault = self.kinds[self.dice.below(self.kinds.len())];
+            let fault = match self.dice.below(CHURN_EVERY) {
+                0 => Fault::Churn,
+                _ => self.kinds[self.dice.below(self.kinds.len())],
+            };
             self.inject(cluster, fault)?;
             *self.done.entry(fault).or_default() += 1;
             if self.count().is_multiple_of(50) {
@@ -140,6 +175,25 @@ impl Faults {
                 cluster.kill(leader);
                 self.await_write(cluster, leader)?;
             }
+            Fault::KillAll => (0..cluster.len()).for_each(|number| cluster.kill(number)),
+            Fault::SlowSync => {
+                cluster.disturb(any, 0, self.dice.millis(10, 400))?;
+                thread::sleep(hold * 2);
+                cluster.disturb(any, 0, Duration::ZERO)?;
+            }
+            Fault::ClockStep => {
+                let off = 7_200_000 - self.dice.below(14_400_000) as i64;
+                cluster.disturb(any, off, Duration::ZERO)?;
+                thread::sleep(hold);
+                cluster.disturb(any, 0, Duration::ZERO)?;
+            }
+            Fault::FlippedBit => self.flip_bit(cluster, any)?,
+            Fault::Churn => {
+                let number = cluster.add()?;
+                cluster.wait_voters(number + 1)?;
+                thread::sleep(hold);
+                cluster.withdraw_last()?;
+            }
             Fault::Restart => {
                 cluster.stop(any)?;
             }
@@ -173,6 +227,25 @@ impl Faults {
         Ok(())
     }
 
+    /// Damages one copy of a blob on a node's disk, if it has one that is whole everywhere.
+    fn flip_bit(&mut self, cluster: &Cluster, number: usize) -> Result<()> {
+        use std::os::unix::fs::FileExt;
+        let mut files = cluster.blob_files(number);
+        files.retain(|path| !self.flipped.contains(&digest_in(path)));
+        let Some(path) = files.get(self.dice.below(files.len())) else { return Ok(()) };
+        let step = || format!("damage {}", path.display());
+        let file = File::options().read(true).write(true).open(path).during(step)?;
+        let length = file.metadata().during(step)?.len();
+        let offset = self.dice.roll() % length.max(1);
+        let mut byte = [0];
+        if file.read_at(&mut byte, offset).during(step)? == 1 {
+            byte[0] ^= 1 << self.dice.below(8);
+            file.write_all_at(&byte, offset).during(step)?;
+            self.flipped.insert(digest_in(path));
+        }
+        Ok(())
+    }
+
     /// Measures how long the others take to acknowledge a write without `lost`.
     fn await_write(&mut self, cluster: &Cluster, lost: usize) -> Result<()> {
         let begun = Instant::now();
@@ -196,4 +269,10 @@ impl Faults {
         let who = lost + 1;
         Err(Error::Wrong(format!("no write for {WRITES_BACK_MAX:?} after node {who} was lost")))
     }
+}
+
+/// The digest that a blob's file is named after.
+fn digest_in(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.split('.').next().unwrap_or_default().to_owned()
 }

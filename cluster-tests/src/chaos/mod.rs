@@ -88,7 +88,8 @@ pub fn run(plan: &Plan) -> Result<Report> {
             thread::spawn(move || clients::run(&journal, dice, &over))
         })
         .collect();
-    let mut faults = Faults::new(Dice::new(plan.seed), plan.partitions);
+    let mut faults =
+        Faults::new(Dice::new(plan.seed), plan.partitions, cluster.has_fault_library());
     let injected = faults.run(&mut cluster, plan, started);
     // Whatever was found must not leave packets dropped or processes stopped behind.
     if plan.partitions {

@@ -28,11 +28,17 @@ pub fn step(
             }
         }
         (Some(Bug::ReusedNodeId), Action::AdmitNode { .. }) => {
-            let mut cluster = cluster_record(state);
-            let last = node_record(state, cluster.last_node);
+            let before = cluster_record(state);
+            let last = node_record(state, before.last_node);
             if last.is_some_and(|last| last.standing == Standing::Removed) {
+                let mut cluster = before.clone();
                 cluster.last_node.0 -= 1;
                 put(state, Key::Cluster, Record::Cluster(cluster));
+                let applied = run(state, position, &command);
+                if applied.answer.is_err() {
+                    put(state, Key::Cluster, Record::Cluster(before));
+                }
+                return applied;
             }
         }
         (Some(Bug::RemovedComesBack), Action::StartNode { node, .. }) => {

@@ -7,6 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::stream;
 use nora_proto::peer::v1 as proto;
@@ -34,6 +35,18 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// Chunks read ahead of the connection.
 const CHUNKS_AHEAD: usize = 2;
+
+/// How long a sender may be silent. A dead connection is noticed sooner; this is for a sender that hangs, which must not
+/// keep another one out.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The next message of a transfer.
+async fn next(
+    messages: &mut Streaming<proto::SnapshotChunk>,
+) -> Result<Option<proto::SnapshotChunk>, Status> {
+    let silent = |_| Status::deadline_exceeded("the snapshot's sender has fallen silent");
+    tokio::time::timeout(SILENCE_TIMEOUT, messages.message()).await.map_err(silent)?
+}
 
 /// Names a snapshot by what it consists of, so that a transfer goes on only with the very same files.
 fn snapshot_id(manifest: &Manifest) -> String {
@@ -142,7 +155,7 @@ impl Incoming {
         mut messages: Streaming<proto::SnapshotChunk>,
     ) -> Result<Vote, Status> {
         let _alone = self.alone()?;
-        let Some(Part::Header(header)) = messages.message().await?.and_then(|chunk| chunk.part)
+        let Some(Part::Header(header)) = next(&mut messages).await?.and_then(|chunk| chunk.part)
         else {
             return Err(Status::invalid_argument("a snapshot begins with its header"));
         };
@@ -183,7 +196,7 @@ impl Incoming {
         mut messages: Streaming<proto::SnapshotChunk>,
     ) -> Result<(), Status> {
         let mut current: Option<(String, File)> = None;
-        while let Some(chunk) = messages.message().await? {
+        while let Some(chunk) = next(&mut messages).await? {
             let Some(Part::Bytes(bytes)) = chunk.part else {
                 return Err(Status::invalid_argument("a snapshot has one header"));
             };

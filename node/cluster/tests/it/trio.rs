@@ -68,7 +68,11 @@ async fn stall_snapshot(
                 *bytes += data.as_ref().map_or(0, |data| data.len());
                 std::future::ready((*bytes <= bytes_max).then_some(data))
             });
-            axum::body::Body::from_stream(some.chain(stream::pending()))
+            let broken = stream::once(async move {
+                gate.broken.notified().await;
+                Err(axum::Error::new(std::io::Error::other("the connection broke")))
+            });
+            axum::body::Body::from_stream(some.chain(broken))
         }),
     };
     next.run(request).await
@@ -86,6 +90,7 @@ pub struct Running {
 pub struct Gate {
     shut: AtomicBool,
     stalled: AtomicBool,
+    broken: tokio::sync::Notify,
     connections: Mutex<Vec<tokio::task::AbortHandle>>,
     /// Bytes after which a snapshot that comes in stalls, once.
     stall_after: Option<usize>,
@@ -95,6 +100,7 @@ impl Gate {
     pub fn shut(&self, shut: bool) {
         self.shut.store(shut, Ordering::SeqCst);
         if shut {
+            self.broken.notify_one();
             for connection in self.connections.lock().unwrap().drain(..) {
                 connection.abort();
             }
