@@ -348,6 +348,23 @@ impl Cluster {
         Ok(String::from_utf8_lossy(&done.stdout).into_owned())
     }
 
+    /// Begins `nora scrub` on a node.
+    pub fn scrub(&self, number: usize) -> Result<()> {
+        let done = Command::new(&self.program)
+            .arg("scrub")
+            .arg("--cluster-addr")
+            .arg(self.nodes[number].peer.to_string())
+            .arg("--data-dir")
+            .arg(self.nodes[0].dir.join("data"))
+            .stdin(Stdio::null())
+            .output()
+            .during(|| "run nora scrub".into())?;
+        match done.status.success() {
+            true => Ok(()),
+            false => Err(Error::Wrong(String::from_utf8_lossy(&done.stderr).into_owned())),
+        }
+    }
+
     /// `nora check` on the data of a node that does not run: what it found.
     pub fn check(&self, number: usize) -> Result<String> {
         let node = &self.nodes[number];

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use nora::cli::{self, Cli, JoinArgs, NodeVerb};
@@ -12,6 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Reads and fsyncs run on blocking threads; that many may wait for the disk at once.
 const BLOCKING_THREADS_MAX: usize = 128;
+/// How long tasks and reads may take to end once the node has stopped.
+const TASKS_END_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     cli::run(Cli::parse(), |verb, loaded| match verb {
@@ -66,8 +69,9 @@ fn serve(loaded: Loaded, join: JoinArgs) -> ExitCode {
         Ok(runtime) => {
             let outcome =
                 runtime.block_on(async { wiring::run(loaded, join, stop_signal()).await });
-            // Whatever still runs on blocking threads is a read that nobody waits for.
-            runtime.shutdown_background();
+            // Tasks hold the stores open: they end before the process does, because RocksDB's threads must not outlive what
+            // it keeps for the whole process. Whatever still runs on blocking threads is a read that nobody waits for.
+            runtime.shutdown_timeout(TASKS_END_TIMEOUT);
             outcome.map_err(|error| chain(&error))
         }
         Err(error) => Err(format!("cannot start: {error}")),

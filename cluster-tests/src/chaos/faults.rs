@@ -14,6 +14,8 @@ use crate::kernel;
 
 /// Without a leader for longer than this nobody could call it high availability.
 const WRITES_BACK_MAX: Duration = Duration::from_secs(30);
+/// How long a scrub of a small store may take to find what was damaged.
+const MENDED_MAX: Duration = Duration::from_secs(60);
 
 /// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +101,33 @@ pub struct Faults {
     pub memory_max: u64,
     /// Blobs of which one copy was damaged: no second one is, or nothing whole might be left.
     flipped: BTreeSet<String>,
+}
+
+/// What rots on a disk is found by scrubbing: asks for it, and waits until the copy is set aside or whole again.
+fn await_mended(
+    cluster: &Cluster,
+    number: usize,
+    path: &Path,
+    offset: u64,
+    whole: u8,
+) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    cluster.scrub(number)?;
+    let begun = Instant::now();
+    let mut byte = [0];
+    while let Ok(file) = File::open(path) {
+        if file.read_at(&mut byte, offset).is_ok() && byte[0] == whole {
+            return Ok(());
+        }
+        if begun.elapsed() > MENDED_MAX {
+            let who = number + 1;
+            return Err(Error::Wrong(format!(
+                "node {who} did not find its damaged copy in {MENDED_MAX:?}"
+            )));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 impl Faults {
@@ -239,9 +268,12 @@ impl Faults {
         let offset = self.dice.roll() % length.max(1);
         let mut byte = [0];
         if file.read_at(&mut byte, offset).during(step)? == 1 {
+            let whole = byte[0];
             byte[0] ^= 1 << self.dice.below(8);
             file.write_all_at(&byte, offset).during(step)?;
             self.flipped.insert(digest_in(path));
+            drop(file);
+            await_mended(cluster, number, path, offset, whole)?;
         }
         Ok(())
     }

@@ -59,15 +59,14 @@ impl World {
         let command = Command { at: self.clock(at), origin, action };
         self.nodes[at].waiting.insert(serial, Asked { command: command.clone(), waiter });
         self.send(at, command);
-        if self.has(Bug::AckBeforeApply) {
-            if let Some(Asked {
+        if self.has(Bug::AckBeforeApply)
+            && let Some(Asked {
                 waiter: Waiter::Tag { tag, op: op @ Op::Write(_), invoked }, ..
             }) = self.nodes[at].waiting.get(&serial)
-            {
-                let event = Event { op: *op, invoked: *invoked, returned: Some(self.now) };
-                self.histories[*tag].push(event);
-                self.nodes[at].waiting.remove(&serial);
-            }
+        {
+            let event = Event { op: *op, invoked: *invoked, returned: Some(self.now) };
+            self.histories[*tag].push(event);
+            self.nodes[at].waiting.remove(&serial);
         }
     }
 

@@ -20,11 +20,11 @@ pub fn step(
     match (bug, &mut command.action) {
         (Some(Bug::DedupeOff), _) => command.origin = None,
         (Some(Bug::EpochFenceOff), Action::CommitBlob { generation, node, .. }) => {
-            if let Some(record) = node_record(state, *node) {
-                if generation.epoch != record.epoch {
-                    generation.epoch = record.epoch;
-                    command.origin = None;
-                }
+            if let Some(record) = node_record(state, *node)
+                && generation.epoch != record.epoch
+            {
+                generation.epoch = record.epoch;
+                command.origin = None;
             }
         }
         (Some(Bug::ReusedNodeId), Action::AdmitNode { .. }) => {
@@ -42,11 +42,11 @@ pub fn step(
             }
         }
         (Some(Bug::RemovedComesBack), Action::StartNode { node, .. }) => {
-            if let Some(mut record) = node_record(state, *node) {
-                if record.standing == Standing::Removed {
-                    record.standing = Standing::Away;
-                    put(state, Key::Node(*node), Record::Node(record));
-                }
+            if let Some(mut record) = node_record(state, *node)
+                && record.standing == Standing::Removed
+            {
+                record.standing = Standing::Away;
+                put(state, Key::Node(*node), Record::Node(record));
             }
         }
         (Some(Bug::TokenAfterExpiry), Action::AdmitNode { token, .. }) => {
@@ -61,11 +61,11 @@ pub fn step(
             let understood = profile.feature_max;
             profile.feature_max = FeatureLevel::NEWEST;
             let applied = run(state, position, &command);
-            if let Ok(nora_domain::command::Outcome::NodeAdmitted(node)) = &applied.answer {
-                if let Some(mut record) = node_record(state, *node) {
-                    record.profile.feature_max = understood;
-                    put(state, Key::Node(*node), Record::Node(record));
-                }
+            if let Ok(nora_domain::command::Outcome::NodeAdmitted(node)) = &applied.answer
+                && let Some(mut record) = node_record(state, *node)
+            {
+                record.profile.feature_max = understood;
+                put(state, Key::Node(*node), Record::Node(record));
             }
             return applied;
         }

@@ -86,10 +86,10 @@ impl Oracle {
     fn judge(&mut self, command: &Command, applied: &Applied) -> Result<(), String> {
         let state = self.state();
         let cluster = machine::cluster_record(state);
-        if let (Some(origin), Ok(_)) = (command.origin, &applied.answer) {
-            if !self.taken.insert((origin.epoch.0, origin.serial)) {
-                return Err(format!("{origin:?} took effect twice"));
-            }
+        if let (Some(origin), Ok(_)) = (command.origin, &applied.answer)
+            && !self.taken.insert((origin.epoch.0, origin.serial))
+        {
+            return Err(format!("{origin:?} took effect twice"));
         }
         match (&command.action, &applied.answer) {
             (Action::CreateJoinToken { token, expires_at, .. }, Ok(_)) => {
