@@ -29,12 +29,18 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# A port that nobody listens on now. Another process may take it first: start_node then tries another one.
+# A port that nobody listens on now, and that was not given out before. Another process may take it first: start_node then
+# tries another one.
 free_port() {
   local port
   while :; do
     port=$((20000 + RANDOM % 12000))
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then echo "$port"; return; fi
+    if grep -qx "$port" "$work/ports" 2>/dev/null; then continue; fi
+    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      echo "$port" >>"$work/ports"
+      echo "$port"
+      return
+    fi
   done
 }
 
