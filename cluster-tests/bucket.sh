@@ -7,10 +7,9 @@
 bucket_pid=""
 
 finish_bucket() {
-  local status=$?
+  local status="${1:-$?}"
   if [ -n "$bucket_pid" ]; then kill "$bucket_pid" 2>/dev/null || true; fi
-  (exit $status)
-  finish_cluster
+  finish_cluster "$status"
 }
 trap finish_bucket EXIT
 

@@ -20,13 +20,12 @@ stop_cluster() {
 }
 
 finish_cluster() {
-  local status=$? log
+  local status="${1:-$?}" log
   stop_cluster
   if [ $status != 0 ] && [ -n "${report:-}" ]; then
     for log in "$work"/*.log; do if [ -f "$log" ]; then cp "$log" "$report/"; fi; done
   fi
-  (exit $status)
-  finish
+  finish "$status"
 }
 trap finish_cluster EXIT
 

@@ -19,7 +19,7 @@ stop_node() {
 }
 
 finish() {
-  local status=$?
+  local status="${1:-$?}"
   stop_node
   if [ $status != 0 ] && [ -n "${report:-}" ] && [ -f "$work/node.log" ]; then cp "$work/node.log" "$report/"; fi
   rm -rf "$work" 2>/dev/null || true
