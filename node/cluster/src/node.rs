@@ -232,16 +232,24 @@ impl Cluster {
     /// Makes a snapshot of the state as it is now, or later, and waits for it.
     pub async fn snapshot_now(&self) -> Result<(), MetadataError> {
         let applied = self.status().applied_index;
-        self.raft.trigger().snapshot().await.map_err(store_error)?;
-        self.raft
-            .wait(Some(self.config.start_timeout))
-            .metrics(
-                |metrics| metrics.snapshot.as_ref().map(|log_id| log_id.index) >= applied,
-                "the snapshot that was asked for",
-            )
-            .await
-            .map_err(store_error)?;
-        Ok(())
+        let deadline = Instant::now() + self.config.start_timeout;
+        loop {
+            // Asked for while another one is being made, it is not made: so it is asked for again.
+            self.raft.trigger().snapshot().await.map_err(store_error)?;
+            let made = self
+                .raft
+                .wait(Some(SNAPSHOT_ASK_AGAIN))
+                .metrics(
+                    |metrics| metrics.snapshot.as_ref().map(|log_id| log_id.index) >= applied,
+                    "the snapshot that was asked for",
+                )
+                .await;
+            match made {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(store_error(error)),
+                Err(_) => {}
+            }
+        }
     }
 
     /// What happens from now on. A listener that falls more than `events_max` behind is told how many it missed.
@@ -370,6 +378,8 @@ impl Cluster {
     }
 }
 
+/// How soon a snapshot that is not there yet is asked for again.
+const SNAPSHOT_ASK_AGAIN: Duration = Duration::from_millis(500);
 /// How long a deletion waits for other members to show it.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often a member that is behind is asked.
