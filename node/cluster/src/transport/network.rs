@@ -223,7 +223,15 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let answers: BoxStream<'s, _> = self.open_stream(input, &option).await?;
+            let mut input = input;
+            // The pause that openraft makes after failures is in the stream of requests. So the first one is taken before
+            // the connection is asked for: one that is refused at once would otherwise be asked for without end.
+            let Some(first) = input.next().await else {
+                let none: BoxStream<'s, _> = Box::pin(stream::empty());
+                return Ok(none);
+            };
+            let requests = stream::iter([first]).chain(input);
+            let answers: BoxStream<'s, _> = self.open_stream(requests, &option).await?;
             Ok(answers)
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: a snapshot passes through memory in chunks; what a broken transfer left is not sent again; a snapshot is
 //! installed only when every file was read back and is what the sender's manifest says. Only files that the manifest
-//! names are written, below one directory. One transfer is taken in at a time.
+//! names are written, below one directory. One transfer is taken in at a time, the newest: a sender that hangs keeps nobody
+//! out.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -15,7 +16,7 @@ use nora_proto::peer::v1::raft_client::RaftClient;
 use nora_proto::peer::v1::snapshot_chunk::Part;
 use openraft::async_runtime::WatchReceiver;
 use openraft::error::RPCError;
-use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::sync::{Mutex, MutexGuard, mpsc, watch};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
@@ -36,17 +37,12 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks read ahead of the connection.
 const CHUNKS_AHEAD: usize = 2;
 
-/// How long a sender may be silent. A dead connection is noticed sooner; this is for a sender that hangs, which must not
-/// keep another one out.
+/// How long a sender may be silent. A dead connection is noticed sooner; this is for a sender that hangs and that no other
+/// one follows.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The next message of a transfer.
-async fn next(
-    messages: &mut Streaming<proto::SnapshotChunk>,
-) -> Result<Option<proto::SnapshotChunk>, Status> {
-    let silent = |_| Status::deadline_exceeded("the snapshot's sender has fallen silent");
-    tokio::time::timeout(SILENCE_TIMEOUT, messages.message()).await.map_err(silent)?
-}
+/// How long a transfer waits for the one before to let go: for a chunk to be written, or a snapshot to be installed.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Names a snapshot by what it consists of, so that a transfer goes on only with the very same files.
 fn snapshot_id(manifest: &Manifest) -> String {
@@ -125,6 +121,35 @@ fn read_chunks(
 pub struct Incoming {
     root: PathBuf,
     busy: Mutex<()>,
+    /// Number of the newest transfer.
+    newest: watch::Sender<u64>,
+}
+
+/// A transfer's turn: nobody else takes anything in meanwhile, and it ends when a newer one comes.
+struct Turn<'a> {
+    number: u64,
+    newest: watch::Receiver<u64>,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl Turn<'_> {
+    /// The next message of the transfer.
+    async fn next(
+        &mut self,
+        messages: &mut Streaming<proto::SnapshotChunk>,
+    ) -> Result<Option<proto::SnapshotChunk>, Status> {
+        let number = self.number;
+        tokio::select! {
+            message = tokio::time::timeout(SILENCE_TIMEOUT, messages.message()) => {
+                message.map_err(|_| {
+                    Status::deadline_exceeded("the snapshot's sender has fallen silent")
+                })?
+            }
+            _ = self.newest.wait_for(|newest| *newest > number) => {
+                Err(Status::aborted("another transfer of a snapshot has taken over"))
+            }
+        }
+    }
 }
 
 const FILES: &str = "files";
@@ -133,7 +158,7 @@ const MANIFEST: &str = "manifest";
 impl Incoming {
     /// Takes snapshots into directories below `root`.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, busy: Mutex::new(()) }
+        Self { root, busy: Mutex::new(()), newest: watch::Sender::new(0) }
     }
 
     /// What of a snapshot is there: whole files that were read back, and the beginnings of others.
@@ -142,7 +167,7 @@ impl Incoming {
         id: String,
         manifest: Manifest,
     ) -> Result<Vec<proto::SnapshotFileProgress>, Status> {
-        let _alone = self.alone()?;
+        let _turn = self.turn().await?;
         let directory = self.directory(&id, &manifest)?;
         blocking(move || there(&directory, &manifest)).await.map_err(|error| failed_here(&error))
     }
@@ -154,9 +179,9 @@ impl Incoming {
         raft: &Consensus,
         mut messages: Streaming<proto::SnapshotChunk>,
     ) -> Result<Vote, Status> {
-        let _alone = self.alone()?;
-        let Some(Part::Header(header)) = next(&mut messages).await?.and_then(|chunk| chunk.part)
-        else {
+        let mut turn = self.turn().await?;
+        let first = turn.next(&mut messages).await?;
+        let Some(Part::Header(header)) = first.and_then(|chunk| chunk.part) else {
             return Err(Status::invalid_argument("a snapshot begins with its header"));
         };
         let (vote, manifest) = match (header.vote, header.manifest) {
@@ -172,7 +197,7 @@ impl Incoming {
         let root = self.root.clone();
         let (to, of) = (directory.clone(), manifest.clone());
         blocking(move || prepare(&root, &to, &of)).await.map_err(|error| failed_here(&error))?;
-        self.take_files(&directory, &manifest, messages).await?;
+        take_files(&mut turn, &directory, &manifest, messages).await?;
         let of = manifest.clone();
         let to = directory.clone();
         let snapshot =
@@ -188,36 +213,17 @@ impl Incoming {
         Ok(answer.vote)
     }
 
-    /// Writes what comes, until all of it is there.
-    async fn take_files(
-        &self,
-        directory: &Path,
-        manifest: &Manifest,
-        mut messages: Streaming<proto::SnapshotChunk>,
-    ) -> Result<(), Status> {
-        let mut current: Option<(String, File)> = None;
-        while let Some(chunk) = next(&mut messages).await? {
-            let Some(Part::Bytes(bytes)) = chunk.part else {
-                return Err(Status::invalid_argument("a snapshot has one header"));
-            };
-            let Some(summary) = manifest.files.get(&bytes.file) else {
-                return Err(Status::invalid_argument("the snapshot has no such file"));
-            };
-            let end = bytes.offset.checked_add(bytes.data.len() as u64);
-            if end.is_none_or(|end| end > summary.size) {
-                return Err(Status::invalid_argument("a chunk reaches beyond its file"));
-            }
-            let file = current.take().filter(|(name, _)| *name == bytes.file);
-            let path = directory.join(FILES).join(&bytes.file);
-            let written = blocking(move || write_chunk(file, &path, bytes)).await;
-            current = Some(written.map_err(|error| failed_here(&error))?);
-        }
-        Ok(())
-    }
-
-    fn alone(&self) -> Result<MutexGuard<'_, ()>, Status> {
-        let busy = || Status::aborted("another snapshot is coming in: try again later");
-        self.busy.try_lock().map_err(|_| busy())
+    /// Takes over from whoever is at it.
+    async fn turn(&self) -> Result<Turn<'_>, Status> {
+        let mut number = 0;
+        self.newest.send_modify(|newest| {
+            *newest += 1;
+            number = *newest;
+        });
+        let alone = tokio::time::timeout(TAKE_OVER_TIMEOUT, self.busy.lock()).await;
+        let _alone = alone
+            .map_err(|_| Status::aborted("another snapshot is being installed: try again later"))?;
+        Ok(Turn { number, newest: self.newest.subscribe(), _alone })
     }
 
     /// Where a snapshot comes in. Its name is computed here, and its files' names are looked at, because both become
@@ -236,6 +242,33 @@ impl Incoming {
         }
         Ok(self.root.join(id))
     }
+}
+
+/// Writes what comes, until all of it is there.
+async fn take_files(
+    turn: &mut Turn<'_>,
+    directory: &Path,
+    manifest: &Manifest,
+    mut messages: Streaming<proto::SnapshotChunk>,
+) -> Result<(), Status> {
+    let mut current: Option<(String, File)> = None;
+    while let Some(chunk) = turn.next(&mut messages).await? {
+        let Some(Part::Bytes(bytes)) = chunk.part else {
+            return Err(Status::invalid_argument("a snapshot has one header"));
+        };
+        let Some(summary) = manifest.files.get(&bytes.file) else {
+            return Err(Status::invalid_argument("the snapshot has no such file"));
+        };
+        let end = bytes.offset.checked_add(bytes.data.len() as u64);
+        if end.is_none_or(|end| end > summary.size) {
+            return Err(Status::invalid_argument("a chunk reaches beyond its file"));
+        }
+        let file = current.take().filter(|(name, _)| *name == bytes.file);
+        let path = directory.join(FILES).join(&bytes.file);
+        let written = blocking(move || write_chunk(file, &path, bytes)).await;
+        current = Some(written.map_err(|error| failed_here(&error))?);
+    }
+    Ok(())
 }
 
 fn failed_here(error: &io::Error) -> Status {

@@ -8,6 +8,7 @@ use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_cluster::{Cluster, ClusterConfig, StartError};
 use nora_domain::command::{Outcome, Refusal};
 use nora_domain::record::{Epoch, Key, NodeId, Record, UploadId};
+use nora_domain::store::Rows;
 use tempfile::TempDir;
 
 use crate::support::{cluster_rows, config, open_upload};
@@ -275,6 +276,63 @@ fn a_whole_cluster_that_was_killed_comes_back() {
             assert!(has(cluster, 5).await);
         });
     }
+}
+
+#[test]
+fn a_node_far_behind_gets_a_snapshot_and_goes_on_where_the_connection_broke() {
+    let mut trio = Trio::three(|config| {
+        config.snapshot_entries = 400;
+        config.keep_entries = 10;
+    });
+    let away = trio.follower();
+    trio.kill(away);
+    let writer = trio.follower();
+    let leader = trio.leader();
+    trio.block(writer, async |cluster| {
+        let mut number = 0;
+        while trio.node(leader).status().purged_index < Some(1100) {
+            assert!(number < 20_000, "the log is never cut");
+            let writes = (number..number + 200).map(|number| put(cluster, number));
+            futures_util::future::join_all(writes).await;
+            number += 200;
+        }
+    });
+    // No later snapshot takes its place half-way.
+    trio.block(leader, async |cluster| cluster.snapshot_now().await.unwrap());
+    // The connection breaks when some of the snapshot's files have come in.
+    trio.stall_after = Some(20_000);
+    trio.open(away);
+    let incoming = trio.directory.path().join(format!("node-{away}/incoming"));
+    let came_in = until("a part of the snapshot came in", || {
+        let name = std::fs::read_dir(&incoming).ok()?.next()?.ok()?;
+        let found = inodes(&name.path().join("files"));
+        (!found.is_empty()).then_some(found)
+    });
+    trio.gate(away).shut(true);
+    trio.gate(away).shut(false);
+    trio.enter(away);
+    let status = trio.node(away).status();
+    assert!(status.purged_index.is_some(), "it came by entries: {status:?}");
+    let rows = |node| {
+        trio.block(node, async |cluster| {
+            cluster.linearize().await.unwrap();
+            cluster.scan(Rows::Uploads { after: None }, 100_000).await.unwrap()
+        })
+    };
+    assert_eq!(rows(away), rows(leader));
+    let snapshots = trio.directory.path().join(format!("node-{away}/snapshots"));
+    let snapshot = std::fs::read_dir(snapshots).unwrap().next().unwrap().unwrap();
+    let kept = inodes(&snapshot.path().join("files"));
+    assert!(came_in.is_subset(&kept), "what had come in was sent again: {came_in:?}, {kept:?}");
+    assert!(std::fs::read_dir(&incoming).unwrap().next().is_none(), "nothing is left of it");
+}
+
+/// Which files are in a directory, empty ones apart.
+fn inodes(directory: &std::path::Path) -> std::collections::BTreeSet<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let files = std::fs::read_dir(directory).into_iter().flatten();
+    let found = files.filter_map(|file| file.ok()?.metadata().ok());
+    found.filter(|found| found.len() > 0).map(|found| found.ino()).collect()
 }
 
 #[test]
