@@ -109,3 +109,17 @@ export ROCKSDB_LIB_DIR="$rocksdb_dir" ROCKSDB_STATIC=1
 # Tests, lints and the server share one folder outside the clone: a fresh clone of the same machine starts warm.
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$nora_cache/target}"
 export NORA_CACHE="$nora_cache" NORA_DEV_DIR="$here"
+
+# Cargo tells fresh from stale by the files' times and names a workspace crate's output by its place in the workspace, not
+# by the clone. After another clone built here, what it left would pass as this clone's: other sources, and paths into a
+# folder that may be gone. Of the workspace's own crates nothing is kept then; dependencies are.
+clone="$(cd "$here/../.." && pwd -P)"
+if [ -d "$CARGO_TARGET_DIR" ] && [ "$(cat "$CARGO_TARGET_DIR/clone" 2>/dev/null)" != "$clone" ]; then
+  (
+    cd "$clone"
+    members="$(cargo tree --quiet --workspace --depth 0 --prefix none | awk 'NF { print "-p", $1 }' | sort -u)"
+    for profile in dev release; do cargo clean --quiet --profile "$profile" $members; done
+  )
+fi
+mkdir -p "$CARGO_TARGET_DIR"
+printf '%s\n' "$clone" >"$CARGO_TARGET_DIR/clone"
