@@ -82,7 +82,12 @@ impl Cluster {
     /// Starts a cluster of `count` voters in the folder `work`. With `users` each node runs under a user of its own.
     pub fn start(program: &Path, work: &Path, count: usize, users: bool) -> Result<Self> {
         let preload = build_fault_library(work);
-        let (program, work) = (program.to_owned(), work.to_owned());
+        let work = work.to_owned();
+        // A copy: the nodes' users need not be able to reach the original, and a build may replace it meanwhile.
+        let copy = work.join("nora");
+        std::fs::copy(program, &copy)
+            .during(|| format!("copy {} to {}", program.display(), copy.display()))?;
+        let program = copy;
         let mut cluster = Self { program, work, users, nodes: Vec::new(), preload };
         for _ in 0..count {
             cluster.add()?;
