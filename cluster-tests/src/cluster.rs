@@ -35,12 +35,29 @@ pub struct Node {
     child: Option<Child>,
 }
 
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The program `nora`; nodes run a copy of it.
+    pub program: PathBuf,
+    /// Where nodes keep their data and logs; it exists.
+    pub work: PathBuf,
+    /// How many voters to begin with.
+    pub nodes: usize,
+    /// Whether each node runs under a user of its own, by which its packets are told.
+    pub users: bool,
+    /// Whether nodes load the fault library.
+    pub faults: bool,
+    /// Further arguments of every `nora serve`.
+    pub args: Vec<String>,
+}
+
 /// The cluster.
 pub struct Cluster {
     program: PathBuf,
     work: PathBuf,
-    /// Whether nodes have users of their own.
     users: bool,
+    args: Vec<String>,
     nodes: Vec<Node>,
     /// The built fault library; without a C compiler there is none.
     preload: Option<PathBuf>,
@@ -79,20 +96,20 @@ pub fn enter_namespace(marker: &str) -> Result<bool> {
 }
 
 impl Cluster {
-    /// Starts a cluster of `count` voters in the folder `work`. With `users` each node runs under a user of its own.
-    pub fn start(program: &Path, work: &Path, count: usize, users: bool) -> Result<Self> {
-        let preload = build_fault_library(work);
-        let work = work.to_owned();
+    /// Starts a cluster and waits until all its nodes vote.
+    pub fn start(setup: &Setup) -> Result<Self> {
+        let Setup { work, nodes, users, .. } = setup.clone();
+        let preload = if setup.faults { build_fault_library(&work) } else { None };
         // A copy: the nodes' users need not be able to reach the original, and a build may replace it meanwhile.
-        let copy = work.join("nora");
-        std::fs::copy(program, &copy)
-            .during(|| format!("copy {} to {}", program.display(), copy.display()))?;
-        let program = copy;
-        let mut cluster = Self { program, work, users, nodes: Vec::new(), preload };
-        for _ in 0..count {
+        let program = work.join("nora");
+        std::fs::copy(&setup.program, &program)
+            .during(|| format!("copy {} to {}", setup.program.display(), program.display()))?;
+        let args = setup.args.clone();
+        let mut cluster = Self { program, work, users, args, nodes: Vec::new(), preload };
+        for _ in 0..nodes {
             cluster.add()?;
         }
-        cluster.wait_voters(count)?;
+        cluster.wait_voters(nodes)?;
         Ok(cluster)
     }
 
@@ -181,6 +198,7 @@ impl Cluster {
             .arg(node.http.to_string())
             .arg("--cluster-listen")
             .arg(node.peer.to_string())
+            .args(&self.args)
             .args(args)
             .current_dir(&node.dir)
             .env("NORA_LOG", "warn")

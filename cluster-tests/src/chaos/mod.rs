@@ -19,7 +19,7 @@ pub use clients::Journal;
 pub use faults::{Fault, Faults};
 pub use report::Report;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Setup};
 use crate::error::Result;
 
 /// What a run is made of.
@@ -75,7 +75,14 @@ impl Dice {
 /// Runs a plan.
 pub fn run(plan: &Plan) -> Result<Report> {
     let started = Instant::now();
-    let mut cluster = Cluster::start(&plan.program, &plan.work, plan.nodes, plan.partitions)?;
+    let mut cluster = Cluster::start(&Setup {
+        program: plan.program.clone(),
+        work: plan.work.clone(),
+        nodes: plan.nodes,
+        users: plan.partitions,
+        faults: true,
+        args: Vec::new(),
+    })?;
     let addresses: Vec<_> = (0..plan.nodes).map(|number| cluster.node(number).http).collect();
     let journal = Arc::new(Journal::new(addresses.clone()));
     journal.prepare()?;

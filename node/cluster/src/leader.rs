@@ -68,7 +68,11 @@ impl Leader {
             Some(leader) if leader == self.node => self.desk.submit(commands).await,
             Some(leader) => match self.channel(leader) {
                 None => vec![Submitted::NotLeader(None); count],
-                Some(channel) => propose_remotely(LeaderClient::new(channel), commands).await,
+                Some(channel) => tokio::select! {
+                    submitted = propose_remotely(LeaderClient::new(channel), commands) => submitted,
+                    // A leader that was cut off answers nobody; whoever follows it must not be waited for as long.
+                    () = self.another_than(Some(leader)) => vec![Submitted::Unknown; count],
+                },
             },
         }
     }
@@ -80,7 +84,11 @@ impl Leader {
             leader => {
                 let mut client = LeaderClient::new(self.channel(leader)?);
                 let asked = client.read_index(proto::ReadIndexRequest {});
-                let answer = tokio::time::timeout(READ_INDEX_TIMEOUT, asked).await.ok()?.ok()?;
+                let asked = tokio::time::timeout(READ_INDEX_TIMEOUT, asked);
+                let answer = tokio::select! {
+                    answer = asked => answer.ok()?.ok()?,
+                    () = self.another_than(Some(leader)) => return None,
+                };
                 match answer.into_inner().result? {
                     proto::read_index_response::Result::Read(read) => Some(read.index),
                     proto::read_index_response::Result::NotLeader(_) => None,
@@ -91,20 +99,23 @@ impl Leader {
 
     /// Waits for `pause` from `begun` on, or until somebody else leads.
     pub async fn pause(&self, begun: Instant, pause: Duration) {
-        let mut metrics = self.raft.metrics();
-        let leader = metrics.borrow_watched().current_leader;
-        let changed = async {
-            while metrics.changed().await.is_ok() {
-                let now = metrics.borrow_watched().current_leader;
-                if now.is_some() && now != leader {
-                    return;
-                }
-            }
-            // Consensus has ended; there is nothing to wait for but the pause.
-            std::future::pending::<()>().await;
-        };
         let pause = (begun + pause).max(Instant::now() + pause / 4);
-        let _ = tokio::time::timeout_at(pause, changed).await;
+        let _ = tokio::time::timeout_at(pause, self.another_than(self.node())).await;
+    }
+
+    /// Waits until this node knows that another one than `leader` leads.
+    async fn another_than(&self, leader: Option<NodeId>) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let now = metrics.borrow_watched().current_leader.map(NodeId);
+            if now.is_some() && now != leader {
+                return;
+            }
+            if metrics.changed().await.is_err() {
+                // Consensus has ended: nobody will.
+                return std::future::pending().await;
+            }
+        }
     }
 
     fn channel(&self, leader: NodeId) -> Option<tonic::transport::Channel> {
