@@ -3,12 +3,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test conformance interop chaos bench fix shell
+.PHONY: help run cluster test conformance interop chaos bench bench-cluster fix shell
 
 setup = . deploy/dev/setup.sh
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## start one node on 127.0.0.1:4000, data in ./nora-data; ARGS="--listen …" is passed on
 	@$(setup); echo "building NORA (release); the first time takes some minutes" >&2; \
@@ -34,6 +34,9 @@ chaos: ## a real cluster of three under faults; ARGS="--faults 1000 --minutes 30
 
 bench: ## measure a release build on this machine
 	@$(setup); cargo build --quiet --release --bin nora; exec cluster-tests/bench/run.sh
+
+bench-cluster: ## measure a cluster of three beside etcd; BENCH_QUICK=1 only shows that everything works
+	@$(setup); cargo build --quiet --release --bin nora; exec cluster-tests/bench/cluster.sh
 
 fix: ## format the code and apply what the lints can mend by themselves
 	@exec deploy/dev/fix.sh

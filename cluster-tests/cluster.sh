@@ -79,11 +79,22 @@ start_cluster() {
   start_balancer
 }
 
+# await_balancer N UP|DOWN: until the load balancer takes a node for that.
+await_balancer() {
+  local deadline=$((SECONDS + 30))
+  until curl --silent "http://$balancer_stats/;csv" | awk -F , -v n="n$1" '$1 == "nora" && $2 == n { print $18 }' |
+      grep -q "^$2"; do
+    if [ $SECONDS -ge $deadline ]; then echo "the load balancer does not take node $1 for $2" >&2; exit 1; fi
+    sleep 0.05
+  done
+}
+
 # One request after another goes to one node after another, also on one connection; a node that does not answer /ready is
 # left out. Bodies stream through.
 start_balancer() {
   local n
   node_addr="127.0.0.1:$(free_port)"
+  balancer_stats="127.0.0.1:$(free_port)"
   {
     echo 'global'
     echo '  maxconn 1000'
@@ -94,6 +105,10 @@ start_balancer() {
     echo '  timeout server 120s'
     echo '  retries 2'
     echo '  option redispatch'
+    echo 'listen stats'
+    echo "  bind $balancer_stats"
+    echo '  stats enable'
+    echo '  stats uri /'
     echo 'listen nora'
     echo "  bind $node_addr"
     echo '  balance roundrobin'

@@ -21,29 +21,10 @@ targets="${BENCH_TARGETS:-distribution,zot,zot-sync,nginx,nora}"
 
 names() { case ",$targets," in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
 
-# Debian's package would start a web server on port 80 when it is installed. It is only unpacked here, and the server is
-# run from there with a configuration of its own.
-unpack_nginx() {
-  local dir="$tools/nginx"
-  if has nginx || [ -x /usr/sbin/nginx ]; then return; fi
-  if [ ! -x "$dir/nginx" ]; then
-    has apt-get || { echo "nginx was not found: install it, or leave it out of BENCH_TARGETS" >&2; exit 1; }
-    mkdir -p "$dir"
-    if ! (cd "$dir" && apt-get download nginx && dpkg -x nginx_*.deb root) >"$dir/log" 2>&1; then
-      tail -n 5 "$dir/log" >&2
-      echo "nginx could not be fetched: install it, or leave it out of BENCH_TARGETS" >&2
-      exit 1
-    fi
-    mv "$dir/root/usr/sbin/nginx" "$dir/nginx"
-    rm -rf "$dir/root"
-  fi
-  PATH="$dir:$PATH"
-}
-
 if names distribution; then
   go_tool registry "github.com/distribution/distribution/v3/cmd/registry@$distribution_version"
 fi
-if names nginx; then unpack_nginx; fi
+if names nginx && ! has nginx && [ ! -x /usr/sbin/nginx ]; then unpacked nginx nginx usr/sbin/nginx; fi
 need curl wrk
 
 cargo build --quiet --release -p nora-cluster-tests --bin nora-bench

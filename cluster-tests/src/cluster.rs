@@ -4,8 +4,10 @@
 //! restarts. Partitions need root and a network namespace of the test's own ([`enter_namespace`]): each node then runs
 //! under a user of its own, by which its packets are told.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::{During, Error, Result};
 use crate::http::Connection;
+use crate::proxy::{Proxy, Trouble};
 use crate::server::free_address;
 
 /// The first node's user; others follow.
@@ -29,10 +32,24 @@ const PROBE_LIMIT: Duration = Duration::from_secs(2);
 pub struct Node {
     /// Where it answers clients.
     pub http: SocketAddr,
-    /// Where it answers other nodes.
+    /// Where other nodes and administrators reach it.
     pub peer: SocketAddr,
+    /// Where it listens for them: the same, unless there is a proxy between.
+    listen: SocketAddr,
+    proxy: Option<Proxy>,
     dir: PathBuf,
     child: Option<Child>,
+}
+
+/// What is wrong with a node's clock and disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disturbance {
+    /// How far the wall clock is off.
+    pub clock_millis: i64,
+    /// How much longer each fsync takes.
+    pub sync: Duration,
+    /// Whether writes fail for want of space.
+    pub disk_full: bool,
 }
 
 /// What a cluster is made of.
@@ -46,7 +63,7 @@ pub struct Setup {
     pub nodes: usize,
     /// Whether each node runs under a user of its own, by which its packets are told.
     pub users: bool,
-    /// Whether nodes load the fault library.
+    /// Whether nodes load the fault library, and are reached through proxies.
     pub faults: bool,
     /// Further arguments of every `nora serve`.
     pub args: Vec<String>,
@@ -58,6 +75,7 @@ pub struct Cluster {
     work: PathBuf,
     users: bool,
     args: Vec<String>,
+    faults: bool,
     nodes: Vec<Node>,
     /// The built fault library; without a C compiler there is none.
     preload: Option<PathBuf>,
@@ -98,18 +116,20 @@ pub fn enter_namespace(marker: &str) -> Result<bool> {
 impl Cluster {
     /// Starts a cluster and waits until all its nodes vote.
     pub fn start(setup: &Setup) -> Result<Self> {
-        let Setup { work, nodes, users, .. } = setup.clone();
-        let preload = if setup.faults { build_fault_library(&work) } else { None };
+        let Setup { work, nodes: count, users, .. } = setup.clone();
+        let faults = setup.faults;
+        let preload = if faults { build_fault_library(&work) } else { None };
         // A copy: the nodes' users need not be able to reach the original, and a build may replace it meanwhile.
         let program = work.join("nora");
         std::fs::copy(&setup.program, &program)
             .during(|| format!("copy {} to {}", setup.program.display(), program.display()))?;
         let args = setup.args.clone();
-        let mut cluster = Self { program, work, users, args, nodes: Vec::new(), preload };
-        for _ in 0..nodes {
+        let nodes = Vec::with_capacity(count);
+        let mut cluster = Self { program, work, users, args, faults, nodes, preload };
+        for _ in 0..count {
             cluster.add()?;
         }
-        cluster.wait_voters(nodes)?;
+        cluster.wait_voters(count)?;
         Ok(cluster)
     }
 
@@ -136,9 +156,12 @@ impl Cluster {
             std::os::unix::fs::chown(&dir, user, user)
                 .during(|| format!("give {} to its user", dir.display()))?;
         }
-        let faults = self.faults_file(number);
-        std::fs::write(&faults, [0; 16]).during(|| format!("write {}", faults.display()))?;
-        let node = Node { http: free_address()?, peer: free_address()?, dir, child: None };
+        self.write_own(number, &self.faults_file(number), &[0; 24])?;
+        self.write_own(number, &self.synced_file(number), &[])?;
+        let (http, listen) = (free_address()?, free_address()?);
+        let proxy = if self.faults { Some(Proxy::start(listen)?) } else { None };
+        let peer = proxy.as_ref().map_or(listen, Proxy::address);
+        let node = Node { http, peer, listen, proxy, dir, child: None };
         self.nodes.push(node);
         let join = match number {
             0 => Vec::new(),
@@ -188,7 +211,10 @@ impl Cluster {
             command.uid(user).gid(user);
         }
         if let Some(library) = &self.preload {
-            command.env("LD_PRELOAD", library).env("NORA_FAULTS", self.faults_file(number));
+            command
+                .env("LD_PRELOAD", library)
+                .env("NORA_FAULTS", self.faults_file(number))
+                .env("NORA_SYNCED", self.synced_file(number));
         }
         command
             .arg("serve")
@@ -197,6 +223,8 @@ impl Cluster {
             .arg("--listen")
             .arg(node.http.to_string())
             .arg("--cluster-listen")
+            .arg(node.listen.to_string())
+            .arg("--advertise")
             .arg(node.peer.to_string())
             .args(&self.args)
             .args(args)
@@ -214,19 +242,61 @@ impl Cluster {
         self.work.join(format!("node{}.faults", number + 1))
     }
 
-    /// Whether clocks can be set and fsync be slowed down.
+    fn synced_file(&self, number: usize) -> PathBuf {
+        self.work.join(format!("node{}.synced", number + 1))
+    }
+
+    /// Writes a file that a node's user may write to.
+    fn write_own(&self, number: usize, path: &Path, bytes: &[u8]) -> Result<()> {
+        let step = || format!("write {}", path.display());
+        std::fs::write(path, bytes).during(step)?;
+        if self.users {
+            let user = Some(self.user(number));
+            std::os::unix::fs::chown(path, user, user).during(step)?;
+        }
+        Ok(())
+    }
+
+    /// Whether clocks can be set, fsync be slowed down, disks be full, and power be cut.
     pub fn has_fault_library(&self) -> bool {
         self.preload.is_some()
     }
 
-    /// Sets how far a node's wall clock is off, and how much longer each of its fsyncs takes, from now on.
-    pub fn disturb(&self, number: usize, clock_millis: i64, sync: Duration) -> Result<()> {
+    /// Sets what is wrong with a node's clock and disk from now on.
+    pub fn disturb(&self, number: usize, disturbance: Disturbance) -> Result<()> {
         use std::os::unix::fs::FileExt;
+        let Disturbance { clock_millis, sync, disk_full } = disturbance;
         let micros = i64::try_from(sync.as_micros()).unwrap_or(i64::MAX);
-        let bytes = [clock_millis.to_ne_bytes(), micros.to_ne_bytes()].concat();
+        let bytes = [clock_millis, micros, i64::from(disk_full)].map(i64::to_ne_bytes).concat();
         let file = File::options().write(true).open(self.faults_file(number));
         file.and_then(|file| file.write_all_at(&bytes, 0))
             .during(|| format!("disturb node {}", number + 1))
+    }
+
+    /// Sets what is wrong with the way to a node from now on.
+    pub fn trouble(&self, number: usize, trouble: Trouble) {
+        if let Some(proxy) = &self.nodes[number].proxy {
+            proxy.set(trouble);
+        }
+    }
+
+    /// Takes from a killed node's files what it had not synced, as a power cut may: each is cut to the length that it had
+    /// at its last fsync. What was written over, and names in folders, stay as they are.
+    pub fn lose_unsynced(&self, number: usize) -> Result<()> {
+        let path = self.synced_file(number);
+        let journal = std::fs::read(&path).during(|| format!("read {}", path.display()))?;
+        let mut synced = BTreeMap::new();
+        for record in journal.chunks_exact(16) {
+            let (inode, length) = record.split_at(8);
+            let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
+            synced.insert(number(inode), number(length));
+        }
+        cut_to(&self.nodes[number].dir.join("data"), &synced)
+    }
+
+    /// Whether a node is taking in a snapshot.
+    pub fn takes_snapshot(&self, number: usize) -> bool {
+        holds_bytes(&self.nodes[number].dir.join("data/metadata/incoming"))
     }
 
     /// The files of a node's blobs, without their tables of chunks; in an order of their own.
@@ -268,10 +338,9 @@ impl Cluster {
 
     /// Starts a node again that was ended.
     pub fn restart(&mut self, number: usize) -> Result<()> {
-        match self.nodes[number].child {
-            Some(_) => Ok(()),
-            None => self.spawn(number, &[]),
-        }
+        let child = self.nodes[number].child.as_mut();
+        let runs = child.is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+        if runs { Ok(()) } else { self.spawn(number, &[]) }
     }
 
     /// Waits until a node answers that it is ready.
@@ -413,7 +482,7 @@ impl Cluster {
         let user = self.user(number).to_string();
         for (other, node) in self.nodes.iter().enumerate() {
             let (direction, port) = match other == number {
-                true => ("--sport", node.peer.port()),
+                true => ("--sport", node.listen.port()),
                 false => ("--dport", node.peer.port()),
             };
             drop_packets(&[
@@ -473,6 +542,37 @@ impl Cluster {
     pub fn heal(&self) -> Result<()> {
         iptables(&["-F", "OUTPUT"])
     }
+}
+
+/// Whether a folder holds a file with anything in it.
+fn holds_bytes(dir: &Path) -> bool {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| {
+        let path = entry.path();
+        match entry.metadata() {
+            Ok(found) if found.is_dir() => holds_bytes(&path),
+            Ok(found) => found.len() > 0,
+            Err(_) => false,
+        }
+    })
+}
+
+/// Cuts every file below `dir` to the length that `synced` has for its inode, or to nothing.
+fn cut_to(dir: &Path, synced: &BTreeMap<u64, u64>) -> Result<()> {
+    let step = || format!("take what was not synced from {}", dir.display());
+    for entry in std::fs::read_dir(dir).during(step)? {
+        let entry = entry.during(step)?;
+        let found = entry.metadata().during(step)?;
+        if found.is_dir() {
+            cut_to(&entry.path(), synced)?;
+            continue;
+        }
+        let length = synced.get(&found.ino()).copied().unwrap_or(0);
+        if found.is_file() && found.len() > length {
+            let file = File::options().write(true).open(entry.path()).during(step)?;
+            file.set_len(length).during(step)?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Cluster {

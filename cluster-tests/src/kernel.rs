@@ -63,6 +63,13 @@ pub fn anonymous(pids: &[u32]) -> f64 {
         .sum()
 }
 
+/// The highest resident memory of a process in MB, since it started or [`reset_peak`]; 0 once it has
+/// ended.
+pub fn high_water(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    kib_field(&status, "VmHWM:").unwrap_or_default()
+}
+
 /// Lets the peaks of these processes start again from now. Says whether the kernel allowed it for
 /// all of them.
 pub fn reset_peak(pids: &[u32]) -> bool {

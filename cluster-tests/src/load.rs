@@ -1,9 +1,9 @@
-//! A load generator: one thread, many kept-alive connections, one request repeated.
+//! A load generator: one thread, many kept-alive connections, one request each at a time.
 //!
 //! It costs the machine as little as it can, because it shares the processors with the server:
-//! requests are rendered once, responses are parsed in place, and one readiness queue serves all
-//! connections. Every response is checked (status, length, and every byte of a body); a connection
-//! has one request under way at a time, never more.
+//! requests are rendered into reused buffers, responses are parsed in place, and one readiness queue
+//! serves all connections. Every response is judged by whoever asked ([`Traffic`]); a connection has
+//! one request under way at a time, never more.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
@@ -13,14 +13,159 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::error::{During, Error, Result};
-use crate::http::{BodyEnd, parse_head, request_head};
+use crate::http::{BodyEnd, Head, parse_head, request_head};
 use crate::stats::{Latencies, micros};
 
 const BUFFER_BYTES: usize = 16 << 10;
-/// A server that answers nobody for this long has failed.
+/// Servers that answer nobody for this long have failed.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
 
-/// What to ask, how often and for how long.
+/// What connections ask, and what they make of the answers.
+pub trait Traffic {
+    /// Makes `request` the next request of a connection; it holds the previous one. A request is
+    /// smaller than a socket's buffer. False: this connection has nothing more to ask.
+    fn ask(&mut self, connection: usize, request: &mut Vec<u8>) -> bool;
+
+    /// Whether a response is whole, of which `body` is there so far. A wrong one is an error, and
+    /// ends the run.
+    fn judge(&mut self, connection: usize, head: &Head, body: &[u8]) -> Result<bool>;
+
+    /// The longest body that a right answer has.
+    fn body_bytes_max(&self) -> usize;
+}
+
+/// What came of it.
+pub struct Outcome {
+    /// Responses a second.
+    pub per_second: f64,
+    /// From each request's first byte sent to its response's last byte received.
+    pub latencies: Latencies,
+}
+
+struct Connection {
+    stream: TcpStream,
+    request: Vec<u8>,
+    buffer: Vec<u8>,
+    filled: usize,
+    sent_at: Instant,
+}
+
+/// Opens a connection to each address and lets it ask, one request after another, for so long or
+/// until there is nothing more to ask.
+pub fn drive(
+    addrs: &[SocketAddr],
+    duration: Duration,
+    traffic: &mut impl Traffic,
+) -> Result<Outcome> {
+    let mut poll = Poll::new().during(|| "make a readiness queue".into())?;
+    let buffer_bytes = BUFFER_BYTES + traffic.body_bytes_max();
+    let mut connections = addrs
+        .iter()
+        .enumerate()
+        .map(|(at, addr)| connect(*addr, &poll, Token(at), buffer_bytes))
+        .collect::<Result<Vec<_>>>()?;
+    let started = Instant::now();
+    let mut asking = 0;
+    for (at, connection) in connections.iter_mut().enumerate() {
+        asking += usize::from(connection.ask(at, traffic)?);
+    }
+    let mut events = Events::with_capacity(connections.len().max(1));
+    let mut samples = Vec::with_capacity(1 << 20);
+    let mut last_answer = started;
+    while asking > 0 && started.elapsed() < duration {
+        let polled = poll.poll(&mut events, Some(Duration::from_millis(50)));
+        match polled {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            other => other.during(|| "wait for responses".into())?,
+        }
+        for event in &events {
+            let at = event.token().0;
+            let Some(connection) = connections.get_mut(at) else {
+                continue;
+            };
+            if connection.read(at, traffic)? {
+                last_answer = Instant::now();
+                samples.push(micros(last_answer - connection.sent_at));
+                asking -= usize::from(!connection.ask(at, traffic)?);
+            }
+        }
+        if last_answer.elapsed() > SILENCE_LIMIT {
+            return Err(Error::Wrong(format!("no answer for {SILENCE_LIMIT:?}")));
+        }
+    }
+    let per_second = samples.len() as f64 / started.elapsed().as_secs_f64();
+    Ok(Outcome { per_second, latencies: Latencies::from_micros(samples) })
+}
+
+fn connect(addr: SocketAddr, poll: &Poll, token: Token, buffer_bytes: usize) -> Result<Connection> {
+    let step = || format!("connect to {addr}");
+    let stream = StdStream::connect_timeout(&addr, Duration::from_secs(10))
+        .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+        .and_then(|stream| stream.set_nonblocking(true).map(|()| stream))
+        .during(step)?;
+    let mut stream = TcpStream::from_std(stream);
+    poll.registry().register(&mut stream, token, Interest::READABLE).during(step)?;
+    let buffer = vec![0; buffer_bytes];
+    Ok(Connection { stream, request: Vec::new(), buffer, filled: 0, sent_at: Instant::now() })
+}
+
+impl Connection {
+    /// Sends the next request; false when there is none.
+    fn ask(&mut self, at: usize, traffic: &mut impl Traffic) -> Result<bool> {
+        self.filled = 0;
+        if !traffic.ask(at, &mut self.request) {
+            return Ok(false);
+        }
+        self.sent_at = Instant::now();
+        // A request fits the socket's buffer: the previous one was answered, so the buffer is
+        // empty.
+        match self.stream.write(&self.request).during(|| "send a request".into())? {
+            sent if sent == self.request.len() => Ok(true),
+            _ => Err(self.wrong("it was sent only in part")),
+        }
+    }
+
+    /// Reads what there is; says whether the response is whole.
+    fn read(&mut self, at: usize, traffic: &mut impl Traffic) -> Result<bool> {
+        loop {
+            let space = &mut self.buffer[self.filled..];
+            if space.is_empty() {
+                return Err(self.wrong("the response is too long"));
+            }
+            let wanted = space.len();
+            let count = match self.stream.read(space) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                other => other.during(|| "receive a response".into())?,
+            };
+            if count == 0 {
+                return Err(self.wrong("the server closed a kept-alive connection"));
+            }
+            self.filled += count;
+            if let Some((head, length)) = parse_head(&self.buffer[..self.filled])? {
+                let body = &self.buffer[length..self.filled];
+                let judged = traffic.judge(at, &head, body);
+                if judged.map_err(|error| self.wrong(&error.to_string()))? {
+                    return Ok(true);
+                }
+            }
+            // A short read has emptied the socket: what comes later raises a new event.
+            if count < wanted {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Names the request that it was about.
+    fn wrong(&self, what: &str) -> Error {
+        let line = self.request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line);
+        Error::Wrong(format!("{}: {what}", line.trim_end_matches(" HTTP/1.1")))
+    }
+}
+
+/// One GET or HEAD, repeated: what to ask, how often and for how long. Status, length, and every
+/// byte of a body are checked.
 pub struct Load<'a> {
     /// The server.
     pub addr: SocketAddr,
@@ -38,133 +183,48 @@ pub struct Load<'a> {
     pub content: &'a [u8],
 }
 
-/// What came of it.
-pub struct Outcome {
-    /// Responses a second.
-    pub per_second: f64,
-    /// From each request's first byte sent to its response's last byte received.
-    pub latencies: Latencies,
-}
-
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    filled: usize,
-    sent_at: Instant,
-}
-
 impl Load<'_> {
     /// Asks, and measures.
     pub fn run(&self) -> Result<Outcome> {
-        let request = request_head(self.addr, self.method, self.path, self.headers, 0).into_bytes();
-        let mut poll = Poll::new().during(|| "make a readiness queue".into())?;
-        let mut connections = (0..self.connections)
-            .map(|at| self.connect(&poll, Token(at)))
-            .collect::<Result<Vec<_>>>()?;
-        let started = Instant::now();
-        for connection in &mut connections {
-            self.ask(connection, &request)?;
+        let rendered = request_head(self.addr, self.method, self.path, self.headers, 0);
+        let mut traffic = Repeated { load: self, rendered: rendered.into_bytes() };
+        drive(&vec![self.addr; self.connections], self.duration, &mut traffic)
+    }
+}
+
+struct Repeated<'a> {
+    load: &'a Load<'a>,
+    rendered: Vec<u8>,
+}
+
+impl Traffic for Repeated<'_> {
+    fn ask(&mut self, _connection: usize, request: &mut Vec<u8>) -> bool {
+        if request.is_empty() {
+            request.extend_from_slice(&self.rendered);
         }
-        let mut events = Events::with_capacity(self.connections.max(1));
-        let mut samples = Vec::with_capacity(1 << 20);
-        let mut last_answer = started;
-        while started.elapsed() < self.duration {
-            let polled = poll.poll(&mut events, Some(Duration::from_millis(50)));
-            match polled {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                other => other.during(|| "wait for responses".into())?,
-            }
-            for event in &events {
-                let Some(connection) = connections.get_mut(event.token().0) else {
-                    continue;
-                };
-                if self.read(connection)? {
-                    last_answer = Instant::now();
-                    samples.push(micros(last_answer - connection.sent_at));
-                    self.ask(connection, &request)?;
-                }
-            }
-            if last_answer.elapsed() > SILENCE_LIMIT {
-                return Err(self.wrong(&format!("no answer for {SILENCE_LIMIT:?}")));
-            }
-        }
-        let per_second = samples.len() as f64 / started.elapsed().as_secs_f64();
-        Ok(Outcome { per_second, latencies: Latencies::from_micros(samples) })
+        true
     }
 
-    fn connect(&self, poll: &Poll, token: Token) -> Result<Connection> {
-        let step = || format!("connect to {}", self.addr);
-        let stream = StdStream::connect_timeout(&self.addr, Duration::from_secs(10))
-            .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-            .and_then(|stream| stream.set_nonblocking(true).map(|()| stream))
-            .during(step)?;
-        let mut stream = TcpStream::from_std(stream);
-        poll.registry().register(&mut stream, token, Interest::READABLE).during(step)?;
-        let buffer = vec![0; BUFFER_BYTES + self.content.len()];
-        Ok(Connection { stream, buffer, filled: 0, sent_at: Instant::now() })
-    }
-
-    fn ask(&self, connection: &mut Connection, request: &[u8]) -> Result<()> {
-        connection.filled = 0;
-        connection.sent_at = Instant::now();
-        // A request fits the socket's buffer: the previous one was answered, so the buffer is
-        // empty.
-        match connection.stream.write(request).during(|| "send a request".into())? {
-            sent if sent == request.len() => Ok(()),
-            _ => Err(self.wrong("the request was sent only in part")),
-        }
-    }
-
-    /// Reads what there is; says whether the response is whole.
-    fn read(&self, connection: &mut Connection) -> Result<bool> {
-        loop {
-            let space = &mut connection.buffer[connection.filled..];
-            if space.is_empty() {
-                return Err(self.wrong("the response is too long"));
-            }
-            let wanted = space.len();
-            let count = match connection.stream.read(space) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                other => other.during(|| "receive a response".into())?,
-            };
-            if count == 0 {
-                return Err(self.wrong("the server closed a kept-alive connection"));
-            }
-            connection.filled += count;
-            if self.is_whole(&connection.buffer[..connection.filled])? {
-                return Ok(true);
-            }
-            // A short read has emptied the socket: what comes later raises a new event.
-            if count < wanted {
-                return Ok(false);
-            }
-        }
-    }
-
-    fn is_whole(&self, bytes: &[u8]) -> Result<bool> {
-        let Some((head, length)) = parse_head(bytes)? else {
-            return Ok(false);
-        };
+    fn judge(&mut self, _connection: usize, head: &Head, body: &[u8]) -> Result<bool> {
         if head.status != 200 {
-            return Err(self.wrong(&format!("status {}", head.status)));
+            return Err(Error::Wrong(format!("status {}", head.status)));
         }
-        if head.closes || head.body != BodyEnd::Length(self.content.len() as u64) {
-            return Err(self.wrong(&format!("unexpected head: {head:?}")));
+        let content = self.load.content;
+        if head.closes || head.body != BodyEnd::Length(content.len() as u64) {
+            return Err(Error::Wrong(format!("unexpected head: {head:?}")));
         }
-        let body = &bytes[length..];
-        let expected = if self.method == "HEAD" { &[] } else { self.content };
+        let expected = if self.load.method == "HEAD" { &[] } else { content };
         if body.len() < expected.len() {
             return Ok(false);
         }
         if body != expected {
-            return Err(self.wrong("the body's bytes differ"));
+            return Err(Error::Wrong("the body's bytes differ".into()));
         }
         Ok(true)
     }
 
-    fn wrong(&self, what: &str) -> Error {
-        Error::Wrong(format!("{} {}: {what}", self.method, self.path))
+    fn body_bytes_max(&self) -> usize {
+        self.load.content.len()
     }
 }
 
@@ -208,6 +268,42 @@ mod tests {
         // The rate is over the whole time, which is the duration and at most the last wait more.
         assert!(outcome.per_second <= count / 0.2 && outcome.per_second > count / 2.0);
         assert!(outcome.latencies.percentile_ms(100.0) > 0.0);
+    }
+
+    /// Three requests a connection, each with a body of its own.
+    struct Numbered(Vec<usize>);
+
+    impl Traffic for Numbered {
+        fn ask(&mut self, connection: usize, request: &mut Vec<u8>) -> bool {
+            let number = self.0[connection];
+            self.0[connection] += 1;
+            request.clear();
+            request.extend_from_slice(
+                format!("PUT /{number} HTTP/1.1\r\nContent-Length: 1\r\n\r\n{number}").as_bytes(),
+            );
+            number < 3
+        }
+
+        fn judge(&mut self, _connection: usize, head: &Head, _body: &[u8]) -> Result<bool> {
+            match head.status {
+                201 => Ok(true),
+                status => Err(Error::Wrong(format!("status {status}"))),
+            }
+        }
+
+        fn body_bytes_max(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn traffic_ends_when_there_is_nothing_more_to_ask_and_names_what_went_wrong() {
+        let addrs = [serve(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"); 2];
+        let outcome = drive(&addrs, Duration::from_secs(20), &mut Numbered(vec![0; 2])).unwrap();
+        assert_eq!(outcome.latencies.count(), 6);
+        let addrs = [serve(b"HTTP/1.1 503 no\r\nContent-Length: 0\r\n\r\n")];
+        let error = drive(&addrs, Duration::from_secs(20), &mut Numbered(vec![1])).err().unwrap();
+        assert_eq!(error.to_string(), "PUT /1: status 503");
     }
 
     #[test]

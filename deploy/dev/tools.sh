@@ -29,6 +29,8 @@ need() {
       cargo-deny) cargo_tool "$name" "$cargo_deny_version" ;;
       busybox) has busybox || packages+=(busybox-static) ;;
       newuidmap) has newuidmap || packages+=(uidmap) ;;
+      etcd) has etcd || unpacked etcd etcd-server usr/bin/etcd ;;
+      etcdctl) has etcdctl || packages+=(etcd-client) ;;
       *) has "$name" || packages+=("$name") ;;      # the package is named after its program
     esac
   done
@@ -36,6 +38,23 @@ need() {
 }
 
 has() { command -v "$1" >/dev/null 2>&1; }
+
+# unpacked NAME PACKAGE PATH: a program of a Debian package that would start a service when it is installed. It is only
+# unpacked here, and run from there.
+unpacked() {
+  local dir="$tools/$1"
+  if [ ! -x "$dir/$1" ]; then
+    mkdir -p "$dir"
+    if ! (cd "$dir" && apt-get download "$2" && dpkg -x "$2"_*.deb root) >"$dir/log" 2>&1; then
+      tail -n 5 "$dir/log" >&2
+      echo "$1 could not be fetched: install it and run this again" >&2
+      exit 1
+    fi
+    mv "$dir/root/$3" "$dir/$1"
+    rm -rf "$dir/root"
+  fi
+  PATH="$dir:$PATH"
+}
 
 # go_tool NAME MODULE@VERSION
 go_tool() {
@@ -98,4 +117,33 @@ need_go() {
   root="$(go env GOMODCACHE)/$module"
   chmod +x "$root"/bin/* "$root"/pkg/tool/*/* 2>/dev/null || true
   PATH="$root/bin:$PATH"
+}
+
+# last_release: sets `release` to the program of the last release, built once a machine from the commit that CHANGELOG.md
+# names for it. Its build shares nothing with the tree at hand.
+last_release() {
+  local root commit dir
+  root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+  commit="$(sed -n 's/^Commit `\([0-9a-f]\{40\}\)`.*/\1/p' "$root/CHANGELOG.md" | head -n 1)"
+  if [ -z "$commit" ]; then echo "CHANGELOG.md names no commit for the last release" >&2; exit 1; fi
+  dir="$tools/nora-${commit:0:12}"
+  release="$dir/nora"
+  if [ -x "$release" ]; then return; fi
+  if ! git -C "$root" cat-file -e "$commit^{commit}" 2>/dev/null &&
+      ! git -C "$root" fetch --quiet --depth 1 origin "$commit"; then
+    echo "the last release is commit $commit, which this clone has not got: 'git fetch --unshallow' brings it" >&2
+    exit 1
+  fi
+  once "$dir" nora build_release "$root" "$commit" "$dir"
+}
+
+build_release() {
+  rm -rf "$3/source"
+  mkdir -p "$3/source"
+  git -C "$1" archive "$2" | tar -x -C "$3/source"
+  # How fast it runs does not matter, how fast it is built does.
+  (cd "$3/source" && CARGO_TARGET_DIR="$3/build" cargo build --quiet --locked --bin nora --config profile.dev.opt-level=0 \
+    --config 'profile.dev.package."*".opt-level=0' --config profile.dev.debug=false)
+  strip -o "$3/nora" "$3/build/debug/nora"
+  rm -rf "$3/build" "$3/source"
 }

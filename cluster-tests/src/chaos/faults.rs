@@ -2,23 +2,37 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
+
 use super::{Dice, Plan};
-use crate::cluster::Cluster;
+use crate::bucket::Bucket;
+use crate::cluster::{Cluster, Disturbance};
 use crate::error::{During, Error, Result};
 use crate::http::Connection;
 use crate::kernel;
+use crate::proxy::Trouble;
 
 /// Without a leader for longer than this nobody could call it high availability.
 const WRITES_BACK_MAX: Duration = Duration::from_secs(30);
+/// How long one write may take.
+const WRITE_MAX: Duration = Duration::from_secs(5);
+/// A push of an empty blob, which is there already: proposals, and nothing that stays.
+const EMPTY_BLOB: &str = "/v2/chaos/probe/blobs/uploads/?digest=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+/// More entries than a log keeps behind a snapshot.
+const FAR_BEHIND: usize = 3_000;
+const WRITERS: usize = 16;
+/// How long to wait for a snapshot to be sent.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(8);
 /// How long a scrub of a small store may take to find what was damaged.
 const MENDED_MAX: Duration = Duration::from_secs(60);
 
 /// A fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Fault {
     /// SIGKILL of any node.
     Kill,
@@ -26,6 +40,14 @@ pub enum Fault {
     KillLeader,
     /// SIGKILL of two nodes at once: no quorum for a while.
     KillTwo,
+    /// SIGKILL of all nodes at once.
+    KillAll,
+    /// SIGKILL of a node that takes in a snapshot, or of the one that sends it.
+    KillInSnapshot,
+    /// SIGKILL of any node, and what it had not synced is lost.
+    PowerCut,
+    /// The same of all nodes at once.
+    PowerCutAll,
     /// SIGTERM, and a start.
     Restart,
     /// SIGSTOP for a while.
@@ -42,63 +64,76 @@ pub enum Fault {
     Bridge,
     /// A share of all packets is lost.
     Loss,
+    /// The way to a node is slow.
+    Delay,
+    /// All connections to a node break, and new ones do for a while.
+    Reset,
     /// Leadership is handed over.
     Transfer,
     /// A snapshot is made.
     Snapshot,
-    /// SIGKILL of all nodes at once.
-    KillAll,
     /// A node's fsync is slow.
     SlowSync,
+    /// A node's disk is full.
+    FullDisk,
     /// A node's wall clock is off by up to two hours.
     ClockStep,
     /// A bit flips in one copy of a blob.
     FlippedBit,
     /// A node joins, votes, is drained and removed.
     Churn,
+    /// S3 is overloaded and says so.
+    S3Overload,
+    /// S3 does what it is asked, and its answer gets lost.
+    S3LostAnswers,
+    /// S3 cannot be reached.
+    S3Down,
+    /// S3 is slow.
+    S3Slow,
 }
 
-const WITHOUT_PARTITIONS: [Fault; 12] = [
-    Fault::Kill,
-    Fault::Kill,
-    Fault::KillLeader,
-    Fault::KillLeader,
-    Fault::KillTwo,
-    Fault::Restart,
-    Fault::Pause,
-    Fault::PauseLeader,
-    Fault::Transfer,
-    Fault::Snapshot,
-    Fault::KillAll,
-    Fault::FlippedBit,
-];
+impl Fault {
+    /// How often it comes beside others; those that take long come less.
+    fn weight(self) -> usize {
+        match self {
+            Self::Churn | Self::KillInSnapshot => 1,
+            Self::FullDisk | Self::PowerCutAll | Self::KillAll | Self::FlippedBit => 3,
+            Self::KillLeader | Self::IsolateLeader | Self::PowerCut | Self::Bridge => 8,
+            _ => 4,
+        }
+    }
 
-const WITH_FAULT_LIBRARY: [Fault; 4] =
-    [Fault::SlowSync, Fault::SlowSync, Fault::ClockStep, Fault::ClockStep];
+    fn needs_packets(self) -> bool {
+        use Fault::{Bridge, Deafen, IsolateLeader, Loss, Mute};
+        matches!(self, IsolateLeader | Mute | Deafen | Bridge | Loss)
+    }
 
-/// Of so many faults one is [`Fault::Churn`], which takes longer than others.
-const CHURN_EVERY: usize = 60;
+    fn needs_library(self) -> bool {
+        use Fault::{ClockStep, FullDisk, PowerCut, PowerCutAll, SlowSync};
+        matches!(self, ClockStep | FullDisk | PowerCut | PowerCutAll | SlowSync)
+    }
 
-const PARTITIONS: [Fault; 7] = [
-    Fault::IsolateLeader,
-    Fault::IsolateLeader,
-    Fault::Mute,
-    Fault::Deafen,
-    Fault::Bridge,
-    Fault::Bridge,
-    Fault::Loss,
-];
+    fn needs_bucket(self) -> bool {
+        use Fault::{S3Down, S3LostAnswers, S3Overload, S3Slow};
+        matches!(self, S3Overload | S3LostAnswers | S3Down | S3Slow)
+    }
+}
 
 /// The faults of a run.
 pub struct Faults {
     dice: Dice,
+    /// What may come, each kind as often as its weight says.
     kinds: Vec<Fault>,
+    first: Vec<Fault>,
+    bucket: Option<Bucket>,
     /// How many of each kind there were.
     pub done: BTreeMap<Fault, usize>,
     /// From the loss of a leader to the next acknowledged write, in milliseconds.
     pub writes_back: Vec<u64>,
     /// The most memory that any node had, in bytes.
     pub memory_max: u64,
+    /// Kills that did come in the middle of a snapshot.
+    pub in_snapshot: usize,
     /// Blobs of which one copy was damaged: no second one is, or nothing whole might be left.
     flipped: BTreeSet<String>,
 }
@@ -131,20 +166,31 @@ fn await_mended(
 }
 
 impl Faults {
-    pub(super) fn new(dice: Dice, partitions: bool, fault_library: bool) -> Self {
-        let mut kinds = WITHOUT_PARTITIONS.to_vec();
-        if partitions {
-            kinds.extend(PARTITIONS);
-        }
-        if fault_library {
-            kinds.extend(WITH_FAULT_LIBRARY);
+    pub(super) fn new(plan: &Plan, fault_library: bool, bucket: Option<Bucket>) -> Self {
+        let mut dice = Dice::new(plan.seed);
+        let mut kinds = Fault::value_variants().to_vec();
+        kinds.retain(|kind| {
+            (plan.only.is_empty() || plan.only.contains(kind))
+                && (plan.partitions || !kind.needs_packets())
+                && (fault_library || !kind.needs_library())
+                && bucket.is_some() >= kind.needs_bucket()
+                // Copies on the nodes' disks: with S3 they are a cache.
+                && (bucket.is_none() || *kind != Fault::FlippedBit)
+        });
+        // Each kind comes once before any comes again.
+        let mut first = kinds.clone();
+        for at in (1..first.len()).rev() {
+            first.swap(at, dice.below(at + 1));
         }
         Self {
             dice,
-            kinds,
+            kinds: kinds.into_iter().flat_map(|kind| vec![kind; kind.weight()]).collect(),
+            first,
+            bucket,
             done: BTreeMap::new(),
             writes_back: Vec::new(),
             memory_max: 0,
+            in_snapshot: 0,
             flipped: BTreeSet::new(),
         }
     }
@@ -160,11 +206,12 @@ impl Faults {
         plan: &Plan,
         started: Instant,
     ) -> Result<()> {
+        if self.kinds.is_empty() {
+            return Err(Error::Wrong("none of these faults is possible here".into()));
+        }
         while self.count() < plan.faults && started.elapsed() < plan.limit {
-            let fault = match self.dice.below(CHURN_EVERY) {
-                0 => Fault::Churn,
-                _ => self.kinds[self.dice.below(self.kinds.len())],
-            };
+            let next = self.first.pop();
+            let fault = next.unwrap_or_else(|| self.kinds[self.dice.below(self.kinds.len())]);
             self.inject(cluster, fault)?;
             *self.done.entry(fault).or_default() += 1;
             if self.count().is_multiple_of(50) {
@@ -205,16 +252,54 @@ impl Faults {
                 self.await_write(cluster, leader)?;
             }
             Fault::KillAll => (0..cluster.len()).for_each(|number| cluster.kill(number)),
+            Fault::PowerCut => {
+                cluster.kill(any);
+                cluster.lose_unsynced(any)?;
+            }
+            Fault::PowerCutAll => {
+                (0..cluster.len()).for_each(|number| cluster.kill(number));
+                (0..cluster.len()).try_for_each(|number| cluster.lose_unsynced(number))?;
+            }
+            Fault::KillInSnapshot => self.kill_in_snapshot(cluster, any)?,
             Fault::SlowSync => {
-                cluster.disturb(any, 0, self.dice.millis(10, 400))?;
+                let sync = self.dice.millis(10, 400);
+                cluster.disturb(any, Disturbance { sync, ..Disturbance::default() })?;
                 thread::sleep(hold * 2);
-                cluster.disturb(any, 0, Duration::ZERO)?;
+                cluster.disturb(any, Disturbance::default())?;
             }
             Fault::ClockStep => {
-                let off = 7_200_000 - self.dice.below(14_400_000) as i64;
-                cluster.disturb(any, off, Duration::ZERO)?;
+                let clock_millis = 7_200_000 - self.dice.below(14_400_000) as i64;
+                cluster.disturb(any, Disturbance { clock_millis, ..Disturbance::default() })?;
                 thread::sleep(hold);
-                cluster.disturb(any, 0, Duration::ZERO)?;
+                cluster.disturb(any, Disturbance::default())?;
+            }
+            Fault::FullDisk => {
+                cluster.disturb(any, Disturbance { disk_full: true, ..Disturbance::default() })?;
+                thread::sleep(hold * 2);
+                cluster.disturb(any, Disturbance::default())?;
+            }
+            Fault::Delay | Fault::Reset => {
+                cluster.trouble(
+                    any,
+                    match fault {
+                        Fault::Delay => Trouble::Delay(self.dice.millis(5, 200)),
+                        _ => Trouble::Cut,
+                    },
+                );
+                thread::sleep(hold * 2);
+                cluster.trouble(any, Trouble::None);
+            }
+            Fault::S3Overload | Fault::S3LostAnswers | Fault::S3Down | Fault::S3Slow => {
+                if let Some(bucket) = &self.bucket {
+                    bucket.trouble(match fault {
+                        Fault::S3Overload => Trouble::Overload,
+                        Fault::S3LostAnswers => Trouble::LoseAnswers,
+                        Fault::S3Down => Trouble::Cut,
+                        _ => Trouble::Delay(Duration::from_millis(50)),
+                    });
+                    thread::sleep(hold * 3);
+                    bucket.trouble(Trouble::None);
+                }
             }
             Fault::FlippedBit => self.flip_bit(cluster, any)?,
             Fault::Churn => {
@@ -256,6 +341,32 @@ impl Faults {
         Ok(())
     }
 
+    /// Lets a node fall so far behind that it is sent a snapshot, and kills it, or the sender, in the middle of that.
+    fn kill_in_snapshot(&mut self, cluster: &mut Cluster, number: usize) -> Result<()> {
+        cluster.kill(number);
+        let other = (number + 1) % cluster.len();
+        write_sessions(cluster.node(other).http, FAR_BEHIND)?;
+        // Refused where one is being made just now: that one will do.
+        drop(cluster.admin(&["snapshot"]));
+        // Slow, so that there is a middle.
+        cluster.trouble(number, Trouble::Delay(Duration::from_millis(20)));
+        cluster.restart(number)?;
+        let begun = Instant::now();
+        while !cluster.takes_snapshot(number) && begun.elapsed() < SNAPSHOT_MAX {
+            thread::sleep(Duration::from_millis(2));
+        }
+        if cluster.takes_snapshot(number) {
+            self.in_snapshot += 1;
+        }
+        let killed = match self.dice.below(2) {
+            0 => number,
+            _ => self.leader(cluster),
+        };
+        cluster.kill(killed);
+        cluster.trouble(number, Trouble::None);
+        Ok(())
+    }
+
     /// Damages one copy of a blob on a node's disk, if it has one that is whole everywhere.
     fn flip_bit(&mut self, cluster: &Cluster, number: usize) -> Result<()> {
         use std::os::unix::fs::FileExt;
@@ -287,10 +398,8 @@ impl Faults {
             if to == lost {
                 continue;
             }
-            // An upload session that is closed again: a proposal, and nothing that stays.
-            let path = "/v2/chaos/probe/blobs/uploads/?digest=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-            let written = Connection::open_within(cluster.node(to).http, Duration::from_secs(5))
-                .and_then(|mut connection| connection.exchange("POST", path, &[], &[]));
+            let written = Connection::open_within(cluster.node(to).http, WRITE_MAX)
+                .and_then(|mut connection| connection.exchange("POST", EMPTY_BLOB, &[], &[]));
             if written.is_ok_and(|answer| answer.head.status == 201) {
                 let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 self.writes_back.push(millis);
@@ -301,6 +410,30 @@ impl Faults {
         let who = lost + 1;
         Err(Error::Wrong(format!("no write for {WRITES_BACK_MAX:?} after node {who} was lost")))
     }
+}
+
+/// Opens and ends upload sessions until the log has grown by so many entries, several at once.
+fn write_sessions(address: SocketAddr, entries: usize) -> Result<()> {
+    let threads: Vec<_> = (0..WRITERS)
+        .map(|_| {
+            thread::spawn(move || -> Result<()> {
+                let mut connection = Connection::open_within(address, WRITE_MAX)?;
+                for _ in 0..entries / WRITERS {
+                    let answer = connection.exchange("POST", EMPTY_BLOB, &[], &[])?;
+                    // Anything else is a cluster that has other troubles just now.
+                    if answer.head.status != 201 {
+                        break;
+                    }
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    for thread in threads {
+        // A connection that broke: the same.
+        let _ = thread.join();
+    }
+    Ok(())
 }
 
 /// The digest that a blob's file is named after.

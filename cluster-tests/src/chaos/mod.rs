@@ -19,6 +19,7 @@ pub use clients::Journal;
 pub use faults::{Fault, Faults};
 pub use report::Report;
 
+use crate::bucket::Bucket;
 use crate::cluster::{Cluster, Setup};
 use crate::error::Result;
 
@@ -41,6 +42,10 @@ pub struct Plan {
     pub clients: usize,
     /// Whether packets can be dropped.
     pub partitions: bool,
+    /// The program of an S3 server, if blobs are to be there.
+    pub s3: Option<PathBuf>,
+    /// The only kinds of fault to inject; all that are possible if there is none.
+    pub only: Vec<Fault>,
 }
 
 /// Numbers from a seed: SplitMix64.
@@ -75,13 +80,20 @@ impl Dice {
 /// Runs a plan.
 pub fn run(plan: &Plan) -> Result<Report> {
     let started = Instant::now();
+    let bucket = match &plan.s3 {
+        Some(program) => Some(Bucket::start(program, &plan.work)?),
+        None => None,
+    };
+    let config = bucket
+        .iter()
+        .flat_map(|bucket| ["--config".to_owned(), bucket.config().to_string_lossy().into_owned()]);
     let mut cluster = Cluster::start(&Setup {
         program: plan.program.clone(),
         work: plan.work.clone(),
         nodes: plan.nodes,
         users: plan.partitions,
         faults: true,
-        args: Vec::new(),
+        args: config.collect(),
     })?;
     let addresses: Vec<_> = (0..plan.nodes).map(|number| cluster.node(number).http).collect();
     let journal = Arc::new(Journal::new(addresses.clone()));
@@ -95,8 +107,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
             thread::spawn(move || clients::run(&journal, dice, &over))
         })
         .collect();
-    let mut faults =
-        Faults::new(Dice::new(plan.seed), plan.partitions, cluster.has_fault_library());
+    let mut faults = Faults::new(plan, cluster.has_fault_library(), bucket);
     let injected = faults.run(&mut cluster, plan, started);
     // Whatever was found must not leave packets dropped or processes stopped behind.
     if plan.partitions {

@@ -11,6 +11,7 @@ pub struct Report {
     faults: Vec<(Fault, usize)>,
     writes_back: Vec<u64>,
     memory_max: u64,
+    in_snapshot: usize,
     counts: [u64; 4],
     took: Duration,
     /// What must not be; empty if all is well.
@@ -26,6 +27,7 @@ impl Report {
             faults: faults.done.iter().map(|(fault, count)| (*fault, *count)).collect(),
             writes_back,
             memory_max: faults.memory_max,
+            in_snapshot: faults.in_snapshot,
             counts: journal.counts(),
             took,
             violations: journal.violations(),
@@ -61,6 +63,13 @@ impl Report {
             "\n{answered} operations were answered, {unanswered} were not (refused for the moment, or their outcome \
              unknown). {pushed} images were acknowledged and compared byte for byte in {pulled} pulls.\n"
         );
+        if self.in_snapshot > 0 {
+            let _ = writeln!(
+                text,
+                "{} kills came while a snapshot was being taken in.\n",
+                self.in_snapshot
+            );
+        }
         if !self.writes_back.is_empty() {
             let at =
                 |percent: usize| self.writes_back[(self.writes_back.len() - 1) * percent / 100];

@@ -170,6 +170,15 @@ impl Cluster {
         }
     }
 
+    /// Lets commands be used that only this version understands.
+    async fn raise_level(&self) -> Result<(), StartError> {
+        let action = Action::RaiseFeatureLevel { level: self.config.profile.feature_max };
+        let command = Command { at: Timestamp(0), origin: None, action };
+        let answer =
+            self.propose(command).await.map_err(consensus("raise the cluster's feature level"))?;
+        answer.map(drop).map_err(|refusal| StartError::Answer { answer: format!("{refusal:?}") })
+    }
+
     fn profile(&self) -> NodeProfile {
         let mut profile = self.config.profile.clone();
         if profile.cluster_address.is_empty() {
@@ -186,7 +195,9 @@ impl Cluster {
         let command = Command { at: Timestamp(0), origin: None, action };
         let answer = self.propose(command).await.map_err(consensus("found the cluster"))?;
         match answer {
-            Ok(Outcome::ClusterFounded) | Err(Refusal::ClusterFounded) => {}
+            // Nobody older than this program is here.
+            Ok(Outcome::ClusterFounded) => self.raise_level().await?,
+            Err(Refusal::ClusterFounded) => {}
             answer => return Err(StartError::Answer { answer: format!("{answer:?}") }),
         }
         let found = match self.get(Key::Cluster).await.map_err(consensus("read the cluster"))? {

@@ -123,6 +123,11 @@ pub enum Action {
         /// The session.
         upload: UploadId,
     },
+    /// Of these upload sessions, those whose time is over end without a blob. Their nodes may be gone for good.
+    ExpireUploads {
+        /// The sessions.
+        uploads: Vec<UploadId>,
+    },
     /// A blob's bytes are durable under `digest/generation`: make them the live copy if there is none, and make the
     /// blob visible in a repository.
     CommitBlob {
@@ -226,6 +231,7 @@ impl Action {
             | Self::RaiseFeatureLevel { .. }
             | Self::AddHolder { .. }
             | Self::DropHolder { .. } => FeatureLevel::CLUSTER,
+            Self::ExpireUploads { .. } => FeatureLevel::EXPIRY,
             Self::FoundCluster { .. }
             | Self::StartNode { .. }
             | Self::OpenUpload { .. }
@@ -264,6 +270,8 @@ pub enum Outcome {
     UploadOpened,
     /// The session is gone, or was not known.
     UploadClosed,
+    /// Those sessions whose time was over are gone.
+    UploadsExpired,
     /// The blob is visible; `live` is the copy to read. If it is not the one just written, the writer deletes its own.
     BlobCommitted {
         /// The copy to read.

@@ -74,8 +74,10 @@ impl FeatureLevel {
     pub const SINGLE: Self = Self(1);
     /// Members, holders of blobs, deduplicated proposals.
     pub const CLUSTER: Self = Self(2);
+    /// Expired upload sessions go many at once, whichever node held them.
+    pub const EXPIRY: Self = Self(3);
     /// The highest that this program understands.
-    pub const NEWEST: Self = Self::CLUSTER;
+    pub const NEWEST: Self = Self::EXPIRY;
 }
 
 /// Where a row of the replicated state is found.

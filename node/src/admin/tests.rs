@@ -205,6 +205,7 @@ fn world(gate: Gate) -> World {
         metrics: Arc::new(crate::metrics::Metrics::new()),
         gate,
         peers: Arc::new(Still),
+        forwarded: Arc::default(),
         settings: ApiSettings {
             public_url: None,
             upload_bytes_max: 1 << 20,

@@ -96,6 +96,7 @@ pub(super) async fn observe_forwarded(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let _runs = api.forwarded.read().await;
     let started = Instant::now();
     let id = RequestId::of(&request);
     let route = Route::of(request.method(), request.uri().path());

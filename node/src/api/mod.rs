@@ -17,12 +17,16 @@ mod ops;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use axum::{Extension, response::IntoResponse};
+use axum::{Extension, Router};
 use nora_app::Registry;
 use nora_app::ports::health::Probe;
+use tokio::sync::{RwLock, watch};
+use tokio::time::timeout;
+use tower::ServiceExt;
 
 use crate::config::Network;
 use crate::identity::Gate;
@@ -60,6 +64,9 @@ pub struct Api {
     pub gate: Gate,
     /// The other nodes' surfaces.
     pub peers: Arc<dyn Forward>,
+    /// Held for reading by each request that another node passes on. Whoever stops the node takes it for writing: then
+    /// none runs, and none begins.
+    pub forwarded: Arc<RwLock<()>>,
     /// What is kept to.
     pub settings: ApiSettings,
 }
@@ -85,15 +92,33 @@ pub fn forwarded_router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// What a node answers that has not entered its cluster yet: it is alive, and everything else comes later.
-pub fn waiting_router() -> Router {
-    Router::new().route("/health", get(ops::health)).fallback(async || {
-        oci::error::ApiError::from(nora_app::Error::Unavailable {
-            what: "this node has not entered its cluster yet",
-            source: None,
+/// How long a request may wait for the node to enter its cluster.
+const ENTRY_WAIT: Duration = Duration::from_secs(10);
+
+/// What a node answers that has not entered its cluster yet: it is alive, and not ready. Other requests wait for the whole
+/// surface, `entered`: load balancers notice a restart late or not at all, and clients shall not either.
+pub fn waiting_router(entered: watch::Receiver<Option<Router>>) -> Router {
+    Router::new()
+        .route("/health", get(ops::health))
+        .route("/ready", get(async || not_entered()))
+        .route("/metrics", get(async || not_entered()))
+        .fallback(async move |request: Request| {
+            let mut entered = entered.clone();
+            let waited = timeout(ENTRY_WAIT, entered.wait_for(Option::is_some)).await;
+            let surface = waited.ok().and_then(Result::ok).and_then(|surface| surface.clone());
+            match surface {
+                Some(surface) => surface.oneshot(request).await.into_response(),
+                None => not_entered(),
+            }
         })
-        .into_response()
+}
+
+fn not_entered() -> Response {
+    oci::error::ApiError::from(nora_app::Error::Unavailable {
+        what: "this node has not entered its cluster yet",
+        source: None,
     })
+    .into_response()
 }
 
 /// The whole HTTP surface.
@@ -108,4 +133,40 @@ pub fn router(api: Arc<Api>) -> Router {
         .fallback(ops::not_found)
         .layer(from_fn_with_state(api.clone(), middleware::observe))
         .with_state(api)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http::StatusCode;
+
+    use super::*;
+
+    async fn ask(router: Router, path: &str) -> StatusCode {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        router.oneshot(request).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn requests_wait_for_the_node_to_enter_its_cluster() {
+        let entered = watch::Sender::new(None);
+        let waiting = waiting_router(entered.subscribe());
+        assert_eq!(ask(waiting.clone(), "/ready").await, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(ask(waiting.clone(), "/health").await, StatusCode::OK);
+        let asked = tokio::spawn(ask(waiting.clone(), "/v2/"));
+        while entered.receiver_count() < 3 {
+            tokio::task::yield_now().await;
+        }
+        entered.send_replace(Some(Router::new().route("/v2/", get(async || "whole"))));
+        assert_eq!(asked.await.unwrap(), StatusCode::OK);
+
+        // Its stop comes first.
+        let entered = watch::Sender::new(None);
+        let asked = tokio::spawn(ask(waiting_router(entered.subscribe()), "/v2/"));
+        while entered.receiver_count() < 2 {
+            tokio::task::yield_now().await;
+        }
+        drop(entered);
+        assert_eq!(asked.await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
+    }
 }

@@ -29,7 +29,7 @@ use nora_cluster::{Cluster, MutualTls, Roster, StartError};
 use nora_domain::record::{AuthorityRecord, Epoch, Key, Record};
 use nora_trust::Identity;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -93,6 +93,8 @@ pub async fn run(
     let shown = as_toml(&loaded.effective, None);
     let config = loaded.config;
     let data_dir = config.storage.data_dir.clone();
+    let drain = config.limits.drain_timeout;
+    let forwarded = Arc::new(RwLock::new(()));
     let _lock = lock_data_dir(&data_dir)?;
     let certificate = load_certificate(&config)?;
     let (http, http_address) = bind(config.server.listen).await?;
@@ -132,10 +134,11 @@ pub async fn run(
         )),
         None => None,
     };
+    let entered = watch::Sender::new(None);
     let http_door = Open::new(
         Door {
             listener: http,
-            surface: Arc::new(ArcSwap::from_pointee(waiting_router())),
+            surface: Arc::new(ArcSwap::from_pointee(waiting_router(entered.subscribe()))),
             tls,
             introduce: None,
         },
@@ -147,14 +150,21 @@ pub async fn run(
 
     let mut stop = Box::pin(stop);
     let _certificates = roster.start();
-    let entered = tokio::select! {
-        entered = enter(&cluster, &identity) => Some(entered),
+    let epoch = tokio::select! {
+        epoch = enter(&cluster, &identity) => Some(epoch),
         () = roster.removed() => Some(Err(ServeError::Removed(identity.node()))),
         () = &mut stop => None,
     };
-    let outcome = match entered {
-        None => Ok(()),
-        Some(Err(error)) => Err(error),
+    let outcome = match epoch {
+        // Requests that waited are told so.
+        None => {
+            drop(entered);
+            Ok(())
+        }
+        Some(Err(error)) => {
+            drop(entered);
+            Err(error)
+        }
         Some(Ok(epoch)) => {
             let node = Node {
                 config,
@@ -168,12 +178,19 @@ pub async fn run(
                 roster,
                 metrics,
                 between_members,
+                forwarded: forwarded.clone(),
             };
-            node.serve(epoch, http_address, &http_door.surface, &peer_door.surface, stop).await
+            let surfaces = Surfaces { http: &http_door.surface, peer: &peer_door.surface, entered };
+            node.serve(epoch, http_address, surfaces, stop).await
         }
     };
     info!("stopping: running transfers may finish");
     http_door.close().await;
+    // Uploads that others pass through to this node may finish too; later ones are turned away with the connection.
+    let quiet = tokio::time::timeout(drain, forwarded.write_owned()).await;
+    if quiet.is_err() {
+        warn!("cut off: requests that other nodes passed on still run");
+    }
     if let Err(error) = cluster.shutdown().await {
         // What was acknowledged is in the log on disk; the next start replays it.
         warn!(%error, "the metadata was not closed in order");
@@ -222,6 +239,14 @@ fn leave_address(data_dir: &Path, mut address: SocketAddr) {
     }
 }
 
+/// What the node's doors lead to.
+struct Surfaces<'a> {
+    http: &'a Surface,
+    peer: &'a Surface,
+    /// For requests that came before the node had entered its cluster.
+    entered: watch::Sender<Option<Router>>,
+}
+
 /// A node that has entered its cluster.
 struct Node {
     config: Config,
@@ -235,6 +260,7 @@ struct Node {
     roster: Roster,
     metrics: Arc<Metrics>,
     between_members: Router,
+    forwarded: Arc<RwLock<()>>,
 }
 
 impl Node {
@@ -243,8 +269,7 @@ impl Node {
         self,
         epoch: Epoch,
         address: SocketAddr,
-        http: &Surface,
-        peer: &Surface,
+        surfaces: Surfaces<'_>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         self.storage.check().await?;
@@ -273,6 +298,7 @@ impl Node {
             metrics: self.metrics.clone(),
             gate,
             peers: Arc::new(OverChannels(self.cluster.clone())),
+            forwarded: self.forwarded.clone(),
             settings: api_settings(&self.config),
         });
         upkeep::fill_gauges(&self.metrics, self.cluster.clone(), self.storage.clone());
@@ -285,8 +311,10 @@ impl Node {
         }));
         let forwarded = for_members(forwarded_router(api.clone()));
         let members = self.between_members.clone();
-        peer.store(Arc::new(merged([members, admin_api, forwarded])));
-        http.store(Arc::new(router(api.clone())));
+        surfaces.peer.store(Arc::new(merged([members, admin_api, forwarded])));
+        let surface = router(api.clone());
+        surfaces.http.store(Arc::new(surface.clone()));
+        surfaces.entered.send_replace(Some(surface));
         announce(&self.config, address, admin.as_ref(), self.certificate.is_some());
 
         let mut tasks = tokio::task::JoinSet::new();

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use nora_cluster_tests::error::{During, Error, Result};
 
-use crate::content::LargeBlob;
-use crate::phase::{Observed, observe, together};
-use crate::registry::{Registry, blob_path};
 use crate::round::Round;
 use crate::samples::{Bar, Measure, Section, Unit};
 use crate::targets::static_file;
+use nora_cluster_tests::content::LargeBlob;
+use nora_cluster_tests::phase::{Observed, observe, together};
+use nora_cluster_tests::registry::{Registry, blob_path};
 
 const REPOSITORY: &str = "bench/large";
 /// Of a phase's blobs so many are compared byte for byte.

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use nora_cluster_tests::error::{During, Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::phase::{Observed, observe, together, wait_quiet};
-use crate::registry::Registry;
-use crate::round::{Bench, remove, start};
+use crate::round::{Bench, start};
 use crate::samples::{Bar, Measure, Section, Unit};
 use crate::targets::{Kind, Target};
+use nora_cluster_tests::folder::remove;
+use nora_cluster_tests::phase::{Observed, observe, together, wait_quiet};
+use nora_cluster_tests::registry::Registry;
 
 const CLIENTS: usize = 32;
 const A_REPOSITORY: u64 = 1000;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use nora_cluster_tests::error::Result;
 use nora_cluster_tests::stats::{Latencies, micros};
 
-use crate::content::Image;
-use crate::phase::{observe, together};
-use crate::registry::Registry;
 use crate::round::Round;
 use crate::samples::{Measure, Section, Unit};
+use nora_cluster_tests::content::Image;
+use nora_cluster_tests::phase::{observe, together};
+use nora_cluster_tests::registry::Registry;
 
 /// How many repositories "many" are.
 const MANY: usize = 100;

@@ -7,11 +7,8 @@
 mod args;
 mod blobs;
 mod catalogue;
-mod content;
 mod images;
-mod phase;
 mod reads;
-mod registry;
 mod report;
 mod round;
 mod samples;
@@ -22,6 +19,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use nora_cluster_tests::date::today;
 use nora_cluster_tests::error::{During, Error, Result};
 
 use crate::args::{Args, Part};
@@ -68,7 +66,7 @@ fn run(args: Args) -> Result<bool> {
         kinds: &kinds,
         samples: &bench.samples,
         errors: &errors,
-        date: report::today(),
+        date: today(),
     };
     publish(&report)?;
     Ok(errors.is_empty())

@@ -10,12 +10,12 @@ use std::time::Duration;
 use nora_cluster_tests::error::{During, Error, Result};
 use nora_cluster_tests::load::Load;
 
-use crate::content::{Image, MANIFEST_TYPE};
-use crate::phase::observe;
-use crate::registry::{Registry, blob_path, manifest_path};
 use crate::round::Round;
 use crate::samples::{Bar, Measure, Section, Unit};
 use crate::targets::static_file;
+use nora_cluster_tests::content::{Image, MANIFEST_TYPE};
+use nora_cluster_tests::phase::observe;
+use nora_cluster_tests::registry::{Registry, blob_path, manifest_path};
 
 const REPOSITORY: &str = "bench/read";
 const PERCENTILES: [f64; 4] = [50.0, 90.0, 99.0, 99.9];

@@ -1,22 +1,22 @@
 //! One round of one target: a fresh process on an empty store, the parts that were asked for, and
 //! its end.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use nora_cluster_tests::error::{During, Error, Result};
+use nora_cluster_tests::error::Result;
+use nora_cluster_tests::folder::{fresh, remove, require_room};
 use nora_cluster_tests::kernel;
 use nora_cluster_tests::server::{Server, free_address};
 
 use crate::args::{Args, Part};
-use crate::content::Source;
-use crate::phase::wait_quiet;
 use crate::samples::{Bar, Measure, Samples, Section, Unit};
 use crate::targets::{Kind, Target, find_program};
 use crate::{blobs, images, reads};
+use nora_cluster_tests::content::Source;
+use nora_cluster_tests::phase::wait_quiet;
 
 /// How long a server may take to become ready.
 pub const START_LIMIT: Duration = Duration::from_secs(120);
@@ -53,7 +53,7 @@ pub struct Round<'a> {
 impl Bench {
     /// Prepares a run.
     pub fn new(args: Args) -> Result<Self> {
-        check_room(&args)?;
+        require_room(&args.work_dir, bytes_needed(&args), "a smaller --blob-mib")?;
         let source = Source::new(args.blob_mib << 20)?;
         let tools = Tools {
             curl: find_program(&["curl"], args.bin_dir.as_deref()),
@@ -96,16 +96,7 @@ impl Bench {
 
     /// An empty folder of this name in the scratch folder.
     pub fn fresh_folder(&self, name: &str) -> Result<PathBuf> {
-        let dir = self.args.work_dir.join(name);
-        if dir.exists() {
-            remove(&dir)?;
-        }
-        let step = || format!("make {}", dir.display());
-        fs::create_dir_all(&dir).during(step)?;
-        // What others have left to write is written now, not during our phases.
-        rustix::fs::sync();
-        // Servers run in their folder: a path relative to ours would not lead there.
-        dir.canonicalize().during(step)
+        fresh(&self.args.work_dir, name)
     }
 }
 
@@ -170,25 +161,6 @@ impl Round<'_> {
     }
 }
 
-/// Refuses to start a run for which the disk has no room: it would end hours later, and in
-/// another's error.
-fn check_room(args: &Args) -> Result<()> {
-    let step = || format!("make {}", args.work_dir.display());
-    fs::create_dir_all(&args.work_dir).during(step)?;
-    let disk = rustix::fs::statvfs(&args.work_dir)
-        .map_err(std::io::Error::from)
-        .during(|| format!("ask for the room in {}", args.work_dir.display()))?;
-    let (free, needed) = (disk.f_bavail.saturating_mul(disk.f_frsize), bytes_needed(args));
-    if free < needed {
-        let (free, needed) = (free >> 30, needed >> 30);
-        return Err(Error::Wrong(format!(
-            "the stores need {needed} GiB and {} has {free}: try a smaller --blob-mib",
-            args.work_dir.display()
-        )));
-    }
-    Ok(())
-}
-
 /// What one target's store holds at the end of a round, and a quarter more.
 fn bytes_needed(args: &Args) -> u64 {
     let blobs: usize = args.blob_clients.iter().map(|n| n * Args::repeats(*n)).sum();
@@ -203,25 +175,16 @@ pub fn start(target: &Target, dir: &Path) -> Result<(Server, Duration)> {
     Server::start(command, addr, target.kind.ready_path(), &dir.join("server.log"), START_LIMIT)
 }
 
-/// Removes a folder of this benchmark.
-pub fn remove(dir: &Path) -> Result<()> {
-    fs::remove_dir_all(dir).during(|| format!("remove {}", dir.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::Parser;
 
     #[test]
-    fn a_run_that_does_not_fit_is_refused_before_it_starts() {
-        let dir = tempfile::tempdir().unwrap();
-        let work = dir.path().display().to_string();
-        let mut args = Args::parse_from(["nora-bench", "--work-dir", &work]);
+    fn blobs_take_what_is_pushed_and_a_quarter_more() {
+        let mut args = Args::parse_from(["nora-bench"]);
         // 1 × 3, 8 × 2 and 64 × 1 blobs of 256 MiB, a quarter more, and 1 GiB.
         assert_eq!(bytes_needed(&args), ((83 * 256) << 20) * 5 / 4 + (1 << 30));
-        args.blob_mib = 1 << 24;
-        assert!(check_room(&args).unwrap_err().to_string().contains("smaller --blob-mib"));
         args.parts = vec![Part::Reads];
         assert_eq!(bytes_needed(&args), 1 << 30);
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use nora_cluster_tests::chaos::{Plan, run};
+use nora_cluster_tests::chaos::{Fault, Plan, run};
 use nora_cluster_tests::cluster::enter_namespace;
 
 /// A cluster of real processes under faults.
@@ -30,6 +30,12 @@ struct Args {
     /// How many clients.
     #[arg(long, default_value_t = 4)]
     clients: usize,
+    /// Only these kinds of fault.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Fault>,
+    /// Keeps blobs in S3: the program versitygw.
+    #[arg(long)]
+    s3: Option<PathBuf>,
     /// Where to write the report.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -74,6 +80,8 @@ fn chaos(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
         nodes: args.nodes,
         clients: args.clients,
         partitions,
+        s3: args.s3.clone(),
+        only: args.only.clone(),
     };
     let report = run(&plan)?;
     let text = report.markdown();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::future::join;
 use nora_domain::command::{Action, Outcome, Refusal};
-use nora_domain::record::{Key, NodeId, Record, UploadId};
+use nora_domain::record::{Key, NodeId, Record, UploadId, UploadRecord};
 use nora_domain::store::Rows;
 use nora_domain::{Algorithm, Digest, RepositoryKey};
 use tracing::warn;
@@ -141,16 +141,32 @@ impl Registry {
             let rows = self.metadata.scan(Rows::Uploads { after }, UPKEEP_PAGE_ROWS).await?;
             let Some((Key::Upload(last), _)) = rows.last() else { break };
             after = Some(*last);
-            for (key, record) in &rows {
-                if let (Key::Upload(id), Record::Upload(lease)) = (key, record)
-                    && lease.node == self.node
-                    && lease.expires_at < now
-                {
-                    self.close_upload(*id).await?;
-                }
+            let leases = rows.iter().filter_map(|row| match row {
+                (Key::Upload(id), Record::Upload(lease)) => Some((*id, lease)),
+                _ => None,
+            });
+            let expired: Vec<_> = leases.filter(|(_, lease)| lease.expires_at < now).collect();
+            if !expired.is_empty() {
+                self.drop_leases(&expired).await?;
             }
         }
         Ok(dropped.len())
+    }
+
+    /// Drops leases that have expired; those of other nodes too, which may never come back to do it.
+    async fn drop_leases(&self, leases: &[(UploadId, &UploadRecord)]) -> Result<(), Error> {
+        let uploads = leases.iter().map(|(id, _)| *id).collect();
+        match self.propose(Action::ExpireUploads { uploads }).await? {
+            Ok(_) => Ok(()),
+            // Until an upgrade is finished, each node drops its own, one by one.
+            Err(Refusal::FeatureNotReached { .. }) => {
+                for (id, _) in leases.iter().filter(|(_, lease)| lease.node == self.node) {
+                    self.close_upload(*id).await?;
+                }
+                Ok(())
+            }
+            Err(refusal) => Err(Error::impossible(refusal)),
+        }
     }
 
     async fn close_upload(&self, upload: UploadId) -> Result<(), Error> {

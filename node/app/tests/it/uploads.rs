@@ -6,7 +6,7 @@ use nora_app::ports::metadata::Metadata;
 use nora_app::testkit::{Failure, body, generation, push, repository, start_node};
 use nora_domain::command::Action;
 use nora_domain::record::{
-    BlobRecord, Epoch, Generation, Key, NodeId, Placement, Record, Standing, UploadId,
+    BlobRecord, Epoch, FeatureLevel, Generation, Key, NodeId, Placement, Record, Standing, UploadId,
 };
 use nora_domain::{Algorithm, Digest};
 
@@ -297,7 +297,7 @@ async fn a_session_is_known_in_its_own_repository_alone() {
 }
 
 #[tokio::test]
-async fn upkeep_drops_idle_sessions_and_closes_stale_leases_of_this_node() {
+async fn upkeep_drops_idle_sessions_and_stale_leases() {
     let world = world();
     let here = repository("here");
     let mut ids = Vec::new();
@@ -328,4 +328,15 @@ async fn upkeep_drops_idle_sessions_and_closes_stale_leases_of_this_node() {
     assert!((1000..1600).all(|upload| !leased(UploadId(upload))));
     assert!(leased(UploadId(5000)), "another node's lease is its own business");
     assert_eq!(world.registry.expire_uploads().await.unwrap(), 0);
+
+    // Once every node understands the command, one drops them all.
+    world.elsewhere(Action::RaiseFeatureLevel { level: FeatureLevel::NEWEST });
+    for upload in 6000..6600 {
+        world.elsewhere(lease(upload, NodeId(2)));
+    }
+    let before = world.metadata.counts().proposals;
+    assert_eq!(world.registry.expire_uploads().await.unwrap(), 0);
+    assert!((6000..6600).all(|upload| !leased(UploadId(upload))) && !leased(UploadId(5000)));
+    assert!(world.metadata.counts().proposals - before <= 4, "many at once");
+    assert!(leased(ids[1]));
 }

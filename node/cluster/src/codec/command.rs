@@ -129,6 +129,9 @@ fn action_to_proto(action: &Action) -> proto::command::Action {
         Action::CloseUpload { upload } => {
             To::CloseUpload(proto::CloseUpload { upload: upload_to_proto(*upload) })
         }
+        Action::ExpireUploads { uploads } => To::ExpireUploads(proto::ExpireUploads {
+            uploads: uploads.iter().map(|upload| upload_to_proto(*upload)).collect(),
+        }),
         Action::CommitBlob { .. } => To::CommitBlob(commit_blob_to_proto(action)),
         Action::MountBlob { from, to, digest, pin, pinned_until } => {
             To::MountBlob(proto::MountBlob {
@@ -272,6 +275,9 @@ fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeErr
             expires_at: Timestamp(m.expires_at),
         },
         From::CloseUpload(m) => Action::CloseUpload { upload: upload_from_proto(&m.upload)? },
+        From::ExpireUploads(m) => Action::ExpireUploads {
+            uploads: m.uploads.iter().map(|m| upload_from_proto(m)).collect::<Result<_, _>>()?,
+        },
         From::CommitBlob(m) => Action::CommitBlob {
             repository: repository_required(m.repository.as_ref())?,
             digest: digest_required(m.digest.as_ref())?,

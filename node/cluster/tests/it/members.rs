@@ -252,7 +252,7 @@ async fn a_node_long_gone_is_replaced_by_one_that_joined() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feature_level_rises_to_what_all_understand() {
     let one = Node::found(quick()).await;
-    assert_eq!(one.roster.finalize_upgrade().await.unwrap(), FeatureLevel::CLUSTER);
+    assert_eq!(one.roster.finalize_upgrade().await.unwrap(), FeatureLevel::NEWEST);
     assert!(one.roster.snapshot().await.unwrap() > 0);
     let why = impossible(one.roster.drain(NodeId(1)).await);
     assert!(why.contains("no other node is active"), "{why}");

@@ -49,6 +49,7 @@ pub fn action_name(action: &Action) -> &'static str {
         Action::StartNode { .. } => "start-node",
         Action::OpenUpload { .. } => "open-upload",
         Action::CloseUpload { .. } => "close-upload",
+        Action::ExpireUploads { .. } => "expire-uploads",
         Action::CommitBlob { .. } => "commit-blob",
         Action::MountBlob { .. } => "mount-blob",
         Action::PinBlob { .. } => "pin-blob",
@@ -67,7 +68,7 @@ pub fn action_name(action: &Action) -> &'static str {
 }
 
 /// How many names [`action_name`] gives.
-pub const ACTIONS: usize = 17;
+pub const ACTIONS: usize = 18;
 
 fn profile() -> NodeProfile {
     NodeProfile {
@@ -190,6 +191,8 @@ pub fn commands() -> Vec<(String, Command)> {
         Action::DeleteTag { repository: oci(), tag: tag() },
     ];
     actions.extend(cluster_actions());
+    // What came with feature level 3.
+    actions.push(Action::ExpireUploads { uploads: vec![upload(), UploadId(7)] });
     let mut samples = Vec::new();
     for action in actions {
         let name = format!("{:02} {}", samples.len(), action_name(&action));

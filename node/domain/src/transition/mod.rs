@@ -184,6 +184,7 @@ impl<S: Store> Step<'_, S> {
                 self.open_upload(*upload, repository, *node, *expires_at)
             }
             Action::CloseUpload { upload } => self.close_upload(*upload),
+            Action::ExpireUploads { uploads } => self.expire_uploads(uploads),
             Action::CommitBlob {
                 repository,
                 digest,

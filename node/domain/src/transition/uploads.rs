@@ -38,4 +38,16 @@ impl<S: Store> Step<'_, S> {
         self.store.delete(&Key::Upload(upload))?;
         Ok(Outcome::UploadClosed)
     }
+
+    /// Whoever asks has looked at the sessions earlier, and by its own clock: one that was extended meanwhile stays.
+    pub(super) fn expire_uploads(&mut self, uploads: &[UploadId]) -> Decision<Outcome, S::Error> {
+        for upload in uploads {
+            let key = Key::Upload(*upload);
+            let known = read!(self.store, Upload, key);
+            if known.is_some_and(|known| known.expires_at <= self.now) {
+                self.store.delete(&key)?;
+            }
+        }
+        Ok(Outcome::UploadsExpired)
+    }
 }

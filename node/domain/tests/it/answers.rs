@@ -4,12 +4,12 @@ use nora_domain::TagName;
 use nora_domain::command::{Action, Outcome, Refusal};
 use nora_domain::event::Event;
 use nora_domain::record::{
-    BlobRecord, Body, Epoch, Key, LinkRecord, NodeId, Placement, Record, RepositoryRecord,
-    Timestamp, UploadId, UploadRecord, UsageRecord,
+    BlobRecord, Body, Epoch, FeatureLevel, Key, LinkRecord, NodeId, Placement, Record,
+    RepositoryRecord, Timestamp, UploadId, UploadRecord, UsageRecord,
 };
 
 use crate::cluster::three;
-use crate::universe::{digest, media_type, repository, row, start, tag};
+use crate::universe::{digest, found, media_type, repository, row, start, tag};
 use crate::world::{
     NODE, World, commit, commit_as, committed, created, delete, delete_tag, generation, linked,
     missing, mount, moved, open, pin, pushed, put, put_with, removed, stored, unlink, unlinked,
@@ -78,6 +78,29 @@ fn uploads_are_opened_extended_and_closed() {
         assert_eq!(row(&world.store, &key), None);
     }
     assert_eq!(world.events, []);
+}
+
+#[test]
+fn of_many_sessions_those_whose_time_is_over_end_whichever_node_holds_them() {
+    let mut world = World::new();
+    world.given([found()]);
+    world.given([open(1, 0, NODE, 5_000), open(2, 1, NodeId(2), 5_000), open(3, 0, NODE, 9_000)]);
+    let ids = || (1..=4).map(UploadId).collect::<Vec<_>>();
+    let expire = || Action::ExpireUploads { uploads: ids() };
+    let too_early =
+        Refusal::FeatureNotReached { level: FeatureLevel::CLUSTER, needed: FeatureLevel::EXPIRY };
+    assert_eq!(world.answer(5_000, expire()), Err(too_early));
+    world.answer(5_000, Action::RaiseFeatureLevel { level: FeatureLevel::EXPIRY }).unwrap();
+
+    let known = |world: &World| -> Vec<bool> {
+        ids().into_iter().map(|id| world.has(&Key::Upload(id))).collect()
+    };
+    world.answer(4_999, Action::ExpireUploads { uploads: vec![UploadId(3)] }).unwrap();
+    assert_eq!(known(&world), [true, true, true, false], "its time is not over");
+    assert_eq!(world.answer(5_000, expire()), Ok(Outcome::UploadsExpired));
+    assert_eq!(known(&world), [false, false, true, false]);
+    assert_eq!(world.answer(9_000, expire()), Ok(Outcome::UploadsExpired));
+    assert_eq!(known(&world), [false; 4]);
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn wrong_values_are_found() {
     check(Key::Session(Epoch(1)), set!(Session, node, NodeId(2)), "node 2 does not run it");
     check(Key::Node(NodeId(1)), set!(Node, epoch, Epoch(9)), "epoch 9 was never handed out");
     check(Key::Cluster, set!(Cluster, cluster, Some(ClusterId(1))), "no authority");
-    check(Key::Cluster, set!(Cluster, feature_level, FeatureLevel(9)), "understands level 2");
+    check(Key::Cluster, set!(Cluster, feature_level, FeatureLevel(9)), "understands level 3");
     check(Key::Repository(here()), set!(Repository, artifacts, 1), "a recount gives (2, 1, 2)");
     check(Key::Repository(here()), set!(Repository, tags, 0), "a recount gives (2, 1, 2)");
     check(Key::Repository(here()), set!(Repository, links, 3), "a recount gives (2, 1, 2)");

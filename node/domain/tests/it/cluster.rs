@@ -166,8 +166,8 @@ fn standings_follow_one_another() {
 #[test]
 fn the_level_is_what_every_member_understands() {
     let mut world = three();
-    let level = FeatureLevel(3);
-    let understood = FeatureLevel::CLUSTER;
+    let level = FeatureLevel(FeatureLevel::NEWEST.0 + 1);
+    let understood = FeatureLevel::NEWEST;
     let raise = || Action::RaiseFeatureLevel { level };
     world.check(raise(), Err(Refusal::MemberTooOld { node: NODE, understood }));
     let newer = |node| Action::StartNode {

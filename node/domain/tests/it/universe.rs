@@ -87,6 +87,7 @@ enum Kind {
     Release { blob: u8, node: u8, stale: bool, keep: u32 },
     Open { upload: u8, node: u8, for_millis: u64 },
     Close { upload: u8 },
+    Expire { uploads: u8 },
     Commit { blob: u8, node: u8, upload: u8, stale: bool, corrupt: bool, for_millis: u64, held: u8 },
     Mount { to: u8, blob: u8, pin: u8, for_millis: u64 },
     Pin { blob: u8, pin: u8, for_millis: u64 },
@@ -152,7 +153,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(token, for_millis)| Kind::Token { token, for_millis }),
         2 => (0..2u8, 0..3u8).prop_map(|(token, key)| Kind::Admit { token, key }),
         1 => (1..=NODES, standing()).prop_map(|(node, standing)| Kind::Stand { node, standing }),
-        1 => (0..4u32).prop_map(|level| Kind::Raise { level }),
+        1 => (0..5u32).prop_map(|level| Kind::Raise { level }),
         3 => (blob.clone(), 1..=NODES, rarely())
             .prop_map(|(blob, node, stale)| Kind::Hold { blob, node, stale }),
         3 => (blob.clone(), 1..=NODES, rarely(), 0..3u32)
@@ -160,6 +161,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..4u8, 1..3u8, millis.clone())
             .prop_map(|(upload, node, for_millis)| Kind::Open { upload, node, for_millis }),
         1 => (0..4u8).prop_map(|upload| Kind::Close { upload }),
+        1 => any::<u8>().prop_map(|uploads| Kind::Expire { uploads }),
         8 => (blob.clone(), 1..3u8, 0..8u8, rarely(), rarely(), millis.clone(), any::<u8>()).prop_map(
             |(blob, node, upload, stale, corrupt, for_millis, held)| Kind::Commit {
                 blob, node, upload, stale, corrupt, for_millis, held,
@@ -261,6 +263,9 @@ impl Op {
                 expires_at: at.plus_millis(for_millis),
             },
             Kind::Close { upload: id } => Action::CloseUpload { upload: upload(id) },
+            Kind::Expire { uploads } => {
+                Action::ExpireUploads { uploads: members(uploads, 0, 4).map(upload).collect() }
+            }
             Kind::Commit { blob, node, upload: id, stale, corrupt, for_millis, held } => {
                 let node = NodeId(u64::from(node));
                 let mut epoch = match row(store, &Key::Node(node)) {

@@ -1,11 +1,11 @@
-//! The few exchanges of the OCI distribution API that the benchmark makes.
+//! The few exchanges of the OCI distribution API that benchmarks make. Every status is checked, and bytes where
+//! a method says so.
 
 use std::net::SocketAddr;
 
-use nora_cluster_tests::error::{Error, Result};
-use nora_cluster_tests::http::Connection;
-
 use crate::content::{Image, MANIFEST_TYPE};
+use crate::error::{Error, Result};
+use crate::http::Connection;
 
 /// A client of one registry, over one connection.
 pub struct Registry {

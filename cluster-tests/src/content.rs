@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::error::{During, Result};
 use aws_lc_rs::digest::{Context, SHA256, digest};
-use nora_cluster_tests::error::{During, Result};
 
 /// The media type of the manifests.
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -91,6 +91,14 @@ impl Source {
         Image { config, layer: (layer, layer_digest), manifest, tag: format!("t{number}") }
     }
 
+    /// A new small image over the configuration of another: its layer alone has to be pushed.
+    pub fn image_over(&self, other: &Image) -> Image {
+        let fresh = self.image();
+        let (config, layer) = (other.config.clone(), fresh.layer);
+        let manifest = manifest(&config.1, config.0.len(), &layer.1, layer.0.len(), 0);
+        Image { config, layer, manifest, tag: fresh.tag }
+    }
+
     fn number(&self) -> u64 {
         self.made.fetch_add(1, Ordering::Relaxed)
     }
@@ -158,5 +166,10 @@ mod tests {
         assert_eq!(read["layers"][0]["size"], one.layer.0.len());
         assert_eq!(read["config"]["digest"], sha256(&one.config.0));
         assert_eq!(read["config"]["size"], one.config.0.len());
+        let over = source.image_over(&one);
+        assert_eq!(over.config, one.config);
+        assert_ne!(over.layer.1, one.layer.1);
+        let read: serde_json::Value = serde_json::from_slice(&over.manifest).unwrap();
+        assert_eq!(read["layers"][0]["digest"], over.layer.1);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nora_cluster_tests::error::{Error, Result};
-use nora_cluster_tests::kernel::{self, Processors};
+use crate::error::{Error, Result};
+use crate::kernel::{self, Processors};
 
 /// Others who use less than this do not disturb.
 const QUIET: f64 = 0.15;
