@@ -23,6 +23,7 @@ use crate::report::{Bar, Measure, Table, Unit};
 const FOLLOWER_MB_MAX: f64 = 100.0;
 const LEADER_LIMIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_AT_FILES_EVERY: Duration = Duration::from_millis(100);
 
 /// The run.
 pub struct Bench {
@@ -108,6 +109,23 @@ impl Running {
     /// Adds what the leader and the largest follower used to a table. All nodes must run.
     pub fn record(&self, table: &mut Table, column: usize, what: &str, seen: &Seen) -> Result<()> {
         record_memory(table, column, what, &seen.peaks, self.leader()?);
+        Ok(())
+    }
+
+    /// Waits until each of these nodes has so many blobs on its disk. Its own count would tell as
+    /// well, but only once a minute.
+    pub fn wait_blobs(&self, nodes: &[usize], count: usize, limit: Duration) -> Result<()> {
+        let started = Instant::now();
+        for node in nodes {
+            while self.cluster.blob_files(*node).len() < count {
+                if started.elapsed() > limit {
+                    let held = self.cluster.blob_files(*node).len();
+                    let what = format!("node {} has {held} blobs of {count}", node + 1);
+                    return Err(Error::Wrong(format!("{what} after {limit:?}")));
+                }
+                thread::sleep(LOOK_AT_FILES_EVERY);
+            }
+        }
         Ok(())
     }
 

@@ -6,13 +6,12 @@
 
 use std::time::Duration;
 
-use nora_cluster_tests::cluster::metric;
 use nora_cluster_tests::content::LargeBlob;
 use nora_cluster_tests::error::{Error, Result};
 use nora_cluster_tests::phase::together;
 use nora_cluster_tests::registry::Registry;
 
-use crate::bench::{Bench, Running, clients, wait_for};
+use crate::bench::{Bench, Running, clients};
 use crate::report::{Measure, Table, Unit};
 
 const REPOSITORY: &str = "bench/large";
@@ -33,7 +32,8 @@ pub fn run(bench: &Bench, table: &mut Table) -> Result<()> {
             for count in &bench.args.blob_clients {
                 let blobs = push(bench, table, column, &running, *count)?;
                 pushed += blobs.len();
-                wait_copies(&running, pushed)?;
+                let all: Vec<_> = (0..nodes).collect();
+                running.wait_blobs(&all, pushed, COPIES_LIMIT)?;
                 pull(bench, table, column, &running, &blobs)?;
                 verify(bench, &running, &blobs)?;
             }
@@ -41,19 +41,6 @@ pub fn run(bench: &Bench, table: &mut Table) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Waits until every node holds every blob.
-pub fn wait_copies(running: &Running, count: usize) -> Result<()> {
-    let wanted = i64::try_from(count).unwrap_or(i64::MAX);
-    let addrs = running.http();
-    let there = |addr| {
-        metric(addr, "nora_blobs_held") == Some(wanted)
-            && metric(addr, "nora_blobs_missing") == Some(0)
-    };
-    wait_for(COPIES_LIMIT, "a copy of every blob on every node", || {
-        addrs.iter().all(|addr| there(*addr)).then_some(())
-    })
 }
 
 fn push(

@@ -1,8 +1,8 @@
 //! A node is lost with its disk and another one takes its place: how long until no blob is short.
 //!
 //! The cluster is filled, a follower is killed, its data removed, and it is taken out of the
-//! cluster. The clock runs from the start of the fresh node until it holds every blob and no node
-//! misses any. Some blobs are then pulled from it and compared.
+//! cluster. The clock runs from the start of the fresh node until its disk has every blob; that no
+//! node misses any is then awaited from the nodes' own counts, which are made once a minute. Some blobs are then pulled from it and compared.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,12 +16,14 @@ use nora_cluster_tests::registry::Registry;
 use nora_cluster_tests::watch::Watch;
 
 use crate::bench::{Bench, Running, record_memory, wait_for};
-use crate::blobs::wait_copies;
 use crate::report::{Measure, Table, Unit};
 
 const REPOSITORY: &str = "bench/repair";
 const FILLERS: usize = 6;
+const COPIES_LIMIT: Duration = Duration::from_secs(600);
 const REPAIR_LIMIT: Duration = Duration::from_secs(3600);
+/// Counts are made once a minute.
+const COUNT_LIMIT: Duration = Duration::from_secs(180);
 const VERIFIED_MAX: usize = 8;
 
 /// An empty table of this part.
@@ -38,7 +40,7 @@ pub fn run(bench: &Bench, table: &mut Table) -> Result<()> {
     let mut running = bench.cluster("repair", 3, None)?;
     let watch = Watch::start(running.pids());
     let (blobs, took) = fill(&running, &source, count)?;
-    wait_copies(&running, count)?;
+    running.wait_blobs(&[0, 1, 2], count, COPIES_LIMIT)?;
     let seen = watch.finish();
     table.others(seen.others);
     table.add(0, Measure::new("blobs", Unit::Count), count as f64);
@@ -56,15 +58,7 @@ pub fn run(bench: &Bench, table: &mut Table) -> Result<()> {
     let started = Instant::now();
     let fresh = running.cluster.add()?;
     let ready = started.elapsed();
-    let living: Vec<_> = (0..running.cluster.len()).filter(|number| *number != lost).collect();
-    let wanted = i64::try_from(count).unwrap_or(i64::MAX);
-    wait_for(REPAIR_LIMIT, "a copy of every blob on the fresh node", || {
-        let addr = |number: &usize| running.cluster.node(*number).http;
-        let none_missing =
-            living.iter().all(|number| metric(addr(number), "nora_blobs_missing") == Some(0));
-        let held = metric(addr(&fresh), "nora_blobs_held");
-        (held == Some(wanted) && none_missing).then_some(())
-    })?;
+    running.wait_blobs(&[fresh], count, REPAIR_LIMIT)?;
     let took = started.elapsed();
     let seen = watch.finish();
     table.others(seen.others);
@@ -76,10 +70,20 @@ pub fn run(bench: &Bench, table: &mut Table) -> Result<()> {
     let mut peaks = seen.peaks;
     let pid = running.cluster.pid(fresh).into_iter().collect();
     peaks.extend(Watch::start_without_reset(pid).finish().peaks);
+    let living: Vec<_> = (0..running.cluster.len()).filter(|number| *number != lost).collect();
     let now = running.leader()?;
     let at = living.iter().position(|number| *number == now).unwrap_or(0);
     record_memory(table, 0, "repair", &peaks, at);
 
+    let wanted = i64::try_from(count).unwrap_or(i64::MAX);
+    wait_for(COUNT_LIMIT, "every blob counted on every node", || {
+        let counted = |number: &usize| {
+            let addr = running.cluster.node(*number).http;
+            metric(addr, "nora_blobs_held") == Some(wanted)
+                && metric(addr, "nora_blobs_missing") == Some(0)
+        };
+        living.iter().all(counted).then_some(())
+    })?;
     let mut registry = Registry::open(running.cluster.node(fresh).http)?;
     for blob in blobs.iter().take(VERIFIED_MAX) {
         registry.verify_blob(REPOSITORY, &blob.digest, &source.parts(blob))?;

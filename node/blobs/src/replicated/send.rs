@@ -24,9 +24,12 @@ use crate::read::StoredFile;
 use crate::writer::Verified;
 
 /// How often running sends are looked at.
-const TICK: Duration = Duration::from_millis(500);
-/// A send that got nowhere for so long is joined by one to another node.
-const HEDGE_AFTER: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(100);
+/// A send that got nowhere for so long, and for as long as a disk may take to sync the copy, is joined by one to another
+/// node: a node that was cut off must not cost its clients more than its followers cost them, which is an election.
+const HEDGE_AFTER: Duration = Duration::from_millis(500);
+/// What a slow disk syncs, in bytes a second.
+const SYNC_SPEED: u64 = 64 << 20;
 /// A send that got nowhere for so long is given up. Syncing a large copy counts as getting nowhere.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
@@ -104,12 +107,15 @@ struct Sends {
     watches: Vec<Watch>,
     asked: Vec<NodeId>,
     stored: Vec<NodeId>,
+    hedge_after: Duration,
 }
 
 impl Sends {
     fn new(shared: Arc<Shared>, verified: Arc<Verified>, mut nodes: Vec<NodeId>) -> Self {
         nodes.reverse();
+        let sync = Duration::from_millis(verified.copy.size.saturating_mul(1000) / SYNC_SPEED);
         Self {
+            hedge_after: HEDGE_AFTER + sync,
             shared,
             verified,
             left: nodes,
@@ -172,9 +178,10 @@ impl Sends {
         let mut slow = 0;
         for watch in &mut self.watches {
             let now = watch.progress.load(Ordering::Relaxed);
-            if now != watch.seen {
+            // Nothing at all: it waits for its turn.
+            if now != watch.seen || now == 0 {
                 (watch.seen, watch.since) = (now, Instant::now());
-            } else if watch.since.elapsed() > HEDGE_AFTER && !watch.hedged {
+            } else if watch.since.elapsed() > self.hedge_after && !watch.hedged {
                 watch.hedged = true;
                 slow += 1;
                 self.shared.grudges.hold(watch.node);
@@ -217,6 +224,7 @@ async fn send(
     progress: Arc<AtomicU64>,
 ) -> Result<(), PeerError> {
     let _permit = Arc::clone(&shared.sends).acquire_owned().await;
+    progress.fetch_add(1, Ordering::Relaxed);
     let peer = shared.peer(node)?;
     let body = body_of(&shared, &verified);
     let mut store = peer.store(&verified.copy, &verified.table, body, Arc::clone(&progress));
