@@ -1,7 +1,7 @@
 //! A real S3 server (versitygw over a folder) behind a link that misbehaves on demand.
 
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const SECRET: &str = "nora-test-secret";
 pub struct Bucket {
     child: Child,
     proxy: Proxy,
-    config: PathBuf,
+    config: String,
 }
 
 impl Bucket {
@@ -40,7 +40,7 @@ impl Bucket {
             .spawn()
             .during(|| format!("start {}", program.display()))?;
         let proxy = Proxy::start(address)?;
-        let mut bucket = Self { child, proxy, config: work.join("nora.toml") };
+        let mut bucket = Self { child, proxy, config: String::new() };
         let begun = Instant::now();
         while TcpStream::connect(address).is_err() {
             let ended = bucket.child.try_wait().during(|| "wait for the S3 server".into())?;
@@ -50,11 +50,11 @@ impl Bucket {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        bucket.write_config(work)?;
+        bucket.config = bucket.make_config(work)?;
         Ok(bucket)
     }
 
-    fn write_config(&self, work: &Path) -> Result<()> {
+    fn make_config(&self, work: &Path) -> Result<String> {
         let key = work.join("access-key");
         let secret = work.join("secret-key");
         let config = format!(
@@ -64,14 +64,14 @@ impl Bucket {
             key.display(),
             secret.display(),
         );
-        for (path, text) in [(&key, KEY), (&secret, SECRET), (&self.config, &config)] {
+        for (path, text) in [(&key, KEY), (&secret, SECRET)] {
             std::fs::write(path, text).during(|| format!("write {}", path.display()))?;
         }
-        Ok(())
+        Ok(config)
     }
 
-    /// The configuration of nodes that keep their blobs there.
-    pub fn config(&self) -> &Path {
+    /// What the configuration of nodes says that keep their blobs there.
+    pub fn config(&self) -> &str {
         &self.config
     }
 

@@ -229,7 +229,6 @@ impl Cluster {
             .args(&self.args)
             .args(args)
             .current_dir(&node.dir)
-            .env("NORA_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(log.try_clone().during(|| "share the log".into())?)
             .stderr(log);
@@ -281,8 +280,8 @@ impl Cluster {
     }
 
     /// Takes from a killed node's files what it had not synced, as a power cut may: each is cut to the length that it had
-    /// at its last fsync. What was written over, and names in folders, stay as they are.
-    pub fn lose_unsynced(&self, number: usize) -> Result<()> {
+    /// at its last fsync. What was written over, and names in folders, stay as they are. Gives how many bytes went.
+    pub fn lose_unsynced(&self, number: usize) -> Result<u64> {
         let path = self.synced_file(number);
         let journal = std::fs::read(&path).during(|| format!("read {}", path.display()))?;
         let mut synced = BTreeMap::new();
@@ -423,10 +422,19 @@ impl Cluster {
     /// `nora cluster …`, as the owner of the first node's data; what it printed.
     pub fn admin(&self, verb: &[&str]) -> Result<String> {
         let addresses: Vec<_> = self.nodes.iter().map(|node| node.peer.to_string()).collect();
+        self.ask(&addresses.join(","), verb)
+    }
+
+    /// The same, asked of one node.
+    pub fn admin_at(&self, number: usize, verb: &[&str]) -> Result<String> {
+        self.ask(&self.nodes[number].peer.to_string(), verb)
+    }
+
+    fn ask(&self, addresses: &str, verb: &[&str]) -> Result<String> {
         let done = Command::new(&self.program)
             .arg("cluster")
             .arg("--cluster-addr")
-            .arg(addresses.join(","))
+            .arg(addresses)
             .arg("--data-dir")
             .arg(self.nodes[0].dir.join("data"))
             .args(verb)
@@ -556,23 +564,25 @@ fn holds_bytes(dir: &Path) -> bool {
     })
 }
 
-/// Cuts every file below `dir` to the length that `synced` has for its inode, or to nothing.
-fn cut_to(dir: &Path, synced: &BTreeMap<u64, u64>) -> Result<()> {
+/// Cuts every file below `dir` to the length that `synced` has for its inode, or to nothing. Gives how many bytes went.
+fn cut_to(dir: &Path, synced: &BTreeMap<u64, u64>) -> Result<u64> {
+    let mut lost = 0;
     let step = || format!("take what was not synced from {}", dir.display());
     for entry in std::fs::read_dir(dir).during(step)? {
         let entry = entry.during(step)?;
         let found = entry.metadata().during(step)?;
         if found.is_dir() {
-            cut_to(&entry.path(), synced)?;
+            lost += cut_to(&entry.path(), synced)?;
             continue;
         }
         let length = synced.get(&found.ino()).copied().unwrap_or(0);
         if found.is_file() && found.len() > length {
             let file = File::options().write(true).open(entry.path()).during(step)?;
             file.set_len(length).during(step)?;
+            lost += found.len() - length;
         }
     }
-    Ok(())
+    Ok(lost)
 }
 
 impl Drop for Cluster {

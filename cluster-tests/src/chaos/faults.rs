@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,9 @@ const WRITE_MAX: Duration = Duration::from_secs(5);
 /// A push of an empty blob, which is there already: proposals, and nothing that stays.
 const EMPTY_BLOB: &str = "/v2/chaos/probe/blobs/uploads/?digest=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 /// More entries than a log keeps behind a snapshot.
-const FAR_BEHIND: usize = 3_000;
+const FAR_BEHIND: usize = 2_500;
 const WRITERS: usize = 16;
+const GROW_MAX: Duration = Duration::from_secs(20);
 /// How long to wait for a snapshot to be sent.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(8);
 /// How long a scrub of a small store may take to find what was damaged.
@@ -134,6 +136,8 @@ pub struct Faults {
     pub memory_max: u64,
     /// Kills that did come in the middle of a snapshot.
     pub in_snapshot: usize,
+    /// What power cuts took, in bytes.
+    pub lost_bytes: u64,
     /// Blobs of which one copy was damaged: no second one is, or nothing whole might be left.
     flipped: BTreeSet<String>,
 }
@@ -191,6 +195,7 @@ impl Faults {
             writes_back: Vec::new(),
             memory_max: 0,
             in_snapshot: 0,
+            lost_bytes: 0,
             flipped: BTreeSet::new(),
         }
     }
@@ -254,11 +259,13 @@ impl Faults {
             Fault::KillAll => (0..cluster.len()).for_each(|number| cluster.kill(number)),
             Fault::PowerCut => {
                 cluster.kill(any);
-                cluster.lose_unsynced(any)?;
+                self.lost_bytes += cluster.lose_unsynced(any)?;
             }
             Fault::PowerCutAll => {
                 (0..cluster.len()).for_each(|number| cluster.kill(number));
-                (0..cluster.len()).try_for_each(|number| cluster.lose_unsynced(number))?;
+                for number in 0..cluster.len() {
+                    self.lost_bytes += cluster.lose_unsynced(number)?;
+                }
             }
             Fault::KillInSnapshot => self.kill_in_snapshot(cluster, any)?,
             Fault::SlowSync => {
@@ -345,9 +352,9 @@ impl Faults {
     fn kill_in_snapshot(&mut self, cluster: &mut Cluster, number: usize) -> Result<()> {
         cluster.kill(number);
         let other = (number + 1) % cluster.len();
-        write_sessions(cluster.node(other).http, FAR_BEHIND)?;
-        // Refused where one is being made just now: that one will do.
-        drop(cluster.admin(&["snapshot"]));
+        grow_log(cluster.node(other).http, FAR_BEHIND)?;
+        let leader = self.leader(cluster);
+        cluster.admin_at(leader, &["snapshot"])?;
         // Slow, so that there is a middle.
         cluster.trouble(number, Trouble::Delay(Duration::from_millis(20)));
         cluster.restart(number)?;
@@ -412,28 +419,26 @@ impl Faults {
     }
 }
 
-/// Opens and ends upload sessions until the log has grown by so many entries, several at once.
-fn write_sessions(address: SocketAddr, entries: usize) -> Result<()> {
-    let threads: Vec<_> = (0..WRITERS)
-        .map(|_| {
-            thread::spawn(move || -> Result<()> {
-                let mut connection = Connection::open_within(address, WRITE_MAX)?;
-                for _ in 0..entries / WRITERS {
-                    let answer = connection.exchange("POST", EMPTY_BLOB, &[], &[])?;
-                    // Anything else is a cluster that has other troubles just now.
-                    if answer.head.status != 201 {
-                        break;
-                    }
-                }
-                Ok(())
-            })
-        })
-        .collect();
-    for thread in threads {
-        // A connection that broke: the same.
-        let _ = thread.join();
-    }
-    Ok(())
+/// Writes until the log has grown by so many entries at least, or a while is over; several writers at once.
+fn grow_log(address: SocketAddr, entries: usize) -> Result<()> {
+    let (begun, written) = (Instant::now(), AtomicUsize::new(0));
+    let write = || -> Result<()> {
+        let mut connection = Connection::open_within(address, WRITE_MAX)?;
+        while written.load(Ordering::Relaxed) < entries && begun.elapsed() < GROW_MAX {
+            let answer = connection.exchange("POST", EMPTY_BLOB, &[], &[])?;
+            // Anything else is a cluster that has no leader just now.
+            if answer.head.status == 201 {
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS).map(|_| scope.spawn(write)).collect();
+        // One whose connection broke is no loss: there are others.
+        let ended: Vec<_> = writers.into_iter().filter_map(|writer| writer.join().ok()).collect();
+        ended.into_iter().find(Result::is_ok).unwrap_or(Ok(()))
+    })
 }
 
 /// The digest that a blob's file is named after.

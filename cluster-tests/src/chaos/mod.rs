@@ -21,7 +21,7 @@ pub use report::Report;
 
 use crate::bucket::Bucket;
 use crate::cluster::{Cluster, Setup};
-use crate::error::Result;
+use crate::error::{During, Result};
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -77,6 +77,10 @@ impl Dice {
     }
 }
 
+/// Snapshots come often, so that nodes which were away get one, and what goes wrong is told.
+const CONFIG: &str =
+    "[cluster]\nsnapshot_entries = 2000\nkeep_entries = 300\n[log]\nlevel = \"warn\"\n";
+
 /// Runs a plan.
 pub fn run(plan: &Plan) -> Result<Report> {
     let started = Instant::now();
@@ -84,16 +88,16 @@ pub fn run(plan: &Plan) -> Result<Report> {
         Some(program) => Some(Bucket::start(program, &plan.work)?),
         None => None,
     };
-    let config = bucket
-        .iter()
-        .flat_map(|bucket| ["--config".to_owned(), bucket.config().to_string_lossy().into_owned()]);
+    let config = plan.work.join("nora.toml");
+    let text = format!("{CONFIG}{}", bucket.as_ref().map_or("", Bucket::config));
+    std::fs::write(&config, text).during(|| format!("write {}", config.display()))?;
     let mut cluster = Cluster::start(&Setup {
         program: plan.program.clone(),
         work: plan.work.clone(),
         nodes: plan.nodes,
         users: plan.partitions,
         faults: true,
-        args: config.collect(),
+        args: vec!["--config".into(), config.to_string_lossy().into_owned()],
     })?;
     let addresses: Vec<_> = (0..plan.nodes).map(|number| cluster.node(number).http).collect();
     let journal = Arc::new(Journal::new(addresses.clone()));

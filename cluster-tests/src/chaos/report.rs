@@ -12,6 +12,7 @@ pub struct Report {
     writes_back: Vec<u64>,
     memory_max: u64,
     in_snapshot: usize,
+    lost_bytes: u64,
     counts: [u64; 4],
     took: Duration,
     /// What must not be; empty if all is well.
@@ -28,6 +29,7 @@ impl Report {
             writes_back,
             memory_max: faults.memory_max,
             in_snapshot: faults.in_snapshot,
+            lost_bytes: faults.lost_bytes,
             counts: journal.counts(),
             took,
             violations: journal.violations(),
@@ -63,6 +65,10 @@ impl Report {
             "\n{answered} operations were answered, {unanswered} were not (refused for the moment, or their outcome \
              unknown). {pushed} images were acknowledged and compared byte for byte in {pulled} pulls.\n"
         );
+        if self.lost_bytes > 0 {
+            let lost = self.lost_bytes as f64 / 1e6;
+            let _ = writeln!(text, "Power cuts took {lost:.1} MB that were not synced.\n");
+        }
         if self.in_snapshot > 0 {
             let _ = writeln!(
                 text,

@@ -27,6 +27,7 @@ use crate::error::{StartError, StopReason, consensus, read_error, stop_reason, s
 use crate::leader::{Desk, Leader};
 use crate::linearize::{ProbeError, ProbeResult, SharedProbe};
 use crate::proposals::{Answer, Proposals};
+use crate::raft::covered::Covered;
 use crate::raft::log_store::{LogStore, blocking};
 use crate::raft::state_machine::{PositionedEvent, Shared, StateMachine};
 use crate::raft::voters::SoleVoter;
@@ -472,17 +473,28 @@ async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
         let memory = Arc::new(Memory::new(config.cache_bytes, config.write_buffer_bytes));
         let voters = Arc::new(SoleVoter::new(config.node.0));
         let events = broadcast::Sender::new(config.events_max);
+        let covered = Covered::nothing();
         let (log, state_machine) = std::thread::scope(|scope| {
             let log = scope.spawn(|| {
-                LogStore::open(&config.data_dir.join("raft-log"), &memory, voters.clone())
+                let directory = config.data_dir.join("raft-log");
+                LogStore::open(&directory, &memory, voters.clone(), covered.clone())
             });
-            let state_machine =
-                StateMachine::open(config.data_dir.clone(), memory.clone(), voters.clone(), events);
+            let state_machine = StateMachine::open(
+                config.data_dir.clone(),
+                memory.clone(),
+                voters.clone(),
+                events,
+                covered.clone(),
+            );
             let log =
                 log.join().unwrap_or_else(|_| Err(io::Error::other("opening the log panicked")));
             (log, state_machine)
         });
-        Ok(Stores { log: log?, state_machine: state_machine?, memory, voters })
+        let (log, state_machine) = (log?, state_machine?);
+        if log.last_index()? < state_machine.applied_index() {
+            state_machine.cover()?;
+        }
+        Ok(Stores { log, state_machine, memory, voters })
     })
     .await
 }

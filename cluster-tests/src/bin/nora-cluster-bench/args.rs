@@ -10,7 +10,7 @@ use clap::Parser;
 /// Exits with 0 unless an exchange went wrong (a refused request, wrong bytes, a server that died):
 /// how fast anything was never fails the run.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "nora-cluster-bench")]
+#[command(name = "nora-cluster-bench", args_override_self = true)]
 pub struct Args {
     /// Parts to run, in this order.
     #[arg(
@@ -35,6 +35,11 @@ pub struct Args {
     /// The size of a value that etcd is given; NORA's record of a tag is no larger.
     #[arg(long, default_value_t = 256)]
     pub value_bytes: usize,
+
+    /// How many clients of etcd share a connection: ten in its own benchmark. Those of NORA have one
+    /// each.
+    #[arg(long, default_value_t = 10)]
+    pub etcd_sharing: usize,
 
     /// Also runs `etcdctl check perf`, for a minute, and quotes it.
     #[arg(long)]

@@ -150,13 +150,17 @@ pub fn record_memory(table: &mut Table, column: usize, what: &str, peaks: &[Peak
     };
     let followers = || peaks.iter().enumerate().filter(|(at, _)| *at != leader).map(|(_, it)| it);
     let most = |of: fn(&Peak) -> f64| followers().map(of).reduce(f64::max);
-    if let Some(resident) = most(|peak| peak.resident) {
-        let bar = Bar::AtMost(FOLLOWER_MB_MAX);
-        let measure = Measure::new(name("follower", "resident"), Unit::Mb).bar(bar);
-        table.add(column, measure, resident);
+    let bar = Bar::AtMost(FOLLOWER_MB_MAX);
+    let resident = Measure::new(name("follower", "resident"), Unit::Mb).bar(bar);
+    let private = Measure::new(name("follower", "private"), Unit::Mb);
+    // One node alone has no follower: the rows are there for those who have.
+    table.row(resident.clone());
+    table.row(private.clone());
+    if let Some(peak) = most(|peak| peak.resident) {
+        table.add(column, resident, peak);
     }
-    if let Some(private) = most(|peak| peak.private) {
-        table.add(column, Measure::new(name("follower", "private"), Unit::Mb), private);
+    if let Some(peak) = most(|peak| peak.private) {
+        table.add(column, private, peak);
     }
     if let Some(peak) = peaks.get(leader) {
         table.add(column, Measure::new(name("leader", "resident"), Unit::Mb), peak.resident);

@@ -1,7 +1,7 @@
 //! Three members of etcd on loopback, and clients that put keys into it over gRPC.
 //!
-//! Defaults, fsync included. Ten clients share a connection, as etcd's own benchmark has it, and all
-//! run on one thread. Of etcd's interface it knows the one call that is measured.
+//! Defaults, fsync included. Clients share connections, as in etcd's own benchmark, and all run on one
+//! thread. Of etcd's interface it knows the one call that is measured.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,6 @@ use crate::bench::wait_for;
 
 const MEMBERS: usize = 3;
 const START_LIMIT: Duration = Duration::from_secs(60);
-const CLIENTS_A_CONNECTION: usize = 10;
 const PUT: &str = "/etcdserverpb.KV/Put";
 
 /// `etcdserverpb.PutRequest`.
@@ -131,31 +130,26 @@ impl Etcd {
     }
 
     /// Clients put keys, one after another each, for so long.
-    pub fn put(&self, clients: usize, value_bytes: usize, duration: Duration) -> Result<Outcome> {
+    pub fn put(&self, clients: usize, args: &Args) -> Result<Outcome> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .during(|| "make a runtime".into())?;
-        runtime.block_on(self.put_all(clients, value_bytes, duration))
+        runtime.block_on(self.put_all(clients, args))
     }
 
-    async fn put_all(
-        &self,
-        clients: usize,
-        value_bytes: usize,
-        duration: Duration,
-    ) -> Result<Outcome> {
+    async fn put_all(&self, clients: usize, args: &Args) -> Result<Outcome> {
         // As many connections to each member as its clients need.
-        let shares = clients.div_ceil(CLIENTS_A_CONNECTION * MEMBERS).max(1);
+        let shares = clients.div_ceil(args.etcd_sharing.max(1) * MEMBERS).max(1);
         let mut channels = Vec::new();
         for addr in self.addrs().iter().cycle().take(clients.min(shares * MEMBERS)) {
             let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(refused)?;
             let endpoint = endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(10));
             channels.push(endpoint.connect().await.map_err(refused)?);
         }
-        let value: Vec<u8> = (0..value_bytes).map(|at| (at * 31 % 251) as u8).collect();
+        let value: Vec<u8> = (0..args.value_bytes).map(|at| (at * 31 % 251) as u8).collect();
         let started = Instant::now();
-        let until = started + duration;
+        let until = started + args.duration();
         let tasks: Vec<_> = channels
             .iter()
             .cycle()

@@ -105,18 +105,21 @@ impl Table {
 
     /// Takes a sample for a column.
     pub fn add(&mut self, column: usize, measure: Measure, value: f64) {
-        let same = |row: &Row| row.measure.title == measure.title;
-        let at = match self.rows.iter().position(same) {
-            Some(at) => at,
-            None => {
-                let samples = vec![Vec::new(); self.columns.len()];
-                self.rows.push(Row { measure, samples });
-                self.rows.len() - 1
-            }
-        };
+        let at = self.row(measure);
         if let Some(samples) = self.rows[at].samples.get_mut(column) {
             samples.push(value);
         }
+    }
+
+    /// The place of a measure's row: below all that came before, even if its samples come later.
+    pub fn row(&mut self, measure: Measure) -> usize {
+        let same = |row: &Row| row.measure.title == measure.title;
+        if let Some(at) = self.rows.iter().position(same) {
+            return at;
+        }
+        let samples = vec![Vec::new(); self.columns.len()];
+        self.rows.push(Row { measure, samples });
+        self.rows.len() - 1
     }
 
     /// Takes what others used of the machine during a phase.

@@ -25,7 +25,8 @@ pub fn table() -> Table {
 
 /// Measures.
 pub fn run(bench: &Bench, table: &mut Table) -> Result<()> {
-    table.note(format!("{}, over gRPC.", etcd::version(&bench.args)?));
+    let (version, sharing) = (etcd::version(&bench.args)?, bench.args.etcd_sharing);
+    table.note(format!("{version}, over gRPC, up to {sharing} clients a connection."));
     for round in 1..=bench.args.rounds {
         eprintln!("  round {round} of {}", bench.args.rounds);
         put_keys(bench, table, round == 1 && bench.args.check_perf)?;
@@ -38,7 +39,7 @@ fn put_keys(bench: &Bench, table: &mut Table, check_perf: bool) -> Result<()> {
     let args = &bench.args;
     let etcd = Etcd::start(args, &fresh(&args.work_dir, "etcd")?)?;
     for count in &args.write_clients {
-        let write = || etcd.put(*count, args.value_bytes, args.duration());
+        let write = || etcd.put(*count, args);
         let (outcome, seen) = bench.observe(table, etcd.pids(), write)?;
         record(table, ETCD, *count, &outcome);
         record_memory(table, ETCD, &clients(*count), &seen.peaks, etcd.leader()?);

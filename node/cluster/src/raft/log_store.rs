@@ -1,7 +1,7 @@
 //! The Raft log in RocksDB.
 //!
 //! Guarantees: an append can be read when the call returns, and its callback runs once it is durable; many appends
-//! share one sync. A vote is durable when the call returns. Reads for replication and apply take at most
+//! share one sync. A vote is durable when the call returns. Entries go only once a durable snapshot [covers](Covered) them. Reads for replication and apply take at most
 //! [`READ_BYTES_MAX`] at a time, or one entry. Must not know: what commands mean.
 
 use std::fmt::Debug;
@@ -17,6 +17,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, ReadOptions, WriteBatch, WriteOptions};
 
+use super::covered::Covered;
 use super::flusher::Flusher;
 use super::voters::SoleVoter;
 use super::{Entry, LogId, TypeConfig, Vote};
@@ -43,11 +44,17 @@ struct Inner {
     flusher: Flusher,
     db: Arc<DB>,
     voters: Arc<SoleVoter>,
+    covered: Covered,
 }
 
 impl LogStore {
     /// Opens the log in `directory`, or begins one.
-    pub fn open(directory: &Path, memory: &Memory, voters: Arc<SoleVoter>) -> io::Result<Self> {
+    pub fn open(
+        directory: &Path,
+        memory: &Memory,
+        voters: Arc<SoleVoter>,
+        covered: Covered,
+    ) -> io::Result<Self> {
         let mut options = memory.options();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -59,11 +66,16 @@ impl LogStore {
             [META, ENTRIES].map(|name| ColumnFamilyDescriptor::new(name, memory.options()));
         let db =
             Arc::new(DB::open_cf_descriptors(&options, directory, families).map_err(io_error)?);
-        let inner = Inner { flusher: Flusher::start(db.clone())?, db, voters };
+        let inner = Inner { flusher: Flusher::start(db.clone())?, db, voters, covered };
         if let Some(vote) = inner.meta(VOTE, codec::decode_vote)? {
             inner.voters.started_in(vote.leader_id.term);
         }
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The index of the last entry, or of the last one that went; none of a new log.
+    pub fn last_index(&self) -> io::Result<Option<u64>> {
+        Ok(self.inner.last()?.map(|last| last.index))
     }
 
     /// Bytes on disk.
@@ -126,6 +138,20 @@ impl Inner {
     ) -> io::Result<Option<T>> {
         let bytes = self.db.get_pinned_cf(self.family(META)?, name).map_err(io_error)?;
         bytes.map(|bytes| decode(&bytes)).transpose().map_err(damaged)
+    }
+
+    fn last(&self) -> io::Result<Option<LogId>> {
+        let mut iterator = self.db.raw_iterator_cf(self.family(ENTRIES)?);
+        iterator.seek_to_last();
+        let last = iterator
+            .value()
+            .map(|value| codec::decode_entry(Bytes::copy_from_slice(value)).map_err(damaged))
+            .transpose()?;
+        iterator.status().map_err(io_error)?;
+        match last {
+            Some(entry) => Ok(Some(entry.log_id)),
+            None => self.meta(PURGED, codec::decode_log_id),
+        }
     }
 
     fn purge(&self, upto: &LogId) -> io::Result<()> {
@@ -198,18 +224,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
-        let purged = self.inner.meta(PURGED, codec::decode_log_id)?;
-        let mut iterator = self.inner.db.raw_iterator_cf(self.inner.family(ENTRIES)?);
-        iterator.seek_to_last();
-        let last = match iterator.value() {
-            Some(value) => {
-                let entry = codec::decode_entry(Bytes::copy_from_slice(value)).map_err(damaged)?;
-                Some(entry.log_id)
-            }
-            None => purged,
-        };
-        iterator.status().map_err(io_error)?;
-        Ok(LogState { last_purged_log_id: purged, last_log_id: last })
+        let last_purged_log_id = self.inner.meta(PURGED, codec::decode_log_id)?;
+        Ok(LogState { last_purged_log_id, last_log_id: self.inner.last()? })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -269,6 +285,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let inner = self.inner.clone();
+        inner.covered.wait(upto.index).await?;
         blocking(move || inner.purge(&upto)).await
     }
 }

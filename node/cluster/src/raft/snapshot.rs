@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::covered::Covered;
 use super::{LogId, Snapshot, SnapshotMeta};
 use crate::codec::raft::{FileSummary, Manifest, decode_manifest, encode_manifest};
 use crate::rocks::state::StateDb;
@@ -121,12 +122,13 @@ impl From<SnapshotHandle> for Snapshot {
 pub struct Snapshots {
     root: PathBuf,
     memory: Arc<Memory>,
+    covered: Covered,
     current: Mutex<Option<SnapshotHandle>>,
 }
 
 impl Snapshots {
     /// Opens the directory, and removes what a crash left half made or out of date.
-    pub fn open(root: PathBuf, memory: Arc<Memory>) -> io::Result<Self> {
+    pub fn open(root: PathBuf, memory: Arc<Memory>, covered: Covered) -> io::Result<Self> {
         fs::create_dir_all(&root)?;
         let mut newest: Option<SnapshotHandle> = None;
         for entry in fs::read_dir(&root)? {
@@ -152,7 +154,15 @@ impl Snapshots {
                 older.retire();
             }
         }
-        Ok(Self { root, memory, current: Mutex::new(newest) })
+        if let Some(newest) = &newest {
+            reach(&covered, newest);
+        }
+        Ok(Self { root, memory, covered, current: Mutex::new(newest) })
+    }
+
+    /// A snapshot could not be installed.
+    pub fn failed(&self) {
+        self.covered.fail();
     }
 
     /// The current snapshot.
@@ -217,10 +227,18 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Makes a durable snapshot the current one.
     fn replace(&self, snapshot: SnapshotHandle) {
+        reach(&self.covered, &snapshot);
         if let Some(older) = locked(&self.current).replace(snapshot) {
             older.retire();
         }
+    }
+}
+
+fn reach(covered: &Covered, snapshot: &SnapshotHandle) {
+    if let Some(last) = snapshot.manifest().last_log_id {
+        covered.reach(last.index);
     }
 }
 

@@ -21,6 +21,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::broadcast;
 
+use super::covered::Covered;
 use super::log_store::blocking;
 use super::overlay::{Changes, Overlay, Transaction};
 use super::snapshot::{SnapshotHandle, Snapshots};
@@ -91,12 +92,13 @@ impl StateMachine {
         memory: Arc<Memory>,
         voters: Arc<SoleVoter>,
         events: broadcast::Sender<PositionedEvent>,
+        covered: Covered,
     ) -> io::Result<Self> {
         let directory = StateDirectory::new(data_dir.join("state"));
         let (state, number) = directory.open(&memory)?;
         let applied = state.applied().map_err(io::Error::other)?;
         let membership = state.membership().map_err(io::Error::other)?;
-        let snapshots = Snapshots::open(data_dir.join("snapshots"), memory.clone())?;
+        let snapshots = Snapshots::open(data_dir.join("snapshots"), memory.clone(), covered)?;
         let shared = Arc::new(Shared {
             state: ArcSwap::from_pointee(state),
             snapshots,
@@ -114,6 +116,22 @@ impl StateMachine {
     /// What readers of the state need.
     pub fn shared(&self) -> Arc<Shared> {
         self.shared.clone()
+    }
+
+    /// The index of the last entry that is in the state.
+    pub fn applied_index(&self) -> Option<u64> {
+        self.applied.map(|applied| applied.index)
+    }
+
+    /// Makes a snapshot of the state unless one covers it: of a state that the log does not lead up to any more, because a
+    /// power cut took the log's end and left the state's.
+    pub fn cover(&self) -> io::Result<()> {
+        let current = self.shared.snapshots.current();
+        if current.and_then(|snapshot| snapshot.manifest().last_log_id) >= self.applied {
+            return Ok(());
+        }
+        let building = self.shared.snapshots.begin(&self.shared.state.load())?;
+        self.shared.snapshots.finish(&building).map(drop)
     }
 
     async fn apply_entry(
@@ -295,7 +313,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let meta = meta.clone();
         let (applied, membership) =
             blocking(move || install(&shared, &directory, &memory, number, &meta, &snapshot))
-                .await?;
+                .await
+                .inspect_err(|_| self.shared.snapshots.failed())?;
         self.number = number;
         self.applied = applied;
         if let Some(at) = membership.log_id() {

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_cluster::raft::log_store::READ_BYTES_MAX;
+use nora_cluster::raft::covered::Covered;
+use nora_cluster::raft::log_store::{LogStore, READ_BYTES_MAX};
 use nora_cluster::raft::{Entry, Proposal};
 use nora_domain::command::{Action, Command};
 use nora_domain::record::{Body, Timestamp};
@@ -11,7 +12,7 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, StorageError};
 use tempfile::TempDir;
 
-use crate::support::{config, digest, life, log_id, open_log, repository};
+use crate::support::{config, digest, life, log_id, open_log, open_log_covered, repository};
 
 fn large_entry(index: u64, bytes: usize) -> Entry {
     let payload = EntryPayload::Normal(Proposal(Bytes::from(vec![index as u8; bytes])));
@@ -72,6 +73,31 @@ async fn a_purged_log_begins_after_what_was_purged_and_says_so()
     let left = log.try_get_log_entries(..).await.unwrap();
     assert_eq!((left.len(), left[0].log_id), (904, log_id(4096)));
     Ok(())
+}
+
+/// A crash before the snapshot is there must find the entries.
+#[tokio::test]
+async fn entries_stay_until_a_snapshot_covers_them() {
+    let directory = TempDir::new().unwrap();
+    let covered = Covered::nothing();
+    let mut log = open_log_covered(directory.path(), covered.clone());
+    let entries = (0..100).map(|index| large_entry(index, 10));
+    log.append(entries, IOFlushed::noop()).await.unwrap();
+    let purge = |mut log: LogStore| tokio::spawn(async move { log.purge(log_id(50)).await });
+    let purging = purge(log.clone());
+    covered.reach(49);
+    // Time to do what it must not.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!purging.is_finished());
+    assert_eq!(log.get_log_state().await.unwrap().last_purged_log_id, None);
+    covered.reach(50);
+    purging.await.unwrap().unwrap();
+    assert_eq!(log.get_log_state().await.unwrap().last_purged_log_id, Some(log_id(50)));
+    covered.fail();
+    log.purge(log_id(60)).await.unwrap_err();
+    assert_eq!(log.get_log_state().await.unwrap().last_purged_log_id, Some(log_id(50)));
 }
 
 fn artifact(body: usize, number: u64) -> Command {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nora_cluster::codec;
+use nora_cluster::raft::covered::Covered;
 use nora_cluster::raft::log_store::LogStore;
 use nora_cluster::raft::state_machine::{Shared, StateMachine};
 use nora_cluster::raft::voters::SoleVoter;
@@ -120,13 +121,23 @@ pub fn memory() -> Arc<Memory> {
 }
 
 pub fn open_log(directory: &Path) -> LogStore {
-    LogStore::open(&directory.join("raft-log"), &memory(), Arc::new(SoleVoter::new(1))).unwrap()
+    let covered = Covered::nothing();
+    covered.reach(u64::MAX);
+    open_log_covered(directory, covered)
+}
+
+/// A log that drops only what is covered.
+pub fn open_log_covered(directory: &Path, covered: Covered) -> LogStore {
+    let voters = Arc::new(SoleVoter::new(1));
+    LogStore::open(&directory.join("raft-log"), &memory(), voters, covered).unwrap()
 }
 
 pub fn open_state(directory: &Path) -> (StateMachine, Arc<Shared>) {
     let events = broadcast::Sender::new(16);
     let voters = Arc::new(SoleVoter::new(1));
-    let machine = StateMachine::open(directory.to_owned(), memory(), voters, events).unwrap();
+    let machine =
+        StateMachine::open(directory.to_owned(), memory(), voters, events, Covered::nothing());
+    let machine = machine.unwrap();
     let shared = machine.shared();
     (machine, shared)
 }
