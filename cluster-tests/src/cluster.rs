@@ -362,6 +362,19 @@ impl Cluster {
         Ok(started.elapsed())
     }
 
+    /// Waits until a node is ready that may stop itself for what went wrong: then it is started again.
+    pub fn recover(&mut self, number: usize) -> Result<()> {
+        let started = Instant::now();
+        while !is_ready(self.nodes[number].http) {
+            self.restart(number)?;
+            if started.elapsed() > READY_LIMIT {
+                return self.wait_ready(number).map(drop);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// The end of a node's log.
     pub fn log_end(&self, number: usize) -> String {
         let path = self.work.join(format!("node{}.log", number + 1));

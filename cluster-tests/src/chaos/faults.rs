@@ -284,6 +284,8 @@ impl Faults {
                 cluster.disturb(any, Disturbance { disk_full: true, ..Disturbance::default() })?;
                 thread::sleep(hold * 2);
                 cluster.disturb(any, Disturbance::default())?;
+                // Without a log it can write to, a node ends rather than vote.
+                cluster.recover(any)?;
             }
             Fault::Delay | Fault::Reset => {
                 cluster.trouble(

@@ -85,17 +85,23 @@ pub async fn check(config: &Config) -> Result<Checked, ServeError> {
     });
     let (found, live, rows) = read.await.flatten().map_err(ServeError::Unreadable)?;
     let mut findings: Vec<String> = found.iter().map(ToString::to_string).collect();
-    let blobs = LocalBlobs::open(blobs_config(config, node)).map_err(ServeError::Blobs)?;
-    let blobs: &dyn Blobs = &blobs;
-    for copy in &live {
+    // A node that keeps its blobs in a bucket has none here, and its folders are laid out otherwise.
+    if !live.is_empty() {
+        let blobs = LocalBlobs::open(blobs_config(config, node)).map_err(ServeError::Blobs)?;
+        look_for(&blobs, &live, &mut findings).await;
+    }
+    if let Err(error) = cluster.shutdown().await {
+        warn!(%error, "the metadata was not closed in order");
+    }
+    Ok(Checked { rows, blobs: live.len() as u64, findings })
+}
+
+async fn look_for(blobs: &dyn Blobs, live: &[BlobCopy], findings: &mut Vec<String>) {
+    for copy in live {
         let digest = copy.digest;
         if let Err(error) = blobs.open(copy.clone()).await {
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
             findings.push(format!("blob {digest}: {error}{}", cause.unwrap_or_default()));
         }
     }
-    if let Err(error) = cluster.shutdown().await {
-        warn!(%error, "the metadata was not closed in order");
-    }
-    Ok(Checked { rows, blobs: live.len() as u64, findings })
 }
