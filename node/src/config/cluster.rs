@@ -32,7 +32,7 @@ section! {
         /// How long a change may take to be acknowledged before the client is told that its outcome is unknown.
         proposal_timeout: Duration = "\"10s\"", "100ms" ..= "10m";
         /// Log entries after which a snapshot is taken and the log before it is dropped.
-        snapshot_entries: usize = "50000", "100" ..= "100000000";
+        snapshot_entries: usize = "100000", "100" ..= "100000000";
         /// Log entries kept behind a snapshot, for nodes that lag a little.
         keep_entries: usize = "5000", "0" ..= "100000000";
     }
