@@ -27,6 +27,8 @@ need() {
       versitygw) go_tool "$name" "github.com/versity/versitygw/cmd/versitygw@$versitygw_version" ;;
       minio) go_tool "$name" "github.com/minio/minio@$minio_version" ;;
       cargo-deny) cargo_tool "$name" "$cargo_deny_version" ;;
+      ip) has ip || packages+=(iproute2) ;;
+      unshare) has unshare || packages+=(util-linux) ;;
       busybox) has busybox || packages+=(busybox-static) ;;
       newuidmap) has newuidmap || packages+=(uidmap) ;;
       etcd) has etcd || unpacked etcd etcd-server usr/bin/etcd ;;

@@ -69,6 +69,8 @@ if [ "${1:-}" != quick ]; then
   step conformance cluster-tests/conformance/run.sh
   step "conformance of three" cluster-tests/conformance/run.sh local
   step "conformance in S3" cluster-tests/conformance/run.sh s3
+  need ip iptables unshare
+  step chaos cluster-tests/chaos.sh
   step upgrade cluster-tests/upgrade.sh
   need podman-compose
   step compose podman-compose --dry-run -f deploy/compose/compose.yaml up

@@ -229,6 +229,11 @@ impl Cluster {
         ClusterStatus::of(self.config.node, &metrics.borrow_watched(), closed)
     }
 
+    /// Who sent a request, if it was a member: one that was removed is none, whatever its certificate says.
+    pub fn caller(&self, extensions: &http::Extensions) -> Option<NodeId> {
+        self.services.peers.caller(extensions)
+    }
+
     /// A connection to another member, for other services than this crate's; none if nothing is known of it.
     pub fn channel(&self, node: NodeId) -> Option<tonic::transport::Channel> {
         let known = || crate::consensus::address(&self.raft, node);

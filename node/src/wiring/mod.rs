@@ -44,7 +44,7 @@ use crate::identity::{ADMIN_USER, AdminFile, gate_for, shared_password};
 use crate::metrics::Metrics;
 use crate::server::{Certificate, Door, Surface, serve, tls_config};
 use adapters::{NodeProbe, RandomIds, SystemClock, lock_data_dir};
-use peers::{OverChannels, OwnReport, for_members, introduce, merged};
+use peers::{OverChannels, OwnReport, for_members, introduce, merged, not_for_removed};
 use settings::{
     api_settings, cluster_config, load_certificate, members_config, peer_server_settings, profile,
     server_settings, settings,
@@ -309,7 +309,8 @@ impl Node {
             upkeep: Arc::new(self.storage.clone()),
             config: self.shown.clone(),
         }));
-        let forwarded = for_members(forwarded_router(api.clone()));
+        let forwarded = for_members(self.cluster.clone(), forwarded_router(api.clone()));
+        let admin_api = not_for_removed(self.cluster.clone(), admin_api);
         let members = self.between_members.clone();
         surfaces.peer.store(Arc::new(merged([members, admin_api, forwarded])));
         let surface = router(api.clone());

@@ -47,12 +47,31 @@ pub(super) fn introduce(identity: Arc<Identity>) -> Introduce {
 }
 
 /// Lets members through and nobody else.
-pub(super) fn for_members(routes: Router) -> Router {
-    routes.layer(from_fn(async |request: Request, next: Next| {
-        match request.extensions().get::<Peer>() {
-            Some(Peer::Member { .. }) => next.run(request).await,
-            _ => (StatusCode::FORBIDDEN, "only members of the cluster may ask here\n")
-                .into_response(),
+pub(super) fn for_members(cluster: Arc<Cluster>, routes: Router) -> Router {
+    routes.layer(from_fn(move |request: Request, next: Next| {
+        let known = cluster.caller(request.extensions()).is_some();
+        async move {
+            match known {
+                true => next.run(request).await,
+                false => (StatusCode::FORBIDDEN, "only members of the cluster may ask here\n")
+                    .into_response(),
+            }
+        }
+    }))
+}
+
+/// Lets everybody through but nodes that were removed: their certificates are good until they expire.
+pub(super) fn not_for_removed(cluster: Arc<Cluster>, routes: Router) -> Router {
+    routes.layer(from_fn(move |request: Request, next: Next| {
+        let is_member = matches!(request.extensions().get::<Peer>(), Some(Peer::Member { .. }));
+        let removed = is_member && cluster.caller(request.extensions()).is_none();
+        async move {
+            match removed {
+                false => next.run(request).await,
+                true => tonic::Status::permission_denied("this node was removed from the cluster")
+                    .into_http::<Body>()
+                    .into_response(),
+            }
         }
     }))
 }

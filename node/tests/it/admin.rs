@@ -170,6 +170,21 @@ fn joining(shell: &Shell, data_dir: &str, token_file: &Path) -> Node {
     Node::start(&path, &["--join", &address, "--join-token-file", token_file])
 }
 
+/// Copies a node's certificate to where the command line looks for an administrator's.
+fn show_as_administrators(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    std::fs::copy(from.join("ca.crt"), to.join("ca.crt")).unwrap();
+    let both = std::fs::read_to_string(from.join("node.pem")).unwrap();
+    let key_at = both.find("-----BEGIN PRIVATE KEY").unwrap();
+    let (first, second) = both.split_at(key_at);
+    let (certificate, key) = match first.contains("CERTIFICATE") {
+        true => (first, second),
+        false => both.split_at(both.find("-----BEGIN CERTIFICATE").unwrap()),
+    };
+    std::fs::write(to.join("admin.crt"), certificate).unwrap();
+    std::fs::write(to.join("admin.key"), key).unwrap();
+}
+
 #[tokio::test]
 async fn a_node_joins_is_drained_and_removed() {
     let (shell, first) = Shell::with_node("");
@@ -183,6 +198,13 @@ async fn a_node_joins_is_drained_and_removed() {
             && members.iter().all(|member| member["report"]["blobs_held"] == 2)
     });
     assert_eq!(status["members"][1]["node"], 2);
+    // What the second node may ask by its own certificate, it may ask until it is removed.
+    show_as_administrators(&shell.path("second/data/identity"), &shell.path("stolen/identity"));
+    let by_member = || {
+        let address = cluster_address(&shell, DATA);
+        cluster(&shell, "stolen", &["members", "--cluster-addr", &address])
+    };
+    assert_eq!(by_member().code, 0, "{}", by_member().err);
 
     // Any member answers, and any takes the lead.
     let led = cluster(&shell, "second/data", &["transfer-leader", "2", "-o", "json"]);
@@ -201,5 +223,7 @@ async fn a_node_joins_is_drained_and_removed() {
     });
     assert_eq!(status["members"][0]["report"]["blobs_missing"], 0);
     assert_ne!(second.wait(), Some(0));
+    let late = by_member();
+    assert!(late.code != 0 && late.err.contains("was removed"), "{}", late.err);
     assert_eq!(first.get("/v2/app/manifests/v1").await.status(), 200);
 }

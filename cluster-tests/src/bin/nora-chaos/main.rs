@@ -59,7 +59,9 @@ fn main() -> ExitCode {
 fn chaos(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     let partitions = enter_namespace("NORA_CHAOS_NAMESPACE")?;
     if !partitions {
-        eprintln!("not root: packets cannot be dropped, so there are no partitions in this run");
+        eprintln!(
+            "packets cannot be dropped here (that takes root, iptables and a network namespace): no partitions in this run"
+        );
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = args.seed.unwrap_or(now.as_millis() as u64);
