@@ -65,6 +65,8 @@ async fn commit_blob(node: &Node, number: u64, holders: &[u64]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_join_vote_are_seen_lead_drain_and_leave() {
     let [one, two, mut three] = three().await;
+    // The first node knows that all vote; the second is told a moment later.
+    voters(&two, &[1, 2, 3]).await;
     let view = two.roster.view().await.unwrap();
     assert_eq!((view.cluster, view.node, view.leader), (Some(CLUSTER), NodeId(2), Some(NodeId(1))));
     let roles: Vec<_> = view.members.iter().map(|member| member.role).collect();
