@@ -28,7 +28,11 @@ pub fn start(format: Format, filter: &str) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // A line that cannot be written, as on a full disk, is lost; to complain of that in the same place would panic.
+        .log_internal_errors(false);
     let started = match format {
         Format::Pretty => {
             let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Tags in use at once, and for how long: a history that is judged stays short.
 const TAGS: usize = 4;
 const TAG_LIFE: Duration = Duration::from_secs(3);
-const BLOB_BYTES_MAX: usize = 1_500_000;
+const BLOB_BYTES_MAX: usize = 400_000;
 
 /// An image that was acknowledged.
 struct Pushed {

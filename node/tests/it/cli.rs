@@ -519,3 +519,32 @@ fn the_configurations_that_come_with_nora_are_good() {
     assert_eq!(value("storage.data_dir"), "/data");
     assert_eq!(value("log.format"), "json");
 }
+
+#[test]
+fn a_node_whose_log_cannot_be_written_goes_on() {
+    let shell = Shell::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut node = shell
+        .command(&["serve", "--data-dir", "data", "--cluster-listen", "127.0.0.1:0"])
+        .args(["--listen", &free.to_string()])
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    let ready = || {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(free).ok()?;
+        stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.starts_with("HTTP/1.0 200").then_some(())
+    };
+    let begun = std::time::Instant::now();
+    while ready().is_none() {
+        assert_eq!(node.try_wait().unwrap(), None, "it ended");
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "it is not ready");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    node.kill().unwrap();
+    node.wait().unwrap();
+}
