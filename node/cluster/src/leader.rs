@@ -105,7 +105,8 @@ impl Leader {
 
     /// Waits until this node knows that another one than `leader` leads.
     async fn another_than(&self, leader: Option<NodeId>) {
-        let mut metrics = self.raft.metrics();
+        // Not all metrics: those change with every entry, and each change would wake every proposal under way.
+        let mut metrics = self.raft.server_metrics();
         loop {
             let now = metrics.borrow_watched().current_leader.map(NodeId);
             if now.is_some() && now != leader {

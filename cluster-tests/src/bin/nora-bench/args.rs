@@ -1,9 +1,9 @@
 //! The command line of the benchmark.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Parser;
+use nora_cluster_tests::output::Output;
 
 /// Measures NORA beside other registries and nginx: one run, interleaved rounds, medians and
 /// ratios.
@@ -82,21 +82,13 @@ pub struct Args {
     #[arg(long, env = "ZOT_BIN")]
     pub zot: Option<PathBuf>,
 
-    /// Before each phase, wait at most this long until others use less than 0.15 processors.
-    #[arg(long, default_value_t = 5)]
-    pub wait_quiet_seconds: u64,
-
     /// How long a server is left alone before its idle memory is read.
     #[arg(long, default_value_t = 3)]
     pub idle_seconds: u64,
 
-    /// Writes every sample here.
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-
-    /// Writes the tables here as well as to standard output.
-    #[arg(long)]
-    pub markdown: Option<PathBuf>,
+    /// How long to wait, and where the report goes.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// A part of the benchmark.
@@ -118,11 +110,6 @@ impl Args {
     /// Whether `part` was asked for.
     pub fn has(&self, part: Part) -> bool {
         self.parts.contains(&part)
-    }
-
-    /// The limit of [`Self::wait_quiet_seconds`].
-    pub fn wait_quiet(&self) -> Duration {
-        Duration::from_secs(self.wait_quiet_seconds)
     }
 
     /// How often a phase with this many clients is repeated in a round: often where it is short.

@@ -66,7 +66,7 @@ fn push(round: &mut Round<'_>, clients: usize) -> Result<LargeBlob> {
     for _ in 0..crate::args::Args::repeats(clients) {
         let blobs: Vec<_> = (0..clients).map(|_| round.source().large_blob()).collect();
         let source = round.source();
-        let (elapsed, seen) = observe(round.args().wait_quiet(), round.pid(), || {
+        let (elapsed, seen) = observe(round.args().output.wait_quiet(), round.pid(), || {
             let pushed = together(
                 clients,
                 |_| Registry::open(addr),
@@ -90,13 +90,14 @@ fn push(round: &mut Round<'_>, clients: usize) -> Result<LargeBlob> {
 fn pull(round: &mut Round<'_>, blob: &LargeBlob, clients: usize) -> Result<()> {
     let addr = round.addr();
     for _ in 0..crate::args::Args::repeats(clients) {
-        let ((lengths, elapsed), seen) = observe(round.args().wait_quiet(), round.pid(), || {
-            together(
-                clients,
-                |_| Registry::open(addr),
-                |_, mut registry: Registry| registry.pull_blob(REPOSITORY, &blob.digest),
-            )
-        })?;
+        let ((lengths, elapsed), seen) =
+            observe(round.args().output.wait_quiet(), round.pid(), || {
+                together(
+                    clients,
+                    |_| Registry::open(addr),
+                    |_, mut registry: Registry| registry.pull_blob(REPOSITORY, &blob.digest),
+                )
+            })?;
         if lengths.iter().any(|length| *length != round.blob_bytes() as u64) {
             return Err(Error::Wrong(format!("blobs of {lengths:?} bytes were pulled")));
         }
@@ -114,7 +115,7 @@ fn pull_by_curl(round: &mut Round<'_>, blob: &LargeBlob) -> Result<()> {
     };
     let url = format!("http://{}{}", round.addr(), blob_path(REPOSITORY, &blob.digest));
     for _ in 0..crate::args::Args::repeats(1) {
-        let (output, seen) = observe(round.args().wait_quiet(), round.pid(), || {
+        let (output, seen) = observe(round.args().output.wait_quiet(), round.pid(), || {
             let format = "%{size_download} %{speed_download}";
             Command::new(&curl)
                 .args(["--silent", "--show-error", "--fail", "--output", "/dev/null"])

@@ -74,7 +74,7 @@ fn timed_start(
     dir: &Path,
     title: &str,
 ) -> Result<nora_cluster_tests::server::Server> {
-    let quiet = wait_quiet(bench.args.wait_quiet(), &[]);
+    let quiet = wait_quiet(bench.args.output.wait_quiet(), &[]);
     let (server, took) = start(target, dir)?;
     let measure = Measure::new(Section::Catalogue, title, Unit::Ms);
     let measure = measure.bar(Some(Bar::AtMost(1000.0)));
@@ -97,7 +97,7 @@ fn fill(bench: &mut Bench, target: &Target, dir: &Path) -> Result<Filled> {
         pushed: AtomicU64::new(0),
         ends: Instant::now() + Duration::from_secs(bench.args.fill_seconds),
     };
-    let ((lasts, elapsed), seen) = observe(bench.args.wait_quiet(), server.pid(), || {
+    let ((lasts, elapsed), seen) = observe(bench.args.output.wait_quiet(), server.pid(), || {
         together(
             CLIENTS,
             |_| Registry::open(filling.addr),

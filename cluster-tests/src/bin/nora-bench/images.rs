@@ -47,7 +47,7 @@ fn push(round: &mut Round<'_>, clients: usize, repositories: usize) -> Result<()
         }
         Ok((samples, last))
     };
-    let ((pushed, elapsed), seen) = observe(round.args().wait_quiet(), round.pid(), || {
+    let ((pushed, elapsed), seen) = observe(round.args().output.wait_quiet(), round.pid(), || {
         together(clients, |_| Registry::open(addr), work)
     })?;
     let mut registry = Registry::open(addr)?;

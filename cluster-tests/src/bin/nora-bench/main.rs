@@ -14,13 +14,11 @@ mod round;
 mod samples;
 mod targets;
 
-use std::fs;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use nora_cluster_tests::date::today;
-use nora_cluster_tests::error::{During, Error, Result};
+use nora_cluster_tests::error::{Error, Result};
+use nora_cluster_tests::output::today;
 
 use crate::args::{Args, Part};
 use crate::report::Report;
@@ -68,7 +66,7 @@ fn run(args: Args) -> Result<bool> {
         errors: &errors,
         date: today(),
     };
-    publish(&report)?;
+    bench.args.output.publish(&report.markdown(), &report.json())?;
     Ok(errors.is_empty())
 }
 
@@ -98,17 +96,4 @@ fn find_targets(args: &Args) -> Result<Vec<Target>> {
         return Err(Error::Wrong("none of the targets is installed".into()));
     }
     Ok(targets)
-}
-
-fn publish(report: &Report<'_>) -> Result<()> {
-    let text = report.markdown();
-    io::stdout().write_all(text.as_bytes()).during(|| "write the report".into())?;
-    if let Some(path) = &report.args.markdown {
-        fs::write(path, &text).during(|| format!("write {}", path.display()))?;
-    }
-    if let Some(path) = &report.args.json {
-        let json = format!("{:#}\n", report.json());
-        fs::write(path, json).during(|| format!("write {}", path.display()))?;
-    }
-    Ok(())
 }

@@ -60,7 +60,7 @@ fn ask(round: &mut Round<'_>, method: &str, path: &str, content: &[u8], title: &
         duration: Duration::from_secs(round.args().read_seconds),
         content,
     };
-    let (outcome, seen) = observe(round.args().wait_quiet(), round.pid(), || load.run())?;
+    let (outcome, seen) = observe(round.args().output.wait_quiet(), round.pid(), || load.run())?;
     let bar = (method == "GET").then_some(Bar::TimesBestPeer(2.0));
     let rate = Measure::new(Section::Reads, title, Unit::PerS).bar(bar);
     round.record(rate, outcome.per_second, seen.others);
@@ -79,7 +79,7 @@ fn ask_by_wrk(round: &mut Round<'_>, path: &str) -> Result<()> {
     let url = format!("http://{}{path}", round.addr());
     let connections = format!("-c{}", round.args().connections);
     let duration = format!("-d{}s", round.args().read_seconds);
-    let (output, seen) = observe(round.args().wait_quiet(), round.pid(), || {
+    let (output, seen) = observe(round.args().output.wait_quiet(), round.pid(), || {
         Command::new(&wrk)
             .args(["-t1", &connections, &duration, "--latency", "-H"])
             .arg(format!("Accept: {MANIFEST_TYPE}"))

@@ -65,7 +65,7 @@ impl Bench {
     /// Measures one round of `target`.
     pub fn round(&mut self, target: &Target) -> Result<()> {
         let dir = self.fresh_folder(target.kind.name())?;
-        let quiet = wait_quiet(self.args.wait_quiet(), &[]);
+        let quiet = wait_quiet(self.args.output.wait_quiet(), &[]);
         let (server, took) = start(target, &dir)?;
         if self.args.has(Part::Start) {
             let measure = Measure::new(Section::Start, "start to ready", Unit::Ms);

@@ -8,6 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Parser;
 use nora_cluster_tests::chaos::{Fault, Plan, run};
 use nora_cluster_tests::cluster::enter_namespace;
+use nora_cluster_tests::folder::require_room;
+
+/// What clients push between one fault and the next, with all copies.
+const FAULT_BYTES: u64 = 25 << 20;
 
 /// A cluster of real processes under faults.
 #[derive(Debug, Parser)]
@@ -73,6 +77,7 @@ fn chaos(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     std::fs::create_dir_all(&work)?;
     // Nodes run under users of their own and must be able to come by.
     std::fs::set_permissions(&work, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    require_room(&work, args.faults as u64 * FAULT_BYTES + (2 << 30), "fewer --faults")?;
     let plan = Plan {
         program: args.nora.canonicalize()?,
         work: work.canonicalize()?,

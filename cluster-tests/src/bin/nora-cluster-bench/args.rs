@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use nora_cluster_tests::output::Output;
 
 /// Measures a cluster of three NORA nodes, beside three members of etcd where both can do the same.
 ///
@@ -101,17 +102,9 @@ pub struct Args {
     #[arg(long, default_value = "nora-cluster-bench-work")]
     pub work_dir: PathBuf,
 
-    /// Before each phase, wait at most this long until others use less than 0.15 processors.
-    #[arg(long, default_value_t = 5)]
-    pub wait_quiet_seconds: u64,
-
-    /// Writes every sample here.
-    #[arg(long)]
-    pub json: Option<PathBuf>,
-
-    /// Writes the tables here as well as to standard output.
-    #[arg(long)]
-    pub markdown: Option<PathBuf>,
+    /// How long to wait, and where the report goes.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// A part of the benchmark.
@@ -137,11 +130,6 @@ impl Args {
     /// How long a phase takes.
     pub fn duration(&self) -> Duration {
         Duration::from_secs(self.seconds)
-    }
-
-    /// The limit of [`Self::wait_quiet_seconds`].
-    pub fn wait_quiet(&self) -> Duration {
-        Duration::from_secs(self.wait_quiet_seconds)
     }
 
     /// Bytes of disk that the largest part needs, with room to spare.

@@ -69,7 +69,7 @@ impl Bench {
         pids: Vec<u32>,
         work: impl FnOnce() -> Result<T>,
     ) -> Result<(T, Seen)> {
-        wait_quiet(self.args.wait_quiet(), &pids);
+        wait_quiet(self.args.output.wait_quiet(), &pids);
         let watch = Watch::start(pids);
         let done = work();
         let seen = watch.finish();

@@ -98,9 +98,8 @@ fn join(bench: &Bench, table: &mut Table, running: &Running) -> Result<Server> {
         .args(["--listen", &addr.to_string(), "--cluster-listen", &free_address()?.to_string()])
         .args(["--join", &running.cluster.node(0).peer.to_string()])
         .env("NORA_JOIN_TOKEN", token.trim())
-        .env("NORA_LOG", "warn")
         .current_dir(&running.dir);
-    wait_quiet(bench.args.wait_quiet(), &running.pids());
+    wait_quiet(bench.args.output.wait_quiet(), &running.pids());
     let watch = Watch::start(running.pids());
     let started = Instant::now();
     let log = running.dir.join("fresh.log");

@@ -17,16 +17,14 @@ mod report;
 mod tags;
 mod writes;
 
-use std::fs;
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
 use nora_cluster_tests::content::Source;
-use nora_cluster_tests::date::today;
 use nora_cluster_tests::error::{During, Result};
 use nora_cluster_tests::folder::require_room;
+use nora_cluster_tests::output::today;
 
 use crate::args::{Args, Part};
 use crate::bench::Bench;
@@ -96,13 +94,5 @@ fn publish(args: &Args, tables: &[Table], errors: &[String]) -> Result<()> {
         args.rounds, args.seconds, args.value_bytes, args.connections, args.blob_mib
     );
     let text = report::markdown(&date, &settings, tables, errors);
-    io::stdout().write_all(text.as_bytes()).during(|| "write the report".into())?;
-    if let Some(path) = &args.markdown {
-        fs::write(path, &text).during(|| format!("write {}", path.display()))?;
-    }
-    if let Some(path) = &args.json {
-        let json = format!("{:#}\n", report::json(&date, &settings, tables, errors));
-        fs::write(path, json).during(|| format!("write {}", path.display()))?;
-    }
-    Ok(())
+    args.output.publish(&text, &report::json(&date, &settings, tables, errors))
 }

@@ -53,7 +53,7 @@ pub fn run(bench: &Bench, table: &mut Table) -> Result<()> {
     let leader = running.leader()?;
     let lost = if leader == 2 { 1 } else { 2 };
     lose(&mut running, lost)?;
-    wait_quiet(args.wait_quiet(), &running.pids());
+    wait_quiet(args.output.wait_quiet(), &running.pids());
     let watch = Watch::start(running.pids());
     let started = Instant::now();
     let fresh = running.cluster.add()?;

@@ -25,8 +25,8 @@ use crate::writer::Verified;
 
 /// How often running sends are looked at.
 const TICK: Duration = Duration::from_millis(100);
-/// A send that got nowhere for so long, and for as long as a disk may take to sync the copy, is joined by one to another
-/// node: a node that was cut off must not cost its clients more than its followers cost them, which is an election.
+/// A send that got nowhere for so long is joined by one to another node; once everything was sent, only after the time as
+/// well that a disk may take to sync the copy. A node that was cut off must not cost its clients more than its followers cost them, which is an election.
 const HEDGE_AFTER: Duration = Duration::from_millis(500);
 /// What a slow disk syncs, in bytes a second.
 const SYNC_SPEED: u64 = 64 << 20;
@@ -107,7 +107,8 @@ struct Sends {
     watches: Vec<Watch>,
     asked: Vec<NodeId>,
     stored: Vec<NodeId>,
-    hedge_after: Duration,
+    /// How long syncing the copy may take.
+    sync: Duration,
 }
 
 impl Sends {
@@ -115,7 +116,7 @@ impl Sends {
         nodes.reverse();
         let sync = Duration::from_millis(verified.copy.size.saturating_mul(1000) / SYNC_SPEED);
         Self {
-            hedge_after: HEDGE_AFTER + sync,
+            sync,
             shared,
             verified,
             left: nodes,
@@ -178,10 +179,12 @@ impl Sends {
         let mut slow = 0;
         for watch in &mut self.watches {
             let now = watch.progress.load(Ordering::Relaxed);
+            let syncs = now >= self.verified.copy.size;
+            let patience = HEDGE_AFTER + if syncs { self.sync } else { Duration::ZERO };
             // Nothing at all: it waits for its turn.
             if now != watch.seen || now == 0 {
                 (watch.seen, watch.since) = (now, Instant::now());
-            } else if watch.since.elapsed() > self.hedge_after && !watch.hedged {
+            } else if watch.since.elapsed() > patience && !watch.hedged {
                 watch.hedged = true;
                 slow += 1;
                 self.shared.grudges.hold(watch.node);

@@ -285,6 +285,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let inner = self.inner.clone();
+        // Consensus stands still meanwhile. What it waits for does not need it: an installation has a task of its own, and
+        // that one's notices fit into a queue of 65,536.
         inner.covered.wait(upto.index).await?;
         blocking(move || inner.purge(&upto)).await
     }
