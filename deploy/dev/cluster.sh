@@ -32,5 +32,12 @@ for n in 2 3; do
   if [ -d "$data/$n/identity" ]; then start "$n"; continue; fi
   start "$n" --join 127.0.0.1:4001 --join-token "$("$nora" cluster --cluster-addr https://127.0.0.1:4001 --data-dir "$data/1" join-token)"
 done
+# Until all three vote, the loss of the first is the loss of the cluster.
+voters() { "$nora" cluster --cluster-addr https://127.0.0.1:4001 --data-dir "$data/1" status -o json 2>/dev/null |
+  grep -cE '"role": *"(voter|leader)"' || true; }
+until [ "$(voters)" = 3 ]; do
+  for pid in "${pids[@]}"; do kill -0 "$pid" 2>/dev/null || exit 1; done
+  sleep 0.2
+done
 echo "three nodes: http://127.0.0.1:4000, http://127.0.0.1:4010 and http://127.0.0.1:4020; 'nora cluster status --data-dir $data/1' shows them"
 wait
