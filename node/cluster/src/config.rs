@@ -16,7 +16,7 @@ pub struct ClusterConfig {
     pub data_dir: PathBuf,
     /// Where other nodes reach this one; kept in the membership.
     pub address: String,
-    /// Block cache of both stores, write buffers included.
+    /// Block cache of both stores.
     pub cache_bytes: usize,
     /// Write buffers of both stores.
     pub write_buffer_bytes: usize,

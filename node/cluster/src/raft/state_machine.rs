@@ -10,12 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use futures_util::{Stream, TryStreamExt};
-use nora_domain::command::Command;
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
 use nora_domain::event::Event;
 use nora_domain::record::{Key, NodeId, Record};
 use nora_domain::store::Rows;
-use nora_domain::transition::{self, Applied};
+use nora_domain::transition;
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -23,11 +22,11 @@ use tokio::sync::broadcast;
 
 use super::covered::Covered;
 use super::log_store::blocking;
-use super::overlay::{Changes, Overlay, Transaction};
+use super::overlay::{Overlay, Transaction};
 use super::snapshot::{SnapshotHandle, Snapshots};
 use super::voters::SoleVoter;
 use super::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
-use crate::codec;
+use crate::codec::{self, DecodeError};
 use crate::proposals::{Answer, Ticket, Waiting};
 use crate::rocks::Memory;
 use crate::rocks::state::{ReadError, StateDb, StateDirectory, Tier};
@@ -35,6 +34,10 @@ use crate::transport::Addresses;
 
 /// Changes are written when they take this much memory, or when the entries at hand are applied.
 const WRITE_BYTES_MAX: usize = 4 << 20;
+
+/// Entries that are applied in one go where reads may wait for the disk: their changes overshoot [`WRITE_BYTES_MAX`] by
+/// this many at most.
+const DISK_BATCH_MAX: usize = 256;
 
 /// Something that happened, with its number: the log position of the command and the place among its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,70 +137,31 @@ impl StateMachine {
         self.shared.snapshots.finish(&building).map(drop)
     }
 
-    async fn apply_entry(
-        &mut self,
-        pending: &mut Pending,
-        entry: Entry,
-        responder: Option<ApplyResponder<TypeConfig>>,
-    ) -> io::Result<()> {
-        let position = entry.index();
-        let reply = match entry.payload {
-            EntryPayload::Blank => Reply(None),
-            EntryPayload::Membership(membership) => {
-                let membership = StoredMembership::new(Some(entry.log_id), membership);
-                pending.membership = Some(membership);
-                Reply(None)
-            }
-            EntryPayload::Normal(proposal) => {
-                let command = codec::command::decode(&proposal.0).map_err(|error| {
-                    let text = format!("cannot understand the command at {position}: {error}");
-                    io::Error::new(io::ErrorKind::InvalidData, text)
-                })?;
-                Reply(Some(self.apply_command(pending, position, command).await?))
-            }
-        };
-        pending.applied = Some(entry.log_id);
-        if let Some(responder) = responder {
-            pending.replies.push((responder, reply));
-        }
-        Ok(())
-    }
-
-    async fn apply_command(
+    /// Applies what needs the disk: an entry, and those at hand after it, off the async threads in one go. A hop there and
+    /// back for each would take longer than the reads do.
+    async fn apply_from_disk(
         &self,
-        pending: &mut Pending,
-        position: u64,
-        command: Command,
-    ) -> io::Result<Answer> {
-        let ticket = self.shared.waiting.ticket(&command);
-        let state = self.shared.state.load_full();
-        // Rows that commands touch are nearly always in memory. If one is not, the command starts over where waiting
-        // for the disk holds nobody up.
-        let first = decide(&state, &pending.overlay, position, &command, Tier::Memory);
-        let (applied, changes) = match first {
-            Err(ReadError::NotInMemory) => {
-                let overlay = std::mem::take(&mut pending.overlay);
-                let (overlay, decided) = blocking(move || {
-                    let decided = decide(&state, &overlay, position, &command, Tier::Disk);
-                    Ok((overlay, decided))
-                })
-                .await?;
-                pending.overlay = overlay;
-                decided
+        pending: Pending,
+        first: EntryResponder<TypeConfig>,
+        entries: &mut (impl Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin),
+    ) -> io::Result<Pending> {
+        let mut batch = vec![first];
+        while batch.len() < DISK_BATCH_MAX
+            && let Some(Some(next)) = entries.next().now_or_never()
+        {
+            batch.push(next?);
+        }
+        let shared = self.shared.clone();
+        blocking(move || {
+            let mut pending = pending;
+            let state = shared.state.load_full();
+            for (entry, responder) in batch {
+                let reply = apply_entry(&shared, &state, &mut pending, &entry, Tier::Disk)?;
+                pending.reply(responder, reply);
             }
-            first => first,
-        }
-        .map_err(io::Error::other)?;
-        pending.overlay.merge(changes);
-        pending.events.extend((0..).zip(applied.events).map(|(index, event)| PositionedEvent {
-            position,
-            index,
-            event: Arc::new(event),
-        }));
-        if let Some(ticket) = ticket {
-            pending.answers.push((ticket, applied.answer.clone()));
-        }
-        Ok(applied.answer)
+            Ok(pending)
+        })
+        .await
     }
 
     /// Writes what is pending, then tells everybody.
@@ -245,16 +209,74 @@ struct Pending {
     events: Vec<PositionedEvent>,
 }
 
-fn decide(
+impl Pending {
+    fn reply(&mut self, responder: Option<ApplyResponder<TypeConfig>>, reply: Reply) {
+        if let Some(responder) = responder {
+            self.replies.push((responder, reply));
+        }
+    }
+}
+
+/// Why an entry was not applied. It has left nothing behind.
+#[derive(Debug, thiserror::Error)]
+enum ApplyError {
+    #[error("cannot understand the command at {position}")]
+    Decode {
+        position: u64,
+        #[source]
+        source: DecodeError,
+    },
+    #[error("cannot read what a command needs")]
+    Read(#[from] ReadError),
+}
+
+impl From<ApplyError> for io::Error {
+    fn from(error: ApplyError) -> Self {
+        let kind = match error {
+            ApplyError::Decode { .. } => io::ErrorKind::InvalidData,
+            ApplyError::Read(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// Applies an entry over what is pending.
+fn apply_entry(
+    shared: &Shared,
     state: &StateDb,
-    overlay: &Overlay,
-    position: u64,
-    command: &Command,
+    pending: &mut Pending,
+    entry: &Entry,
     tier: Tier,
-) -> Result<(Applied, Changes), ReadError> {
-    let mut transaction = Transaction::new(state, overlay, tier);
-    let applied = transition::apply(&mut transaction, position, command)?;
-    Ok((applied, transaction.into_changes()))
+) -> Result<Reply, ApplyError> {
+    let reply = match &entry.payload {
+        EntryPayload::Blank => Reply(None),
+        EntryPayload::Membership(membership) => {
+            let membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+            pending.membership = Some(membership);
+            Reply(None)
+        }
+        EntryPayload::Normal(proposal) => {
+            let position = entry.index();
+            let command = codec::command::decode(&proposal.0)
+                .map_err(|source| ApplyError::Decode { position, source })?;
+            let mut transaction = Transaction::new(state, &pending.overlay, tier);
+            let applied = transition::apply(&mut transaction, position, &command)?;
+            let changes = transaction.into_changes();
+            pending.overlay.merge(changes);
+            let events = (0..).zip(applied.events).map(|(index, event)| PositionedEvent {
+                position,
+                index,
+                event: Arc::new(event),
+            });
+            pending.events.extend(events);
+            if let Some(ticket) = shared.waiting.ticket(&command) {
+                pending.answers.push((ticket, applied.answer.clone()));
+            }
+            Reply(Some(applied.answer))
+        }
+    };
+    pending.applied = Some(entry.log_id);
+    Ok(reply)
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
@@ -271,7 +293,15 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     {
         let mut pending = Pending::default();
         while let Some((entry, responder)) = entries.try_next().await? {
-            self.apply_entry(&mut pending, entry, responder).await?;
+            // Rows that commands touch are nearly always in memory.
+            let state = self.shared.state.load_full();
+            match apply_entry(&self.shared, &state, &mut pending, &entry, Tier::Memory) {
+                Err(ApplyError::Read(ReadError::NotInMemory)) => {
+                    let first = (entry, responder);
+                    pending = self.apply_from_disk(pending, first, &mut entries).await?;
+                }
+                reply => pending.reply(responder, reply?),
+            }
             if pending.overlay.bytes() >= WRITE_BYTES_MAX {
                 self.write(std::mem::take(&mut pending))?;
             }

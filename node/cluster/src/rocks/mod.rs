@@ -1,7 +1,7 @@
 //! RocksDB as NORA uses it: one log instance and one state instance under a shared memory budget.
 //!
-//! Guarantees: both instances draw from one block cache, and their write buffers are charged to it; neither grows with
-//! what is stored. Must not know: Raft, or what rows mean.
+//! Guarantees: both instances draw from one block cache and from one budget of write buffers; neither grows with what is
+//! stored. Must not know: Raft, or what rows mean.
 
 pub mod state;
 
@@ -10,7 +10,13 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, WriteBufferManager};
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options,
+    WriteBufferManager,
+};
+
+/// The size of a table that a compaction makes: small enough that one compaction is short.
+const TABLE_BYTES: u64 = 16 << 20;
 
 /// The memory that all instances share.
 pub struct Memory {
@@ -20,19 +26,17 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// A budget: blocks, indexes, filters and write buffers together take about `cache_bytes`, and write buffers at
-    /// most `write_buffer_bytes` of it.
+    /// A budget: blocks, indexes and filters together take about `cache_bytes`, write buffers about
+    /// `write_buffer_bytes`.
     pub fn new(cache_bytes: usize, write_buffer_bytes: usize) -> Self {
-        let cache = Cache::new_lru_cache(cache_bytes);
-        let write_buffers = WriteBufferManager::new_write_buffer_manager_with_cache(
-            write_buffer_bytes,
-            false,
-            cache.clone(),
-        );
+        // Not split into shards as the LRU cache is, whose shards of half a MiB cannot take larger blocks in. Nor are write
+        // buffers charged to it: busy writers would leave no room for what they read. Either made every read wait for the disk.
+        let cache = Cache::new_hyper_clock_cache(cache_bytes, 0);
+        let write_buffers = WriteBufferManager::new_write_buffer_manager(write_buffer_bytes, false);
         Self { cache, write_buffers, write_buffer_bytes }
     }
 
-    /// Bytes in the block cache, write buffers' charge included.
+    /// Bytes in the block cache.
     pub fn cache_usage(&self) -> usize {
         self.cache.get_usage()
     }
@@ -47,6 +51,9 @@ impl Memory {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.cache);
         table.set_bloom_filter(10.0, false);
+        // In parts, so that a large table's index and filter need not be in memory whole.
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
         table.set_cache_index_and_filter_blocks(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
         table.set_optimize_filters_for_memory(true);
@@ -57,6 +64,7 @@ impl Memory {
         options.set_write_buffer_manager(&self.write_buffers);
         options.set_write_buffer_size(self.write_buffer_bytes / 2);
         options.set_max_write_buffer_number(3);
+        options.set_target_file_size_base(TABLE_BYTES);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_max_open_files(256);
         options.set_max_background_jobs(2);
