@@ -190,7 +190,8 @@ impl StateMachine {
             // Without a listener there is nobody to tell. One that is too slow is told how many it missed.
             let _ = self.shared.events.send(event);
         }
-        for (responder, reply) in pending.replies {
+        // Whoever wrote many waits for the first of them first: told last, it is woken once and finds all others there.
+        for (responder, reply) in pending.replies.into_iter().rev() {
             responder.send(reply);
         }
         self.shared.waiting.settle(pending.answers);
