@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Mutex;
 
 use nora_domain::record::{Body, Key, Record};
 use nora_domain::store::{Rows, Store};
 
+use crate::rocks::locked;
 use crate::rocks::state::{ReadError, StateDb, Tier};
 
 /// Changed rows; `None` is a row that was deleted.
@@ -30,6 +32,11 @@ impl Overlay {
         }
     }
 
+    /// The changed rows, given away.
+    pub fn into_rows(self) -> Changes {
+        self.changes
+    }
+
     /// The changed rows.
     pub fn rows(&self) -> impl Iterator<Item = (&Key, &Option<Record>)> {
         self.changes.iter()
@@ -38,6 +45,32 @@ impl Overlay {
     /// About how many bytes the changes take.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+/// Rows that were read or written lately, as they are stored; `None` is a row that is not there. A push touches few rows
+/// again and again (its proposer's session, its repository, its blobs), and finding them here spares a search in RocksDB.
+///
+/// Invariant: what is here is what is stored. So only the one who writes the state may have it, and has to
+/// [`note`](Self::note) what it wrote.
+#[derive(Debug, Default)]
+pub struct Recent(Mutex<Overlay>);
+
+impl Recent {
+    /// When they take more memory than this, in bytes, all are forgotten; those in use are back at once.
+    const BYTES_MAX: usize = 1 << 20;
+
+    /// Notes rows that are stored now.
+    pub fn note(&self, rows: Changes) {
+        let mut recent = locked(&self.0);
+        recent.merge(rows);
+        if recent.bytes > Self::BYTES_MAX {
+            *recent = Overlay::default();
+        }
+    }
+
+    fn get(&self, key: &Key) -> Option<Option<Record>> {
+        locked(&self.0).changes.get(key).cloned()
     }
 }
 
@@ -59,6 +92,7 @@ fn weight(record: Option<&Record>) -> usize {
 /// One command's view: stored rows, under the overlay, under its own changes.
 pub struct Transaction<'a> {
     db: &'a StateDb,
+    recent: &'a Recent,
     overlay: &'a Overlay,
     changes: Changes,
     tier: Tier,
@@ -66,8 +100,8 @@ pub struct Transaction<'a> {
 
 impl<'a> Transaction<'a> {
     /// A view that reads as far as `tier` allows.
-    pub fn new(db: &'a StateDb, overlay: &'a Overlay, tier: Tier) -> Self {
-        Self { db, overlay, changes: Changes::new(), tier }
+    pub fn new(db: &'a StateDb, recent: &'a Recent, overlay: &'a Overlay, tier: Tier) -> Self {
+        Self { db, recent, overlay, changes: Changes::new(), tier }
     }
 
     /// What the command changed.
@@ -90,10 +124,15 @@ impl Store for Transaction<'_> {
     type Error = ReadError;
 
     fn get(&self, key: &Key) -> Result<Option<Record>, ReadError> {
-        match self.changes.get(key).or_else(|| self.overlay.changes.get(key)) {
-            Some(record) => Ok(record.clone()),
-            None => self.db.get(key, self.tier),
+        if let Some(record) = self.changes.get(key).or_else(|| self.overlay.changes.get(key)) {
+            return Ok(record.clone());
         }
+        if let Some(record) = self.recent.get(key) {
+            return Ok(record);
+        }
+        let record = self.db.get(key, self.tier)?;
+        self.recent.note(Changes::from([(key.clone(), record.clone())]));
+        Ok(record)
     }
 
     fn scan(&self, rows: &Rows, limit: usize) -> Result<Vec<(Key, Record)>, ReadError> {

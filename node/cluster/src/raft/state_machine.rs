@@ -22,7 +22,7 @@ use tokio::sync::broadcast;
 
 use super::covered::Covered;
 use super::log_store::blocking;
-use super::overlay::{Overlay, Transaction};
+use super::overlay::{Overlay, Recent, Transaction};
 use super::snapshot::{SnapshotHandle, Snapshots};
 use super::voters::SoleVoter;
 use super::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
@@ -86,6 +86,7 @@ pub struct StateMachine {
     voters: Arc<SoleVoter>,
     applied: Option<LogId>,
     membership: StoredMembership,
+    recent: Recent,
 }
 
 impl StateMachine {
@@ -113,7 +114,8 @@ impl StateMachine {
         if let Some(at) = membership.log_id() {
             voters.applied(at.index, membership.membership());
         }
-        Ok(Self { shared, directory, number, memory, voters, applied, membership })
+        let recent = Recent::default();
+        Ok(Self { shared, directory, number, memory, voters, applied, membership, recent })
     }
 
     /// What readers of the state need.
@@ -140,7 +142,7 @@ impl StateMachine {
     /// Applies what needs the disk: an entry, and those at hand after it, off the async threads in one go. A hop there and
     /// back for each would take longer than the reads do.
     async fn apply_from_disk(
-        &self,
+        &mut self,
         pending: Pending,
         first: EntryResponder<TypeConfig>,
         entries: &mut (impl Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin),
@@ -151,17 +153,20 @@ impl StateMachine {
         {
             batch.push(next?);
         }
-        let shared = self.shared.clone();
-        blocking(move || {
+        let (shared, recent) = (self.shared.clone(), std::mem::take(&mut self.recent));
+        let (pending, recent) = blocking(move || {
             let mut pending = pending;
             let state = shared.state.load_full();
             for (entry, responder) in batch {
-                let reply = apply_entry(&shared, &state, &mut pending, &entry, Tier::Disk)?;
+                let reply =
+                    apply_entry(&shared, &state, &recent, &mut pending, &entry, Tier::Disk)?;
                 pending.reply(responder, reply);
             }
-            Ok(pending)
+            Ok((pending, recent))
         })
-        .await
+        .await?;
+        self.recent = recent;
+        Ok(pending)
     }
 
     /// Writes what is pending, then tells everybody.
@@ -175,11 +180,13 @@ impl StateMachine {
             .write(pending.overlay.rows(), &applied, pending.membership.as_ref())
             .map_err(crate::rocks::io_error)?;
         self.applied = Some(applied);
-        for (key, record) in pending.overlay.rows() {
+        let rows = pending.overlay.into_rows();
+        for (key, record) in &rows {
             if let (Key::Node(node), Some(Record::Node(record))) = (key, record) {
                 self.shared.addresses.note(*node, record);
             }
         }
+        self.recent.note(rows);
         if let Some(membership) = pending.membership {
             let index = membership.log_id().as_ref().map_or(0, |log_id| log_id.index);
             self.voters.applied(index, membership.membership());
@@ -245,6 +252,7 @@ impl From<ApplyError> for io::Error {
 fn apply_entry(
     shared: &Shared,
     state: &StateDb,
+    recent: &Recent,
     pending: &mut Pending,
     entry: &Entry,
     tier: Tier,
@@ -260,7 +268,7 @@ fn apply_entry(
             let position = entry.index();
             let command = codec::command::decode(&proposal.0)
                 .map_err(|source| ApplyError::Decode { position, source })?;
-            let mut transaction = Transaction::new(state, &pending.overlay, tier);
+            let mut transaction = Transaction::new(state, recent, &pending.overlay, tier);
             let applied = transition::apply(&mut transaction, position, &command)?;
             let changes = transaction.into_changes();
             pending.overlay.merge(changes);
@@ -296,7 +304,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some((entry, responder)) = entries.try_next().await? {
             // Rows that commands touch are nearly always in memory.
             let state = self.shared.state.load_full();
-            match apply_entry(&self.shared, &state, &mut pending, &entry, Tier::Memory) {
+            match apply_entry(
+                &self.shared,
+                &state,
+                &self.recent,
+                &mut pending,
+                &entry,
+                Tier::Memory,
+            ) {
                 Err(ApplyError::Read(ReadError::NotInMemory)) => {
                     let first = (entry, responder);
                     pending = self.apply_from_disk(pending, first, &mut entries).await?;
@@ -348,6 +363,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 .inspect_err(|_| self.shared.snapshots.failed())?;
         self.number = number;
         self.applied = applied;
+        self.recent = Recent::default();
         if let Some(at) = membership.log_id() {
             self.voters.appended(at.index);
             self.voters.applied(at.index, membership.membership());

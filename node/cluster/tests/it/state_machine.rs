@@ -126,7 +126,7 @@ async fn rows_that_are_not_in_memory_are_read_from_the_disk() {
 
 #[test]
 fn a_scan_sees_what_earlier_commands_of_the_same_write_changed() {
-    use nora_cluster::raft::overlay::{Overlay, Transaction};
+    use nora_cluster::raft::overlay::{Overlay, Recent, Transaction};
     use nora_domain::TagName;
     use nora_domain::record::TagRecord;
 
@@ -140,14 +140,14 @@ fn a_scan_sees_what_earlier_commands_of_the_same_write_changed() {
         [(key("b"), Some(record(0))), (key("d"), Some(record(0))), (key("f"), Some(record(0)))];
     state.write(stored.iter().map(|(k, r)| (k, r)), &log_id(1), None).unwrap();
 
-    let mut overlay = Overlay::default();
-    let mut earlier = Transaction::new(&state, &overlay, Tier::Memory);
+    let (mut overlay, recent) = (Overlay::default(), Recent::default());
+    let mut earlier = Transaction::new(&state, &recent, &overlay, Tier::Memory);
     earlier.put(key("a"), record(1)).unwrap();
     earlier.put(key("c"), record(1)).unwrap();
     earlier.delete(&key("d")).unwrap();
     let changes = earlier.into_changes();
     overlay.merge(changes);
-    let mut transaction = Transaction::new(&state, &overlay, Tier::Memory);
+    let mut transaction = Transaction::new(&state, &recent, &overlay, Tier::Memory);
     transaction.put(key("b"), record(2)).unwrap();
     transaction.delete(&key("a")).unwrap();
     transaction.put(key("g"), record(2)).unwrap();
