@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::covered::Covered;
-use super::{LogId, Snapshot, SnapshotMeta};
+use super::{LogId, Snapshot, SnapshotMeta, StoredMembership};
 use crate::codec::raft::{FileSummary, Manifest, decode_manifest, encode_manifest};
 use crate::rocks::state::StateDb;
-use crate::rocks::{Memory, locked, remove_directory, sync_directory, write_atomically};
+use crate::rocks::{locked, remove_directory, sync_directory, write_atomically};
 
 const MANIFEST: &str = "manifest";
 const FILES: &str = "files";
@@ -118,17 +118,24 @@ impl From<SnapshotHandle> for Snapshot {
     }
 }
 
+/// A snapshot that was begun.
+#[derive(Debug)]
+pub struct Building {
+    directory: PathBuf,
+    last_log_id: Option<LogId>,
+    membership: StoredMembership,
+}
+
 /// The directory of snapshots; at most one is current.
 pub struct Snapshots {
     root: PathBuf,
-    memory: Arc<Memory>,
     covered: Covered,
     current: Mutex<Option<SnapshotHandle>>,
 }
 
 impl Snapshots {
     /// Opens the directory, and removes what a crash left half made or out of date.
-    pub fn open(root: PathBuf, memory: Arc<Memory>, covered: Covered) -> io::Result<Self> {
+    pub fn open(root: PathBuf, covered: Covered) -> io::Result<Self> {
         fs::create_dir_all(&root)?;
         let mut newest: Option<SnapshotHandle> = None;
         for entry in fs::read_dir(&root)? {
@@ -157,7 +164,7 @@ impl Snapshots {
         if let Some(newest) = &newest {
             reach(&covered, newest);
         }
-        Ok(Self { root, memory, covered, current: Mutex::new(newest) })
+        Ok(Self { root, covered, current: Mutex::new(newest) })
     }
 
     /// A snapshot could not be installed.
@@ -171,25 +178,22 @@ impl Snapshots {
     }
 
     /// Starts a snapshot of `state` as it is now. No entry may be applied meanwhile.
-    pub fn begin(&self, state: &StateDb) -> io::Result<PathBuf> {
-        let building = self.root.join(format!("new.{BUILDING}"));
-        remove_directory(&building)?;
-        fs::create_dir(&building)?;
-        state.checkpoint(&building.join(FILES)).map_err(io::Error::other)?;
-        Ok(building)
+    pub fn begin(&self, state: &StateDb) -> io::Result<Building> {
+        let directory = self.root.join(format!("new.{BUILDING}"));
+        remove_directory(&directory)?;
+        fs::create_dir(&directory)?;
+        let last_log_id = state.applied().map_err(io::Error::other)?;
+        let membership = state.membership().map_err(io::Error::other)?;
+        state.checkpoint(&directory.join(FILES)).map_err(io::Error::other)?;
+        Ok(Building { directory, last_log_id, membership })
     }
 
     /// Finishes a snapshot and makes it the current one. Entries may be applied meanwhile.
-    pub fn finish(&self, building: &Path) -> io::Result<SnapshotHandle> {
-        let files = building.join(FILES);
-        // What the snapshot covers is read from the snapshot: the live state may have gone on since.
-        let (last_log_id, membership) = {
-            let state = StateDb::open_read_only(&files, &self.memory).map_err(io::Error::other)?;
-            let read = |error| io::Error::other(error);
-            (state.applied().map_err(read)?, state.membership().map_err(read)?)
-        };
+    pub fn finish(&self, building: Building) -> io::Result<SnapshotHandle> {
+        let Building { directory: building, last_log_id, membership } = building;
+        let building = building.as_path();
         let previous = self.current();
-        let files = summarise_all(&files, previous.as_ref())?;
+        let files = summarise_all(&building.join(FILES), previous.as_ref())?;
         let manifest = Manifest { last_log_id, membership, files };
         write_atomically(building, MANIFEST, &encode_manifest(&manifest))?;
         let name = directory_name(last_log_id.as_ref());
@@ -264,11 +268,6 @@ fn summarise_all(
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             return Err(damaged(format!("{} has no name of ours", path.display())));
         };
-        // Opening the checkpoint made these; they are no part of the state.
-        if name.starts_with("LOG") || name == "LOCK" {
-            fs::remove_file(&path)?;
-            continue;
-        }
         let known = previous.and_then(|previous| known_summary(previous, name, &path));
         let summary = match known {
             Some(summary) => summary,

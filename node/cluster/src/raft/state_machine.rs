@@ -23,7 +23,7 @@ use tokio::sync::broadcast;
 use super::covered::Covered;
 use super::log_store::blocking;
 use super::overlay::{Overlay, Recent, Transaction};
-use super::snapshot::{SnapshotHandle, Snapshots};
+use super::snapshot::{Building, SnapshotHandle, Snapshots};
 use super::voters::SoleVoter;
 use super::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::codec::{self, DecodeError};
@@ -102,7 +102,7 @@ impl StateMachine {
         let (state, number) = directory.open(&memory)?;
         let applied = state.applied().map_err(io::Error::other)?;
         let membership = state.membership().map_err(io::Error::other)?;
-        let snapshots = Snapshots::open(data_dir.join("snapshots"), memory.clone(), covered)?;
+        let snapshots = Snapshots::open(data_dir.join("snapshots"), covered)?;
         let shared = Arc::new(Shared {
             state: ArcSwap::from_pointee(state),
             snapshots,
@@ -136,7 +136,7 @@ impl StateMachine {
             return Ok(());
         }
         let building = self.shared.snapshots.begin(&self.shared.state.load())?;
-        self.shared.snapshots.finish(&building).map(drop)
+        self.shared.snapshots.finish(building).map(drop)
     }
 
     /// Applies what needs the disk: an entry, and those at hand after it, off the async threads in one go. A hop there and
@@ -410,7 +410,7 @@ fn install(
 /// A snapshot that was begun.
 pub struct SnapshotBuilder {
     shared: Arc<Shared>,
-    building: Option<io::Result<PathBuf>>,
+    building: Option<io::Result<Building>>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
@@ -422,7 +422,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             .take()
             .unwrap_or_else(|| Err(io::Error::other("this snapshot was built already")))?;
         let shared = self.shared.clone();
-        let finished = blocking(move || shared.snapshots.finish(&building)).await?;
+        let finished = blocking(move || shared.snapshots.finish(building)).await?;
         Ok(finished.into())
     }
 }

@@ -73,11 +73,6 @@ impl StateDb {
         Ok(Self::new(DB::open(&options, directory)?, directory))
     }
 
-    /// Opens a finished state to read from it only.
-    pub fn open_read_only(directory: &Path, memory: &Memory) -> Result<Self, rocksdb::Error> {
-        Ok(Self::new(DB::open_for_read_only(&memory.options(), directory, false)?, directory))
-    }
-
     fn new(db: DB, directory: &Path) -> Self {
         let mut memory_reads = ReadOptions::default();
         memory_reads.set_read_tier(ReadTier::BlockCache);
