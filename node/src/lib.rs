@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod hash;
 pub mod identity;
+pub mod memory;
 pub mod metrics;
 pub mod server;
 pub mod telemetry;

@@ -53,6 +53,7 @@ fn check(loaded: Loaded) -> ExitCode {
 
 /// Runs a node until SIGTERM or SIGINT; a second one ends it at once.
 fn serve(loaded: Loaded, join: JoinArgs) -> ExitCode {
+    nora::memory::limit_arenas();
     let log = &loaded.config.log;
     let format = match log.format {
         LogFormat::Auto => telemetry::Format::automatic(),

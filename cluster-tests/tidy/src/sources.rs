@@ -39,7 +39,7 @@ pub fn check_file(file: &str, text: &str, members: &[String], findings: &mut Vec
     }
     if !UNSAFE_ALLOWED.contains(&file) {
         for line in attribute(&tokens, "allow", "unsafe_code") {
-            let why = format!("unsafe code has one place, {}", UNSAFE_ALLOWED.join(", "));
+            let why = format!("unsafe code has its places: {}", UNSAFE_ALLOWED.join(", "));
             found(line, "unsafe", why);
         }
     }

@@ -114,11 +114,8 @@ pub fn waiting_router(entered: watch::Receiver<Option<Router>>) -> Router {
 }
 
 fn not_entered() -> Response {
-    oci::error::ApiError::from(nora_app::Error::Unavailable {
-        what: "this node has not entered its cluster yet",
-        source: None,
-    })
-    .into_response()
+    // Who starts a node asks it again and again: that is nothing to warn of.
+    oci::error::ApiError::unavailable("this node has not entered its cluster yet").into_response()
 }
 
 /// The whole HTTP surface.

@@ -28,7 +28,7 @@ section! {
         /// Memory for metadata that was read lately.
         metadata_cache_bytes_max: Size = "\"16MiB\"", "1MiB" ..= "64GiB";
         /// Memory for metadata that was written lately and is not in its final files yet.
-        metadata_write_bytes_max: Size = "\"16MiB\"", "1MiB" ..= "16GiB";
+        metadata_write_bytes_max: Size = "\"12MiB\"", "1MiB" ..= "16GiB";
     }
     tables {
         /// The bucket, if `mode` is `"s3"`.

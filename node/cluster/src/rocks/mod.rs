@@ -62,8 +62,11 @@ impl Memory {
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         options.set_write_buffer_manager(&self.write_buffers);
-        options.set_write_buffer_size(self.write_buffer_bytes / 2);
+        // Small ones: of each instance, one that is full stays until it is written, beside the one that is being filled. As
+        // they make small tables, more of those gather before they are merged.
+        options.set_write_buffer_size(self.write_buffer_bytes / 3);
         options.set_max_write_buffer_number(3);
+        options.set_level_zero_file_num_compaction_trigger(8);
         options.set_target_file_size_base(TABLE_BYTES);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_max_open_files(256);

@@ -57,6 +57,13 @@ impl ApiError {
         self
     }
 
+    /// Something is not there for a moment, and nothing was done.
+    pub(crate) fn unavailable(what: &str) -> Self {
+        let message = format!("{what}; nothing was changed, try again");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message)
+            .with_header(RETRY_AFTER, "1")
+    }
+
     pub(crate) fn with_request_id(self, id: &RequestId) -> Self {
         self.with_detail("request_id", &*id.0)
     }
@@ -181,12 +188,7 @@ impl From<Error> for ApiError {
             .with_header(RETRY_AFTER, "60"),
             Error::Unavailable { what, source } => {
                 warn!(what, cause = source.as_ref().map(tracing::field::display), "unavailable");
-                Self::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    Code::Unavailable,
-                    format!("{what}; nothing was changed, try again"),
-                )
-                .with_header(RETRY_AFTER, "1")
+                Self::unavailable(what)
             }
             Error::OutcomeUnknown => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
