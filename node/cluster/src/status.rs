@@ -49,7 +49,7 @@ pub struct Replication {
 /// What the stores use, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreUsage {
-    /// Block cache, with what write buffers are charged for.
+    /// Block cache.
     pub cache_bytes: u64,
     /// Write buffers.
     pub write_buffer_bytes: u64,

@@ -183,3 +183,34 @@ impl Store for Transaction<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nora_domain::record::{Epoch, SessionRecord};
+
+    use super::*;
+
+    #[test]
+    fn recent_rows_are_what_was_noted_last_and_never_too_many() {
+        let recent = Recent::default();
+        let key = |number| Key::Session(Epoch(number));
+        let row = |below| {
+            let session = SessionRecord { applied_below: below, ..SessionRecord::default() };
+            Some(Record::Session(session))
+        };
+        assert_eq!(recent.get(&key(1)), None);
+        recent.note(Changes::from([(key(1), row(1)), (key(2), None)]));
+        assert_eq!(recent.get(&key(1)), Some(row(1)));
+        assert_eq!(recent.get(&key(2)), Some(None), "that a row is not there is known too");
+        recent.note(Changes::from([(key(1), None), (key(2), row(2))]));
+        assert_eq!(recent.get(&key(1)), Some(None));
+        assert_eq!(recent.get(&key(2)), Some(row(2)));
+
+        for number in 0..100_000 {
+            recent.note(Changes::from([(key(number), row(number))]));
+            let held = locked(&recent.0).changes.len();
+            assert!(held <= Recent::BYTES_MAX / 256, "{held} rows");
+        }
+        assert_eq!(recent.get(&key(3)), None);
+    }
+}
