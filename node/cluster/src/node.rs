@@ -198,7 +198,13 @@ impl Cluster {
         match answer {
             // Nobody older than this program is here.
             Ok(Outcome::ClusterFounded) => self.raise_level().await?,
-            Err(Refusal::ClusterFounded) => {}
+            Err(Refusal::ClusterFounded) => {
+                // A crash may have come between the two. Once others are here, an operator decides.
+                let nodes = self.scan(Rows::Nodes, 2).await.map_err(consensus("read the nodes"))?;
+                if nodes.len() == 1 {
+                    self.raise_level().await?;
+                }
+            }
             answer => return Err(StartError::Answer { answer: format!("{answer:?}") }),
         }
         let found = match self.get(Key::Cluster).await.map_err(consensus("read the cluster"))? {

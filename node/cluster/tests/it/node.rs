@@ -6,13 +6,14 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{Cluster, StopReason};
-use nora_domain::command::Outcome;
+use nora_domain::command::{Action, Command, Outcome};
 use nora_domain::event::Event;
-use nora_domain::record::{Epoch, Key, NodeId, Record, UploadId};
+use nora_domain::record::{Epoch, FeatureLevel, Key, NodeId, Record, Timestamp, UploadId};
 use nora_domain::store::Rows;
 use tempfile::TempDir;
 
 use crate::support::{assert_sound, cluster_rows, config, life, open_upload, workload};
+use crate::trio::{NAME, authority};
 
 // The workload's first command is the start of a node, which would retire the epoch of the node under test.
 
@@ -206,4 +207,24 @@ fn an_entry_that_cannot_be_understood_stops_the_node_and_is_not_skipped_after_a_
     let error = runtime.block_on(Cluster::start(config)).err().unwrap();
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
     assert!(cause.contains("cannot understand the command"), "{error}: {cause}");
+}
+
+#[test]
+fn a_founder_that_crashed_half_way_goes_on() {
+    let directory = TempDir::new().unwrap();
+    let level = async |cluster: &Cluster| match cluster.get(Key::Cluster).await.unwrap() {
+        Some(Record::Cluster(record)) => record.feature_level,
+        other => panic!("{other:?}"),
+    };
+    life(config(directory.path()), async |cluster| {
+        let action = Action::FoundCluster { cluster: NAME, authority: authority() };
+        let command = Command { at: Timestamp(0), origin: None, action };
+        assert_eq!(cluster.propose(command).await.unwrap(), Ok(Outcome::ClusterFounded));
+        assert!(level(&cluster).await < FeatureLevel::NEWEST);
+    });
+    life(config(directory.path()), async |cluster| {
+        cluster.found(NAME, authority()).await.unwrap();
+        cluster.enter().await.unwrap();
+        assert_eq!(level(&cluster).await, FeatureLevel::NEWEST);
+    });
 }

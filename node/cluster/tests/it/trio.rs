@@ -120,7 +120,7 @@ pub struct Trio {
     nodes: BTreeMap<u64, Running>,
 }
 
-const NAME: ClusterId = ClusterId(0xabcd);
+pub const NAME: ClusterId = ClusterId(0xabcd);
 
 pub fn authority() -> AuthorityRecord {
     AuthorityRecord { certificate: vec![1], key: vec![2] }
