@@ -195,27 +195,20 @@ impl Cluster {
         let action = Action::FoundCluster { cluster: expected, authority };
         let command = Command { at: Timestamp(0), origin: None, action };
         let answer = self.propose(command).await.map_err(consensus("found the cluster"))?;
-        match answer {
-            // Nobody older than this program is here.
-            Ok(Outcome::ClusterFounded) => self.raise_level().await?,
-            Err(Refusal::ClusterFounded) => {
-                // A crash may have come between the two. Once others are here, an operator decides.
-                let nodes = self.scan(Rows::Nodes, 2).await.map_err(consensus("read the nodes"))?;
-                if nodes.len() == 1 {
-                    self.raise_level().await?;
-                }
-            }
-            answer => return Err(StartError::Answer { answer: format!("{answer:?}") }),
+        if !matches!(answer, Ok(Outcome::ClusterFounded) | Err(Refusal::ClusterFounded)) {
+            return Err(StartError::Answer { answer: format!("{answer:?}") });
         }
         let found = match self.get(Key::Cluster).await.map_err(consensus("read the cluster"))? {
             Some(Record::Cluster(record)) => record.cluster,
             _ => None,
         };
-        if found == Some(expected) {
-            Ok(())
-        } else {
-            Err(StartError::ForeignCluster { expected, found })
+        if found != Some(expected) {
+            return Err(StartError::ForeignCluster { expected, found });
         }
+        // A crash may come between the founding and this, so it is for later starts too. While no other node was ever here,
+        // nobody older than this program is; afterwards an operator decides.
+        let nodes = self.scan(Rows::Nodes, 2).await.map_err(consensus("read the nodes"))?;
+        if nodes.len() == 1 { self.raise_level().await } else { Ok(()) }
     }
 
     /// This node.

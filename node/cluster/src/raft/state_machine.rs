@@ -35,9 +35,10 @@ use crate::transport::Addresses;
 /// Changes are written when they take this much memory, or when the entries at hand are applied.
 const WRITE_BYTES_MAX: usize = 4 << 20;
 
-/// Entries that are applied in one go where reads may wait for the disk: their changes overshoot [`WRITE_BYTES_MAX`] by
-/// this many at most.
+/// How much is applied in one go where reads may wait for the disk: so many entries, of so many bytes together, unless one
+/// alone is larger. What they change overshoots [`WRITE_BYTES_MAX`] by about as much.
 const DISK_BATCH_MAX: usize = 256;
+const DISK_BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// Something that happened, with its number: the log position of the command and the place among its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,11 +148,15 @@ impl StateMachine {
         first: EntryResponder<TypeConfig>,
         entries: &mut (impl Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin),
     ) -> io::Result<Pending> {
+        let mut bytes = command_bytes(&first.0);
         let mut batch = vec![first];
         while batch.len() < DISK_BATCH_MAX
+            && bytes < DISK_BATCH_BYTES_MAX
             && let Some(Some(next)) = entries.next().now_or_never()
         {
-            batch.push(next?);
+            let next = next?;
+            bytes += command_bytes(&next.0);
+            batch.push(next);
         }
         let (shared, recent) = (self.shared.clone(), std::mem::take(&mut self.recent));
         let (pending, recent) = blocking(move || {
@@ -245,6 +250,14 @@ impl From<ApplyError> for io::Error {
             ApplyError::Read(_) => io::ErrorKind::Other,
         };
         Self::new(kind, error)
+    }
+}
+
+/// How long an entry's command is, encoded.
+fn command_bytes(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.0.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
 

@@ -15,8 +15,14 @@ use rocksdb::{
     WriteBufferManager,
 };
 
-/// The size of a table that a compaction makes: small enough that one compaction is short.
+/// The size of a table that a compaction makes, on the first level: small enough that one compaction is short. Each level
+/// has tables four times as large as the one before, so that a large store does not have more of them than may be open:
+/// what is in a table that is not open cannot be read from memory.
 const TABLE_BYTES: u64 = 16 << 20;
+const TABLE_GROWTH: i32 = 4;
+
+/// How many small tables gather before they are merged, from how many on writers are slowed down, and stopped.
+const SMALL_TABLES: [i32; 3] = [8, 32, 48];
 
 /// The memory that all instances share.
 pub struct Memory {
@@ -66,8 +72,12 @@ impl Memory {
         // they make small tables, more of those gather before they are merged.
         options.set_write_buffer_size(self.write_buffer_bytes / 3);
         options.set_max_write_buffer_number(3);
-        options.set_level_zero_file_num_compaction_trigger(8);
+        let [merge, slow_down, stop] = SMALL_TABLES;
+        options.set_level_zero_file_num_compaction_trigger(merge);
+        options.set_level_zero_slowdown_writes_trigger(slow_down);
+        options.set_level_zero_stop_writes_trigger(stop);
         options.set_target_file_size_base(TABLE_BYTES);
+        options.set_target_file_size_multiplier(TABLE_GROWTH);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_max_open_files(256);
         options.set_max_background_jobs(2);

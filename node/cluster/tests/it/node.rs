@@ -5,10 +5,12 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream;
 use nora_app::ports::metadata::Metadata;
-use nora_cluster::{Cluster, StopReason};
+use nora_cluster::{Cluster, StartError, StopReason};
 use nora_domain::command::{Action, Command, Outcome};
 use nora_domain::event::Event;
-use nora_domain::record::{Epoch, FeatureLevel, Key, NodeId, Record, Timestamp, UploadId};
+use nora_domain::record::{
+    ClusterId, Epoch, FeatureLevel, Key, NodeId, Record, Timestamp, UploadId,
+};
 use nora_domain::store::Rows;
 use tempfile::TempDir;
 
@@ -220,6 +222,12 @@ fn a_founder_that_crashed_half_way_goes_on() {
         let action = Action::FoundCluster { cluster: NAME, authority: authority() };
         let command = Command { at: Timestamp(0), origin: None, action };
         assert_eq!(cluster.propose(command).await.unwrap(), Ok(Outcome::ClusterFounded));
+        assert!(level(&cluster).await < FeatureLevel::NEWEST);
+
+        // Whose identity is another cluster's changes nothing of this one.
+        cluster.found(ClusterId(NAME.0 + 1), authority()).await.unwrap();
+        let error = cluster.enter().await.unwrap_err();
+        assert!(matches!(error, StartError::ForeignCluster { .. }), "{error}");
         assert!(level(&cluster).await < FeatureLevel::NEWEST);
     });
     life(config(directory.path()), async |cluster| {
