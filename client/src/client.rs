@@ -6,16 +6,17 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::{Response, Url};
 use serde::Deserialize;
 
-use crate::auth::{self, Challenge, Session};
+use crate::auth::{self, Challenge, Purpose, Session};
 use crate::config::{Address, ClientConfig, Credentials, Secret};
 use crate::error::{ClientError, parse_body};
+use crate::workload::SECRET_PATHS;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -23,7 +24,8 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 /// A server that asks for a longer pause gets none: its answer is shown instead.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 const ERROR_BYTES_MAX: usize = 64 << 10;
-const TOKEN_BYTES_MAX: usize = 1 << 20;
+pub(crate) const TOKEN_BYTES_MAX: usize = 1 << 20;
+const REDIRECTS_MAX: usize = 5;
 
 /// A connection to a server; clones share it.
 #[derive(Clone, Debug)]
@@ -48,12 +50,15 @@ pub(crate) struct Ask {
     pub topic: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// Whether it is sent without a login whatever the server says.
+    pub anonymous: bool,
 }
 
 impl Ask {
     pub(crate) fn new(method: Method, topic: &str, path: String) -> Self {
         let topic = format!("{method} {topic}");
-        Self { method, path, topic, headers: HeaderMap::new(), body: Bytes::new() }
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        Self { method, path, topic, headers, body, anonymous: false }
     }
 
     /// How error messages call it.
@@ -62,11 +67,16 @@ impl Ask {
     }
 }
 
+/// What a token endpoint answers. Docker's name for the token and OAuth's may both be there.
 #[derive(Deserialize)]
 struct TokenBody {
-    #[serde(alias = "access_token")]
-    token: String,
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
 }
+
+/// How long a token lives whose answer does not say so, by the specification.
+const TOKEN_LIVES: Duration = Duration::from_secs(60);
 
 impl Client {
     /// Makes a client; nothing is sent yet.
@@ -76,7 +86,7 @@ impl Client {
             .user_agent(concat!("nora/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::limited(5));
+            .redirect(redirects());
         if config.address.is_loopback() {
             builder = builder.no_proxy();
         }
@@ -98,13 +108,17 @@ impl Client {
     /// Sends a request until it has an answer that is neither a challenge nor a request to wait.
     pub(crate) async fn send(&self, ask: &Ask) -> Result<Response, ClientError> {
         let mut challenged = false;
+        let mut met = None;
         let mut attempt = 1;
         loop {
-            let response = self.send_once(ask).await?;
+            // What was just fetched is shown at once, however short its life.
+            let shown = met.take().or_else(|| self.authorization(ask));
+            let response = self.send_once(ask, shown.as_ref()).await?;
             let status = response.status();
             if status == StatusCode::UNAUTHORIZED && !challenged {
                 challenged = true;
-                if self.meet_challenge(ask, response.headers()).await? {
+                met = self.meet_challenge(ask, response.headers(), shown.as_ref()).await?;
+                if met.is_some() {
                     continue;
                 }
             }
@@ -132,18 +146,29 @@ impl Client {
         }
     }
 
-    async fn send_once(&self, ask: &Ask) -> Result<Response, ClientError> {
+    /// What is shown with a request: what met the last challenge, or a token.
+    fn authorization(&self, ask: &Ask) -> Option<HeaderValue> {
+        if ask.anonymous {
+            return None;
+        }
+        let remembered = self.inner.session.header(&ask.topic, Instant::now());
+        remembered.or_else(|| match &self.inner.config.credentials {
+            Credentials::Token(token) => auth::bearer(token),
+            _ => None,
+        })
+    }
+
+    async fn send_once(
+        &self,
+        ask: &Ask,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, ClientError> {
         let config = &self.inner.config;
         let url = config.address.join(&ask.path).ok_or_else(|| malformed(ask, "path"))?;
         let mut request = self.inner.http.request(ask.method.clone(), url);
         request = request.headers(ask.headers.clone());
-        let remembered = self.inner.session.header(&ask.topic);
-        let authorization = remembered.or_else(|| match &config.credentials {
-            Credentials::Token(token) => auth::bearer(token),
-            _ => None,
-        });
         if let Some(value) = authorization {
-            request = request.header(header::AUTHORIZATION, value);
+            request = request.header(header::AUTHORIZATION, value.clone());
         }
         if !ask.body.is_empty() || ask.method == Method::POST {
             request = request.body(ask.body.clone());
@@ -154,35 +179,45 @@ impl Client {
         })
     }
 
-    /// Finds the header that meets a challenge; false if these credentials cannot.
-    async fn meet_challenge(&self, ask: &Ask, headers: &HeaderMap) -> Result<bool, ClientError> {
+    /// Finds the header that meets a challenge; none if these credentials cannot.
+    async fn meet_challenge(
+        &self,
+        ask: &Ask,
+        headers: &HeaderMap,
+        refused: Option<&HeaderValue>,
+    ) -> Result<Option<HeaderValue>, ClientError> {
+        if ask.anonymous {
+            return Ok(None);
+        }
         let credentials = &self.inner.config.credentials;
-        let value = match (Challenge::of(headers), credentials) {
+        let session = &self.inner.session;
+        let met = match (Challenge::of(headers), credentials) {
             // It was sent already, and was not good enough.
             (_, Credentials::Token(_)) | (None, _) => None,
-            (Some(Challenge::Basic), credentials) => auth::direct(credentials),
+            (Some(Challenge::Basic), credentials) => {
+                auth::direct(credentials).map(|header| (header, None))
+            }
             (Some(Challenge::Bearer { realm, service, scope }), credentials) => {
-                let token = self.fetch_token(&realm, service, scope, credentials).await?;
-                auth::bearer(&token)
+                let purpose = Purpose { realm, service, scope };
+                let fetch = async |purpose: &Purpose| self.fetch_token(purpose, credentials).await;
+                Some(session.token(purpose, refused, fetch).await?)
             }
         };
-        let met = value.is_some();
-        if let Some(value) = value {
-            self.inner.session.remember(&ask.topic, value);
-        }
-        Ok(met)
+        let Some((header, until)) = met else { return Ok(None) };
+        session.remember(&ask.topic, header.clone(), until);
+        Ok(Some(header))
     }
 
+    /// A token of the realm, as the header that shows it, and how long it lives.
     async fn fetch_token(
         &self,
-        realm: &str,
-        service: Option<String>,
-        scope: Option<String>,
+        purpose: &Purpose,
         credentials: &Credentials,
-    ) -> Result<Secret, ClientError> {
+    ) -> Result<(HeaderValue, Duration), ClientError> {
+        let Purpose { realm, service, scope } = purpose;
         let address = &self.inner.config.address;
         let foreign =
-            || ClientError::ForeignOrigin { url: realm.to_owned(), address: address.to_string() };
+            || ClientError::ForeignOrigin { url: realm.clone(), address: address.to_string() };
         let mut url = Url::parse(realm).map_err(|_| foreign())?;
         if !address.is_origin_of(&url) {
             return Err(foreign());
@@ -190,7 +225,7 @@ impl Client {
         {
             let mut query = url.query_pairs_mut();
             if let Some(service) = service {
-                query.append_pair("service", &service);
+                query.append_pair("service", service);
             }
             for scope in scope.iter().flat_map(|scopes| scopes.split(' ')) {
                 query.append_pair("scope", scope);
@@ -211,8 +246,26 @@ impl Client {
         let body = read(&ask, response, TOKEN_BYTES_MAX).await?;
         let body: TokenBody =
             serde_json::from_slice(&body).map_err(|_| malformed(&ask, "token"))?;
-        Ok(Secret::new(body.token))
+        let token = body.token.or(body.access_token).filter(|token| !token.is_empty());
+        let header = token.and_then(|token| auth::bearer(&Secret::new(token)));
+        let header = header.ok_or_else(|| malformed(&ask, "token"))?;
+        Ok((header, body.expires_in.map_or(TOKEN_LIVES, Duration::from_secs)))
     }
+}
+
+/// Redirects are followed a few times, as to a bucket that holds a blob; the HTTP client leaves the header with the
+/// credentials behind at another origin. A request that has a secret in its body is not sent anywhere else at all.
+fn redirects() -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(|attempt| {
+        let first = attempt.previous().first().map(Url::path);
+        if first.is_some_and(|path| SECRET_PATHS.contains(&path)) {
+            attempt.stop()
+        } else if attempt.previous().len() > REDIRECTS_MAX {
+            attempt.error("too many redirects")
+        } else {
+            attempt.follow()
+        }
+    })
 }
 
 /// The path and query of a URL.

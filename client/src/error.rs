@@ -42,9 +42,23 @@ struct ErrorBody {
     errors: Vec<OciError>,
 }
 
-/// Reads a registry's error body; a body of another shape gives an empty list.
+/// What token endpoints say in place of it (RFC 6749, 5.2).
+#[derive(Deserialize)]
+struct OauthBody {
+    error: String,
+    #[serde(default)]
+    error_description: String,
+}
+
+/// Reads a registry's or a token endpoint's error body; a body of another shape gives an empty list.
 pub(crate) fn parse_body(bytes: &[u8]) -> Vec<OciError> {
-    serde_json::from_slice::<ErrorBody>(bytes).unwrap_or_default().errors
+    let errors = serde_json::from_slice::<ErrorBody>(bytes).unwrap_or_default().errors;
+    match serde_json::from_slice::<OauthBody>(bytes) {
+        Ok(OauthBody { error: code, error_description: message }) if errors.is_empty() => {
+            vec![OciError { code, message, detail: serde_json::Value::Null }]
+        }
+        _ => errors,
+    }
 }
 
 /// Why a request gave no answer to use.
@@ -80,6 +94,14 @@ pub enum ClientError {
         /// The HTTP status.
         status: http::StatusCode,
         /// The body's entries.
+        errors: Vec<OciError>,
+    },
+    /// The server gave no token for an issuer's ID token.
+    #[error("the server exchanged no token: it answered {status}{}", list(.errors))]
+    NotExchanged {
+        /// The HTTP status.
+        status: http::StatusCode,
+        /// What it said.
         errors: Vec<OciError>,
     },
     /// The answer is not what the specification promises.
@@ -126,7 +148,7 @@ impl ClientError {
     /// The HTTP status, where the server answered with an error.
     pub fn status(&self) -> Option<http::StatusCode> {
         match self {
-            Self::Refused { status, .. } => Some(*status),
+            Self::Refused { status, .. } | Self::NotExchanged { status, .. } => Some(*status),
             _ => None,
         }
     }
@@ -154,6 +176,15 @@ impl ClientError {
                 503 => Some("the server is not ready; `nora health` says more".into()),
                 _ => None,
             },
+            Self::NotExchanged { status, .. } => match status.as_u16() {
+                404 => Some("is that address a NORA server's, and is [auth.oidc] enabled there?".into()),
+                429 | 503 => Some("try again later, with a fresh ID token".into()),
+                _ => Some(
+                    "`nora auth explain --token-file FILE push REPOSITORY` tells which rule and claim of the ID \
+                     token decide; each ID token is taken once"
+                        .into(),
+                ),
+            },
             Self::ForeignOrigin { .. } => {
                 Some("use the server's public address with --addr".into())
             }
@@ -174,5 +205,7 @@ mod tests {
         assert_eq!(errors[0].to_string(), r#"no such repository (NAME_UNKNOWN): {"name":"a"}"#);
         assert_eq!(parse_body(b"<html>"), []);
         assert_eq!(parse_body(br#"{"errors":[{"code":"DENIED"}]}"#)[0].to_string(), "DENIED");
+        let body = br#"{"error":"invalid_grant","error_description":"no rule matches"}"#;
+        assert_eq!(parse_body(body)[0].to_string(), "no rule matches (invalid_grant)");
     }
 }

@@ -12,6 +12,7 @@ pub mod content;
 pub mod error;
 pub mod folder;
 pub mod http;
+pub mod issuer;
 pub mod kernel;
 pub mod linear;
 pub mod load;

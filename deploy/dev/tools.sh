@@ -8,6 +8,7 @@
 conformance_version=v0.0.0-20260831232431-97274622c111
 crane_version=v0.22.1
 oras_version=v1.3.6
+regctl_version=v0.11.7
 versitygw_version=v1.8.0
 minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
 cargo_deny_version=0.20.2
@@ -24,6 +25,7 @@ need() {
       conformance) go_tool "$name" "github.com/opencontainers/distribution-spec/conformance@$conformance_version" ;;
       crane) go_tool "$name" "github.com/google/go-containerregistry/cmd/crane@$crane_version" ;;
       oras) go_tool "$name" "oras.land/oras/cmd/oras@$oras_version" ;;
+      regctl) go_tool "$name" "github.com/regclient/regclient/cmd/regctl@$regctl_version" ;;
       versitygw) go_tool "$name" "github.com/versity/versitygw/cmd/versitygw@$versitygw_version" ;;
       minio) go_tool "$name" "github.com/minio/minio@$minio_version" ;;
       cargo-deny) cargo_tool "$name" "$cargo_deny_version" ;;

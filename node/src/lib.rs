@@ -14,3 +14,5 @@ pub mod metrics;
 pub mod server;
 pub mod telemetry;
 pub mod wiring;
+#[cfg(test)]
+mod world;

@@ -37,11 +37,13 @@ pub enum Route {
     Health,
     /// `/metrics`
     Metrics,
+    /// Logging in, and who one is.
+    Identity,
     /// Anything else.
     Other,
 }
 
-const ROUTES: [Route; 10] = [
+const ROUTES: [Route; 11] = [
     Route::Ping,
     Route::Manifest,
     Route::Blob,
@@ -51,6 +53,7 @@ const ROUTES: [Route; 10] = [
     Route::Referrers,
     Route::Health,
     Route::Metrics,
+    Route::Identity,
     Route::Other,
 ];
 
@@ -61,6 +64,7 @@ impl Route {
             return match path {
                 "/health" | "/ready" => Self::Health,
                 "/metrics" => Self::Metrics,
+                _ if path.starts_with("/auth/") || path.starts_with("/api/v1/") => Self::Identity,
                 _ => Self::Other,
             };
         };
@@ -69,6 +73,7 @@ impl Route {
         match (before, last) {
             (_, "") if rest.len() <= 1 => Self::Ping,
             (_, "_catalog") => Self::Catalog,
+            ("", "token") => Self::Identity,
             ("manifests", _) => Self::Manifest,
             ("tags", "list") => Self::Tags,
             ("referrers", _) => Self::Referrers,
@@ -77,6 +82,13 @@ impl Route {
             _ => Self::Other,
         }
     }
+}
+
+/// Whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TenantLabels {
+    /// The tenant's name.
+    pub tenant: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -148,6 +160,16 @@ pub struct Gauges {
     pub usage_artifacts: Gauge,
     /// Tags stored.
     pub usage_tags: Gauge,
+    /// 1 if this node's file says something else than the policy in force.
+    pub policy_file_differs: Gauge,
+    /// Unique bytes of a tenant.
+    pub tenant_unique_bytes: Family<TenantLabels, Gauge>,
+    /// Bytes set aside for a tenant's uploads.
+    pub tenant_reserved_bytes: Family<TenantLabels, Gauge>,
+    /// Bytes that a tenant may store.
+    pub tenant_storage_quota_bytes: Family<TenantLabels, Gauge>,
+    /// Artifacts of a tenant.
+    pub tenant_artifacts: Family<TenantLabels, Gauge>,
 }
 
 /// What is counted.
@@ -272,8 +294,33 @@ impl Metrics {
             ("usage_bytes", "Bytes stored, as quotas count them", &gauges.usage_bytes),
             ("usage_artifacts", "Artifacts stored", &gauges.usage_artifacts),
             ("usage_tags", "Tags stored", &gauges.usage_tags),
+            (
+                "policy_file_differs",
+                "1 if this node's file says something else than the policy in force",
+                &gauges.policy_file_differs,
+            ),
         ] {
             registry.register(name, help, gauge.clone());
+        }
+        for (name, help, family) in [
+            (
+                "tenant_unique_bytes",
+                "Bytes that a tenant stores, each blob once",
+                &gauges.tenant_unique_bytes,
+            ),
+            (
+                "tenant_reserved_bytes",
+                "Bytes set aside for a tenant's uploads",
+                &gauges.tenant_reserved_bytes,
+            ),
+            (
+                "tenant_storage_quota_bytes",
+                "Bytes that a tenant may store",
+                &gauges.tenant_storage_quota_bytes,
+            ),
+            ("tenant_artifacts", "Artifacts of a tenant", &gauges.tenant_artifacts),
+        ] {
+            registry.register(name, help, family.clone());
         }
         Self {
             registry,
@@ -363,6 +410,9 @@ mod tests {
         assert_eq!(route("/v2/a/blobs/uploads"), Route::Upload);
         assert_eq!(route("/v2/a/blobs/uploads/0123"), Route::Upload);
         assert_eq!(route("/v2/a/blobs/sha256:0"), Route::Blob);
+        assert_eq!(route("/v2/token"), Route::Identity);
+        assert_eq!(route("/v2/token/manifests/v1"), Route::Manifest);
+        assert_eq!(route("/auth/oidc/token"), Route::Identity);
         assert_eq!(route("/ready"), Route::Health);
         assert_eq!(route("/x"), Route::Other);
     }

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "tests and their helpers may panic")]
 
 mod admin;
+mod calls;
 mod conversation;
+mod login;
+mod member;
 mod server;
 mod verbs;

@@ -25,6 +25,10 @@ pub struct Content {
     pub log: Vec<(String, Option<String>)>,
     /// Repositories that nothing may be mounted from.
     pub closed: BTreeSet<String>,
+    /// Bodies of requests, once they are kept.
+    pub bodies: Vec<String>,
+    /// What whoever sends a body is answered, which is then kept.
+    kept_for: Option<(StatusCode, String)>,
 }
 
 #[derive(Clone)]
@@ -48,6 +52,11 @@ impl Server {
     /// Lets a function answer before the registry does.
     pub fn plan(&self, answer: impl FnMut(&str, &HeaderMap) -> Option<Response> + Send + 'static) {
         *self.planned.lock().unwrap() = Some(Box::new(answer));
+    }
+
+    /// Keeps the bodies of requests from now on, and answers each with this JSON.
+    pub fn keep_bodies(&self, status: StatusCode, answer: &str) {
+        self.content.lock().unwrap().kept_for = Some((status, answer.to_owned()));
     }
 
     pub fn client(&self, credentials: Credentials) -> Client {
@@ -99,6 +108,13 @@ async fn answer(State(server): State<Server>, request: Request) -> Response {
         return response;
     }
     let body = to_bytes(body, 16 << 20).await.unwrap();
+    {
+        let mut content = server.content.lock().unwrap();
+        if let Some((status, answer)) = content.kept_for.clone() {
+            content.bodies.push(String::from_utf8(body.to_vec()).unwrap());
+            return json(status, &answer);
+        }
+    }
     let query: BTreeMap<String, String> = parts
         .uri
         .query()

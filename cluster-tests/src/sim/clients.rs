@@ -1,7 +1,7 @@
 //! Clients of the simulation: what they ask nodes for, and what they hear.
 
 use nora_domain::Digest;
-use nora_domain::command::{Action, Command, Origin, Outcome, Refusal};
+use nora_domain::command::{Action, Command, Origin, Outcome, Refusal, Terms};
 use nora_domain::name::MediaType;
 use nora_domain::record::{
     Body, FeatureLevel, Generation, Key, NodeId, Record, Standing, Timestamp, TokenId,
@@ -47,7 +47,7 @@ impl World {
     pub(super) fn propose(&mut self, at: usize, action: Action, waiter: Waiter) {
         let Some(epoch) = self.nodes[at].epoch.filter(|_| self.nodes[at].alive) else {
             return self.give_up(Asked {
-                command: Command { at: Timestamp(0), origin: None, action },
+                command: Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action },
                 waiter,
             });
         };
@@ -56,7 +56,7 @@ impl World {
         node.next_serial += 1;
         let settled_below = node.waiting.keys().next().copied().unwrap_or(serial);
         let origin = Some(Origin { epoch, serial, settled_below });
-        let command = Command { at: self.clock(at), origin, action };
+        let command = Command { at: self.clock(at), origin, terms: Terms::NONE, action };
         self.nodes[at].waiting.insert(serial, Asked { command: command.clone(), waiter });
         self.send(at, command);
         if self.has(Bug::AckBeforeApply)

@@ -1,6 +1,6 @@
 //! The log of the simulation: elections, appends, commits, snapshots, crashes.
 
-use nora_domain::command::{Action, Command};
+use nora_domain::command::{Action, Command, Terms};
 use nora_domain::record::{FeatureLevel, Timestamp};
 
 use super::bug::Bug;
@@ -270,7 +270,7 @@ impl World {
     pub(super) fn propose_start(&mut self, at: usize) {
         let profile = profile(FeatureLevel::NEWEST);
         let action = Action::StartNode { node: node_id(at), start: self.nodes[at].start, profile };
-        let command = Command { at: self.clock(at), origin: None, action };
+        let command = Command { at: self.clock(at), origin: None, terms: Terms::NONE, action };
         if let Some(leader) = self.leader_of(at) {
             self.append(leader, command);
         }

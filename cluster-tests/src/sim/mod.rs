@@ -20,7 +20,7 @@ mod oracle;
 use std::collections::{BTreeMap, BTreeSet};
 
 use nora_domain::Digest;
-use nora_domain::command::{Action, Command};
+use nora_domain::command::{Action, Command, Terms};
 use nora_domain::name::{Format, RepositoryKey, RepositoryPath, TagName, TenantName};
 use nora_domain::record::{
     AuthorityRecord, ClusterId, Epoch, FeatureLevel, Generation, NodeId, NodeProfile, Timestamp,
@@ -231,7 +231,8 @@ impl World {
             start(2, starts[2]),
         ];
         for action in actions {
-            let command = Command { at: Timestamp(1_000_000), origin: None, action };
+            let command =
+                Command { at: Timestamp(1_000_000), origin: None, terms: Terms::NONE, action };
             for node in &mut self.nodes {
                 node.log.push(Entry { term: 1, command: Some(command.clone()) });
             }

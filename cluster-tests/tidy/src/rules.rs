@@ -26,7 +26,8 @@ pub struct CrateRule {
 /// Every crate of the workspace.
 pub const CRATES: &[CrateRule] = &[
     CrateRule { name: "nora-proto", internal: &[], external: External::Any },
-    CrateRule { name: "nora-domain", internal: &[], external: External::Only(&[]) },
+    // The chain of audit entries needs a hash, and nothing else does.
+    CrateRule { name: "nora-domain", internal: &[], external: External::Only(&["sha2"]) },
     CrateRule {
         name: "nora-app",
         internal: &["nora-domain"],
@@ -43,6 +44,25 @@ pub const CRATES: &[CrateRule] = &[
         name: "nora-formats",
         internal: &["nora-domain"],
         external: External::Only(&["serde", "serde_json", "thiserror"]),
+    },
+    // The decision point has no I/O: everything it depends on computes.
+    CrateRule {
+        name: "nora-auth",
+        internal: &["nora-domain"],
+        external: External::Only(&[
+            "argon2",
+            "aws-lc-rs",
+            "base64",
+            "bcrypt",
+            "crc32fast",
+            "getrandom",
+            "globset",
+            "jsonwebtoken",
+            "moka",
+            "serde",
+            "serde_json",
+            "thiserror",
+        ]),
     },
     CrateRule {
         name: "nora-cluster",
@@ -72,6 +92,7 @@ pub const CRATES: &[CrateRule] = &[
         internal: &[
             "nora-app",
             "nora-domain",
+            "nora-auth",
             "nora-formats",
             "nora-cluster",
             "nora-blobs",

@@ -1,6 +1,7 @@
 //! Why a use case did not do what was asked. Protocol surfaces match on this exhaustively, each into its own codes;
 //! causes are for logs and never reach clients.
 
+use nora_domain::command::Quota;
 use nora_domain::record::UploadId;
 use nora_domain::{Digest, TagName};
 
@@ -80,6 +81,39 @@ pub enum Error {
         /// An artifact that needs it.
         by: Digest,
     },
+    /// The tag is there, and whoever asks may make tags and not move them.
+    #[error("tag {0} exists and may not be overwritten")]
+    TagExists(TagName),
+    /// The tag is there, and the policy keeps it as it is.
+    #[error("tag {0} is immutable")]
+    TagImmutable(TagName),
+    /// The owner of the repository has no room left.
+    #[error("{asked} {} more than the {} of {limit} that are left", quota.unit(), limit.saturating_sub(*used))]
+    QuotaExceeded {
+        /// What is limited.
+        quota: Quota,
+        /// The limit.
+        limit: u64,
+        /// What is used and set aside.
+        used: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// An identity's change is refused; the sentence says why.
+    #[error("{what}")]
+    Conflict {
+        /// What is in the way.
+        what: String,
+    },
+    /// No such account or token.
+    #[error("{what}")]
+    IdentityUnknown {
+        /// What there is none of.
+        what: String,
+    },
+    /// An issuer's token was exchanged before.
+    #[error("this token was exchanged before; each one is taken once")]
+    AssertionUsed,
     /// The client's body broke off.
     #[error("the request body broke off")]
     BodyBroken(#[source] BoxError),

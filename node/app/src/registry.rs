@@ -1,16 +1,19 @@
 //! The registry: what every protocol surface talks to. Its use cases are in `commands` and `queries`.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nora_domain::command::{Action, Command, Outcome, Refusal};
-use nora_domain::record::{Epoch, Generation, NodeId, Record, Timestamp};
-use nora_domain::{Digest, Format, RepositoryKey, RepositoryPath, TenantName};
+use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
+use nora_domain::record::{Epoch, Generation, Key, NodeId, Record, Timestamp};
+use nora_domain::store::Rows;
+use nora_domain::{Digest, Format, RepositoryKey, RepositoryPath, TagName};
 
 use crate::Error;
 use crate::ports::blobs::Blobs;
 use crate::ports::clock::{Clock, Ids};
-use crate::ports::metadata::Metadata;
+use crate::ports::metadata::{Metadata, MetadataError};
+use crate::ports::policy::{Caller, Judgement, Tenancy};
 use crate::ports::uploads::Uploads;
 
 /// Limits and times that use cases keep.
@@ -49,6 +52,8 @@ pub struct Dependencies {
     pub clock: Arc<dyn Clock>,
     /// Random names.
     pub ids: Arc<dyn Ids>,
+    /// Who owns names.
+    pub tenancy: Arc<dyn Tenancy>,
     /// This node.
     pub node: NodeId,
     /// This start of it, as the log gave it.
@@ -57,41 +62,94 @@ pub struct Dependencies {
     pub settings: Settings,
 }
 
-/// The registry of one node.
+/// The registry of one node, in the hands of whoever acts: a cheap handle.
+#[derive(Clone)]
 pub struct Registry {
+    shared: Arc<Shared>,
+    /// Who acts; nobody but the cluster itself if there is none.
+    caller: Option<Arc<dyn Caller>>,
+}
+
+/// What handles of one registry share.
+pub struct Shared {
     pub(crate) metadata: Arc<dyn Metadata>,
     pub(crate) blobs: Arc<dyn Blobs>,
     pub(crate) uploads: Arc<dyn Uploads>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
+    pub(crate) tenancy: Arc<dyn Tenancy>,
     pub(crate) node: NodeId,
     pub(crate) settings: Settings,
     epoch: Epoch,
     sequence: AtomicU64,
 }
 
+impl Deref for Registry {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// Why a change has no answer from the log.
+pub(crate) enum Unanswered {
+    /// It was not proposed: judging it, or reading what that takes, went wrong.
+    Unproposed(Error),
+    /// The metadata gave no answer.
+    Metadata(MetadataError),
+}
+
+impl From<Unanswered> for Error {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::Unproposed(error) => error,
+            Unanswered::Metadata(error) => error.into(),
+        }
+    }
+}
+
+impl From<MetadataError> for Unanswered {
+    fn from(error: MetadataError) -> Self {
+        Self::Metadata(error)
+    }
+}
+
+/// How often a change is judged anew because the policy changed, or a tag came, in between.
+const JUDGED_MAX: usize = 4;
+
+/// Tags of one artifact that a deletion is judged by. One that has more is deleted where no tag is immutable.
+const TAGS_JUDGED_MAX: usize = 10_000;
+
 impl Registry {
     /// A registry over these ports.
     pub fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { metadata, blobs, uploads, clock, ids, node, epoch, settings } =
+        let Dependencies { metadata, blobs, uploads, clock, ids, tenancy, node, epoch, settings } =
             dependencies;
-        Self {
+        let shared = Shared {
             metadata,
             blobs,
             uploads,
             clock,
             ids,
+            tenancy,
             node,
             settings,
             epoch,
             sequence: AtomicU64::new(0),
-        }
+        };
+        Self { shared: Arc::new(shared), caller: None }
     }
 
-    /// The repository of that name, under the tenant that owns it. There is one tenant so far; who owns a name will
-    /// be read from the policy here and nowhere else.
+    /// The registry in the hands of `caller`: what it changes is judged by the policy and noted as theirs.
+    pub fn by(&self, caller: Arc<dyn Caller>) -> Self {
+        Self { shared: self.shared.clone(), caller: Some(caller) }
+    }
+
+    /// The repository of that name, under the tenant that owns it. Who owns a name is read from the policy here and
+    /// nowhere else.
     pub fn repository(&self, format: Format, path: RepositoryPath) -> RepositoryKey {
-        RepositoryKey { tenant: TenantName::default_tenant(), format, path }
+        RepositoryKey { tenant: self.tenancy.owner(format, &path), format, path }
     }
 
     /// The limits and times it keeps.
@@ -111,12 +169,109 @@ impl Registry {
     /// Proposes a change. The metadata stamps its own origin and the leader's time onto the command; refusals that speak
     /// of the proposer and not of the change are errors.
     pub(crate) async fn propose(&self, action: Action) -> Result<Result<Outcome, Refusal>, Error> {
-        let command = Command { at: self.now(), origin: None, action };
-        match self.metadata.propose(command).await? {
+        match self.propose_judged(action).await? {
             Err(Refusal::Duplicate) => Err(Error::OutcomeUnknown),
             Err(Refusal::RetiredEpoch) => Err(Error::retired()),
+            Err(Refusal::TagExists(tag)) => Err(Error::TagExists(tag)),
+            Err(Refusal::TagImmutable(tag)) => Err(Error::TagImmutable(tag)),
+            Err(Refusal::QuotaExceeded { quota, limit, used, asked }) => {
+                Err(Error::QuotaExceeded { quota, limit, used, asked })
+            }
             answer => Ok(answer),
         }
+    }
+
+    /// Proposes a change on the terms of whoever acts, and again if the policy under which they were judged, or the tags
+    /// that they spoke of, have changed meanwhile. What is judged anew may have another end than before.
+    pub(crate) async fn propose_judged(
+        &self,
+        action: Action,
+    ) -> Result<Result<Outcome, Refusal>, Unanswered> {
+        let Some(caller) = &self.caller else {
+            let command = Command { at: self.now(), origin: None, terms: Terms::NONE, action };
+            return Ok(self.metadata.propose(command).await?);
+        };
+        for _ in 0..JUDGED_MAX {
+            let terms =
+                self.terms(caller.as_ref(), &action).await.map_err(Unanswered::Unproposed)?;
+            if terms.policy.is_none() {
+                let command = Command { at: self.now(), origin: None, terms, action };
+                return Ok(self.metadata.propose(command).await?);
+            }
+            // Only what was judged can come back to be judged again.
+            let command = Command { at: self.now(), origin: None, terms, action: action.clone() };
+            match self.metadata.propose(command).await? {
+                Err(Refusal::PolicyChanged { .. }) => caller.refresh().await?,
+                Err(Refusal::TagUnforeseen(_)) => {}
+                answer => return Ok(answer),
+            }
+        }
+        let what = "the policy changed while the request ran";
+        Err(Unanswered::Unproposed(Error::Unavailable { what, source: None }))
+    }
+
+    /// The terms on which a change is proposed.
+    async fn terms(&self, caller: &dyn Caller, action: &Action) -> Result<Terms, Error> {
+        let by = Some(caller.actor());
+        let mut tags: &[TagName] = &[];
+        let repository = match action {
+            Action::PutArtifact { repository, tags: wanted, .. } => {
+                tags = wanted;
+                repository
+            }
+            Action::DeleteTag { repository, tag } => {
+                tags = std::slice::from_ref(tag);
+                repository
+            }
+            Action::CommitBlob { repository, .. }
+            | Action::OpenUpload { repository, .. }
+            | Action::MountBlob { to: repository, .. }
+            | Action::UnlinkBlob { repository, .. }
+            | Action::DeleteArtifact { repository, .. } => repository,
+            _ => return Ok(Terms { by, ..Terms::NONE }),
+        };
+        if self.tenancy.owner(repository.format, &repository.path) != repository.tenant {
+            let what = "the repository's owner changed while the request ran";
+            return Err(Error::Unavailable { what, source: None });
+        }
+        let Judgement { policy, create_only, immutable, has_immutable } =
+            caller.judge(repository, tags);
+        let mut terms = Terms { by, policy, create_only, immutable, takes_along: None };
+        match action {
+            Action::DeleteTag { tag, .. } if terms.immutable.contains(tag) => {
+                return Err(Error::TagImmutable(tag.clone()));
+            }
+            Action::DeleteArtifact { digest, .. } if has_immutable => {
+                let tags = self.tags_of(repository, *digest).await?;
+                if let Some(tag) = caller.judge(repository, &tags).immutable.into_iter().next() {
+                    return Err(Error::TagImmutable(tag));
+                }
+                terms.takes_along = Some(tags);
+            }
+            _ => {}
+        }
+        Ok(terms)
+    }
+
+    /// Every tag that names an artifact, sorted.
+    async fn tags_of(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+    ) -> Result<Vec<TagName>, Error> {
+        self.metadata.linearize().await?;
+        let rows = Rows::TagsOf { repository: repository.clone(), digest, after: None };
+        let rows = self.metadata.scan(rows, TAGS_JUDGED_MAX).await?;
+        let tags = rows.into_iter().filter_map(|(key, _)| match key {
+            Key::TagOf(_, _, tag) => Some(tag),
+            _ => None,
+        });
+        Ok(tags.collect())
+    }
+
+    /// Reads a row from this node's applied state.
+    pub(crate) async fn row(&self, key: Key) -> Result<Option<Record>, MetadataError> {
+        self.metadata.get(key).await
     }
 
     /// The error of a stored row that is not of its key's kind.

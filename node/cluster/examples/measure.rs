@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{Cluster, ClusterConfig};
-use nora_domain::command::{Action, Command};
+use nora_domain::command::{Action, Command, Terms};
 use nora_domain::record::{Key, NodeId, Timestamp, UploadId};
 use nora_domain::{Format, RepositoryKey, RepositoryPath, TenantName};
 
@@ -143,8 +143,9 @@ fn open_upload(number: u64) -> Result<Command, Failure> {
         repository,
         node: NodeId(1),
         expires_at: Timestamp(u64::MAX),
+        reserve: 0,
     };
-    Ok(Command { at: Timestamp(1), origin: None, action })
+    Ok(Command { at: Timestamp(1), origin: None, terms: Terms::NONE, action })
 }
 
 fn resident_kib() -> Result<u64, Failure> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_domain::command::{Action, Command, Outcome, Refusal};
+use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
 use nora_domain::record::{
     AuthorityRecord, ClusterId, Epoch, Key, NodeId, NodeProfile, Record, Timestamp,
 };
@@ -145,7 +145,12 @@ impl Cluster {
         elect_if_alone(&self.raft, self.config.node).await?;
         let start = random().map_err(|error| consensus("name this start")(error.to_string()))?;
         let action = Action::StartNode { node: self.config.node, start, profile: self.profile() };
-        let command = codec::command::encode(&Command { at: Timestamp(0), origin: None, action });
+        let command = codec::command::encode(&Command {
+            at: Timestamp(0),
+            origin: None,
+            terms: Terms::NONE,
+            action,
+        });
         let timeout = self.config.start_timeout;
         let answer = match self.proposals.propose_start(start, command, timeout).await {
             Ok(answer) => answer,
@@ -174,7 +179,7 @@ impl Cluster {
     /// Lets commands be used that only this version understands.
     async fn raise_level(&self) -> Result<(), StartError> {
         let action = Action::RaiseFeatureLevel { level: self.config.profile.feature_max };
-        let command = Command { at: Timestamp(0), origin: None, action };
+        let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
         let answer =
             self.propose(command).await.map_err(consensus("raise the cluster's feature level"))?;
         answer.map(drop).map_err(|refusal| StartError::Answer { answer: format!("{refusal:?}") })
@@ -193,7 +198,7 @@ impl Cluster {
             return Ok(());
         };
         let action = Action::FoundCluster { cluster: expected, authority };
-        let command = Command { at: Timestamp(0), origin: None, action };
+        let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
         let answer = self.propose(command).await.map_err(consensus("found the cluster"))?;
         if !matches!(answer, Ok(Outcome::ClusterFounded) | Err(Refusal::ClusterFounded)) {
             return Err(StartError::Answer { answer: format!("{answer:?}") });

@@ -3,8 +3,8 @@
 //! [`Audit`] reads each row once, in any order, and then tells which invariant of the transition does not hold, in words
 //! for an operator. It computes counters anew and never trusts one. An empty list means: each artifact's blobs are live
 //! and linked, edges, referrers and reverse tags mirror what they are derived from, tags name artifacts that are there,
-//! holders are nodes that there are, each running start has its session and no other has one, every counter is exact, and
-//! no row is from the future.
+//! holders are nodes that there are, each running start has its session and no other has one, every counter is exact, tokens
+//! are found by their names, the chain of the audit log is whole, and no row is from the future.
 //!
 //! Its memory grows with the number of rows (not with artifacts' bodies): it is for a self-check and for tests, not for
 //! a request. Must not know how rows are stored, and shares no code with the transition that it checks.
@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::digest::Digest;
-use crate::name::{MediaType, RepositoryKey, TagName, TenantName};
+use crate::identity::{AuditHeadRecord, AuditRecord};
+use crate::name::{MediaType, OwnerName, RepositoryKey, TagName, TenantName, TokenName};
 use crate::record::{
     ArtifactRecord, BlobRecord, Body, ClusterRecord, Epoch, FeatureLevel, Key, NodeId, NodeRecord,
     Placement, Record, RepositoryRecord, SessionRecord, Standing, Timestamp, TokenId, UploadId,
@@ -62,6 +63,13 @@ pub struct Audit {
     blobs: BTreeMap<Digest, BlobRecord>,
     edges: BTreeSet<(Digest, RepositoryKey, Digest)>,
     pins: BTreeMap<(Digest, UploadId), Timestamp>,
+    reserved: BTreeMap<TenantName, u64>,
+    /// Owners and names of tokens that are to be found by them; `None` for others.
+    access_tokens: BTreeMap<TokenId, Option<(String, String)>>,
+    tokens_of: BTreeMap<(OwnerName, TokenName), TokenId>,
+    policy: u64,
+    log_head: Option<AuditHeadRecord>,
+    log: BTreeMap<u64, AuditRecord>,
     /// The latest time that any row carries, and that row.
     latest: Option<(Timestamp, Key)>,
     findings: Vec<Finding>,
@@ -120,7 +128,13 @@ impl Audit {
             (Key::Pin(digest, pin), Record::Pin(record)) => {
                 self.pins.insert((digest, pin), record.expires_at);
             }
-            (Key::Upload(_), Record::Upload(record)) => self.stamp(key, record.opened_at),
+            (Key::Upload(_), Record::Upload(record)) => {
+                self.stamp(key, record.opened_at);
+                if record.reserved_bytes > 0 {
+                    let tenant = record.repository.tenant.clone();
+                    *self.reserved.entry(tenant).or_default() += record.reserved_bytes;
+                }
+            }
             (Key::Session(epoch), Record::Session(session)) => {
                 self.sessions.insert(epoch, session.clone());
             }
@@ -128,6 +142,28 @@ impl Audit {
                 self.tokens.insert(token);
             }
             (Key::Authority, Record::Authority(_)) => self.has_authority = true,
+            (Key::Policy, Record::Policy(record)) => {
+                self.stamp(key, record.applied_at);
+                self.policy = record.epoch;
+            }
+            (Key::Account(_), Record::Account(record)) => self.stamp(key, record.created_at),
+            (Key::AccessToken(token), Record::AccessToken(record)) => {
+                self.stamp(key, record.created_at.max(record.last_used_at));
+                let names = (record.owner.clone(), record.name.clone());
+                self.access_tokens.insert(token, (!record.is_workload).then_some(names));
+            }
+            (Key::TokenOf(owner, name), Record::TokenOf(token)) => {
+                self.tokens_of.insert((owner, name), *token);
+            }
+            (Key::SigningKey(_), Record::SigningKey(record)) => self.stamp(key, record.created_at),
+            (Key::Tenant(_), Record::Tenant(_))
+            | (Key::Assertion(_), Record::Assertion(_))
+            | (Key::Budget(_, _), Record::Budget(_)) => {}
+            (Key::AuditHead, Record::AuditHead(head)) => self.log_head = Some(head.clone()),
+            (Key::Audit(number), Record::Audit(entry)) => {
+                self.stamp(key, entry.at);
+                self.log.insert(number, entry.clone());
+            }
             (key, _) => self.find(key, "holds a record of another kind"),
         }
     }
@@ -143,7 +179,57 @@ impl Audit {
         self.check_tags();
         self.check_blobs();
         self.check_counters();
+        self.check_tokens();
+        self.check_log();
         self.findings
+    }
+
+    /// Tokens that have names are found by them, and the policy in force is the one that was counted last.
+    fn check_tokens(&mut self) {
+        let mut found = Vec::new();
+        for ((owner, name), token) in &self.tokens_of {
+            let names = self.access_tokens.get(token).and_then(Option::as_ref);
+            if !names.is_some_and(|(of, called)| of == owner.as_str() && called == name.as_str()) {
+                let key = Key::TokenOf(owner.clone(), name.clone());
+                found.push((key, "no such token has this owner and name".to_owned()));
+            }
+        }
+        let by_name: BTreeSet<_> = self.tokens_of.values().collect();
+        for (token, names) in &self.access_tokens {
+            if names.is_some() && !by_name.contains(token) {
+                found.push((Key::AccessToken(*token), "is not found by its name".to_owned()));
+            }
+        }
+        if self.policy != self.cluster.policy_epoch {
+            let problem =
+                format!("has number {}, counted {}", self.policy, self.cluster.policy_epoch);
+            found.push((Key::Policy, problem));
+        }
+        self.report(found);
+    }
+
+    /// Entries are numbered without gaps, and each value of the chain follows from the one before.
+    fn check_log(&mut self) {
+        let mut found = Vec::new();
+        let head = self.log_head.clone().unwrap_or(AuditHeadRecord {
+            first: 1,
+            next: 1,
+            ..AuditHeadRecord::default()
+        });
+        let (mut next, mut chain) = (head.first, head.anchor);
+        for (number, entry) in &self.log {
+            if *number != next {
+                found.push((Key::Audit(next), "the entry is missing".to_owned()));
+            }
+            if entry.chained(&chain, *number) != entry.chain {
+                found.push((Key::Audit(*number), "does not follow from those before".to_owned()));
+            }
+            (next, chain) = (number + 1, entry.chain);
+        }
+        if (next, chain) != (head.next, head.head) {
+            found.push((Key::AuditHead, format!("the log ends before {next}")));
+        }
+        self.report(found);
     }
 
     fn find(&mut self, key: Key, problem: impl Into<String>) {
@@ -406,17 +492,29 @@ impl Audit {
             usage.artifacts += 1;
             if !artifact.has_blob_body {
                 usage.bytes = usage.bytes.saturating_add(artifact.size);
+                usage.unique_bytes = usage.unique_bytes.saturating_add(artifact.size);
             }
         }
         for (repository, _) in self.tags.keys() {
             repositories.entry(repository).or_default().tags += 1;
             usages.entry(&repository.tenant).or_default().tags += 1;
         }
-        for ((repository, _), size) in &self.links {
+        let mut counted_once: BTreeSet<(&TenantName, Digest)> = BTreeSet::new();
+        for ((repository, digest), size) in &self.links {
             repositories.entry(repository).or_default().links += 1;
             let usage = usages.entry(&repository.tenant).or_default();
             usage.links += 1;
             usage.bytes = usage.bytes.saturating_add(*size);
+            let is_first = counted_once.insert((&repository.tenant, *digest));
+            if is_first || !self.cluster.unique_to.covers(*digest) {
+                usage.unique_bytes = usage.unique_bytes.saturating_add(*size);
+            }
+        }
+        if self.cluster.feature_level < FeatureLevel::IDENTITY {
+            usages.values_mut().for_each(|usage| usage.unique_bytes = 0);
+        }
+        for (tenant, bytes) in &self.reserved {
+            usages.entry(tenant).or_default().reserved_bytes = *bytes;
         }
 
         let mut found = Vec::new();

@@ -4,7 +4,12 @@
 //! [`Refusal`] is an ordinary answer that every replica computes alike: nothing was changed.
 
 use crate::digest::Digest;
-use crate::name::{MediaType, RepositoryKey, TagName};
+use crate::identity::{
+    AccessTokenRecord, Actor, BudgetRecord, Rate, RefusalNote, SigningKeyRecord, TenantRecord,
+};
+use crate::name::{
+    AccountName, MediaType, OwnerName, RepositoryKey, TagName, TenantName, TokenName,
+};
 use crate::record::{
     AuthorityRecord, Body, ClusterId, Epoch, FeatureLevel, Generation, NodeId, NodeProfile,
     Placement, Standing, Timestamp, TokenId, UploadId,
@@ -21,6 +26,33 @@ pub struct Origin {
     pub settled_below: u64,
 }
 
+/// Who asks for a change, and what the proposer's judgement of it rests on. Globs and claims are judged by proposers; what
+/// they could not know yet, because a racing command may come first, is decided where commands have an order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Who asks; `None` is the cluster itself.
+    pub by: Option<Actor>,
+    /// The policy under which the change was judged: refused if another is in force. `None` if none has a say.
+    pub policy: Option<u64>,
+    /// Tags that may be made and not moved: who asks may not overwrite there. Sorted.
+    pub create_only: Vec<TagName>,
+    /// Tags that the policy keeps as they are, once they are there. Sorted.
+    pub immutable: Vec<TagName>,
+    /// For [`Action::DeleteArtifact`]: the only tags that it may take along; `None` if any. Sorted.
+    pub takes_along: Option<Vec<TagName>>,
+}
+
+impl Terms {
+    /// The cluster asks, and nobody has a say.
+    pub const NONE: Self = Self {
+        by: None,
+        policy: None,
+        create_only: Vec::new(),
+        immutable: Vec::new(),
+        takes_along: None,
+    };
+}
+
 /// A change asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
@@ -28,6 +60,8 @@ pub struct Command {
     pub at: Timestamp,
     /// Which proposal it is; `None` takes effect each time it is applied.
     pub origin: Option<Origin>,
+    /// Who asks, and on what terms. Below [`FeatureLevel::IDENTITY`] they have no say.
+    pub terms: Terms,
     /// What to do.
     pub action: Action,
 }
@@ -117,6 +151,8 @@ pub enum Action {
         node: NodeId,
         /// When it may be dropped.
         expires_at: Timestamp,
+        /// Bytes of the tenant's quota to set aside for it in all; what was set aside before stays.
+        reserve: u64,
     },
     /// An upload session ends without a blob.
     CloseUpload {
@@ -218,6 +254,97 @@ pub enum Action {
         /// The tag.
         tag: TagName,
     },
+    /// Put a policy into force. Its limits for tenants are told apart from the document, which is opaque here.
+    SetPolicy {
+        /// Refused if another policy than this one is in force; `None` takes whatever is.
+        expected: Option<u64>,
+        /// The document.
+        document: Vec<u8>,
+        /// SHA-256 of it.
+        hash: [u8; 32],
+        /// What tenants may use; sorted by name, each once.
+        tenants: Vec<(TenantName, TenantRecord)>,
+    },
+    /// Make an account. Refused if there is one of that name.
+    CreateAccount {
+        /// Its name.
+        account: AccountName,
+        /// Whether it is a program.
+        is_robot: bool,
+        /// Its password's hash; empty for a robot.
+        password_hash: String,
+        /// Its groups.
+        groups: Vec<String>,
+    },
+    /// Give an account another password: its sessions end.
+    SetPassword {
+        /// The account.
+        account: AccountName,
+        /// The new password's hash.
+        password_hash: String,
+    },
+    /// Remove an account and every token of it.
+    RemoveAccount {
+        /// The account.
+        account: AccountName,
+    },
+    /// Make a token. Its times are counted from the cluster's clock.
+    CreateAccessToken {
+        /// Its public part.
+        token: TokenId,
+        /// Its owner and its name, if it is to be found by them; then they are unique.
+        found_by: Option<(OwnerName, TokenName)>,
+        /// The account whose it is, if the cluster keeps that: refused if it is gone, for a later account of the same name
+        /// must not come into tokens of the earlier.
+        account: Option<AccountName>,
+        /// What is known of it.
+        record: AccessTokenRecord,
+        /// An issuer's token that it is exchanged for, by a hash of its name, and when that expires: refused if it was
+        /// exchanged before.
+        assertion: Option<([u8; 32], Timestamp)>,
+    },
+    /// End a token.
+    RevokeAccessToken {
+        /// Its public part.
+        token: TokenId,
+    },
+    /// Tokens were seen used.
+    TouchAccessTokens {
+        /// Which, and when last.
+        uses: Vec<(TokenId, Timestamp)>,
+    },
+    /// Sign with another key from now on. Keys whose time is over go.
+    AddSigningKey {
+        /// The newest key that the proposer knows of; refused if there is a newer one already.
+        after: Option<u64>,
+        /// The key.
+        key: SigningKeyRecord,
+    },
+    /// Grant a node some of a tenant's requests in an hour, or take back what it did not use.
+    LeaseBudget {
+        /// The tenant.
+        tenant: TenantName,
+        /// Of which kind.
+        rate: Rate,
+        /// Which hour: hours since the Unix epoch.
+        hour: u64,
+        /// How many more it would like.
+        take: u64,
+        /// How many it gives back of what it was granted in that hour.
+        give_back: u64,
+    },
+    /// Note refusals that never became commands.
+    NoteRefusals {
+        /// What was refused.
+        refusals: Vec<RefusalNote>,
+    },
+    /// Forget audit entries from before a time, some of them at a time.
+    TrimAudit {
+        /// Entries from before go.
+        before: Timestamp,
+    },
+    /// Count the next blobs once in each tenant that shows them: a step of [`crate::record::UniqueTo`].
+    CountUnique,
 }
 
 impl Action {
@@ -232,6 +359,19 @@ impl Action {
             | Self::AddHolder { .. }
             | Self::DropHolder { .. } => FeatureLevel::CLUSTER,
             Self::ExpireUploads { .. } => FeatureLevel::EXPIRY,
+            Self::SetPolicy { .. }
+            | Self::CreateAccount { .. }
+            | Self::SetPassword { .. }
+            | Self::RemoveAccount { .. }
+            | Self::CreateAccessToken { .. }
+            | Self::RevokeAccessToken { .. }
+            | Self::TouchAccessTokens { .. }
+            | Self::AddSigningKey { .. }
+            | Self::LeaseBudget { .. }
+            | Self::NoteRefusals { .. }
+            | Self::TrimAudit { .. }
+            | Self::CountUnique => FeatureLevel::IDENTITY,
+            Self::OpenUpload { reserve, .. } if *reserve > 0 => FeatureLevel::IDENTITY,
             Self::FoundCluster { .. }
             | Self::StartNode { .. }
             | Self::OpenUpload { .. }
@@ -297,6 +437,44 @@ pub enum Outcome {
     TagDeleted {
         /// What it named.
         digest: Digest,
+    },
+    /// The policy is in force under this number.
+    PolicySet(u64),
+    /// The account is there.
+    AccountCreated,
+    /// The account has the new password.
+    PasswordSet,
+    /// The account is gone.
+    AccountRemoved {
+        /// Tokens that went with it.
+        tokens: u32,
+    },
+    /// The token opens what it is for.
+    AccessTokenCreated,
+    /// The token opens nothing any more.
+    AccessTokenRevoked,
+    /// The uses are noted.
+    AccessTokensTouched,
+    /// The key has this number.
+    SigningKeyAdded(u64),
+    /// What was granted of the tenant's requests.
+    BudgetLeased {
+        /// How many more the node may let through.
+        granted: u64,
+        /// What all nodes together were granted in the hour.
+        budget: BudgetRecord,
+    },
+    /// The refusals are in the audit log.
+    RefusalsNoted,
+    /// Entries that were too old are gone.
+    AuditTrimmed {
+        /// Whether there are more of them.
+        more: bool,
+    },
+    /// A step was counted.
+    UniqueCounted {
+        /// Whether every blob is counted now.
+        done: bool,
     },
 }
 
@@ -383,4 +561,101 @@ pub enum Refusal {
         /// Size of what is stored, in bytes.
         live: u64,
     },
+    /// The change was judged under another policy than the one in force: judge it again.
+    PolicyChanged {
+        /// The number of the one in force.
+        epoch: u64,
+    },
+    /// The tag is there, and who asks may only make tags.
+    TagExists(TagName),
+    /// The tag is there, and the policy keeps it as it is.
+    TagImmutable(TagName),
+    /// A tag that names the artifact was not there when the change was judged: judge it again.
+    TagUnforeseen(TagName),
+    /// The tenant's quota has no room for it.
+    QuotaExceeded {
+        /// What is limited.
+        quota: Quota,
+        /// The limit.
+        limit: u64,
+        /// What is used and set aside.
+        used: u64,
+        /// What was asked for.
+        asked: u64,
+    },
+    /// There is an account of that name.
+    AccountExists(AccountName),
+    /// There is no such account.
+    AccountUnknown(AccountName),
+    /// The owner has a token of that name.
+    AccessTokenExists,
+    /// The owner has this many tokens, which is as many as one may have.
+    AccessTokensTooMany(usize),
+    /// There is no such token.
+    AccessTokenUnknown,
+    /// The issuer's token was exchanged before.
+    AssertionUsed,
+    /// There is a newer signing key.
+    SigningKeyKnown(u64),
+    /// The tenant is not limited in this.
+    NotLimited,
+}
+
+impl Refusal {
+    /// Why, in a few words: what the audit log says.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::RetiredEpoch => "the node was started anew",
+            Self::Duplicate => "applied before",
+            Self::ClusterFounded => "founded already",
+            Self::NodeUnknown(_) => "no such node",
+            Self::NodeRemoved(_) => "the node was removed",
+            Self::StandingImpossible { .. } => "not possible from where the node stands",
+            Self::TokenUnknown => "no such join token",
+            Self::TokenExpired => "the join token has expired",
+            Self::FeatureTooOld { .. } | Self::MemberTooOld { .. } => "the program is too old",
+            Self::FeatureNotReached { .. } => "the upgrade is not finished",
+            Self::StaleGeneration(_) => "another copy is the live one",
+            Self::TooFewHolders { .. } => "too few copies",
+            Self::UploadConflict => "the upload belongs elsewhere",
+            Self::BlobUnknown(_) => "no such blob",
+            Self::ArtifactUnknown(_) => "no such artifact",
+            Self::TagUnknown(_) => "no such tag",
+            Self::ReferencesMissing { .. } => "what it references is missing",
+            Self::BlobReferenced { .. } => "an artifact needs the blob",
+            Self::SizeConflict { .. } => "another size is stored",
+            Self::PolicyChanged { .. } => "the policy changed meanwhile",
+            Self::TagExists(_) => "the tag exists and may not be overwritten",
+            Self::TagImmutable(_) => "the tag is immutable",
+            Self::TagUnforeseen(_) => "a tag came meanwhile",
+            Self::QuotaExceeded { .. } => "over the quota",
+            Self::AccountExists(_) => "the account exists",
+            Self::AccountUnknown(_) => "no such account",
+            Self::AccessTokenExists => "the token exists",
+            Self::AccessTokensTooMany(_) => "too many tokens",
+            Self::AccessTokenUnknown => "no such token",
+            Self::AssertionUsed => "the token was exchanged before",
+            Self::SigningKeyKnown(_) => "there is a newer key",
+            Self::NotLimited => "no limit",
+        }
+    }
+}
+
+/// What a tenant has a limited amount of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quota {
+    /// Unique bytes.
+    Storage,
+    /// Artifacts.
+    Artifacts,
+}
+
+impl Quota {
+    /// What it counts.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Storage => "bytes",
+            Self::Artifacts => "artifacts",
+        }
+    }
 }

@@ -72,6 +72,8 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
+    /// The policy, an account, a token or a signing key is another now.
+    IdentityChanged,
     /// More commands may be used.
     FeatureLevelRaised {
         /// The level now.

@@ -89,6 +89,19 @@ name!(
     MediaType, "media type", 255
 );
 
+name!(
+    /// A user's or a robot's name; at most 64 bytes.
+    AccountName, "account name", 64
+);
+name!(
+    /// Who owns a token, as `user:alice`; at most 160 bytes.
+    OwnerName, "token owner", 160
+);
+name!(
+    /// What people call a token, unique among its owner's; at most 64 bytes.
+    TokenName, "token name", 64
+);
+
 impl RepositoryPath {
     /// Sorts before every valid path; is none itself, and only starts a range.
     pub(crate) fn lowest() -> Self {
@@ -110,7 +123,26 @@ impl RepositoryKey {
     }
 }
 
+impl AccountName {
+    /// Sorts before every valid name; is none itself, and only starts a range.
+    pub(crate) fn lowest() -> Self {
+        Self("".into())
+    }
+}
+
+impl TokenName {
+    /// Sorts before every valid name; is none itself, and only starts a range.
+    pub(crate) fn lowest() -> Self {
+        Self("".into())
+    }
+}
+
 impl TenantName {
+    /// Sorts before every valid name; is none itself, and only starts a range.
+    pub(crate) fn lowest() -> Self {
+        Self("".into())
+    }
+
     /// The tenant that owns whatever nobody claims.
     pub fn default_tenant() -> Self {
         Self("default".into())

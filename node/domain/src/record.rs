@@ -4,7 +4,13 @@
 //! keys is the same range everywhere. Must not know encodings: `nora-cluster` has a versioned one for each.
 
 use crate::digest::Digest;
-use crate::name::{MediaType, RepositoryKey, TagName, TenantName};
+use crate::identity::{
+    AccessTokenRecord, AccountRecord, AssertionRecord, AuditHeadRecord, AuditRecord, BudgetRecord,
+    PolicyRecord, Rate, SigningKeyRecord, TenantRecord,
+};
+use crate::name::{
+    AccountName, MediaType, OwnerName, RepositoryKey, TagName, TenantName, TokenName,
+};
 
 /// Milliseconds since the Unix epoch, stamped by a proposer; the state never runs backwards on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,8 +82,10 @@ impl FeatureLevel {
     pub const CLUSTER: Self = Self(2);
     /// Expired upload sessions go many at once, whichever node held them.
     pub const EXPIRY: Self = Self(3);
+    /// Policies, accounts and tokens, quotas, and the audit log.
+    pub const IDENTITY: Self = Self(4);
     /// The highest that this program understands.
-    pub const NEWEST: Self = Self::EXPIRY;
+    pub const NEWEST: Self = Self::IDENTITY;
 }
 
 /// Where a row of the replicated state is found.
@@ -116,6 +124,26 @@ pub enum Key {
     JoinToken(TokenId),
     /// The one row of the cluster's certificate authority.
     Authority,
+    /// The one row of the policy in force.
+    Policy,
+    /// What the policy lets a tenant use.
+    Tenant(TenantName),
+    /// A user or a robot that the cluster keeps.
+    Account(AccountName),
+    /// A token, by its public part.
+    AccessToken(TokenId),
+    /// A token, found from its owner and its name.
+    TokenOf(OwnerName, TokenName),
+    /// A key that the cluster signs session tokens with.
+    SigningKey(u64),
+    /// An issuer's token that was exchanged, by a hash of its name: it is not taken again.
+    Assertion([u8; 32]),
+    /// How many requests of a kind a tenant has been granted in its current hour.
+    Budget(TenantName, Rate),
+    /// The one row that tells where the audit log begins and ends.
+    AuditHead,
+    /// An entry of the audit log.
+    Audit(u64),
 }
 
 /// The value of a row.
@@ -153,6 +181,26 @@ pub enum Record {
     JoinToken(JoinTokenRecord),
     /// For [`Key::Authority`].
     Authority(AuthorityRecord),
+    /// For [`Key::Policy`].
+    Policy(PolicyRecord),
+    /// For [`Key::Tenant`].
+    Tenant(TenantRecord),
+    /// For [`Key::Account`].
+    Account(AccountRecord),
+    /// For [`Key::AccessToken`].
+    AccessToken(AccessTokenRecord),
+    /// For [`Key::TokenOf`]: the token's public part.
+    TokenOf(TokenId),
+    /// For [`Key::SigningKey`].
+    SigningKey(SigningKeyRecord),
+    /// For [`Key::Assertion`].
+    Assertion(AssertionRecord),
+    /// For [`Key::Budget`].
+    Budget(BudgetRecord),
+    /// For [`Key::AuditHead`].
+    AuditHead(AuditHeadRecord),
+    /// For [`Key::Audit`].
+    Audit(AuditRecord),
 }
 
 /// Cluster-wide counters.
@@ -168,6 +216,36 @@ pub struct ClusterRecord {
     pub last_node: NodeId,
     /// What commands may be used; 0, as in states from before there were levels, is [`FeatureLevel::SINGLE`].
     pub feature_level: FeatureLevel,
+    /// Counts the policies that were in force; 0 is none yet.
+    pub policy_epoch: u64,
+    /// Counts changes of policy, accounts, tokens and signing keys: what caches of them are keyed by.
+    pub identity_epoch: u64,
+    /// Which blobs tenants' unique bytes are exact for.
+    pub unique_to: UniqueTo,
+}
+
+/// How far [`UsageRecord::unique_bytes`] counts shared blobs once. States from before there were quotas are counted in
+/// small steps, while the cluster works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UniqueTo {
+    /// No blob: each link counts.
+    #[default]
+    Nothing,
+    /// Blobs up to and with this one.
+    Blob(Digest),
+    /// All of them.
+    Everything,
+}
+
+impl UniqueTo {
+    /// Whether a blob counts once in each tenant, however many of its repositories show it.
+    pub fn covers(self, blob: Digest) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Blob(last) => blob <= last,
+            Self::Everything => true,
+        }
+    }
 }
 
 /// How a node stands with the others. Only an active node gets new blobs.
@@ -289,6 +367,11 @@ pub struct UsageRecord {
     pub tags: u64,
     /// Links.
     pub links: u64,
+    /// What quotas count: each of the tenant's blobs once, however many of its repositories show it, and the artifacts'
+    /// inline bodies. Exact for blobs that [`ClusterRecord::unique_to`] covers; for others each link counts.
+    pub unique_bytes: u64,
+    /// Set aside for uploads that run.
+    pub reserved_bytes: u64,
 }
 
 /// A repository; the row goes when the last artifact, tag and link are gone.
@@ -403,4 +486,6 @@ pub struct UploadRecord {
     pub opened_at: Timestamp,
     /// From then on the node may drop it.
     pub expires_at: Timestamp,
+    /// Bytes of the tenant's quota that are set aside for it.
+    pub reserved_bytes: u64,
 }

@@ -8,7 +8,10 @@ use std::convert::Infallible;
 use std::ops::Bound;
 
 use crate::digest::Digest;
-use crate::name::{Format, RepositoryKey, RepositoryPath, TagName, TenantName};
+use crate::identity::Rate;
+use crate::name::{
+    AccountName, Format, OwnerName, RepositoryKey, RepositoryPath, TagName, TenantName, TokenName,
+};
 use crate::record::{Epoch, Key, NodeId, Record, TokenId, UploadId};
 
 /// A run of neighbouring rows of one kind. `after` is exclusive: a page's last name starts the next page.
@@ -92,6 +95,48 @@ pub enum Rows {
     Sessions,
     /// Every join token.
     JoinTokens,
+    /// Every tenant that uses anything.
+    Usages,
+    /// Repositories of one tenant that show a blob.
+    LinksIn {
+        /// The blob.
+        blob: Digest,
+        /// The tenant.
+        tenant: TenantName,
+    },
+    /// Every tenant that the policy limits.
+    Tenants,
+    /// Every account.
+    Accounts {
+        /// Start after this account.
+        after: Option<AccountName>,
+    },
+    /// Every token.
+    AccessTokens {
+        /// Start after this token, which need not exist.
+        after: Option<TokenId>,
+    },
+    /// An owner's tokens that have names.
+    TokensOf {
+        /// The owner.
+        owner: OwnerName,
+        /// Start after this name.
+        after: Option<TokenName>,
+    },
+    /// Every signing key.
+    SigningKeys,
+    /// Every issuer's token that was exchanged.
+    Assertions {
+        /// Start after this one, which need not exist.
+        after: Option<[u8; 32]>,
+    },
+    /// What was granted of every tenant's requests.
+    Budgets,
+    /// The audit log.
+    Audit {
+        /// Start after this number.
+        after: u64,
+    },
 }
 
 /// The least digest there is.
@@ -155,6 +200,30 @@ impl Rows {
             }
             Self::Sessions => Bound::Included(Key::Session(Epoch(0))),
             Self::JoinTokens => Bound::Included(Key::JoinToken(TokenId(0))),
+            Self::Usages => Bound::Included(Key::Usage(TenantName::lowest())),
+            Self::LinksIn { blob, tenant } => {
+                let lowest = RepositoryKey { tenant: tenant.clone(), ..RepositoryKey::lowest() };
+                Bound::Included(Key::Link(*blob, lowest))
+            }
+            Self::Tenants => Bound::Included(Key::Tenant(TenantName::lowest())),
+            Self::Accounts { after } => from(
+                after,
+                |name| Key::Account(name.clone()),
+                || Key::Account(AccountName::lowest()),
+            ),
+            Self::AccessTokens { after } => {
+                from(after, |id| Key::AccessToken(*id), || Key::AccessToken(TokenId(0)))
+            }
+            Self::TokensOf { owner, after } => {
+                let key = |name: &TokenName| Key::TokenOf(owner.clone(), name.clone());
+                from(after, key, || key(&TokenName::lowest()))
+            }
+            Self::SigningKeys => Bound::Included(Key::SigningKey(0)),
+            Self::Assertions { after } => {
+                from(after, |hash| Key::Assertion(*hash), || Key::Assertion([0; 32]))
+            }
+            Self::Budgets => Bound::Included(Key::Budget(TenantName::lowest(), Rate::Push)),
+            Self::Audit { after } => Bound::Excluded(Key::Audit(*after)),
         }
     }
 
@@ -165,7 +234,19 @@ impl Rows {
             | (Self::Blobs { .. }, Key::Blob(_))
             | (Self::Uploads { .. }, Key::Upload(_))
             | (Self::Sessions, Key::Session(_))
-            | (Self::JoinTokens, Key::JoinToken(_)) => true,
+            | (Self::JoinTokens, Key::JoinToken(_))
+            | (Self::Usages, Key::Usage(_))
+            | (Self::Tenants, Key::Tenant(_))
+            | (Self::Accounts { .. }, Key::Account(_))
+            | (Self::AccessTokens { .. }, Key::AccessToken(_))
+            | (Self::SigningKeys, Key::SigningKey(_))
+            | (Self::Assertions { .. }, Key::Assertion(_))
+            | (Self::Budgets, Key::Budget(_, _))
+            | (Self::Audit { .. }, Key::Audit(_)) => true,
+            (Self::LinksIn { blob, tenant }, Key::Link(of, repository)) => {
+                of == blob && repository.tenant == *tenant
+            }
+            (Self::TokensOf { owner, .. }, Key::TokenOf(of, _)) => of == owner,
             (Self::Repositories { tenant, format, .. }, Key::Repository(key)) => {
                 key.tenant == *tenant && key.format == *format
             }

@@ -1,11 +1,15 @@
 //! `nora.v1.Content`: the same use cases that the HTTP surface calls.
 
+use std::sync::Arc;
+
+use nora_auth::permission::Action;
 use nora_domain::{Digest, Format, Reference, RepositoryKey, RepositoryPath, TagName};
 use nora_proto::v1 as proto;
 use nora_proto::v1::content_server::Content;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, refused, to_the_end};
+use super::{Admin, caller_of, not_permitted, refused, to_the_end};
+use crate::identity::Caller;
 
 const PAGE_ROWS_MAX: usize = 1_000;
 
@@ -34,9 +38,25 @@ fn texts(digests: &[Digest]) -> Vec<String> {
 }
 
 impl Admin {
-    fn repository(&self, path: &str) -> Result<RepositoryKey, Status> {
+    /// The repository of that name, for a caller who may do that to it. One that may not be pulled from is as good as
+    /// absent.
+    fn repository(
+        &self,
+        caller: &Caller,
+        action: Action,
+        path: &str,
+    ) -> Result<RepositoryKey, Status> {
         let path = RepositoryPath::parse(path).map_err(malformed)?;
-        Ok(self.api.registry.repository(Format::Oci, path))
+        let repository = self.api.registry.repository(Format::Oci, path);
+        if caller.may_in(action, &repository) {
+            return Ok(repository);
+        }
+        if action == Action::Pull {
+            return Err(refused(nora_app::Error::RepositoryUnknown));
+        }
+        let verb = if action == Action::Delete { "artifact.delete" } else { "artifact.push" };
+        caller.note_refusal(verb, &repository.to_string(), "not permitted");
+        Err(not_permitted(caller, &format!("{}:{}", action.name(), repository.path)))
     }
 }
 
@@ -46,14 +66,20 @@ impl Content for Admin {
         &self,
         request: Request<proto::ListRepositoriesRequest>,
     ) -> Result<Response<proto::ListRepositoriesResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
         let after = match request.after.as_str() {
             "" => None,
             path => Some(RepositoryPath::parse(path).map_err(malformed)?),
         };
         let rows = page_rows(request.page_size);
-        let page =
-            self.api.registry.repositories(Format::Oci, after, rows).await.map_err(refused)?;
+        let may_see = |path: &RepositoryPath| caller.lists(Format::Oci, path);
+        let page = self
+            .api
+            .registry
+            .repositories(Format::Oci, after, rows, may_see)
+            .await
+            .map_err(refused)?;
         let paths = page.items.iter().map(|path| path.as_str().to_owned()).collect();
         Ok(Response::new(proto::ListRepositoriesResponse { paths, more: page.more }))
     }
@@ -62,8 +88,9 @@ impl Content for Admin {
         &self,
         request: Request<proto::ListTagsRequest>,
     ) -> Result<Response<proto::ListTagsResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
-        let repository = self.repository(&request.repository)?;
+        let repository = self.repository(&caller, Action::Pull, &request.repository)?;
         let after = match request.after.as_str() {
             "" => None,
             tag => Some(TagName::parse(tag).map_err(malformed)?),
@@ -78,8 +105,9 @@ impl Content for Admin {
         &self,
         request: Request<proto::GetArtifactRequest>,
     ) -> Result<Response<proto::GetArtifactResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
-        let repository = self.repository(&request.repository)?;
+        let repository = self.repository(&caller, Action::Pull, &request.repository)?;
         let reference = reference(&request.reference)?;
         let artifact =
             self.api.registry.artifact(&repository, &reference).await.map_err(refused)?;
@@ -96,12 +124,13 @@ impl Content for Admin {
         &self,
         request: Request<proto::SetTagRequest>,
     ) -> Result<Response<proto::SetTagResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
-        let repository = self.repository(&request.repository)?;
+        let repository = self.repository(&caller, Action::Push, &request.repository)?;
         let tag = TagName::parse(&request.tag).map_err(malformed)?;
         let to = reference(&request.reference)?;
-        let api = self.api.clone();
-        let set = to_the_end(async move { api.registry.set_tag(repository, tag, to).await });
+        let registry = self.api.registry.by(Arc::new(caller));
+        let set = to_the_end(async move { registry.set_tag(repository, tag, to).await });
         let digest = set.await?.map_err(refused)?.to_string();
         Ok(Response::new(proto::SetTagResponse { digest }))
     }
@@ -110,11 +139,12 @@ impl Content for Admin {
         &self,
         request: Request<proto::DeleteTagRequest>,
     ) -> Result<Response<proto::DeleteTagResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
-        let repository = self.repository(&request.repository)?;
+        let repository = self.repository(&caller, Action::Delete, &request.repository)?;
         let tag = TagName::parse(&request.tag).map_err(malformed)?;
-        let api = self.api.clone();
-        let deleted = to_the_end(async move { api.registry.delete_tag(repository, tag).await });
+        let registry = self.api.registry.by(Arc::new(caller));
+        let deleted = to_the_end(async move { registry.delete_tag(repository, tag).await });
         let digest = deleted.await?.map_err(refused)?.to_string();
         Ok(Response::new(proto::DeleteTagResponse { digest }))
     }
@@ -123,12 +153,12 @@ impl Content for Admin {
         &self,
         request: Request<proto::DeleteArtifactRequest>,
     ) -> Result<Response<proto::DeleteArtifactResponse>, Status> {
+        let caller = caller_of(&request)?;
         let request = request.into_inner();
-        let repository = self.repository(&request.repository)?;
+        let repository = self.repository(&caller, Action::Delete, &request.repository)?;
         let digest = Digest::parse(&request.digest).map_err(malformed)?;
-        let api = self.api.clone();
-        let deleted =
-            to_the_end(async move { api.registry.delete_artifact(repository, digest).await });
+        let registry = self.api.registry.by(Arc::new(caller));
+        let deleted = to_the_end(async move { registry.delete_artifact(repository, digest).await });
         let tags = deleted.await?.map_err(refused)?;
         let tags = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
         Ok(Response::new(proto::DeleteArtifactResponse { tags }))

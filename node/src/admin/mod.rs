@@ -1,15 +1,18 @@
 //! The gRPC admin API: `nora.v1`, with health and reflection.
 //!
-//! Guarantees: no method but the health service's is answered without an administrator (a certificate of the cluster's, or
-//! the password; on an open node, whoever connects from this machine); every refusal says what to do next; every call has
-//! an end, and a change that was begun is carried out whether or not its client waits for it.
+//! Guarantees: no method but the health service's is answered for anybody who was not recognised (by a certificate of the
+//! cluster's, a login or a token; on an open node, whoever connects from this machine); what a method takes stands in
+//! [`needed`], and one that does not stand there is for administrators; every refusal says what to do next; every call
+//! has an end, and a change that was begun is carried out whether or not its client waits for it.
 //!
 //! Must not know: which adapters stand behind the ports, nor how connections are encrypted. Whoever serves it puts a
 //! [`Peer`] into the extensions of each request.
 
 mod cluster;
 mod content;
+mod identity;
 mod local;
+mod policy;
 #[cfg(test)]
 mod tests;
 
@@ -20,29 +23,43 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
+use http::header::AUTHORIZATION;
 use nora_app::Error;
 use nora_app::ports::members::{Members, Reporter};
 use nora_app::ports::metadata::MetadataError;
 use nora_app::ports::upkeep::Upkeep;
+use nora_auth::credential::{Scheme, read_all};
+use nora_auth::document::PolicyDocument;
+use nora_proto::v1::audit_server::AuditServer;
 use nora_proto::v1::blobs_server::BlobsServer;
 use nora_proto::v1::cluster_server::ClusterServer;
 use nora_proto::v1::config_server::ConfigServer;
 use nora_proto::v1::content_server::ContentServer;
+use nora_proto::v1::identity_server::IdentityServer;
+use nora_proto::v1::policy_server::PolicyServer;
+use nora_proto::v1::tenants_server::TenantsServer;
 use nora_trust::Peer;
 use tonic::Status;
 
 use crate::api::{Api, ConnectionInfo};
-use crate::identity::{Decision, Gate};
-use crate::metrics::Route;
+use crate::identity::{Caller, Rejected};
 
 /// Requests are small: names and numbers.
 const REQUEST_BYTES_MAX: usize = 256 << 10;
+
+/// A policy holds the htpasswd file's users as well; a log entry bounds it.
+const POLICY_BYTES_MAX: usize = 2 << 20;
 
 /// When an answer is given up, whatever the client's own deadline.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Services that reflection tells of.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 9] = [
+    "nora.v1.Identity",
+    "nora.v1.Policy",
+    "nora.v1.Tenants",
+    "nora.v1.Audit",
     "nora.v1.Cluster",
     "nora.v1.Content",
     "nora.v1.Blobs",
@@ -62,6 +79,8 @@ pub struct Admin {
     pub upkeep: Arc<dyn Upkeep>,
     /// The configuration in effect as TOML, without secrets.
     pub config: String,
+    /// The policy in this node's own file.
+    pub policy: PolicyDocument,
 }
 
 /// The services' routes, for the cluster port.
@@ -72,12 +91,22 @@ pub fn router(admin: Arc<Admin>) -> Router {
         ContentServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
     let blobs = BlobsServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
     let config = ConfigServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let identity =
+        IdentityServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let policy = PolicyServer::from_arc(admin.clone()).max_decoding_message_size(POLICY_BYTES_MAX);
+    let tenants =
+        TenantsServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let audit = AuditServer::from_arc(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
     let health = local::health(admin.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
     let mut guarded = Router::new()
         .route_service("/nora.v1.Cluster/{*method}", cluster)
         .route_service("/nora.v1.Content/{*method}", content)
         .route_service("/nora.v1.Blobs/{*method}", blobs)
-        .route_service("/nora.v1.Config/{*method}", config);
+        .route_service("/nora.v1.Config/{*method}", config)
+        .route_service("/nora.v1.Identity/{*method}", identity)
+        .route_service("/nora.v1.Policy/{*method}", policy)
+        .route_service("/nora.v1.Tenants/{*method}", tenants)
+        .route_service("/nora.v1.Audit/{*method}", audit);
     let described = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(nora_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
@@ -138,28 +167,125 @@ async fn to_the_end<T: Send + 'static>(
     })
 }
 
-/// Lets administrators through.
-async fn authenticate(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
-    if may_administer(&admin.api.gate, &request) {
-        return next.run(request).await;
-    }
-    let message = "log in as the administrator: show its certificate (identity/admin.crt in a member's data folder) or its \
-                   password";
-    Status::unauthenticated(message).into_http::<axum::body::Body>().into_response()
+/// What a method takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// The administration of the registry.
+    Administrator,
+    /// Being recognised; the method itself asks for what it takes of a repository, an account or a token.
+    Recognised,
 }
 
-fn may_administer(gate: &Gate, request: &Request) -> bool {
-    match request.extensions().get::<Peer>() {
-        // A member's owner administers the cluster from its machine; its own certificate is as good as the other.
-        Some(Peer::Admin | Peer::Member { .. }) => true,
-        Some(Peer::Anonymous) | None => match gate {
-            Gate::Open => request
-                .extensions()
-                .get::<ConnectionInfo>()
-                .is_some_and(|connection| connection.peer.ip().to_canonical().is_loopback()),
-            Gate::Admin(_) => gate.decide(Route::Other, request.headers()) == Decision::Allow,
-        },
+/// What each method takes. Whatever is not named here is for administrators.
+pub fn needed(path: &str) -> Needed {
+    match path {
+        "/nora.v1.Identity/WhoAmI"
+        | "/nora.v1.Identity/SetPassword"
+        | "/nora.v1.Identity/CreateToken"
+        | "/nora.v1.Identity/ListTokens"
+        | "/nora.v1.Identity/RevokeToken"
+        | "/nora.v1.Content/ListRepositories"
+        | "/nora.v1.Content/ListTags"
+        | "/nora.v1.Content/GetArtifact"
+        | "/nora.v1.Content/SetTag"
+        | "/nora.v1.Content/DeleteTag"
+        | "/nora.v1.Content/DeleteArtifact" => Needed::Recognised,
+        _ => Needed::Administrator,
     }
+}
+
+/// Lets through who is recognised and has what the method takes.
+async fn authenticate(
+    State(admin): State<Arc<Admin>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let caller = match recognised(&admin, &request).await {
+        Ok(caller) => caller,
+        Err(status) => return status.into_http::<axum::body::Body>().into_response(),
+    };
+    let allowed = match needed(request.uri().path()) {
+        Needed::Recognised => caller.is_open() || caller.identity().is_authenticated(),
+        Needed::Administrator => caller.administers(),
+    };
+    if !allowed {
+        let refusal = match caller.is_anonymous() {
+            true => Status::unauthenticated(LOG_IN),
+            false => {
+                caller.note_refusal(request.uri().path(), "registry", "not permitted");
+                not_permitted(&caller, "admin:*")
+            }
+        };
+        return refusal.into_http::<axum::body::Body>().into_response();
+    }
+    let path = request.uri().path().to_owned();
+    request.extensions_mut().insert(caller.clone());
+    let response = next.run(request).await;
+    // Changes of accounts, tokens, content and policy are noted with the change; those of nodes here.
+    if let Some(method) = path.strip_prefix("/nora.v1.Cluster/").filter(|name| *name != "Status") {
+        let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
+        let result = match code {
+            None | Some("0") => "done".to_owned(),
+            Some(code) => format!("failed: gRPC status {code}"),
+        };
+        caller.note(&format!("cluster.{method}"), "cluster", &result);
+    }
+    response
+}
+
+const LOG_IN: &str = "log in: show the administrator's certificate (identity/admin.crt in a member's data folder), a token \
+                      (NORA_TOKEN), or a user name and password";
+
+/// Who makes a request. What is read of it is read before anything is waited for: a body cannot be shared.
+fn recognised(
+    admin: &Arc<Admin>,
+    request: &Request,
+) -> impl Future<Output = Result<Caller, Status>> + Send + use<> {
+    let guard = admin.api.guard.clone();
+    let connection = request.extensions().get::<ConnectionInfo>();
+    let address = connection.map(|connection| connection.peer.ip().to_canonical());
+    let id: Arc<str> = crate::api::new_request_id().into();
+    // A member's owner administers the cluster from its machine; its own certificate is as good as the other.
+    let is_certified =
+        matches!(request.extensions().get::<Peer>(), Some(Peer::Admin | Peer::Member { .. }));
+    let shown: Vec<_> =
+        request.headers().get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes).collect();
+    let credential = read_all(shown, Scheme::Docker);
+    async move {
+        if is_certified {
+            return Ok(guard.administrator(address, id));
+        }
+        let caller = guard.recognise(credential, address, id).await.map_err(unrecognised)?;
+        // A node that asks nobody for anything means this machine alone, and others may reach the cluster's port.
+        let is_here = address.is_some_and(|address| address.is_loopback());
+        if caller.is_open() && !is_here {
+            return Err(Status::unauthenticated(LOG_IN));
+        }
+        Ok(caller)
+    }
+}
+
+fn unrecognised(why: Rejected) -> Status {
+    match why {
+        Rejected::Wrong(why) => Status::unauthenticated(format!("{why}. To {LOG_IN}")),
+        Rejected::TooMany(wait) => Status::resource_exhausted(format!(
+            "too many logins failed; wait {} seconds, then try again",
+            wait.as_secs().max(1)
+        )),
+        Rejected::Failed(error) => refused(error),
+    }
+}
+
+/// Who makes a request that was let through.
+fn caller_of<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
+    request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::unauthenticated(LOG_IN))
+}
+
+fn not_permitted(caller: &Caller, permission: &str) -> Status {
+    Status::permission_denied(format!(
+        "{} may not do this: it takes the permission `{permission}`; ask an administrator",
+        caller.identity().subject
+    ))
 }
 
 /// A use case's refusal in gRPC's words.
@@ -185,7 +311,12 @@ fn refused(error: Error) -> Status {
         | Error::TooLarge { .. }
         | Error::TooManyReferences { .. }
         | Error::BodyBroken(_) => Status::invalid_argument(message),
-        Error::DiskFull => Status::resource_exhausted(message),
+        Error::DiskFull | Error::QuotaExceeded { .. } => Status::resource_exhausted(message),
+        Error::TagExists(_) | Error::TagImmutable(_) | Error::AssertionUsed => {
+            Status::permission_denied(message)
+        }
+        Error::Conflict { .. } => Status::failed_precondition(message),
+        Error::IdentityUnknown { .. } => Status::not_found(message),
         Error::Internal { source, .. } => {
             let cause = source.as_ref().map(tracing::field::display);
             tracing::error!(error = message, cause, "an admin request failed");

@@ -17,7 +17,7 @@ use nora_app::testkit::{
     CountingIds, Hashes, ManualClock, MemoryBlobs, MemoryMetadata, found_cluster, start_node,
 };
 use nora_app::{Dependencies, Registry, Settings, commands::PutArtifact};
-use nora_domain::command::Command;
+use nora_domain::command::{Action, Command, Terms};
 use nora_domain::record::{
     ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, Standing, Timestamp,
 };
@@ -36,11 +36,11 @@ use tower::ServiceExt;
 use super::*;
 use crate::api::ApiSettings;
 use crate::api::forward::Forward;
-use crate::identity::AdminCredentials;
+use crate::identity::{AdminPasswords, Guard, GuardSettings, Policies};
 
 const NODE: NodeId = NodeId(1);
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
-const PASSWORD: &str = "correct horse";
+const PASSWORD: &str = "correct-horse";
 
 /// A membership whose changes are written down.
 #[derive(Default)]
@@ -167,11 +167,13 @@ fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
     crate::hash::digest(algorithm, bytes)
 }
 
-fn registry() -> Registry {
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
+fn registry(tenancy: Arc<Policies>, clock: Arc<dyn Clock>) -> Registry {
     let metadata = Arc::new(MemoryMetadata::default());
-    for action in [start_node(NODE), found_cluster()] {
-        metadata.propose_elsewhere(&Command { at: NOW, origin: None, action }).unwrap();
+    let raise = Action::RaiseFeatureLevel { level: FeatureLevel::NEWEST };
+    for action in [start_node(NODE), found_cluster(), raise] {
+        metadata
+            .propose_elsewhere(&Command { at: NOW, origin: None, terms: Terms::NONE, action })
+            .unwrap();
     }
     let hashes = Hashes { digest: digest_of, chunk_root: |_| [0; 32] };
     let blobs = Arc::new(MemoryBlobs::new(hashes, clock.clone()));
@@ -181,6 +183,7 @@ fn registry() -> Registry {
         uploads: blobs,
         clock,
         ids: Arc::new(CountingIds::default()),
+        tenancy,
         node: NODE,
         epoch: Epoch(1),
         settings: Settings {
@@ -197,13 +200,24 @@ struct World {
     book: Arc<Book>,
 }
 
-fn world(gate: Gate) -> World {
+fn world(password: Option<&str>) -> World {
     let book = Arc::new(Book::default());
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
+    let policies = Arc::new(Policies::none().unwrap());
+    let registry = registry(policies.clone(), clock.clone());
+    let settings = GuardSettings {
+        is_loopback: password.is_none(),
+        admin: password.map(|password| AdminPasswords::new([password])),
+        login_failures_max: 1_000,
+        login_window: Duration::from_secs(300),
+        shared_secret: vec![7; 32],
+    };
+    let guard = Guard::new(registry.clone(), clock, policies, settings).unwrap();
     let api = Arc::new(Api {
-        registry: registry(),
+        registry,
         probe: Arc::new(Still),
         metrics: Arc::new(crate::metrics::Metrics::new()),
-        gate,
+        guard,
         peers: Arc::new(Still),
         forwarded: Arc::default(),
         settings: ApiSettings {
@@ -221,12 +235,13 @@ fn world(gate: Gate) -> World {
         reporter: Arc::new(Still),
         upkeep: Arc::new(Still),
         config: "[server]\n".into(),
+        policy: PolicyDocument::default(),
     };
     World { admin: Arc::new(admin), book }
 }
 
 fn closed() -> World {
-    world(Gate::Admin(AdminCredentials::new([PASSWORD])))
+    world(Some(PASSWORD))
 }
 
 impl World {
@@ -328,7 +343,7 @@ async fn every_method_answers_the_administrator() {
 
 #[tokio::test]
 async fn an_open_node_lets_this_machine_administer_and_nobody_else() {
-    let world = world(Gate::Open);
+    let world = world(None);
     let path = "/nora.v1.Cluster/Status";
     for (peer, code) in [
         ("127.0.0.1:9", Code::Ok),

@@ -4,27 +4,52 @@
 //! the request passes through to the owner as it is, its body streaming, and so does the answer. An owner that cannot
 //! be reached is told as 503 with `Retry-After`: clients then begin the blob anew, on a node that is there.
 //!
-//! Must not know: how the owner is reached. Whoever forwards has let the request through its own gate, and the owner
-//! takes forwarded requests from members alone.
+//! Must not know: how the owner is reached. Whoever forwards has recognised the caller and let the request through, and
+//! says on whose behalf it asks; the owner takes forwarded requests from members alone.
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderName, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderName, RETRY_AFTER, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use nora_app::ports::{BoxError, BoxFuture};
+use nora_domain::identity::Actor;
 use nora_domain::record::NodeId;
 use nora_formats::oci::errors::Code;
 
 use super::RequestId;
 use super::oci::error::ApiError;
+use crate::identity::Caller;
 
 /// Sends a request to another node's HTTP surface.
 pub trait Forward: Send + Sync {
     /// The answer of `node`; an error if it could not be reached or broke off before it answered.
     fn forward(&self, node: NodeId, request: Request) -> BoxFuture<'_, Result<Response, BoxError>>;
+}
+
+/// Between members: on whose behalf a request is made, as three percent-encoded texts. From anyone else it is dropped.
+pub(super) static CALLER: HeaderName = HeaderName::from_static("x-nora-caller");
+
+fn caller_header(actor: &Actor) -> Option<HeaderValue> {
+    let encode = |text: &str| {
+        percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+    };
+    let Actor { subject, address, request } = actor;
+    let text = [encode(subject), encode(address), encode(request)].join(" ");
+    HeaderValue::from_str(&text).ok()
+}
+
+/// On whose behalf a member asks.
+pub(super) fn actor_of(headers: &HeaderMap) -> Actor {
+    let text = headers.get(&CALLER).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let mut parts = text
+        .split(' ')
+        .map(|part| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned());
+    let mut next = || parts.next().unwrap_or_default();
+    Actor { subject: next(), address: next(), request: next() }
 }
 
 /// Marks a request that a member has passed on: it is not passed on again.
@@ -49,6 +74,12 @@ pub(super) async fn pass_through(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     without_hop_by_hop(request.headers_mut());
+    // The owner needs to know who asks, and nothing that could be shown to anyone else.
+    request.headers_mut().remove(AUTHORIZATION);
+    let caller = request.extensions().get::<Caller>().map(Caller::actor);
+    if let Some(caller) = caller.as_ref().and_then(caller_header) {
+        request.headers_mut().insert(CALLER.clone(), caller);
+    }
     if let Some(id) = request.extensions().get::<RequestId>().map(|id| id.0.clone())
         && let Ok(value) = id.parse()
     {

@@ -1,4 +1,4 @@
-//! What every request passes: a request id, the gate, metrics and the access log.
+//! What every request passes: a request id, recognising who asks, metrics and the access log.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,14 +7,17 @@ use std::time::Instant;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, StatusCode};
+use nora_auth::credential::{Scheme, read_all};
 use nora_formats::oci::errors::Code;
 use tracing::{debug, info, warn};
 
 use super::Api;
+use super::access::{Challenge, challenged};
+use super::forward::CALLER;
 use super::oci::error::ApiError;
-use crate::identity::Decision;
+use crate::identity::{Caller, Rejected};
 use crate::metrics::Route;
 
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -48,7 +51,7 @@ impl RequestId {
 }
 
 /// 64 random bits in hexadecimal: unique enough to find a request in a log.
-fn new_id() -> String {
+pub fn new_id() -> String {
     use std::cell::Cell;
     use std::hash::{BuildHasher, RandomState};
     thread_local! {
@@ -65,7 +68,7 @@ fn new_id() -> String {
     format!("{id:016x}")
 }
 
-/// Runs a request through the gate and its handler, and tells metrics and the log how it went.
+/// Recognises who asks, runs the request's handler, and tells metrics and the log how it went.
 pub(super) async fn observe(
     State(api): State<Arc<Api>>,
     mut request: Request,
@@ -76,10 +79,17 @@ pub(super) async fn observe(
     let route = Route::of(request.method(), request.uri().path());
     let line = RequestLine::of(&api, &request);
     request.extensions_mut().insert(id.clone());
+    // Only members say on whose behalf they ask, and they come in by another door.
+    request.headers_mut().remove(&CALLER);
 
-    let mut response = match api.gate.decide(route, request.headers()) {
-        Decision::Allow => next.run(request).await,
-        Decision::Challenge => challenge(&id),
+    let mut response = match recognise(&api, &request, route, &id).await {
+        Ok(caller) => {
+            let challenge = Challenge::of(&api, &request);
+            request.extensions_mut().insert(challenge);
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(error) => error.with_request_id(&id).into_response(),
     };
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(X_REQUEST_ID.clone(), value);
@@ -90,7 +100,48 @@ pub(super) async fn observe(
     response
 }
 
-/// Like [`observe`], for requests that another member's gate has let through.
+/// Who makes a request, by whatever it shows. What is read of it is read before anything is waited for: a body cannot be
+/// shared.
+fn recognise(
+    api: &Api,
+    request: &Request,
+    route: Route,
+    id: &RequestId,
+) -> impl Future<Output = Result<Caller, ApiError>> + Send + use<> {
+    let peer = request.extensions().get::<ConnectionInfo>().map(|info| info.peer.ip());
+    let address = peer.map(|peer| client_address(api, peer, request.headers()));
+    // Load balancers and orchestrators have no credentials.
+    let shown: Vec<_> = match route {
+        Route::Health => Vec::new(),
+        _ => request.headers().get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes).collect(),
+    };
+    let credential = read_all(shown, Scheme::Docker);
+    let (guard, id) = (api.guard.clone(), id.0.clone());
+    let challenge = Challenge::of(api, request);
+    async move {
+        let recognised = guard.recognise(credential, address, id).await;
+        recognised.map_err(|rejected| rejection(rejected, &challenge))
+    }
+}
+
+/// The answer to whoever was not recognised.
+pub(super) fn rejection(rejected: Rejected, challenge: &Challenge) -> ApiError {
+    match rejected {
+        Rejected::Wrong(why) => challenged(Some(challenge), None, &why),
+        Rejected::TooMany(wait) => {
+            let seconds = wait.as_secs().max(1).to_string();
+            ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                Code::TooManyRequests,
+                format!("too many logins failed; wait {seconds} seconds, then try again"),
+            )
+            .with_header(RETRY_AFTER, &seconds)
+        }
+        Rejected::Failed(error) => error.into(),
+    }
+}
+
+/// Like [`observe`], for requests that another member has let through.
 pub(super) async fn observe_forwarded(
     State(api): State<Arc<Api>>,
     mut request: Request,
@@ -101,24 +152,14 @@ pub(super) async fn observe_forwarded(
     let id = RequestId::of(&request);
     let route = Route::of(request.method(), request.uri().path());
     request.extensions_mut().insert(id.clone());
+    let actor = super::forward::actor_of(request.headers());
+    let challenge = Challenge::of(&api, &request);
+    request.extensions_mut().insert(api.guard.on_behalf_of(actor, id.0.clone()));
+    request.extensions_mut().insert(challenge);
     let response = next.run(request).await;
     let elapsed = started.elapsed();
     api.metrics.request(route, response.status(), elapsed);
     debug!(request_id = %id.0, status = response.status().as_u16(), "forwarded request");
-    response
-}
-
-fn challenge(id: &RequestId) -> Response {
-    let error = ApiError::new(
-        StatusCode::UNAUTHORIZED,
-        Code::Unauthorized,
-        "log in first: this node asks for a user name and password",
-    );
-    let mut response = error.with_request_id(id).into_response();
-    response.headers_mut().insert(
-        WWW_AUTHENTICATE,
-        HeaderValue::from_static("Basic realm=\"nora\", charset=\"UTF-8\""),
-    );
     response
 }
 

@@ -3,24 +3,27 @@
 //! A request passes, from outside in: a request id and the access log, metrics, identity, then the route's handler,
 //! which parses with `nora-formats`, calls a use case of `nora-app` and renders its answer.
 //!
-//! Guarantees: a route without a decision about who may call it does not exist (everything but `/health`, `/ready` and
-//! `/metrics` on an open node passes the gate); every error body names what happened and carries the request id.
+//! Guarantees: a route without a decision about who may call it does not exist: the router is made from [`ROUTES`], which
+//! says for each what it takes; every error body names what happened and carries the request id.
 //!
 //! Must not know: which adapters stand behind the ports (`nora-cluster`, `nora-blobs`).
 
+mod access;
+mod auth;
 pub mod body;
 pub mod forward;
 mod middleware;
 pub mod oci;
 mod ops;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get, post};
 use axum::{Extension, Router};
 use nora_app::Registry;
 use nora_app::ports::health::Probe;
@@ -29,11 +32,11 @@ use tokio::time::timeout;
 use tower::ServiceExt;
 
 use crate::config::Network;
-use crate::identity::Gate;
+use crate::identity::Guard;
 use crate::metrics::Metrics;
 
 use forward::{Forward, Forwarded};
-pub use middleware::{ConnectionInfo, RequestId};
+pub use middleware::{ConnectionInfo, RequestId, new_id as new_request_id};
 
 /// What the surface keeps to.
 #[derive(Clone, Debug)]
@@ -60,8 +63,8 @@ pub struct Api {
     pub probe: Arc<dyn Probe>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Who may ask.
-    pub gate: Gate,
+    /// Who asks, and what they may do.
+    pub guard: Arc<Guard>,
     /// The other nodes' surfaces.
     pub peers: Arc<dyn Forward>,
     /// Held for reading by each request that another node passes on. Whoever stops the node takes it for writing: then
@@ -118,15 +121,66 @@ fn not_entered() -> Response {
     oci::error::ApiError::unavailable("this node has not entered its cluster yet").into_response()
 }
 
+/// What a route takes before its handler runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: it tells nothing that is anybody's.
+    Public,
+    /// A credential that is recognised, or a node that is open.
+    Recognised,
+    /// The administration of the registry.
+    Administrator,
+    /// What [`access`] says of the repository and the method; the handler asks.
+    Repository,
+    /// Whatever is shown is what the route is about; the handler judges it.
+    Credential,
+}
+
+/// A route: where, what it takes, and who answers.
+struct RouteSpec {
+    path: &'static str,
+    access: Access,
+    handler: fn() -> MethodRouter<Arc<Api>>,
+}
+
+const fn route(
+    path: &'static str,
+    access: Access,
+    handler: fn() -> MethodRouter<Arc<Api>>,
+) -> RouteSpec {
+    RouteSpec { path, access, handler }
+}
+
+/// Every route there is.
+const ROUTES: &[RouteSpec] = &[
+    route("/v2", Access::Recognised, || any(oci::ping)),
+    route("/v2/", Access::Recognised, || any(oci::ping)),
+    route("/v2/token", Access::Credential, || get(auth::session).post(auth::session_by_form)),
+    route("/v2/{*path}", Access::Repository, || any(oci::dispatch)),
+    route("/auth/oidc/token", Access::Credential, || post(auth::exchange)),
+    route("/auth/oidc/revoke", Access::Credential, || post(auth::revoke)),
+    route("/api/v1/whoami", Access::Recognised, || get(auth::whoami)),
+    route("/api/v1/usage", Access::Recognised, || get(auth::usage)),
+    route("/health", Access::Public, || get(ops::health)),
+    route("/ready", Access::Public, || get(ops::ready)),
+    route("/metrics", Access::Administrator, || get(ops::metrics)),
+];
+
+/// Every route's path and what it takes, for the test that asks each of them.
+pub fn routes() -> impl Iterator<Item = (&'static str, Access)> {
+    ROUTES.iter().map(|route| (route.path, route.access))
+}
+
 /// The whole HTTP surface.
 pub fn router(api: Arc<Api>) -> Router {
-    Router::new()
-        .route("/v2", any(oci::ping))
-        .route("/v2/", any(oci::ping))
-        .route("/v2/{*path}", any(oci::dispatch))
-        .route("/health", get(ops::health))
-        .route("/ready", get(ops::ready))
-        .route("/metrics", get(ops::metrics))
+    let routed = ROUTES.iter().fold(Router::new(), |router, spec| {
+        // The layer that is added last runs first: what the route takes is known before it is asked.
+        let handler = (spec.handler)()
+            .layer::<_, Infallible>(from_fn(access::admit))
+            .layer(Extension(spec.access));
+        router.route(spec.path, handler)
+    });
+    routed
         .fallback(ops::not_found)
         .layer(from_fn_with_state(api.clone(), middleware::observe))
         .with_state(api)
@@ -134,6 +188,11 @@ pub fn router(api: Arc<Api>) -> Router {
 
 #[cfg(test)]
 mod tests {
+    mod isolation;
+    mod permissions;
+    mod quotas;
+    mod sessions;
+
     use axum::body::Body;
     use http::StatusCode;
 

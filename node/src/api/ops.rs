@@ -6,10 +6,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{StatusCode, Uri};
-use nora_domain::TenantName;
+use nora_domain::record::UsageRecord;
 use serde_json::json;
 
 use super::Api;
+use crate::metrics::TenantLabels;
 
 fn json_response(status: StatusCode, value: &serde_json::Value) -> Response {
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
@@ -39,13 +40,28 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
 
 /// `GET /metrics`: OpenMetrics text.
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    // Should the usage not be readable now, the last one stays; the rest is still worth reading.
-    if let Ok(usage) = api.registry.usage(&TenantName::default_tenant()).await {
-        let gauges = api.metrics.gauges();
-        gauges.usage_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
-        gauges.usage_artifacts.set(i64::try_from(usage.artifacts).unwrap_or(i64::MAX));
-        gauges.usage_tags.set(i64::try_from(usage.tags).unwrap_or(i64::MAX));
+    let gauges = api.metrics.gauges();
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let mut sum = UsageRecord::default();
+    for name in api.registry.tenants() {
+        // Should the usage not be readable now, the last one stays; the rest is still worth reading.
+        let Ok(usage) = api.registry.usage(&name).await else { continue };
+        sum.bytes = sum.bytes.saturating_add(usage.bytes);
+        sum.artifacts = sum.artifacts.saturating_add(usage.artifacts);
+        sum.tags = sum.tags.saturating_add(usage.tags);
+        let labels = TenantLabels { tenant: name.as_str().to_owned() };
+        gauges.tenant_unique_bytes.get_or_create(&labels).set(number(usage.unique_bytes));
+        gauges.tenant_reserved_bytes.get_or_create(&labels).set(number(usage.reserved_bytes));
+        gauges.tenant_artifacts.get_or_create(&labels).set(number(usage.artifacts));
+        if let Ok(limits) = api.registry.tenant_limits(name).await
+            && let Some(quota) = limits.storage_quota
+        {
+            gauges.tenant_storage_quota_bytes.get_or_create(&labels).set(number(quota));
+        }
     }
+    gauges.usage_bytes.set(number(sum.bytes));
+    gauges.usage_artifacts.set(number(sum.artifacts));
+    gauges.usage_tags.set(number(sum.tags));
     let headers = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
     (headers, api.metrics.encode()).into_response()
 }

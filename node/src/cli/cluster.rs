@@ -1,16 +1,19 @@
 //! `nora cluster` and `nora scrub`: administration over gRPC.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
-use nora_client::admin::{AdminClient, AdminConfig, ClusterStatus, MemberStatus};
+use clap::Subcommand;
+use nora_client::admin::{AdminClient, ClusterStatus, MemberStatus};
 use serde::Serialize;
 
+use super::admin::AdminArgs;
 use super::connection::ConnectionArgs;
+use super::consent::ConsentArgs;
 use super::failure::{Failure, say_note, say_warning};
 use super::output::{Output, columns, human_size, write};
+use crate::config::duration_of;
 
 /// How often `--wait` looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,56 +22,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// moments of a drain: what is told before is as old as the last one.
 const LOOKS_SETTLED: u32 = 6;
 
-/// Which cluster, and who is asking.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Cluster")]
-pub(crate) struct AdminArgs {
-    /// A member's cluster address; several are tried in order [default: what the data folder says, or 127.0.0.1:4001].
-    #[arg(
-        long,
-        env = "NORA_CLUSTER_ADDR",
-        global = true,
-        value_name = "HOST:PORT",
-        value_delimiter = ','
-    )]
-    cluster_addr: Vec<String>,
-    /// A member's data folder: its identity has the administrator's certificate.
-    #[arg(
-        long,
-        env = "NORA_DATA_DIR",
-        global = true,
-        value_name = "DIR",
-        default_value = "nora-data"
-    )]
-    data_dir: PathBuf,
-    /// The certificate of the cluster's authority, instead of the data folder's.
-    #[arg(long, env = "NORA_CLUSTER_CA", global = true, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// The administrator's certificate, instead of the data folder's.
-    #[arg(long, global = true, value_name = "FILE", requires = "key")]
-    cert: Option<PathBuf>,
-    /// The administrator's key.
-    #[arg(long, global = true, value_name = "FILE", requires = "cert")]
-    key: Option<PathBuf>,
-}
-
-impl AdminArgs {
-    fn client(&self, connection: &ConnectionArgs) -> Result<AdminClient, Failure> {
-        let mut config = AdminConfig::of_data_dir(&self.data_dir);
-        if !self.cluster_addr.is_empty() {
-            config.addresses.clone_from(&self.cluster_addr);
-        }
-        if let Some(ca) = &self.ca {
-            config.authority.clone_from(ca);
-        }
-        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
-            config.certificate = Some((cert.clone(), key.clone()));
-        }
-        config.credentials = connection.admin_credentials()?;
-        Ok(AdminClient::new(&config)?)
-    }
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Show the leader, the term, and how every member does.
@@ -76,7 +29,7 @@ pub(crate) enum ClusterCommand {
     /// Print a token that lets nodes join; it goes to stdout, or into a file that only its owner can read.
     JoinToken {
         /// How long it is good for, as 30m or 1d.
-        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration_of)]
         valid: Duration,
         /// Write it here instead.
         #[arg(long, value_name = "FILE")]
@@ -123,56 +76,6 @@ pub(crate) enum ClusterCommand {
         #[command(flatten)]
         consent: ConsentArgs,
     },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ConsentArgs {
-    /// Do not ask.
-    #[arg(short, long)]
-    yes: bool,
-    /// Only tell what would be done.
-    #[arg(long)]
-    dry_run: bool,
-}
-
-impl ConsentArgs {
-    /// Whether to go on. Nobody to ask is an error; a dry run only tells.
-    fn given(&self, what: &str) -> Result<bool, Failure> {
-        if self.dry_run {
-            say_note(&format!("would {what}"));
-            return Ok(false);
-        }
-        if self.yes {
-            return Ok(true);
-        }
-        if !io::stdin().is_terminal() {
-            return Err(Failure::Usage {
-                message: format!("nobody is there to confirm: about to {what}"),
-                hint: "use --yes to go on without being asked, --dry-run to see what would be done",
-            });
-        }
-        let ask = || -> io::Result<String> {
-            let mut stderr = io::stderr().lock();
-            write!(stderr, "About to {what}. Go on? [y/N] ")?;
-            stderr.flush()?;
-            let mut answer = String::new();
-            io::stdin().lock().read_line(&mut answer)?;
-            Ok(answer)
-        };
-        let answer =
-            ask().map_err(|source| Failure::Io { step: "ask whether to go on".into(), source })?;
-        match answer.trim() {
-            "y" | "Y" | "yes" => Ok(true),
-            _ => {
-                say_note("nothing was changed");
-                Err(Failure::Told)
-            }
-        }
-    }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    crate::config::duration_of(text)
 }
 
 #[derive(Serialize)]

@@ -15,7 +15,7 @@ use crate::identity::ADMIN_USER;
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 /// Which server to speak to, and as whom.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ConnectionArgs {
     /// The server's address [default: http://127.0.0.1:4000].
@@ -31,7 +31,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, global = true)]
     password_stdin: bool,
     /// A file that holds a token; a token is also taken from NORA_TOKEN.
-    #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["password_file", "password_stdin"])]
+    #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// A PEM file of certificates to trust beside the system's.
     #[arg(long, env = "NORA_CA_FILE", global = true, value_name = "FILE")]
@@ -60,9 +60,38 @@ impl ConnectionArgs {
         self
     }
 
+    /// For commands in which the options of the password are an account's, not the caller's.
+    pub(crate) fn without_password(&self) -> Self {
+        Self { password_file: None, password_stdin: false, ..self.clone() }
+    }
+
+    /// For commands in which the option of the token is what they are about, not the caller's.
+    pub(crate) fn without_token(&self) -> Self {
+        Self { token_file: None, ..self.clone() }
+    }
+
+    /// The token of `--token-file`. A password beside it would be a second answer to the same question.
+    fn given_token(&self) -> Result<Option<Credentials>, Failure> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        if self.password_file.is_some() || self.password_stdin {
+            return Err(Failure::Usage {
+                message: "there is a token and a password".into(),
+                hint: "use --token-file, or --password-file or --password-stdin",
+            });
+        }
+        let token = SecretSource::File(path.clone()).read()?;
+        Ok(Some(Credentials::Token(Secret::new(token))))
+    }
+
     #[cfg(test)]
     pub(crate) fn addr(&self) -> Option<&str> {
         self.addr.as_deref()
+    }
+
+    /// Where the password and the token come from.
+    #[cfg(test)]
+    pub(crate) fn files(&self) -> (Option<&Path>, Option<&Path>) {
+        (self.password_file.as_deref(), self.token_file.as_deref())
     }
 
     /// Makes the client; nothing is sent yet.
@@ -81,8 +110,8 @@ impl ConnectionArgs {
     }
 
     fn admin_credentials_in(&self, environment: Environment) -> Result<Credentials, Failure> {
-        if let Some(path) = &self.token_file {
-            return Ok(Credentials::Token(Secret::new(SecretSource::File(path.clone()).read()?)));
+        if let Some(token) = self.given_token()? {
+            return Ok(token);
         }
         let password = self.given_password()?;
         let named = self.username.is_some() || password.is_some();
@@ -99,7 +128,7 @@ impl ConnectionArgs {
     /// The password that a flag names.
     fn given_password(&self) -> Result<Option<String>, Failure> {
         if self.password_stdin {
-            return Ok(Some(read_stdin()?));
+            return Ok(Some(read_stdin("password")?));
         }
         let file = self.password_file.clone();
         Ok(file.map(|path| SecretSource::File(path).read()).transpose()?)
@@ -136,8 +165,8 @@ impl ConnectionArgs {
         file: Option<&ClientFile>,
         environment: Environment,
     ) -> Result<Credentials, Failure> {
-        if let Some(path) = &self.token_file {
-            return Ok(Credentials::Token(Secret::new(SecretSource::File(path.clone()).read()?)));
+        if let Some(token) = self.given_token()? {
+            return Ok(token);
         }
         let password = self.given_password()?;
         let of_file = |source: fn(&ClientFile) -> Option<&SecretSource>| {
@@ -174,12 +203,13 @@ impl ConnectionArgs {
     }
 }
 
-fn read_stdin() -> Result<String, Failure> {
+/// Reads a secret from stdin; `what` is what errors call it.
+pub(crate) fn read_stdin(what: &str) -> Result<String, Failure> {
     let mut text = String::new();
     std::io::stdin()
         .take(SECRET_BYTES_MAX)
         .read_to_string(&mut text)
-        .map_err(|source| Failure::Io { step: "read the password from stdin".into(), source })?;
+        .map_err(|source| Failure::Io { step: format!("read the {what} from stdin"), source })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
@@ -256,6 +286,24 @@ mod tests {
         let token = Credentials::Token(Secret::new("token"));
         assert_eq!(admin(args(), environment(true, true)).unwrap(), token);
         assert_eq!(admin(named, environment(true, true)).unwrap(), password("me", "pw"));
+    }
+
+    #[test]
+    fn a_token_and_a_password_are_one_too_many() {
+        let both = ConnectionArgs {
+            token_file: Some("token".into()),
+            password_file: Some("pw".into()),
+            ..args()
+        };
+        for refused in [
+            both.admin_credentials_in(NOTHING).map(drop),
+            both.client_config(None, NOTHING).map(drop),
+        ] {
+            assert!(matches!(refused, Err(Failure::Usage { .. })), "{refused:?}");
+        }
+        // What is not the caller's is not taken for a login, and not read.
+        let nobody = both.without_password().without_token();
+        assert_eq!(nobody.admin_credentials_in(NOTHING).unwrap(), Credentials::Anonymous);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use nora_client::{Client, Descriptor, ImageConfig};
 use super::ImageArgs;
 use super::content::reference;
 use super::failure::{Failure, say_error};
-use super::output::{Output, columns, human_size};
+use super::output::{self, Output, columns, human_size};
 
 pub(crate) async fn list(
     client: &Client,
@@ -82,16 +82,7 @@ fn inspection_text(inspection: &Inspection) -> String {
     facts.extend(
         inspection.annotations.iter().map(|(key, value)| ("Annotation", format!("{key}={value}"))),
     );
-    let cells: Vec<Vec<String>> =
-        facts.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect();
-    // The first fact stands where a table has its header.
-    let mut text = match cells.split_first() {
-        Some((first, rest)) => {
-            let first: Vec<&str> = first.iter().map(String::as_str).collect();
-            columns(&first, rest)
-        }
-        None => String::new(),
-    };
+    let mut text = output::facts(&facts);
     for (title, descriptors) in [
         ("LAYER", &inspection.layers),
         ("MANIFEST", &inspection.manifests),

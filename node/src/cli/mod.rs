@@ -5,14 +5,23 @@
 //!
 //! `serve` and `check` are answered by the caller, so nothing here knows adapters or the server.
 
+mod admin;
+mod audit;
+mod auth;
 mod cluster;
 mod configuration;
 mod connection;
+mod consent;
 mod content;
 mod failure;
 mod generate;
 mod images;
 mod output;
+mod password;
+mod policy;
+mod tenant;
+mod token;
+mod user;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,10 +31,17 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::{ConfigErrors, Loaded, Overrides, load_effective};
-use cluster::{AdminArgs, ClusterCommand};
+use admin::AdminArgs;
+use audit::{AuditArgs, AuditCommand};
+use auth::AuthCommand;
+use cluster::ClusterCommand;
 use connection::ConnectionArgs;
 use failure::Failure;
 use output::{Output, OutputFormat};
+use policy::PolicyCommand;
+use tenant::TenantCommand;
+use token::TokenCommand;
+use user::UserCommand;
 
 /// A clustered container and package registry.
 #[derive(Debug, Parser)]
@@ -62,6 +78,58 @@ enum Command {
     /// Check, show and describe the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Show, compare and apply the policy that the cluster runs by.
+    Policy {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Make, list and revoke API tokens.
+    Token {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Make, change and remove accounts.
+    User {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        command: UserCommand,
+    },
+    /// Tell who may do what, and why.
+    Auth {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        command: AuthCommand,
+    },
+    /// Look at tenants.
+    Tenant {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        command: TenantCommand,
+    },
+    /// Show what tenants use of what they may.
+    Usage {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Only this tenant.
+        tenant: Option<String>,
+    },
+    /// Print the log of what was done and by whom; with -o json, a line an entry.
+    Audit {
+        // First: what follows the cluster's options stands under their heading.
+        #[command(flatten)]
+        args: AuditArgs,
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        command: Option<AuditCommand>,
+    },
     /// Check the data of a node that does not run: all metadata against itself, and that every blob is there.
     Check(ConfigArgs),
     /// Look at images.
@@ -241,6 +309,27 @@ pub fn run(cli: Cli, node: impl FnOnce(NodeVerb, Loaded) -> ExitCode) -> ExitCod
             Err(errors) => Err(errors.into()),
         },
         Command::Config(command) => configuration::run(command, &output),
+        Command::Policy { admin, command } => {
+            block_on(policy::run(admin, &connection, command, &output))
+        }
+        Command::Token { admin, command } => {
+            block_on(token::run(admin, &connection, command, &output))
+        }
+        Command::User { admin, command } => {
+            block_on(user::run(admin, &connection, command, &output))
+        }
+        Command::Auth { admin, command } => {
+            block_on(auth::run(admin, &connection, command, &output))
+        }
+        Command::Tenant { admin, command } => {
+            block_on(tenant::run(admin, &connection, command, &output))
+        }
+        Command::Usage { admin, tenant } => {
+            block_on(tenant::usage(admin, &connection, tenant, &output))
+        }
+        Command::Audit { admin, args, command } => {
+            block_on(audit::run(admin, &connection, args, command, &output))
+        }
         Command::Images(command) => connected(connection, async |client| match command {
             ImagesCommand::Ls { repository } => images::list(&client, repository, &output).await,
             ImagesCommand::Inspect(args) => images::inspect(&client, args, &output).await,
@@ -298,6 +387,56 @@ mod tests {
     fn an_unknown_command_is_answered_with_the_near_one() {
         let error = Cli::try_parse_from(["nora", "imags", "ls"]).unwrap_err().to_string();
         assert!(error.contains("'images'"), "{error}");
+    }
+
+    #[test]
+    fn passwords_and_tokens_are_never_arguments() {
+        for words in [
+            &["nora", "user", "add", "alice", "hunter2"][..],
+            &["nora", "user", "passwd", "alice", "hunter2"],
+            &["nora", "user", "add", "alice", "--password", "hunter2"],
+            &["nora", "auth", "explain", "--token", "ey.J.x", "push"],
+        ] {
+            assert!(Cli::try_parse_from(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn an_accounts_password_is_not_its_makers_login() {
+        let words = ["nora", "user", "add", "alice", "--password-file", "pw", "--token-file", "t"];
+        let Cli { connection, command, .. } = Cli::try_parse_from(words).unwrap();
+        let Command::User { command: UserCommand::Add { password, .. }, .. } = command else {
+            panic!("it is another command");
+        };
+        assert!(password.is_given());
+        assert_eq!(connection.without_password().files(), (None, Some("t".as_ref())));
+
+        let words =
+            ["nora", "auth", "explain", "--token-file", "t", "--password-file", "p", "push"];
+        let connection = Cli::try_parse_from(words).unwrap().connection;
+        assert_eq!(connection.without_token().files(), (Some("p".as_ref()), None));
+        for contradiction in [
+            &["nora", "user", "add", "ci", "--robot", "--password-stdin"][..],
+            &["nora", "user", "add", "a", "--password-file", "p", "--password-stdin"],
+            &["nora", "auth", "explain", "--subject", "user:a", "--token-stdin", "push"],
+            &["nora", "auth", "explain", "--token-file", "t", "--token-stdin", "push"],
+            &["nora", "token", "create", "a", "--expires", "90"],
+        ] {
+            assert!(Cli::try_parse_from(contradiction).is_err(), "{contradiction:?}");
+        }
+    }
+
+    #[test]
+    fn the_audit_log_is_listed_or_verified() {
+        for (words, verified) in [
+            (&["nora", "audit", "--since", "1h", "--actor", "user:a", "-f"][..], false),
+            (&["nora", "audit", "verify", "--data-dir", "d"], true),
+        ] {
+            let Command::Audit { command, .. } = Cli::try_parse_from(words).unwrap().command else {
+                panic!("it is another command");
+            };
+            assert_eq!(command.is_some(), verified, "{words:?}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) enum OutputFormat {
     Json,
     /// For programs and people.
     Yaml,
-    /// As the configuration file; only `config show` prints it.
+    /// As the configuration file; only `config show` and `policy show` print it.
     Toml,
 }
 
@@ -55,7 +55,7 @@ impl Output {
                 write(&text)
             }
             OutputFormat::Toml => Err(Failure::Usage {
-                message: "only `nora config show` prints TOML".into(),
+                message: "only `nora config show` and `nora policy show` print TOML".into(),
                 hint: "use -o table, json or yaml",
             }),
         }
@@ -71,12 +71,14 @@ pub(crate) fn write(text: &str) -> Result<(), Failure> {
         .map_err(|source| Failure::Io { step: "write to stdout".into(), source })
 }
 
+/// A text without what could act on a terminal.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 /// Lays rows out in columns under a header; cells lose what could act on a terminal.
 pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
-    let clean = |cell: &str| -> String {
-        cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-    };
-    let header = header.iter().map(|cell| (*cell).to_owned()).collect();
+    let header = header.iter().map(|cell| clean(cell)).collect();
     let lines: Vec<Vec<String>> = std::iter::once(header)
         .chain(rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()))
         .collect();
@@ -94,6 +96,32 @@ pub(crate) fn columns(header: &[&str], rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Facts as `name: value`, the values in a column.
+pub(crate) fn facts(facts: &[(&str, String)]) -> String {
+    let cells: Vec<Vec<String>> =
+        facts.iter().map(|(name, value)| vec![format!("{name}:"), value.clone()]).collect();
+    // The first fact stands where a table has its header.
+    match cells.split_first() {
+        Some((first, rest)) => {
+            let first: Vec<&str> = first.iter().map(String::as_str).collect();
+            columns(&first, rest)
+        }
+        None => String::new(),
+    }
+}
+
+/// A time for people, as `2026-01-31T12:00:00Z`; a number no calendar has stays one.
+pub(crate) fn moment(unix_millis: u64) -> String {
+    let seconds = i64::try_from(unix_millis / 1000).unwrap_or(i64::MAX);
+    match time::OffsetDateTime::from_unix_timestamp(seconds) {
+        Ok(at) => {
+            let (hour, minute, second) = at.to_hms();
+            format!("{}T{hour:02}:{minute:02}:{second:02}Z", at.date())
+        }
+        Err(_) => unix_millis.to_string(),
+    }
 }
 
 /// A size for people.
@@ -116,6 +144,22 @@ mod tests {
             columns(&["NAME", "N"], &rows),
             "NAME       N\na\u{fffd}[31m     1\nlong name\n"
         );
+    }
+
+    #[test]
+    fn times_are_of_the_calendar() {
+        assert_eq!(moment(0), "1970-01-01T00:00:00Z");
+        assert_eq!(moment(1_709_210_096_789), "2024-02-29T12:34:56Z");
+        assert_eq!(moment(u64::MAX), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn facts_line_up() {
+        assert_eq!(
+            facts(&[("A", "1".into()), ("Long", "\x07".into())]),
+            "A:     1\nLong:  \u{fffd}\n"
+        );
+        assert_eq!(facts(&[]), "");
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! `[log]`: what this node says about its work, on stderr.
+//! `[log]`: what this node says about its work, on stderr, and where it keeps the audit's entries for others to read.
+
+use std::path::PathBuf;
 
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
@@ -57,5 +59,7 @@ section! {
         format: LogFormat = "\"auto\"";
         /// What is logged: `"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`, or levels by module.
         level: LogFilter = "\"info\"";
+        /// A file that entries of the audit are appended to as JSON, one a line. What is kept in the cluster does not depend on it.
+        audit_file: Option<PathBuf> = none;
     }
 }

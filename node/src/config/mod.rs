@@ -8,9 +8,11 @@
 
 mod client;
 mod cluster;
+mod collection;
 mod diagnostic;
 mod limits;
 mod log;
+mod policy;
 mod reference;
 mod schema;
 mod section;
@@ -24,6 +26,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use nora_auth::document::PolicyDocument;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -32,6 +35,7 @@ pub use cluster::Cluster;
 pub use diagnostic::{ConfigErrors, Diagnostic};
 pub use limits::Limits;
 pub use log::{Log, LogFilter, LogFormat};
+pub use policy::{policy_changes, policy_toml};
 pub use reference::reference_page;
 pub use schema::json_schema;
 pub use section::{Effective, Source};
@@ -43,14 +47,14 @@ pub(crate) use show::{source, toml_value};
 pub use storage::{S3, Storage, StorageMode};
 
 use diagnostic::{nearest, printable};
-use section::{Document, Overlay, Section, SectionSpec, join, read_section};
+use section::{Document, OnError, Overlay, Section, SectionSpec, join, read_section};
 
 /// The file that is read when none is named, if it is there.
 pub const DEFAULT_FILE: &str = "nora.toml";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Everything that can be configured.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Config {
     /// `[server]`.
     pub server: Server,
@@ -62,6 +66,23 @@ pub struct Config {
     pub cluster: Cluster,
     /// `[log]`.
     pub log: Log,
+    /// The tables that are the same on every node, with the logins of the file that they name.
+    pub policy: PolicyDocument,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { server, storage, limits, cluster, log, policy } = self;
+        f.debug_struct("Config")
+            .field("server", server)
+            .field("storage", storage)
+            .field("limits", limits)
+            .field("cluster", cluster)
+            .field("log", log)
+            // The document holds the logins' hashes; its text does not.
+            .field("policy", &policy_toml(policy))
+            .finish()
+    }
 }
 
 /// A configuration and where each of its values comes from.
@@ -119,13 +140,11 @@ struct Later {
 /// What the documentation of NORA names and this release does not do yet: refused, for a setting that is passed over
 /// in silence is worse than none.
 const LATER: &[Later] = &[
-    Later { path: "auth", what: "logins and permissions" },
-    Later { path: "tenants", what: "tenants and quotas" },
     Later { path: "upstreams", what: "pull-through upstreams" },
     Later { path: "retention", what: "retention" },
     Later { path: "gc", what: "scheduled garbage collection" },
     Later { path: "webhooks", what: "webhooks" },
-    Later { path: "policy", what: "policies" },
+    Later { path: "policy.signatures", what: "policies on signatures" },
     Later { path: "storage.tiering", what: "moving old blobs elsewhere" },
 ];
 
@@ -141,16 +160,31 @@ fn later(path: &str) -> Option<&'static Later> {
     LATER.iter().find(|later| later.path == path)
 }
 
-/// The tables of the file, in the order in which they are told.
-fn sections() -> Vec<SectionSpec> {
+/// The tables of this node, in the order in which they are told.
+fn node_sections() -> Vec<SectionSpec> {
     vec![Server::spec(), Storage::spec(), Limits::spec(), Cluster::spec(), Log::spec()]
 }
 
-/// A table that has a key of that name.
-fn section_with_key(name: &str) -> Option<&'static str> {
-    let sections = sections();
-    let has = |section: &&SectionSpec| section.keys.iter().any(|key| key.name == name);
-    sections.iter().find(has).map(|section| section.path)
+/// The tables of the policy.
+fn policy_sections() -> Vec<SectionSpec> {
+    policy::sections()
+}
+
+/// The tables of the file, in the order in which they are told.
+fn sections() -> Vec<SectionSpec> {
+    node_sections().into_iter().chain(policy_sections()).collect()
+}
+
+/// A table that has a key of that name, as a file writes it.
+fn section_with_key(name: &str) -> Option<String> {
+    fn find(sections: &[SectionSpec], name: &str) -> Option<String> {
+        let has = |section: &SectionSpec| section.keys.iter().any(|key| key.name == name);
+        sections.iter().find_map(|section| match has(section) {
+            true => Some(section.header()),
+            false => find(&section.tables, name),
+        })
+    }
+    find(&sections(), name)
 }
 
 /// Reads the configuration: the file, if one is named or `nora.toml` is there, and the flags over it.
@@ -188,7 +222,7 @@ fn read_file(path: &Path) -> Result<String, String> {
     })
 }
 
-/// Reads a configuration from text; `file` is where the text is from.
+/// Reads a configuration from text; `file` is where the text is from. A file of logins that the text names is read too.
 pub fn parse(
     text: &str,
     file: Option<&Path>,
@@ -199,11 +233,12 @@ pub fn parse(
     let overlay = overrides.overlay().map_err(|diagnostic| errors(vec![diagnostic]))?;
     let folder = file.and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
     let (config, effective, list) = parse_document(text, folder, &overlay, |root, document| {
-        let server = read_section(document, root.get("server"));
-        let storage = read_section(document, root.get("storage"));
-        let limits = read_section(document, root.get("limits"));
-        let cluster = read_section(document, root.get("cluster"));
-        let log = read_section(document, root.get("log"));
+        let server = read_section(document, root.get("server"), OnError::GiveUp);
+        let storage = read_section(document, root.get("storage"), OnError::GiveUp);
+        let limits = read_section(document, root.get("limits"), OnError::GiveUp);
+        let cluster = read_section(document, root.get("cluster"), OnError::GiveUp);
+        let log = read_section(document, root.get("log"), OnError::GiveUp);
+        let policy = policy::read_policy(root, document);
         report_unknown_tables(root, document);
         if let Some(storage) = &storage {
             report_storage_mismatch(root, storage, document);
@@ -214,6 +249,7 @@ pub fn parse(
             limits: limits?,
             cluster: cluster?,
             log: log?,
+            policy: policy?,
         })
     });
     match config {
@@ -239,7 +275,7 @@ fn load_single<S: Section>(path: &Path) -> Result<S, ConfigErrors> {
     let overlay = Overlay::new();
     let (section, _, list) = parse_document(&text, folder, &overlay, |root, document| {
         let value = Spanned::new(0..0, DeValue::Table(root.clone()));
-        read_section(document, Some(&value))
+        read_section(document, Some(&value), OnError::GiveUp)
     });
     match section {
         Some(section) if list.is_empty() => Ok(section),
@@ -255,8 +291,15 @@ fn parse_document<T>(
     read: impl FnOnce(&DeTable<'_>, &mut Document<'_>) -> Option<T>,
 ) -> (Option<T>, Vec<Effective>, Vec<Diagnostic>) {
     let (root, syntax) = DeTable::parse_recoverable(text);
-    let mut document =
-        Document { text, folder, overlay, diagnostics: Vec::new(), effective: Vec::new() };
+    let mut document = Document {
+        text,
+        folder,
+        overlay,
+        diagnostics: Vec::new(),
+        effective: Vec::new(),
+        torn: !syntax.is_empty(),
+        broken: Vec::new(),
+    };
     let value = read(root.get_ref(), &mut document);
     let Document { mut diagnostics, effective, .. } = document;
     // A line that cannot be parsed is told once: what its remains look like is noise.
@@ -314,8 +357,11 @@ fn report_unknown_tables(root: &DeTable<'_>, document: &mut Document<'_>) {
         };
         let diagnostic = Diagnostic::at(message, key.span(), "unknown");
         let help = match (nearest(name, &names), section_with_key(name)) {
-            (Some(near), _) => format!("did you mean [{near}]?"),
-            (None, Some(section)) => format!("`{name}` is a key of [{section}]"),
+            (Some(near), _) => {
+                let near = sections.iter().find(|section| section.path == near);
+                format!("did you mean {}?", near.map_or_else(String::new, SectionSpec::header))
+            }
+            (None, Some(section)) => format!("`{}` is a key of {section}", printable(name)),
             (None, None) => format!("the tables are {}", join(&names)),
         };
         document.report(diagnostic.help(help));

@@ -2,7 +2,7 @@
 
 use super::section::{KeySpec, Presence, Section, SectionSpec};
 use super::setting::Kind;
-use super::{ClientFile, LATER, sections};
+use super::{ClientFile, LATER, node_sections, policy_sections};
 
 /// The page, made of the tables' descriptions.
 pub fn reference_page() -> String {
@@ -19,7 +19,17 @@ pub fn reference_page() -> String {
            1024); durations one of `ms`, `s`, `m`, `h`, `d`, `w`.\n\
          - Relative paths in the file are relative to the file; those of flags and defaults, to the current folder.\n",
     );
-    for section in sections() {
+    for section in node_sections() {
+        table(&mut page, &section);
+    }
+    page += "\n# Policy\n\n\
+             The tables from here on are the same for every node: the cluster keeps one policy. A policy is taken whole\n\
+             or not at all, and the one in force stays until another is taken.\n\n\
+             - A permission is `action:names`, as `push:frontend/*`, or `action:format:names`, as `pull:npm:@acme/*`. Actions\n  \
+               are `pull`, `push` (what is not there yet), `overwrite` (and `push`), `delete`, `admin` and `*` (all of them).\n\
+             - In names, `*` stands for whatever is within one segment; at the end, as in `my-org/*`, for all that is below.\n\
+             - What no rule allows is denied, and what one rule denies no other allows.\n";
+    for section in policy_sections() {
         table(&mut page, &section);
     }
     page += "\n## What this release refuses\n\n\
@@ -34,12 +44,13 @@ pub fn reference_page() -> String {
 }
 
 fn table(page: &mut String, section: &SectionSpec) {
-    let path = section.path;
-    if !path.is_empty() {
-        *page += &format!("\n## `[{path}]`\n");
+    if !section.path.is_empty() {
+        *page += &format!("\n## `{}`\n", section.header());
     }
-    *page += &format!("\n{}\n\n", section.about.trim());
-    *page += "| key | value | default | meaning |\n|---|---|---|---|\n";
+    *page += &format!("\n{}\n", section.about.trim());
+    if !section.keys.is_empty() {
+        *page += "\n| key | value | default | meaning |\n|---|---|---|---|\n";
+    }
     for key in &section.keys {
         let default = match key.presence {
             Presence::Default(text) => format!("`{text}`"),
@@ -65,7 +76,7 @@ fn value(key: &KeySpec) -> String {
 fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Address => "address and port".into(),
-        Kind::Url => "URL".into(),
+        Kind::Url | Kind::WebUrl => "URL".into(),
         Kind::Path => "path".into(),
         Kind::Text => "text".into(),
         Kind::Size => "size".into(),
@@ -74,6 +85,8 @@ fn kind(kind: &Kind) -> String {
         Kind::Flag => "`true` or `false`".into(),
         Kind::Network => "address range".into(),
         Kind::Secret => "`{ file = \"…\" }` or `{ env = \"…\" }`".into(),
+        Kind::OneOrMany(item) => format!("{0}, or list: {0}", self::kind(item)),
+        Kind::Table(noun, value) => format!("table: {noun} = {}", self::kind(value)),
         Kind::List(item) => format!("list: {}", self::kind(item)),
         Kind::Choice(words) => {
             words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(" or ")

@@ -9,7 +9,7 @@ use super::setting::Kind;
 /// The schema, made of the tables' descriptions.
 pub fn json_schema() -> Value {
     let tables: Map<String, Value> =
-        sections().iter().map(|section| (section.path.to_owned(), table(section))).collect();
+        sections().iter().map(|section| (section.path.to_owned(), tables(section))).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "nora.toml",
@@ -20,12 +20,19 @@ pub fn json_schema() -> Value {
     })
 }
 
+/// A table, or a list of them.
+fn tables(section: &SectionSpec) -> Value {
+    match section.repeated {
+        false => table(section),
+        true => json!({ "type": "array", "items": table(section) }),
+    }
+}
+
 fn table(section: &SectionSpec) -> Value {
     let mut properties: Map<String, Value> =
         section.keys.iter().map(|spec| (spec.name.to_owned(), key(spec))).collect();
     for inner in &section.tables {
-        let name = inner.path.rsplit('.').next().unwrap_or(inner.path);
-        properties.insert(name.to_owned(), table(inner));
+        properties.insert(inner.name().to_owned(), tables(inner));
     }
     let required: Vec<&str> = section
         .keys
@@ -72,6 +79,7 @@ fn default_value(text: &str) -> Option<Value> {
 fn kind(kind: &Kind) -> Value {
     match kind {
         Kind::Address | Kind::Path | Kind::Text | Kind::Network => json!({ "type": "string" }),
+        Kind::WebUrl => json!({ "type": "string", "pattern": "^https?://[^/@]+(/.*)?$" }),
         Kind::Url => json!({ "type": "string", "pattern": "^https?://[^/@]+/?$" }),
         Kind::Size => {
             json!({ "type": "string", "pattern": "^[0-9]+ *(B|[kK]B|[MGT]B|[KMGT]iB)$" })
@@ -81,6 +89,13 @@ fn kind(kind: &Kind) -> Value {
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::List(item) => json!({ "type": "array", "items": self::kind(item) }),
+        Kind::OneOrMany(item) => {
+            let item = self::kind(item);
+            json!({ "anyOf": [item, { "type": "array", "items": item }] })
+        }
+        Kind::Table(_, value) => {
+            json!({ "type": "object", "additionalProperties": self::kind(value) })
+        }
         Kind::Secret => json!({
             "type": "object",
             "properties": { "file": { "type": "string" }, "env": { "type": "string" } },

@@ -4,6 +4,7 @@
 //! its errors, the JSON Schema, `config show` and the reference page: a key cannot be in one and missing in another.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,29 @@ pub(crate) struct SectionSpec {
     pub about: &'static str,
     pub keys: Vec<KeySpec>,
     pub tables: Vec<SectionSpec>,
+    /// Whether there is a list of such tables: `[[auth.rules]]`.
+    pub repeated: bool,
+}
+
+impl SectionSpec {
+    /// It, as an item of a list.
+    pub(crate) fn repeated(self) -> Self {
+        Self { repeated: true, ..self }
+    }
+
+    /// Its name within the table around it.
+    pub(crate) fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
+    /// Its path as a file writes it: `[server.tls]`, `[[auth.rules]]`.
+    pub(crate) fn header(&self) -> String {
+        match (self.path, self.repeated) {
+            ("", _) => "this file".to_owned(),
+            (path, false) => format!("[{path}]"),
+            (path, true) => format!("[[{path}]]"),
+        }
+    }
 }
 
 /// A table of `nora.toml`.
@@ -52,6 +76,8 @@ pub(crate) trait Section: Sized {
     fn spec() -> SectionSpec;
     /// Reads it; `None` if the document has an error in it, which the reader then holds.
     fn read(reader: &mut Reader<'_, '_, '_>) -> Option<Self>;
+    /// Every value in it, by its path below `place`, in the order of a file.
+    fn entries(&self, place: &str, entries: &mut Vec<(String, Value)>);
 }
 
 /// Where a value comes from.
@@ -74,6 +100,8 @@ pub struct Effective {
     pub value: Value,
     /// Where it comes from.
     pub source: Source,
+    /// What is to be known besides.
+    pub note: Option<String>,
 }
 
 /// Values that the command line puts over the file's, by key: the flag and its text.
@@ -87,6 +115,10 @@ pub(crate) struct Document<'a> {
     pub overlay: &'a Overlay,
     pub diagnostics: Vec<Diagnostic>,
     pub effective: Vec<Effective>,
+    /// Whether the text is not TOML, so that what could be parsed of it is not all that was meant.
+    pub torn: bool,
+    /// Keys and tables that could not be read, as `auth.rules[2].deny`.
+    pub broken: Vec<String>,
 }
 
 impl Document<'_> {
@@ -100,9 +132,21 @@ impl Document<'_> {
     }
 }
 
+/// What becomes of a table that has an error in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnError {
+    /// It is not read: what depends on it is not judged.
+    GiveUp,
+    /// Its other keys are kept, so that they can still be judged. The document is refused all the same.
+    Salvage,
+}
+
 /// Reads one table of a document.
 pub(crate) struct Reader<'r, 'a, 'd> {
     spec: SectionSpec,
+    // Its path with the positions in lists: `auth.rules[2]`.
+    place: String,
+    on_error: OnError,
     table: Option<&'r DeTable<'a>>,
     // Where a missing key is reported.
     span: Range<usize>,
@@ -113,30 +157,83 @@ pub(crate) struct Reader<'r, 'a, 'd> {
 pub(crate) fn read_section<'a, S: Section>(
     document: &mut Document<'_>,
     value: Option<&Spanned<DeValue<'a>>>,
+    on_error: OnError,
 ) -> Option<S> {
     let spec = S::spec();
+    let place = spec.path.to_owned();
+    read_table(document, value, spec, place, on_error)
+}
+
+/// Reads the list of tables at the top of a document that `S` describes.
+pub(crate) fn read_sections<S: Section>(
+    document: &mut Document<'_>,
+    value: Option<&Spanned<DeValue<'_>>>,
+    on_error: OnError,
+) -> Option<Vec<S>> {
+    let place = S::spec().path.to_owned();
+    read_list(document, value, place, on_error)
+}
+
+fn read_table<'a, S: Section>(
+    document: &mut Document<'_>,
+    value: Option<&Spanned<DeValue<'a>>>,
+    spec: SectionSpec,
+    place: String,
+    on_error: OnError,
+) -> Option<S> {
     let table = match value.map(|value| (value, value.get_ref())) {
         None => None,
         Some((_, DeValue::Table(table))) => Some(table),
         Some((value, other)) => {
-            let message = format!("`{}` must be a table, not {}", spec.path, article(other));
-            let help = format!("write [{}] on a line of its own, then its keys", spec.path);
+            let message = format!("`{place}` must be a table, not {}", article(other));
+            let help = format!("write {} on a line of its own, then its keys", spec.header());
             document.report(Diagnostic::at(message, value.span(), "not a table").help(help));
+            document.broken.push(place);
             return None;
         }
     };
     let span = value.map_or(0..0, Spanned::span);
-    let mut reader = Reader { spec, table, span, document };
+    let mut reader = Reader { spec, place, on_error, table, span, document };
     let section = S::read(&mut reader);
     reader.report_unknown();
     section
+}
+
+fn read_list<S: Section>(
+    document: &mut Document<'_>,
+    value: Option<&Spanned<DeValue<'_>>>,
+    place: String,
+    on_error: OnError,
+) -> Option<Vec<S>> {
+    let Some(value) = value else {
+        return Some(Vec::new());
+    };
+    let spec = S::spec().repeated();
+    let Some(items) = value.get_ref().as_array() else {
+        let other = article(value.get_ref());
+        let message = format!("`{place}` must be a list of tables, not {other}");
+        let help = format!("write {} before the keys of each", spec.header());
+        document.report(Diagnostic::at(message, value.span(), "not a list").help(help));
+        document.broken.push(place);
+        return (on_error == OnError::Salvage).then(Vec::new);
+    };
+    let mut read = Vec::new();
+    for (at, item) in items.iter().enumerate() {
+        let place = format!("{place}[{at}]");
+        read.push(read_table(document, Some(item), spec.clone(), place, on_error));
+    }
+    match on_error {
+        OnError::GiveUp => read.into_iter().collect(),
+        // Positions name items, so nothing may move up: what follows an item that is no table is left out.
+        OnError::Salvage => Some(read.into_iter().map_while(|item| item).collect()),
+    }
 }
 
 impl Reader<'_, '_, '_> {
     /// Reads a key, or takes its default.
     pub(crate) fn key<T: Setting>(&mut self, name: &'static str) -> Option<T> {
         let spec = self.spec.keys.iter().find(|key| key.name == name)?.clone();
-        let path = dotted(self.spec.path, name);
+        let path = dotted(&self.place, name);
         if let Some((flag, text)) = self.document.overlay.get(path.as_str()) {
             let (value, source) = (DeValue::String(text.as_str().into()), Source::Flag(flag));
             return self.accept(&spec, path, &value, source, None);
@@ -160,23 +257,50 @@ impl Reader<'_, '_, '_> {
                     key: path,
                     value,
                     source: Source::Default,
+                    note: None,
                 });
                 T::absent()
             }
             Presence::Required => {
-                let message = format!("{} has no key `{name}`", bracketed(self.spec.path));
+                let message = format!("{} has no key `{name}`", self.spec.header());
                 let diagnostic = Diagnostic::at(message, self.span.clone(), "needs it");
                 self.document.report(diagnostic.help(format!("`{name}`: {}", spec.summary())));
-                None
+                self.instead(&spec, path)
             }
         }
     }
 
     /// Reads a table within this one; `Some(None)` if it is not written.
     pub(crate) fn nested<S: Section>(&mut self, name: &'static str) -> Option<Option<S>> {
-        match self.table.and_then(|table| table.get(name)) {
-            None => Some(None),
-            Some(value) => read_section(self.document, Some(value)).map(Some),
+        let Some(value) = self.table.and_then(|table| table.get(name)) else {
+            return Some(None);
+        };
+        let place = dotted(&self.place, name);
+        match read_table(self.document, Some(value), S::spec(), place, self.on_error) {
+            None if self.on_error == OnError::Salvage => Some(None),
+            read => read.map(Some),
+        }
+    }
+
+    /// Reads a list of tables within this one.
+    pub(crate) fn list<S: Section>(&mut self, name: &'static str) -> Option<Vec<S>> {
+        let value = self.table.and_then(|table| table.get(name));
+        read_list(self.document, value, dotted(&self.place, name), self.on_error)
+    }
+
+    /// What stands for a value that cannot be read.
+    fn instead<T: Setting>(&mut self, spec: &KeySpec, path: String) -> Option<T> {
+        self.document.broken.push(path);
+        if self.on_error == OnError::GiveUp {
+            return None;
+        }
+        match spec.presence {
+            Presence::Default(text) => {
+                let context = Context { folder: Path::new(""), bounds: None };
+                T::read(DeValue::parse(text).ok()?.get_ref(), &context).ok()
+            }
+            Presence::Optional => T::absent(),
+            Presence::Required => T::blank(),
         }
     }
 
@@ -198,19 +322,23 @@ impl Reader<'_, '_, '_> {
         match read {
             Ok(setting) => {
                 let value = setting.shown();
-                self.document.effective.push(Effective { key: path, value, source });
+                self.document.effective.push(Effective { key: path, value, source, note: None });
                 Some(setting)
             }
-            Err(Problem { message, label, help, part }) => {
-                let diagnostic = match (span, source) {
-                    (Some(span), _) => {
-                        Diagnostic::at(format!("`{path}` {message}"), part.unwrap_or(span), label)
-                    }
-                    (None, Source::Flag(flag)) => Diagnostic::new(format!("{flag} {message}")),
-                    (None, _) => Diagnostic::new(format!("the default of `{path}` {message}")),
-                };
-                self.document.report(diagnostic.maybe_help(help));
-                None
+            Err(mut problem) => {
+                let more = std::mem::take(&mut problem.more);
+                for Problem { message, label, help, part, .. } in iter::once(problem).chain(more) {
+                    let diagnostic = match (&span, &source) {
+                        (Some(span), _) => {
+                            let part = part.unwrap_or_else(|| span.clone());
+                            Diagnostic::at(format!("`{path}` {message}"), part, label)
+                        }
+                        (None, Source::Flag(flag)) => Diagnostic::new(format!("{flag} {message}")),
+                        (None, _) => Diagnostic::new(format!("the default of `{path}` {message}")),
+                    };
+                    self.document.report(diagnostic.maybe_help(help));
+                }
+                self.instead(spec, path)
             }
         }
     }
@@ -219,7 +347,7 @@ impl Reader<'_, '_, '_> {
         for (key, _) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
             let known = |spec: &&KeySpec| spec.name == name;
-            let table = |spec: &&SectionSpec| spec.path.rsplit('.').next() == Some(name);
+            let table = |spec: &&SectionSpec| spec.name() == name;
             if self.spec.keys.iter().find(known).is_none()
                 && self.spec.tables.iter().find(table).is_none()
             {
@@ -235,28 +363,25 @@ fn unknown_key(section: &SectionSpec, name: &str, span: Range<usize>) -> Diagnos
     if let Some(later) = super::later(&dotted(path, name)) {
         return later.diagnostic(span);
     }
-    let tables = section.tables.iter().filter_map(|table| table.path.rsplit('.').next());
+    let tables = section.tables.iter().map(SectionSpec::name);
     let names: Vec<&str> = section.keys.iter().map(|key| key.name).chain(tables).collect();
-    let message = format!("unknown key `{}` in {}", printable(name), bracketed(path));
+    let header = section.header();
+    let message = format!("unknown key `{}` in {header}", printable(name));
     let diagnostic = Diagnostic::at(message, span, "unknown key");
     if let Some(near) = nearest(name, &names) {
         return diagnostic.help(format!("did you mean `{near}`?"));
     }
     match super::section_with_key(name) {
         Some(other) if !path.is_empty() => {
-            diagnostic.help(format!("`{name}` is a key of [{other}]"))
+            diagnostic.help(format!("`{}` is a key of {other}", printable(name)))
         }
-        _ => diagnostic.help(format!("{} has {}", bracketed(path), join(&names))),
+        _ => diagnostic.help(format!("{header} has {}", join(&names))),
     }
 }
 
 /// A key's full name; the top of a file has no name.
-fn dotted(path: &str, name: &str) -> String {
+pub(crate) fn dotted(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
-fn bracketed(path: &str) -> String {
-    if path.is_empty() { "this file".to_owned() } else { format!("[{path}]") }
 }
 
 /// The names as a sentence lists them.
@@ -297,12 +422,17 @@ macro_rules! section {
         $name:ident in $path:literal {
             $(
                 $(#[doc = $key_about:literal])+
-                $key:ident : $type:ty = $presence:tt $(, $min:literal ..= $max:literal)?;
+                $key:ident $(as $written:literal)? : $type:ty = $presence:tt $(, $min:literal ..= $max:literal)?;
             )*
         }
         $(
             tables {
                 $( $(#[doc = $table_about:literal])+ $table:ident : $table_type:ty; )+
+            }
+        )?
+        $(
+            lists {
+                $( $(#[doc = $list_about:literal])+ $list:ident : $item_type:ty; )+
             }
         )?
     ) => {
@@ -311,6 +441,7 @@ macro_rules! section {
         pub struct $name {
             $( $(#[doc = $key_about])+ pub $key: $type, )*
             $( $( $(#[doc = $table_about])+ pub $table: Option<$table_type>, )+ )?
+            $( $( $(#[doc = $list_about])+ pub $list: Vec<$item_type>, )+ )?
         }
 
         impl $crate::config::section::Section for $name {
@@ -320,27 +451,62 @@ macro_rules! section {
                     about: concat!($($about),+),
                     keys: vec![$(
                         $crate::config::section::KeySpec {
-                            name: stringify!($key),
+                            name: $crate::config::section::section!(@name $key $($written)?),
                             about: concat!($($key_about),+),
                             presence: $crate::config::section::section!(@presence $presence),
                             kind: <$type as $crate::config::setting::Setting>::kind(),
                             bounds: $crate::config::section::section!(@bounds $($min, $max)?),
                         }
                     ),*],
-                    tables: vec![$( $(
-                        <$table_type as $crate::config::section::Section>::spec()
-                    ),+ )?],
+                    tables: vec![
+                        $( $( <$table_type as $crate::config::section::Section>::spec(), )+ )?
+                        $( $(
+                            <$item_type as $crate::config::section::Section>::spec().repeated(),
+                        )+ )?
+                    ],
+                    repeated: false,
                 }
             }
 
             fn read(reader: &mut $crate::config::section::Reader<'_, '_, '_>) -> Option<Self> {
                 // Every key is read before any is asked for: all errors come at once.
-                $( let $key = reader.key::<$type>(stringify!($key)); )*
+                $(
+                    let $key = reader
+                        .key::<$type>($crate::config::section::section!(@name $key $($written)?));
+                )*
                 $( $( let $table = reader.nested::<$table_type>(stringify!($table)); )+ )?
-                Some(Self { $( $key: $key?, )* $( $( $table: $table?, )+ )? })
+                $( $( let $list = reader.list::<$item_type>(stringify!($list)); )+ )?
+                Some(Self {
+                    $( $key: $key?, )*
+                    $( $( $table: $table?, )+ )?
+                    $( $( $list: $list?, )+ )?
+                })
+            }
+
+            fn entries(&self, place: &str, entries: &mut Vec<(String, serde_json::Value)>) {
+                $(
+                    let name = $crate::config::section::section!(@name $key $($written)?);
+                    let shown = <$type as $crate::config::setting::Setting>::shown(&self.$key);
+                    entries.push(($crate::config::section::dotted(place, name), shown));
+                )*
+                $( $(
+                    if let Some(table) = &self.$table {
+                        let place = $crate::config::section::dotted(place, stringify!($table));
+                        $crate::config::section::Section::entries(table, &place, entries);
+                    }
+                )+ )?
+                $( $(
+                    for (at, item) in self.$list.iter().enumerate() {
+                        let name = format!("{}[{at}]", stringify!($list));
+                        let place = $crate::config::section::dotted(place, &name);
+                        $crate::config::section::Section::entries(item, &place, entries);
+                    }
+                )+ )?
             }
         }
     };
+    (@name $key:ident) => { stringify!($key) };
+    (@name $key:ident $written:literal) => { $written };
     (@presence none) => { $crate::config::section::Presence::Optional };
     (@presence required) => { $crate::config::section::Presence::Required };
     (@presence $default:literal) => { $crate::config::section::Presence::Default($default) };

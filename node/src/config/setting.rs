@@ -16,6 +16,8 @@ use super::section::article;
 pub(crate) enum Kind {
     Address,
     Url,
+    /// A URL that may have a path.
+    WebUrl,
     Path,
     Text,
     Size,
@@ -25,6 +27,10 @@ pub(crate) enum Kind {
     Choice(&'static [&'static str]),
     Secret,
     List(Box<Kind>),
+    /// One, or a list of them.
+    OneOrMany(Box<Kind>),
+    /// A table whose keys are free: what they name, and the values' type.
+    Table(&'static str, Box<Kind>),
     Network,
 }
 
@@ -44,11 +50,13 @@ pub(crate) struct Problem {
     pub help: Option<String>,
     /// The part of the value that is not acceptable, where it is not the whole.
     pub part: Option<Range<usize>>,
+    /// What else is wrong with the value: all errors come at once.
+    pub more: Vec<Problem>,
 }
 
 impl Problem {
     pub(crate) fn new(message: impl Into<String>, label: &'static str) -> Self {
-        Self { message: message.into(), label, help: None, part: None }
+        Self { message: message.into(), label, help: None, part: None, more: Vec::new() }
     }
 
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
@@ -69,13 +77,17 @@ pub(crate) trait Setting: Sized {
     fn absent() -> Option<Self> {
         None
     }
+    /// What stands in for a required value that cannot be read, so that what is around it can still be checked.
+    fn blank() -> Option<Self> {
+        None
+    }
     /// Checks the bounds, for types that have any.
     fn check_bounds(&self, _context: &Context<'_>) -> Result<(), Problem> {
         Ok(())
     }
 }
 
-fn text<'v>(value: &'v DeValue<'_>, what: &str) -> Result<&'v str, Problem> {
+pub(crate) fn text<'v>(value: &'v DeValue<'_>, what: &str) -> Result<&'v str, Problem> {
     value.as_str().ok_or_else(|| {
         Problem::new(format!("must be {what}, not {}", article(value)), "wrong type")
             .help("write it in quotes")
@@ -100,7 +112,7 @@ fn within<T: PartialOrd>(
 
 /// A number of bytes, written with a unit: `"64MiB"`, `"50GB"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Size(u64);
+pub struct Size(pub(crate) u64);
 
 const SIZE_UNITS: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
@@ -315,31 +327,6 @@ impl<T: Setting> Setting for Option<T> {
     }
 }
 
-impl<T: Setting> Setting for Vec<T> {
-    fn kind() -> Kind {
-        Kind::List(Box::new(T::kind()))
-    }
-
-    fn read(value: &DeValue<'_>, context: &Context<'_>) -> Result<Self, Problem> {
-        let Some(array) = value.as_array() else {
-            let message = format!("must be a list, not {}", article(value));
-            return Err(Problem::new(message, "wrong type").help("write it as [\"…\", \"…\"]"));
-        };
-        let read = |(at, item): (usize, &toml::Spanned<DeValue<'_>>)| {
-            T::read(item.get_ref(), context).map_err(|problem| Problem {
-                message: format!("has an item {} that {}", at + 1, problem.message),
-                part: Some(item.span()),
-                ..problem
-            })
-        };
-        array.iter().enumerate().map(read).collect()
-    }
-
-    fn shown(&self) -> Value {
-        self.iter().map(T::shown).collect()
-    }
-}
-
 impl Setting for bool {
     fn kind() -> Kind {
         Kind::Flag
@@ -367,6 +354,10 @@ impl Setting for String {
 
     fn shown(&self) -> Value {
         json!(self)
+    }
+
+    fn blank() -> Option<Self> {
+        Some(Self::new())
     }
 }
 

@@ -16,23 +16,45 @@ impl std::fmt::Display for Source {
 
 /// The values as nested tables whose leaves are `{ value, source }`; `file` names the file in sources.
 pub fn as_value(effective: &[Effective], file: Option<&str>) -> Value {
-    let mut root = Map::new();
+    let mut root = Value::Object(Map::new());
     for entry in effective {
-        let leaf = json!({ "value": entry.value, "source": source(&entry.source, file) });
+        let mut leaf = json!({ "value": entry.value, "source": source(&entry.source, file) });
+        if let (Value::Object(leaf), Some(note)) = (&mut leaf, &entry.note) {
+            leaf.insert("note".into(), json!(note));
+        }
         insert(&mut root, &entry.key, leaf);
     }
-    Value::Object(root)
+    root
 }
 
-fn insert(table: &mut Map<String, Value>, key: &str, leaf: Value) {
-    match key.split_once('.') {
-        None => drop(table.insert(key.to_owned(), leaf)),
-        Some((first, rest)) => {
-            let inner = table.entry(first).or_insert_with(|| Value::Object(Map::new()));
-            if let Value::Object(inner) = inner {
-                insert(inner, rest, leaf);
-            }
+/// Puts a leaf where a key as `auth.rules[2].subject` says.
+fn insert(within: &mut Value, key: &str, leaf: Value) {
+    let (step, rest) = match key.split_once('.') {
+        Some((step, rest)) => (step, Some(rest)),
+        None => (key, None),
+    };
+    let (name, position) = match step.trim_end_matches(']').split_once('[') {
+        Some((name, position)) => (name, position.parse::<usize>().ok()),
+        None => (step, None),
+    };
+    if !within.is_object() {
+        *within = Value::Object(Map::new());
+    }
+    let mut inner = &mut within[name];
+    if let Some(position) = position {
+        if !inner.is_array() {
+            *inner = Value::Array(Vec::new());
         }
+        if let Value::Array(items) = inner
+            && items.len() <= position
+        {
+            items.resize(position + 1, Value::Null);
+        }
+        inner = &mut inner[position];
+    }
+    match rest {
+        None => *inner = leaf,
+        Some(rest) => insert(inner, rest, leaf),
     }
 }
 
@@ -49,7 +71,9 @@ pub(crate) fn toml_value(value: &Value) -> String {
     match value {
         Value::Null => "(none)".into(),
         Value::Object(table) => {
-            let pairs = table.iter().map(|(key, value)| format!("{key} = {}", toml_value(value)));
+            let pair =
+                |(key, value): (&String, _)| format!("{} = {}", toml_key(key), toml_value(value));
+            let pairs = table.iter().map(pair);
             format!("{{ {} }}", pairs.collect::<Vec<_>>().join(", "))
         }
         Value::Array(items) => {
@@ -60,29 +84,55 @@ pub(crate) fn toml_value(value: &Value) -> String {
     }
 }
 
+/// A key as TOML writes it.
+fn toml_key(key: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if !key.is_empty() && key.bytes().all(bare) {
+        return key.to_owned();
+    }
+    // JSON's escapes are TOML's, but for the one control character that JSON lets stand.
+    json!(key).to_string().replace('\u{7f}', "\\u007f")
+}
+
 /// The values as a file that would give them, with sources as comments.
 pub fn as_toml(effective: &[Effective], file: Option<&str>) -> String {
+    tables(effective.iter().map(|entry| {
+        let name = entry.key.rsplit('.').next().unwrap_or_default();
+        let note = entry.note.as_ref().map_or_else(String::new, |note| format!(" ({note})"));
+        let line = match &entry.value {
+            Value::Null => format!("# {name} is not set"),
+            value => {
+                format!("{name} = {} # {}{note}", toml_value(value), source(&entry.source, file))
+            }
+        };
+        (entry.key.as_str(), Some(line))
+    }))
+}
+
+/// Lines under their tables' headers; the tables come in the order of their first lines. A key without a line only
+/// says that its table is there.
+pub(crate) fn tables<'k>(lines: impl Iterator<Item = (&'k str, Option<String>)>) -> String {
     let mut out = String::new();
     let mut table = "";
-    // A table's own keys stand before the tables within it.
-    let mut entries: Vec<&Effective> = effective.iter().collect();
-    entries.sort_by_key(|entry| {
-        let root = entry.key.split('.').next().unwrap_or_default();
-        let order = effective.iter().position(|e| e.key.split('.').next() == Some(root));
-        (order, entry.key.matches('.').count())
-    });
-    for entry in entries {
-        let (path, name) = entry.key.rsplit_once('.').unwrap_or(("", &entry.key));
+    for (key, line) in lines {
+        let path = key.rsplit_once('.').map_or("", |(path, _)| path);
         if path != table {
             let gap = if out.is_empty() { "" } else { "\n" };
-            out += &format!("{gap}[{path}]\n");
+            out += &format!("{gap}{}\n", header(path));
             table = path;
         }
-        let from = source(&entry.source, file);
-        out += &match &entry.value {
-            Value::Null => format!("# {name} is not set\n"),
-            value => format!("{name} = {} # {from}\n", toml_value(value)),
-        };
+        if let Some(line) = line {
+            out += &line;
+            out.push('\n');
+        }
     }
     out
+}
+
+/// The header of `auth.rules[2]`, which is `[[auth.rules]]`; a table within an item, as `tenants[0].rate_limit`, is of
+/// the last item before it.
+fn header(path: &str) -> String {
+    let steps = path.split('.').map(|step| step.split('[').next().unwrap_or(step));
+    let name = steps.collect::<Vec<_>>().join(".");
+    if path.ends_with(']') { format!("[[{name}]]") } else { format!("[{name}]") }
 }

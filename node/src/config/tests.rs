@@ -1,5 +1,9 @@
 //! The configuration as a whole: goldens of what people read, and properties of what they may write.
 
+mod policy;
+mod policy_changes;
+mod policy_errors;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -42,7 +46,7 @@ fn messages(text: &str) -> Vec<String> {
 
 #[test]
 fn errors_read_as_the_goldens_do() {
-    for name in ["many", "syntax", "shapes", "odd"] {
+    for name in ["many", "syntax", "shapes", "odd", "policy"] {
         let text = std::fs::read_to_string(manifest(&format!("tests/golden/config/{name}.toml")));
         let file = Path::new("nora.toml");
         let errors = parse(&text.unwrap(), Some(file), &Overrides::default()).unwrap_err();
@@ -65,7 +69,10 @@ fn every_default_can_be_read_and_keeps_its_bounds() {
     assert_eq!(loaded.config.limits.manifest_bytes_max.bytes(), 4 << 20);
     assert_eq!(loaded.config.limits.upload_expiry, Duration::from_secs(24 * 3600));
     assert!(loaded.effective.iter().all(|entry| entry.source == Source::Default));
-    let keys: usize = sections().iter().map(|section| section.keys.len()).sum();
+    assert_eq!(loaded.config.policy, PolicyDocument::default());
+    // What is not written of the policy is not in effect, but for the audit.
+    let written = |section: &&SectionSpec| !["auth", "tenants"].contains(&section.path);
+    let keys: usize = sections().iter().filter(written).map(|section| section.keys.len()).sum();
     assert_eq!(loaded.effective.len(), keys);
 }
 
@@ -204,8 +211,11 @@ proptest! {
 
     /// The same, near to what a file looks like, where recovery and spans are at work.
     #[test]
-    fn mangled_files_never_panic(cuts in prop::collection::vec((0_usize..700, 0_usize..12, "\\PC{0,3}"), 1..6)) {
-        let path = manifest("tests/golden/config/many.toml");
+    fn mangled_files_never_panic(
+        name in prop::sample::select(vec!["many", "policy"]),
+        cuts in prop::collection::vec((0_usize..700, 0_usize..12, "\\PC{0,3}"), 1..6),
+    ) {
+        let path = manifest(&format!("tests/golden/config/{name}.toml"));
         let mut text: Vec<char> = std::fs::read_to_string(path).unwrap().chars().collect();
         for (at, removed, inserted) in cuts {
             let at = at.min(text.len());

@@ -39,6 +39,17 @@ pub enum ServeError {
     /// The administrator's password cannot be made or read.
     #[error("cannot make or read the administrator's password")]
     Admin(#[source] io::Error),
+    /// The policy cannot be used.
+    #[error("the policy cannot be used here")]
+    Policy(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The policy of the file would put what is stored out of sight.
+    #[error(
+        "nora.toml gives a repository to another tenant: {stranded}; delete it first, or leave the namespace as it is"
+    )]
+    Stranded {
+        /// Which, and between whom.
+        stranded: String,
+    },
     /// The certificate cannot be used.
     #[error("TLS is not possible")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),

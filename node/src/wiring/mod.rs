@@ -7,10 +7,12 @@
 //! leads, metadata flushed, and only then the door for other members closes.
 
 mod adapters;
+mod audit_sink;
 mod error;
 mod identity;
 mod offline;
 mod peers;
+mod policy;
 mod settings;
 mod storage;
 mod upkeep;
@@ -40,16 +42,23 @@ use crate::admin::{self, Admin};
 use crate::api::{Api, forwarded_router, router, waiting_router};
 use crate::cli::JoinArgs;
 use crate::config::{Config, Loaded, as_toml};
-use crate::identity::{ADMIN_USER, AdminFile, gate_for, shared_password};
+use crate::identity::{
+    ADMIN_USER, AdminFile, AdminPasswords, Guard, GuardSettings, Policies, admin_passwords,
+    shared_password,
+};
 use crate::metrics::Metrics;
 use crate::server::{Certificate, Door, Surface, serve, tls_config};
 use adapters::{NodeProbe, RandomIds, SystemClock, lock_data_dir};
 use peers::{OverChannels, OwnReport, for_members, introduce, merged, not_for_removed};
+use policy::OwnFile;
 use settings::{
     api_settings, cluster_config, load_certificate, members_config, peer_server_settings, profile,
     server_settings, settings,
 };
 use storage::Storage;
+
+/// How long what waits to be written down may take when the node stops.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often certificate files are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
@@ -274,29 +283,37 @@ impl Node {
     ) -> Result<(), ServeError> {
         self.storage.check().await?;
         let data_dir = &self.config.storage.data_dir;
-        let shared = self.authority().await?.map(|authority| shared_password(&authority.key));
-        let (gate, admin) =
-            gate_for(address.ip(), data_dir, shared.as_deref()).map_err(ServeError::Admin)?;
+        let authority = self.authority().await?;
+        let policies = Policies::none().map_err(|error| ServeError::Policy(Box::new(error)))?;
+        let policies = Arc::new(policies);
         let draining = Arc::new(AtomicBool::new(false));
         let node = self.cluster.node_id();
+        let registry = Registry::new(Dependencies {
+            metadata: self.cluster.clone(),
+            blobs: self.storage.blobs(),
+            uploads: self.storage.uploads(),
+            clock: self.clock.clone(),
+            ids: Arc::new(RandomIds::new(node)),
+            tenancy: policies.clone(),
+            node,
+            epoch,
+            settings: settings(&self.config),
+        });
+        let own = &self.config.policy;
+        let own_file = policy::bring(own, &registry, &policies, &self.roster).await?;
+        self.metrics.gauges().policy_file_differs.set(i64::from(own_file == OwnFile::Differs));
+        let (guard, admin) = self.guard(address, authority.as_ref(), &registry, &policies)?;
+        guard.reload().await.map_err(|error| ServeError::Policy(Box::new(error)))?;
+        guard.make_keys().await;
         let api = Arc::new(Api {
-            registry: Registry::new(Dependencies {
-                metadata: self.cluster.clone(),
-                blobs: self.storage.blobs(),
-                uploads: self.storage.uploads(),
-                clock: self.clock.clone(),
-                ids: Arc::new(RandomIds::new(node)),
-                node,
-                epoch,
-                settings: settings(&self.config),
-            }),
+            registry: registry.clone(),
             probe: Arc::new(NodeProbe {
                 cluster: self.cluster.clone(),
                 data_dir: data_dir.clone(),
                 draining: draining.clone(),
             }),
             metrics: self.metrics.clone(),
-            gate,
+            guard: guard.clone(),
             peers: Arc::new(OverChannels(self.cluster.clone())),
             forwarded: self.forwarded.clone(),
             settings: api_settings(&self.config),
@@ -308,6 +325,7 @@ impl Node {
             reporter: self.report.clone(),
             upkeep: Arc::new(self.storage.clone()),
             config: self.shown.clone(),
+            policy: self.config.policy.clone(),
         }));
         let forwarded = for_members(self.cluster.clone(), forwarded_router(api.clone()));
         let admin_api = not_for_removed(self.cluster.clone(), admin_api);
@@ -316,12 +334,23 @@ impl Node {
         let surface = router(api.clone());
         surfaces.http.store(Arc::new(surface.clone()));
         surfaces.entered.send_replace(Some(surface));
-        announce(&self.config, address, admin.as_ref(), self.certificate.is_some());
+        announce(&self.config, address, &guard, admin.as_ref(), self.certificate.is_some());
 
         let mut tasks = tokio::task::JoinSet::new();
         upkeep::start(&mut tasks, &api, &self.storage, &self.cluster, &self.metrics);
         if let Some(certificate) = self.certificate.clone() {
             tasks.spawn(certificate.watch(CERTIFICATE_INTERVAL));
+        }
+        tasks.spawn(guard.clone().keep_up());
+        tasks.spawn(upkeep::reload_identity(self.cluster.subscribe(), guard.clone()));
+        tasks.spawn(upkeep::keep_identity(
+            registry.clone(),
+            policies.clone(),
+            self.cluster.clone(),
+        ));
+        tasks.spawn(audit_sink::to_webhook(registry.clone(), policies, self.cluster.clone()));
+        if let Some(path) = self.config.log.audit_file.clone() {
+            tasks.spawn(audit_sink::to_file(path, registry));
         }
         let outcome = tokio::select! {
             () = stop => Ok(()),
@@ -330,7 +359,46 @@ impl Node {
         };
         draining.store(true, Ordering::Relaxed);
         tasks.shutdown().await;
+        if outcome.is_ok() {
+            // What is not written within a moment is not worth waiting for: the node may have lost its majority.
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, guard.flush()).await;
+        }
         outcome
+    }
+
+    /// Recognises callers: with an administrator's password wherever not everybody may do everything.
+    fn guard(
+        &self,
+        address: SocketAddr,
+        authority: Option<&AuthorityRecord>,
+        registry: &Registry,
+        policies: &Arc<Policies>,
+    ) -> Result<(Arc<Guard>, Option<AdminFile>), ServeError> {
+        let is_loopback = address.ip().is_loopback();
+        let has_auth = policies.in_force().policy().has_auth() || self.config.policy.auth.is_some();
+        let shared = authority.map(|authority| shared_password(&authority.key));
+        let (admin, file) = match is_loopback && !has_auth {
+            true => (None, None),
+            false => {
+                let data_dir = &self.config.storage.data_dir;
+                let made =
+                    admin_passwords(data_dir, shared.as_deref()).map_err(ServeError::Admin)?;
+                (Some(made.0), Some(made.1))
+            }
+        };
+        // A cluster that gets logins later has an administrator already: the password that all nodes know.
+        let admin = admin.or_else(|| shared.as_deref().map(|shared| AdminPasswords::new([shared])));
+        let settings = GuardSettings {
+            is_loopback,
+            admin,
+            login_failures_max: u32::try_from(self.config.limits.login_failures_max)
+                .unwrap_or(u32::MAX),
+            login_window: self.config.limits.login_window,
+            shared_secret: authority.map(|authority| authority.key.clone()).unwrap_or_default(),
+        };
+        let guard = Guard::new(registry.clone(), self.clock.clone(), policies.clone(), settings)
+            .map_err(ServeError::Admin)?;
+        Ok((guard, file))
     }
 
     async fn authority(&self) -> Result<Option<AuthorityRecord>, ServeError> {
@@ -343,7 +411,13 @@ impl Node {
 }
 
 /// The start-up lines: where, with what, and who may come in.
-fn announce(config: &Config, address: SocketAddr, admin: Option<&AdminFile>, tls: bool) {
+fn announce(
+    config: &Config,
+    address: SocketAddr,
+    guard: &Guard,
+    admin: Option<&AdminFile>,
+    tls: bool,
+) {
     let scheme = if tls { "https" } else { "http" };
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -351,13 +425,14 @@ fn announce(config: &Config, address: SocketAddr, admin: Option<&AdminFile>, tls
         "listening on {scheme}://{address}"
     );
     match admin {
+        None if !guard.is_open() => info!("login needed: as [auth] says"),
         None => info!(
             "open to everyone on this machine: anyone who reaches {address} may push and pull"
         ),
         Some(file) => {
             let made = if file.created { "made on this start" } else { "made earlier" };
             info!("login needed: user {ADMIN_USER}, password in {} ({made})", file.path.display());
-            if !tls {
+            if !tls && !address.ip().to_canonical().is_loopback() {
                 warn!(
                     "{address} is not this machine alone and speaks plain HTTP: set [server.tls], or end TLS before it"
                 );

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nora_app::Registry;
 use nora_app::ports::BoxError;
 use nora_app::ports::clock::Clock;
 use nora_app::ports::metadata::Metadata;
 use nora_blobs::ReplicatedBlobs;
 use nora_cluster::{Cluster, PositionedEvent};
 use nora_domain::event::Event;
-use nora_domain::record::{Key, Timestamp};
+use nora_domain::record::{FeatureLevel, Key, Timestamp, UniqueTo};
 use nora_objects::ObjectBlobs;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -18,6 +19,7 @@ use tracing::{debug, info, warn};
 use super::adapters::SystemClock;
 use super::storage::Storage;
 use crate::api::Api;
+use crate::identity::{Guard, Policies};
 use crate::metrics::Metrics;
 
 /// How often expired uploads are looked for.
@@ -155,6 +157,7 @@ fn kind(event: &Event) -> &'static str {
         Event::TagDeleted { .. } => "tag_deleted",
         Event::BlobPlaced { .. } => "blob_placed",
         Event::NodeChanged { .. } => "node_changed",
+        Event::IdentityChanged => "identity_changed",
         Event::FeatureLevelRaised { .. } => "feature_level_raised",
     }
 }
@@ -170,6 +173,65 @@ async fn count_events(mut events: broadcast::Receiver<PositionedEvent>, metrics:
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// Lets no revoked credential and no old policy outlive the entry that ended it.
+pub(super) async fn reload_identity(
+    mut events: broadcast::Receiver<PositionedEvent>,
+    guard: Arc<Guard>,
+) {
+    loop {
+        let changed = match events.recv().await {
+            Ok(PositionedEvent { event, .. }) => matches!(*event, Event::IdentityChanged),
+            Err(broadcast::error::RecvError::Lagged(_)) => true,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        if changed && let Err(error) = guard.reload().await {
+            warn!(%error, "the policy that the cluster runs by cannot be used here; changes are refused until it can");
+        }
+    }
+}
+
+/// What whoever leads does for accounts and tenants: forgets old audit entries, and counts shared blobs once where a state
+/// from before quotas counted each link.
+pub(super) async fn keep_identity(
+    registry: Registry,
+    policies: Arc<Policies>,
+    cluster: Arc<Cluster>,
+) {
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let status = cluster.status();
+        if status.leader != Some(status.node) {
+            continue;
+        }
+        let kept_secs = policies.in_force().policy().document().audit.retention_seconds;
+        let now = SystemClock.now().0;
+        let before = Timestamp(now.saturating_sub(kept_secs.saturating_mul(1_000)));
+        let trimmed = match registry.audit_head().await {
+            // Nothing is old enough, as most of the time: then nothing is proposed either.
+            Ok(head) => match registry.audit_entries(head.first.saturating_sub(1), 1).await {
+                Ok(page) if page.items.iter().all(|(_, entry)| entry.at >= before) => Ok(()),
+                Ok(_) => registry.trim_audit(before).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        if let Err(error) = trimmed.and(count_unique(&registry).await) {
+            debug!(%error, "the upkeep of accounts and tenants goes on later");
+        }
+    }
+}
+
+async fn count_unique(registry: &Registry) -> Result<(), nora_app::Error> {
+    let cluster = registry.cluster().await?;
+    if cluster.feature_level < FeatureLevel::IDENTITY || cluster.unique_to == UniqueTo::Everything {
+        return Ok(());
+    }
+    while !registry.count_unique().await? {}
+    info!("blobs that several repositories of a tenant show count once from now on");
+    Ok(())
 }
 
 async fn expire_uploads(api: Arc<Api>) {

@@ -164,7 +164,7 @@ async fn a_node_that_asks_for_a_login_never_logs_its_password() {
 
     assert_eq!(node.get("/ready").await.status(), 200, "probes have no credentials");
     let refused = node.get("/v2/").await;
-    assert!(header(&refused, "www-authenticate").starts_with("Basic"));
+    assert!(header(&refused, "www-authenticate").starts_with("Bearer realm="));
     assert_eq!(error(refused).await.0, 401);
     let ask = async |node: &Node, path: &str, user: &str, password: &str| {
         let request = node.request(Method::POST, path).basic_auth(user, Some(password));

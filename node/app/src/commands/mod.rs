@@ -4,7 +4,10 @@
 
 mod artifacts;
 mod blobs;
+mod identity;
+mod room;
 mod tags;
 mod uploads;
 
 pub use artifacts::PutArtifact;
+pub use identity::NewToken;

@@ -13,10 +13,12 @@ use nora_domain::store::Rows;
 use nora_domain::{Algorithm, Digest, RepositoryKey};
 use tracing::warn;
 
-use crate::ports::ByteStream;
+use super::room::Room;
 use crate::ports::blobs::BlobCopy;
 use crate::ports::metadata::MetadataError;
 use crate::ports::uploads::{UploadError, UploadState};
+use crate::ports::{ByteStream, Incoming};
+use crate::registry::Unanswered;
 use crate::{BlobStat, Error, Registry};
 
 /// Rows that upkeep looks at in one step.
@@ -61,14 +63,20 @@ impl Registry {
         repository: &RepositoryKey,
         id: UploadId,
         start: Option<u64>,
-        body: ByteStream,
+        body: impl Into<Incoming>,
     ) -> Result<UploadState, Error> {
-        self.upload_state(repository, id).await?;
+        let body = body.into();
+        let state = self.upload_state(repository, id).await?;
+        if self.tenancy.has_storage_quota(&repository.tenant) {
+            return self.append_within_quota(repository, &state, start, body).await;
+        }
+        let body = body.stream;
         let lease = self.propose(Action::OpenUpload {
             upload: id,
             repository: repository.clone(),
             node: self.node,
             expires_at: self.now().plus_millis(self.settings.upload_expiry_millis),
+            reserve: 0,
         });
         // The lease's round goes on while the bytes stream in.
         let (appended, lease) = join(self.uploads.append(id, start, body), lease).await;
@@ -81,22 +89,43 @@ impl Registry {
         appended.map_err(|error| Error::of_upload(id, error))
     }
 
+    /// Appends a part of a blob of a tenant whose bytes are limited: room is set aside before bytes are taken.
+    async fn append_within_quota(
+        &self,
+        repository: &RepositoryKey,
+        state: &UploadState,
+        start: Option<u64>,
+        body: Incoming,
+    ) -> Result<UploadState, Error> {
+        let (body, room) = Room::made(self, repository, state, body).await?;
+        let appended = self.uploads.append(state.id, start, body).await;
+        match room.refusal() {
+            Some(refusal) => Err(refusal),
+            None => appended.map_err(|error| Error::of_upload(state.id, error)),
+        }
+    }
+
     /// Appends what is left of a blob and makes it visible in the repository.
     pub async fn finish_upload(
         &self,
         repository: RepositoryKey,
         id: UploadId,
         start: Option<u64>,
-        rest: Option<ByteStream>,
+        rest: Option<impl Into<Incoming>>,
         digest: Digest,
     ) -> Result<BlobStat, Error> {
-        self.upload_state(&repository, id).await?;
+        let state = self.upload_state(&repository, id).await?;
         let is_blind = rest.is_some() && start.is_none();
+        let is_limited = self.tenancy.has_storage_quota(&repository.tenant);
         if let Some(body) = rest {
-            self.uploads
-                .append(id, start, body)
-                .await
-                .map_err(|error| Error::of_upload(id, error))?;
+            if is_limited {
+                self.append_within_quota(&repository, &state, start, body.into()).await?;
+            } else {
+                self.uploads
+                    .append(id, start, body.into().stream)
+                    .await
+                    .map_err(|error| Error::of_upload(id, error))?;
+            }
         }
         match self.uploads.finish(id, digest, self.next_generation()).await {
             Ok(stored) => self.commit_blob(repository, id, stored).await,
@@ -110,7 +139,19 @@ impl Registry {
                 let what = "the upload could not be stored; start it anew";
                 Err(Error::Unavailable { what, source: Some(Box::new(error)) })
             }
-            Err(error) => Err(Error::of_upload(id, error)),
+            Err(error) => {
+                if is_limited && matches!(error, UploadError::DigestMismatch { .. }) {
+                    self.free_room(id).await;
+                }
+                Err(Error::of_upload(id, error))
+            }
+        }
+    }
+
+    /// Gives back what was set aside for an upload that is over. Should that fail, it is free when the session expires.
+    async fn free_room(&self, id: UploadId) {
+        if let Err(error) = self.close_upload(id).await {
+            warn!(%error, "what was set aside for an upload stays so until it expires");
         }
     }
 
@@ -184,24 +225,23 @@ impl Registry {
         stored: BlobCopy,
     ) -> Result<BlobStat, Error> {
         let BlobCopy { digest, generation, size, chunk_root, placement } = stored.clone();
-        let command = nora_domain::command::Command {
-            at: self.now(),
-            origin: None,
-            action: Action::CommitBlob {
-                repository,
-                digest,
-                size,
-                generation,
-                node: self.node,
-                chunk_root,
-                upload,
-                pinned_until: self.now().plus_millis(self.settings.pin_millis),
-                placement,
-            },
+        let action = Action::CommitBlob {
+            repository,
+            digest,
+            size,
+            generation,
+            node: self.node,
+            chunk_root,
+            upload,
+            pinned_until: self.now().plus_millis(self.settings.pin_millis),
+            placement,
         };
-        let answer = match self.metadata.propose(command).await {
+        let answer = match self.propose_judged(action).await {
             Ok(answer) => answer,
-            Err(error @ (MetadataError::NoLeader | MetadataError::Busy)) => {
+            Err(
+                error @ (Unanswered::Unproposed(_)
+                | Unanswered::Metadata(MetadataError::NoLeader | MetadataError::Busy)),
+            ) => {
                 self.delete_copy(stored).await;
                 return Err(error.into());
             }
@@ -233,6 +273,11 @@ impl Registry {
                 let what = "the nodes that stored the blob were removed meanwhile; push it again";
                 Err(Error::Unavailable { what, source: None })
             }
+            Err(Refusal::QuotaExceeded { quota, limit, used, asked }) => {
+                self.delete_copy(stored).await;
+                self.free_room(upload).await;
+                Err(Error::QuotaExceeded { quota, limit, used, asked })
+            }
             Err(refusal) => {
                 self.delete_copy(stored).await;
                 Err(Error::impossible(refusal))
@@ -254,11 +299,15 @@ impl Registry {
         &self,
         repository: RepositoryKey,
         digest: Digest,
-        body: ByteStream,
+        body: impl Into<Incoming>,
     ) -> Result<BlobStat, Error> {
+        let is_limited = self.tenancy.has_storage_quota(&repository.tenant);
         let id = self.start_upload(repository.clone(), digest.algorithm()).await?.id;
         let finished = self.finish_upload(repository, id, None, Some(body), digest).await;
         if finished.is_err() {
+            if is_limited {
+                self.free_room(id).await;
+            }
             match self.uploads.cancel(id).await {
                 Ok(()) | Err(UploadError::Unknown) => {}
                 Err(error) => warn!(%error, "a failed push stays a session until it expires"),

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod health;
 pub mod members;
 pub mod metadata;
+pub mod policy;
 pub mod upkeep;
 pub mod uploads;
 
@@ -22,3 +23,17 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Bytes on their way: in from a client, or out to one.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send + 'static>>;
+
+/// A client's body on its way in.
+pub struct Incoming {
+    /// The bytes.
+    pub stream: ByteStream,
+    /// How many there are, if the client says so; it cannot send more.
+    pub length: Option<u64>,
+}
+
+impl From<ByteStream> for Incoming {
+    fn from(stream: ByteStream) -> Self {
+        Self { stream, length: None }
+    }
+}

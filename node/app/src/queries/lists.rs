@@ -1,5 +1,7 @@
 //! Lists: tags, repositories, referrers. Each is a page read from one moment of the state, in byte order.
 
+use std::collections::BTreeSet;
+
 use nora_domain::record::{ArtifactRecord, Key, Record};
 use nora_domain::store::Rows;
 use nora_domain::{Digest, Format, MediaType, RepositoryKey, RepositoryPath, TagName, TenantName};
@@ -29,7 +31,7 @@ pub struct Referrer {
 
 impl<T> Page<T> {
     /// A page of at most `limit` out of what was read with one row more.
-    fn cut(mut items: Vec<T>, limit: usize) -> Self {
+    pub(super) fn cut(mut items: Vec<T>, limit: usize) -> Self {
         let more = items.len() > limit;
         items.truncate(limit);
         Self { items, more }
@@ -57,36 +59,62 @@ impl Registry {
         Ok(Page::cut(tags.collect(), limit))
     }
 
-    /// A format's repositories that hold artifacts, after `after`.
+    /// A format's repositories that hold artifacts and that the caller may see, after `after`, whoever owns them.
     pub async fn repositories(
         &self,
         format: Format,
         after: Option<RepositoryPath>,
         limit: usize,
+        may_see: impl Fn(&RepositoryPath) -> bool,
     ) -> Result<Page<RepositoryPath>, Error> {
         self.metadata.linearize().await?;
-        let tenant = TenantName::default_tenant();
-        let mut after = after;
+        // The first so many of all tenants are among the first so many of each.
+        let mut found = BTreeSet::new();
+        for tenant in self.tenancy.tenants() {
+            for path in
+                self.repositories_of(&tenant, format, after.clone(), limit + 1, &may_see).await?
+            {
+                found.insert(path);
+                if found.len() > limit + 1 {
+                    found.pop_last();
+                }
+            }
+        }
+        Ok(Page::cut(found.into_iter().collect(), limit))
+    }
+
+    /// Up to `limit` of one tenant's.
+    async fn repositories_of(
+        &self,
+        tenant: &TenantName,
+        format: Format,
+        mut after: Option<RepositoryPath>,
+        limit: usize,
+        may_see: &impl Fn(&RepositoryPath) -> bool,
+    ) -> Result<Vec<RepositoryPath>, Error> {
         let mut found = Vec::new();
-        // Repositories that hold only blobs yet are skipped, so one scan may not fill a page.
-        while found.len() <= limit {
-            let wanted = limit + 1 - found.len();
+        // Those that hold only blobs yet, or that the caller may not see, are skipped: one scan may not fill a page, and
+        // what a page costs must not grow with each of them.
+        let mut wanted = limit;
+        while found.len() < limit {
             let rows = Rows::Repositories { tenant: tenant.clone(), format, after: after.take() };
             let rows = self.metadata.scan(rows, wanted).await?;
             let exhausted = rows.len() < wanted;
             for (key, record) in rows {
-                if let (Key::Repository(key), Record::Repository(record)) = (key, record) {
-                    after = Some(key.path.clone());
-                    if record.artifacts > 0 {
-                        found.push(key.path);
-                    }
+                let (Key::Repository(key), Record::Repository(record)) = (key, record) else {
+                    continue;
+                };
+                after = Some(key.path.clone());
+                if record.artifacts > 0 && found.len() < limit && may_see(&key.path) {
+                    found.push(key.path);
                 }
             }
             if exhausted {
                 break;
             }
+            wanted = FILTER_PAGE_ROWS;
         }
-        Ok(Page::cut(found, limit))
+        Ok(found)
     }
 
     /// Artifacts of the repository that name `subject`, after `after`, of one type if that is asked for. An unknown

@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod blobs;
+mod identity;
 mod lists;
 mod usage;
 

@@ -1,7 +1,7 @@
 //! What every adapter of the port `Metadata` must do, whatever its log and its store are.
 
 use futures_util::future::join_all;
-use nora_domain::command::{Action, Command, Outcome, Refusal};
+use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
 use nora_domain::record::{
     Body, Epoch, Generation, Key, NodeId, Placement, Record, Timestamp, UploadId,
 };
@@ -39,7 +39,10 @@ async fn admitted(metadata: &dyn Metadata) -> NodeId {
 }
 
 async fn propose(metadata: &dyn Metadata, action: Action) -> Result<Outcome, Refusal> {
-    metadata.propose(Command { at: Timestamp(1), origin: None, action }).await.unwrap()
+    metadata
+        .propose(Command { at: Timestamp(1), origin: None, terms: Terms::NONE, action })
+        .await
+        .unwrap()
 }
 
 async fn start(metadata: &dyn Metadata, node: NodeId) -> Epoch {
@@ -50,7 +53,13 @@ async fn start(metadata: &dyn Metadata, node: NodeId) -> Epoch {
 }
 
 fn session(id: u64, repository: RepositoryKey, node: NodeId) -> Action {
-    Action::OpenUpload { upload: UploadId(id.into()), repository, node, expires_at: LATER }
+    Action::OpenUpload {
+        upload: UploadId(id.into()),
+        repository,
+        node,
+        expires_at: LATER,
+        reserve: 0,
+    }
 }
 
 fn tag(number: u64) -> TagName {
@@ -90,8 +99,10 @@ async fn a_refusal_is_an_answer_and_changes_nothing(metadata: &dyn Metadata) {
     let before = metadata.get(Key::Cluster).await.unwrap();
     let action = Action::DeleteTag { repository: repository("contract/none"), tag: tag(1) };
     // A refused command does not even move the clock.
-    let answer =
-        metadata.propose(Command { at: Timestamp(1 << 40), origin: None, action }).await.unwrap();
+    let answer = metadata
+        .propose(Command { at: Timestamp(1 << 40), origin: None, terms: Terms::NONE, action })
+        .await
+        .unwrap();
     assert_eq!(answer, Err(Refusal::TagUnknown(tag(1))));
     assert_eq!(metadata.get(Key::Cluster).await.unwrap(), before);
 }

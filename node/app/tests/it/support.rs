@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nora_app::commands::PutArtifact;
+use nora_app::ports::policy::SingleTenant;
 use nora_app::testkit::{
     CountingIds, Counts, Hashes, ManualClock, MemoryBlobs, MemoryMetadata, admit_node, body,
     create_join_token, found_cluster, start_node,
 };
 use nora_app::{BlobStat, Dependencies, Error, Registry, Settings};
-use nora_domain::command::{Action, Command, Outcome};
+use nora_domain::command::{Action, Command, Outcome, Terms};
 use nora_domain::record::{Epoch, NodeId, Timestamp};
 use nora_domain::{Algorithm, Digest, MediaType, RepositoryKey, TagName};
 
@@ -79,7 +80,9 @@ pub(crate) fn world() -> World {
     let clock = Arc::new(ManualClock::at(NOW));
     let metadata = Arc::new(MemoryMetadata::default());
     let blobs = Arc::new(MemoryBlobs::new(HASHES, clock.clone()));
-    let propose = |action| metadata.propose_elsewhere(&Command { at: NOW, origin: None, action });
+    let propose = |action| {
+        metadata.propose_elsewhere(&Command { at: NOW, origin: None, terms: Terms::NONE, action })
+    };
     let started = propose(start_node(NODE));
     let Ok(Outcome::NodeStarted(epoch)) = started else { panic!("{started:?}") };
     for action in [found_cluster(), create_join_token()] {
@@ -91,6 +94,7 @@ pub(crate) fn world() -> World {
         uploads: blobs.clone(),
         clock: clock.clone(),
         ids: Arc::new(CountingIds::default()),
+        tenancy: Arc::new(SingleTenant),
         node: NODE,
         epoch,
         settings: settings(),
@@ -116,7 +120,9 @@ impl World {
 
     /// An action of another node, which this one does not show yet.
     pub(crate) fn elsewhere(&self, action: Action) -> Outcome {
-        self.metadata.propose_elsewhere(&Command { at: NOW, origin: None, action }).unwrap()
+        self.metadata
+            .propose_elsewhere(&Command { at: NOW, origin: None, terms: Terms::NONE, action })
+            .unwrap()
     }
 
     /// Node 2 joins and starts, under epoch 2.

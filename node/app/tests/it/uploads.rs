@@ -1,6 +1,7 @@
 //! Pushing blobs: what becomes visible, and which copies stay.
 
 use nora_app::Error;
+use nora_app::ports::ByteStream;
 use nora_app::ports::blobs::{BlobCopy, Blobs};
 use nora_app::ports::metadata::Metadata;
 use nora_app::testkit::{Failure, body, generation, push, repository, start_node};
@@ -204,10 +205,11 @@ async fn an_upload_that_found_too_few_nodes_can_be_ended_again() {
     let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
     world.registry.append_upload(&here, id, Some(0), body(b"bytes", 5)).await.unwrap();
     world.blobs.lack_nodes_next();
-    let failed = world.registry.finish_upload(here.clone(), id, None, None, digest).await;
+    let failed =
+        world.registry.finish_upload(here.clone(), id, None, None::<ByteStream>, digest).await;
     assert!(matches!(failed, Err(Error::Unavailable { .. })), "{failed:?}");
     assert_eq!(world.registry.upload_state(&here, id).await.unwrap().offset, 5);
-    world.registry.finish_upload(here.clone(), id, None, None, digest).await.unwrap();
+    world.registry.finish_upload(here.clone(), id, None, None::<ByteStream>, digest).await.unwrap();
     assert_eq!(world.pull(&here, digest).await, b"bytes");
 
     // One whose last request brings bytes and does not say where they begin would bring them twice.
@@ -287,7 +289,10 @@ async fn a_session_is_known_in_its_own_repository_alone() {
     assert!(unknown(world.registry.upload_state(&foreign, id).await.err()));
     let appended = world.registry.append_upload(&foreign, id, None, body(b"x", 1)).await;
     assert!(unknown(appended.err()));
-    let finished = world.registry.finish_upload(foreign.clone(), id, None, None, sha256(b"")).await;
+    let finished = world
+        .registry
+        .finish_upload(foreign.clone(), id, None, None::<ByteStream>, sha256(b""))
+        .await;
     assert!(unknown(finished.err()));
     assert!(unknown(world.registry.cancel_upload(&foreign, id).await.err()));
     assert_eq!(world.registry.upload_state(&here, id).await.unwrap().offset, 0);
@@ -311,6 +316,7 @@ async fn upkeep_drops_idle_sessions_and_stale_leases() {
         repository: repository("here"),
         node,
         expires_at: NOW.plus_millis(1),
+        reserve: 0,
     };
     // More of this node than one step of upkeep looks at; sessions long gone.
     for upload in 1000..1600 {

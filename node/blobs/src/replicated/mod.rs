@@ -21,7 +21,7 @@ use nora_app::ports::members::NodeReport;
 use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
 use nora_app::ports::{BoxFuture, ByteStream};
-use nora_domain::command::{Action, Command, Outcome, Refusal};
+use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
 use nora_domain::event::Event;
 use nora_domain::record::{
     BlobRecord, Generation, Key, NodeId, Placement, Record, Timestamp, UploadId,
@@ -221,7 +221,7 @@ impl Shared {
         action: Action,
     ) -> Result<Result<Outcome, Refusal>, MetadataError> {
         let at: Timestamp = self.clock.now();
-        self.metadata.propose(Command { at, origin: None, action }).await
+        self.metadata.propose(Command { at, origin: None, terms: Terms::NONE, action }).await
     }
 
     /// The live copy of a blob, as this node's state has it.

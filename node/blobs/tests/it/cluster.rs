@@ -13,7 +13,7 @@ use nora_app::ports::uploads::{UploadError, Uploads};
 use nora_app::testkit::{ManualClock, MemoryMetadata};
 use nora_blobs::{LocalBlobs, Peers, ReplicatedBlobs, ReplicatedBlobsConfig};
 use nora_domain::Digest;
-use nora_domain::command::{Action, Command, Outcome, Refusal};
+use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
 use nora_domain::event::Event;
 use nora_domain::placement::{Candidate, desired};
 use nora_domain::record::{
@@ -187,7 +187,7 @@ impl Cluster {
     }
 
     pub(crate) async fn must(&self, action: Action) -> Outcome {
-        let command = Command { at: Timestamp(1000), origin: None, action };
+        let command = Command { at: Timestamp(1000), origin: None, terms: Terms::NONE, action };
         self.log.propose(command).await.unwrap().unwrap()
     }
 

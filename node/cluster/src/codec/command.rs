@@ -10,6 +10,7 @@ use nora_proto::command::v1 as proto;
 use prost::Message;
 use prost::encoding::uint64;
 
+use super::identity;
 use super::members::{
     authority_from_proto, authority_to_proto, placement_from_proto, placement_to_proto,
     profile_from_proto, profile_to_proto, standing_from_proto, standing_to_proto,
@@ -28,8 +29,9 @@ const AT: u32 = 1;
 /// The bytes of a command.
 pub fn encode(command: &Command) -> Vec<u8> {
     let origin = command.origin.map(origin_to_proto);
+    let terms = identity::terms_to_proto(&command.terms);
     let action = action_to_proto(&command.action);
-    proto::Command { at: command.at.0, origin, action: Some(action) }.encode_to_vec()
+    proto::Command { at: command.at.0, origin, terms, action: Some(action) }.encode_to_vec()
 }
 
 /// Says of an encoded command, which has no origin yet, which proposal it is. Fields may stand in any order, so
@@ -60,7 +62,12 @@ pub fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
         serial: origin.serial,
         settled_below: origin.settled_below,
     });
-    Ok(Command { at: Timestamp(command.at), origin, action: action_from_proto(action)? })
+    Ok(Command {
+        at: Timestamp(command.at),
+        origin,
+        terms: identity::terms_from_proto(command.terms)?,
+        action: action_from_proto(action)?,
+    })
 }
 
 fn origin_to_proto(origin: Origin) -> proto::Origin {
@@ -118,12 +125,13 @@ fn action_to_proto(action: &Action) -> proto::command::Action {
                 keep: *keep,
             })
         }
-        Action::OpenUpload { upload, repository, node, expires_at } => {
+        Action::OpenUpload { upload, repository, node, expires_at, reserve } => {
             To::OpenUpload(proto::OpenUpload {
                 upload: upload_to_proto(*upload),
                 repository: Some(repository_to_proto(repository)),
                 node: node.0,
                 expires_at: expires_at.0,
+                reserve: *reserve,
             })
         }
         Action::CloseUpload { upload } => {
@@ -162,6 +170,21 @@ fn action_to_proto(action: &Action) -> proto::command::Action {
         Action::DeleteTag { repository, tag } => To::DeleteTag(proto::DeleteTag {
             repository: Some(repository_to_proto(repository)),
             tag: tag.as_str().to_owned(),
+        }),
+        Action::SetPolicy { .. }
+        | Action::CreateAccount { .. }
+        | Action::SetPassword { .. }
+        | Action::RemoveAccount { .. }
+        | Action::CreateAccessToken { .. }
+        | Action::RevokeAccessToken { .. }
+        | Action::TouchAccessTokens { .. }
+        | Action::AddSigningKey { .. }
+        | Action::LeaseBudget { .. }
+        | Action::NoteRefusals { .. }
+        | Action::TrimAudit { .. }
+        | Action::CountUnique => identity::action_to_proto(action).unwrap_or_else(|| {
+            debug_assert!(false, "not encoded: {action:?}");
+            To::CountUnique(proto::CountUnique {})
         }),
     }
 }
@@ -273,6 +296,7 @@ fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeErr
             repository: repository_required(m.repository.as_ref())?,
             node: NodeId(m.node),
             expires_at: Timestamp(m.expires_at),
+            reserve: m.reserve,
         },
         From::CloseUpload(m) => Action::CloseUpload { upload: upload_from_proto(&m.upload)? },
         From::ExpireUploads(m) => Action::ExpireUploads {
@@ -315,6 +339,7 @@ fn action_from_proto(action: proto::command::Action) -> Result<Action, DecodeErr
             repository: repository_required(m.repository.as_ref())?,
             tag: TagName::parse(&m.tag)?,
         },
+        other => identity::action_from_proto(other)?,
     })
 }
 

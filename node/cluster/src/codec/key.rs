@@ -5,6 +5,8 @@
 //! closing zero, which no name holds, so a name orders before every longer one that it starts; a digest as its
 //! algorithm's byte and its value, whose length the algorithm tells.
 
+use nora_domain::identity::Rate;
+use nora_domain::name::{AccountName, OwnerName, TokenName};
 use nora_domain::record::{Epoch, Key, NodeId, TokenId, UploadId};
 use nora_domain::{Algorithm, Digest, Format, RepositoryKey, RepositoryPath, TagName, TenantName};
 
@@ -33,9 +35,19 @@ enum Table {
     Session = 0x70,
     JoinToken = 0x78,
     Authority = 0x80,
+    Policy = 0x88,
+    Tenant = 0x90,
+    Account = 0x98,
+    AccessToken = 0xa0,
+    NamedToken = 0xa8,
+    SigningKey = 0xb0,
+    Assertion = 0xb8,
+    Budget = 0xc0,
+    AuditHead = 0xc8,
+    Audit = 0xd0,
 }
 
-const TABLES: [Table; 16] = [
+const TABLES: [Table; 26] = [
     Table::Cluster,
     Table::Node,
     Table::Usage,
@@ -52,6 +64,16 @@ const TABLES: [Table; 16] = [
     Table::Session,
     Table::JoinToken,
     Table::Authority,
+    Table::Policy,
+    Table::Tenant,
+    Table::Account,
+    Table::AccessToken,
+    Table::NamedToken,
+    Table::SigningKey,
+    Table::Assertion,
+    Table::Budget,
+    Table::AuditHead,
+    Table::Audit,
 ];
 
 /// The bytes of a key.
@@ -119,6 +141,42 @@ pub fn encode(key: &Key) -> Vec<u8> {
             out.extend(token.0.to_be_bytes());
         }
         Key::Authority => out.push(Table::Authority as u8),
+        Key::Policy => out.push(Table::Policy as u8),
+        Key::Tenant(tenant) => {
+            out.push(Table::Tenant as u8);
+            put_name(&mut out, tenant.as_str());
+        }
+        Key::Account(account) => {
+            out.push(Table::Account as u8);
+            put_name(&mut out, account.as_str());
+        }
+        Key::AccessToken(token) => {
+            out.push(Table::AccessToken as u8);
+            out.extend(token.0.to_be_bytes());
+        }
+        Key::TokenOf(owner, name) => {
+            out.push(Table::NamedToken as u8);
+            put_name(&mut out, owner.as_str());
+            put_name(&mut out, name.as_str());
+        }
+        Key::SigningKey(number) => {
+            out.push(Table::SigningKey as u8);
+            out.extend(number.to_be_bytes());
+        }
+        Key::Assertion(hash) => {
+            out.push(Table::Assertion as u8);
+            out.extend(hash);
+        }
+        Key::Budget(tenant, rate) => {
+            out.push(Table::Budget as u8);
+            put_name(&mut out, tenant.as_str());
+            out.push(rate_byte(*rate));
+        }
+        Key::AuditHead => out.push(Table::AuditHead as u8),
+        Key::Audit(number) => {
+            out.push(Table::Audit as u8);
+            out.extend(number.to_be_bytes());
+        }
     }
     out
 }
@@ -150,6 +208,18 @@ pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
         Table::Session => Key::Session(Epoch(u64::from_be_bytes(rest.array()?))),
         Table::JoinToken => Key::JoinToken(TokenId(u128::from_be_bytes(rest.array()?))),
         Table::Authority => Key::Authority,
+        Table::Policy => Key::Policy,
+        Table::Tenant => Key::Tenant(TenantName::parse(rest.name()?)?),
+        Table::Account => Key::Account(AccountName::parse(rest.name()?)?),
+        Table::AccessToken => Key::AccessToken(TokenId(u128::from_be_bytes(rest.array()?))),
+        Table::NamedToken => {
+            Key::TokenOf(OwnerName::parse(rest.name()?)?, TokenName::parse(rest.name()?)?)
+        }
+        Table::SigningKey => Key::SigningKey(u64::from_be_bytes(rest.array()?)),
+        Table::Assertion => Key::Assertion(rest.array()?),
+        Table::Budget => Key::Budget(TenantName::parse(rest.name()?)?, rate_from(rest.byte()?)?),
+        Table::AuditHead => Key::AuditHead,
+        Table::Audit => Key::Audit(u64::from_be_bytes(rest.array()?)),
     };
     if rest.0.is_empty() { Ok(key) } else { Err(DecodeError::Key) }
 }
@@ -157,6 +227,21 @@ pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
 fn put_name(out: &mut Vec<u8>, name: &str) {
     out.extend(name.as_bytes());
     out.push(0);
+}
+
+const fn rate_byte(rate: Rate) -> u8 {
+    match rate {
+        Rate::Push => 1,
+        Rate::Pull => 2,
+    }
+}
+
+fn rate_from(byte: u8) -> Result<Rate, DecodeError> {
+    match byte {
+        1 => Ok(Rate::Push),
+        2 => Ok(Rate::Pull),
+        _ => Err(DecodeError::Unknown("key.rate")),
+    }
 }
 
 const fn format_byte(format: Format) -> u8 {

@@ -5,6 +5,7 @@
 //! what earlier releases wrote. Must not know: where bytes are stored.
 
 pub mod command;
+mod identity;
 pub mod key;
 pub(crate) mod members;
 pub mod raft;

@@ -4,11 +4,12 @@ use nora_domain::MediaType;
 use nora_domain::record::{
     ArtifactRecord, BlobRecord, ClusterId, ClusterRecord, Epoch, FeatureLevel, JoinTokenRecord,
     LinkRecord, NodeId, NodeRecord, PinRecord, Record, ReferrerRecord, RepositoryRecord,
-    SessionRecord, TagRecord, Timestamp, UploadRecord, UsageRecord,
+    SessionRecord, TagRecord, Timestamp, UniqueTo, UploadRecord, UsageRecord,
 };
 use nora_proto::record::v1 as proto;
 use prost::Message;
 
+use super::identity;
 use super::members::{
     authority_from_proto, authority_to_proto, placement_from_proto, placement_to_proto,
     profile_from_proto, profile_to_proto, standing_from_proto, standing_to_proto,
@@ -45,6 +46,13 @@ fn kind_to_proto(record: &Record) -> proto::record::Kind {
             cluster: r.cluster.map(|id| id.0.to_be_bytes().to_vec()).unwrap_or_default(),
             last_node: r.last_node.0,
             feature_level: r.feature_level.0,
+            policy_epoch: r.policy_epoch,
+            identity_epoch: r.identity_epoch,
+            unique_to: match &r.unique_to {
+                UniqueTo::Blob(last) => Some(digest_to_proto(last)),
+                UniqueTo::Nothing | UniqueTo::Everything => None,
+            },
+            unique_to_everything: r.unique_to == UniqueTo::Everything,
         }),
         Record::Node(r) => To::Node(proto::Node {
             epoch: r.epoch.0,
@@ -59,6 +67,8 @@ fn kind_to_proto(record: &Record) -> proto::record::Kind {
             artifacts: r.artifacts,
             tags: r.tags,
             links: r.links,
+            unique_bytes: r.unique_bytes,
+            reserved_bytes: r.reserved_bytes,
         }),
         Record::Repository(r) => To::Repository(proto::Repository {
             created_at: r.created_at.0,
@@ -102,7 +112,18 @@ fn kind_to_proto(record: &Record) -> proto::record::Kind {
             node: r.node.0,
             opened_at: r.opened_at.0,
             expires_at: r.expires_at.0,
+            reserved_bytes: r.reserved_bytes,
         }),
+        Record::Policy(r) => To::Policy(identity::policy_to_proto(r)),
+        Record::Tenant(r) => To::Tenant(identity::tenant_to_proto(r)),
+        Record::Account(r) => To::Account(identity::account_to_proto(r)),
+        Record::AccessToken(r) => To::AccessToken(identity::access_token_to_proto(r)),
+        Record::TokenOf(token) => To::NamedToken(identity::named_token_to_proto(*token)),
+        Record::SigningKey(r) => To::SigningKey(identity::signing_key_to_proto(r)),
+        Record::Assertion(r) => To::Assertion(identity::assertion_to_proto(r)),
+        Record::Budget(r) => To::Budget(identity::budget_to_proto(r)),
+        Record::AuditHead(r) => To::AuditHead(identity::audit_head_to_proto(r)),
+        Record::Audit(r) => To::Audit(identity::audit_to_proto(r)),
     }
 }
 
@@ -131,6 +152,13 @@ fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
             },
             last_node: NodeId(m.last_node),
             feature_level: FeatureLevel(m.feature_level),
+            policy_epoch: m.policy_epoch,
+            identity_epoch: m.identity_epoch,
+            unique_to: match digest_optional(m.unique_to.as_ref())? {
+                _ if m.unique_to_everything => UniqueTo::Everything,
+                Some(last) => UniqueTo::Blob(last),
+                None => UniqueTo::Nothing,
+            },
         }),
         From::Node(m) => Record::Node(NodeRecord {
             epoch: Epoch(m.epoch),
@@ -148,6 +176,8 @@ fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
             artifacts: m.artifacts,
             tags: m.tags,
             links: m.links,
+            unique_bytes: m.unique_bytes,
+            reserved_bytes: m.reserved_bytes,
         }),
         From::Repository(m) => Record::Repository(RepositoryRecord {
             created_at: Timestamp(m.created_at),
@@ -194,7 +224,18 @@ fn kind_from_proto(kind: proto::record::Kind) -> Result<Record, DecodeError> {
             node: NodeId(m.node),
             opened_at: Timestamp(m.opened_at),
             expires_at: Timestamp(m.expires_at),
+            reserved_bytes: m.reserved_bytes,
         }),
+        From::Policy(m) => Record::Policy(identity::policy_from_proto(m)?),
+        From::Tenant(m) => Record::Tenant(identity::tenant_from_proto(m)),
+        From::Account(m) => Record::Account(identity::account_from_proto(m)),
+        From::AccessToken(m) => Record::AccessToken(identity::access_token_from_proto(m)?),
+        From::NamedToken(m) => Record::TokenOf(identity::token_from_proto(&m.token)?),
+        From::SigningKey(m) => Record::SigningKey(identity::signing_key_from_proto(m)?),
+        From::Assertion(m) => Record::Assertion(identity::assertion_from_proto(m)),
+        From::Budget(m) => Record::Budget(identity::budget_from_proto(m)),
+        From::AuditHead(m) => Record::AuditHead(identity::audit_head_from_proto(m)?),
+        From::Audit(m) => Record::Audit(identity::audit_from_proto(m)?),
     })
 }
 

@@ -23,7 +23,7 @@ use nora_app::ports::members::{
     ClusterView, Member, Members, MembersError, NodeReport, Reporter, Role,
 };
 use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_domain::command::{Action, Command, Outcome, Refusal};
+use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
 use nora_domain::record::{
     AuthorityRecord, ClusterRecord, FeatureLevel, Key, NodeId, NodeRecord, Record, Standing,
     Timestamp,
@@ -171,7 +171,10 @@ impl Roster {
     }
 
     async fn propose(&self, action: Action) -> Result<Result<Outcome, Refusal>, MetadataError> {
-        self.0.cluster.propose(Command { at: now(), origin: None, action }).await
+        self.0
+            .cluster
+            .propose(Command { at: now(), origin: None, terms: Terms::NONE, action })
+            .await
     }
 
     async fn set_standing(&self, node: NodeId, standing: Standing) -> Result<(), MembersError> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_cluster::{Cluster, ClusterConfig, StartError};
-use nora_domain::command::{Outcome, Refusal};
+use nora_domain::command::{Outcome, Refusal, Terms};
 use nora_domain::record::{Epoch, Key, NodeId, Record, UploadId};
 use nora_domain::store::Rows;
 use tempfile::TempDir;
@@ -347,7 +347,12 @@ fn a_command_that_arrives_twice_takes_effect_once() {
     let epoch = trio.node(follower).epoch();
     let command = |serial, action| {
         let origin = Some(Origin { epoch, serial, settled_below: 0 });
-        bytes::Bytes::from(codec::command::encode(&Command { at: Timestamp(1), origin, action }))
+        bytes::Bytes::from(codec::command::encode(&Command {
+            at: Timestamp(1),
+            origin,
+            terms: Terms::NONE,
+            action,
+        }))
     };
     let open = command(1000, open_upload(7).action);
     let close = command(1001, Action::CloseUpload { upload: UploadId(7) });
@@ -391,7 +396,7 @@ fn a_removed_node_is_not_listened_to() {
     trio.block(leader, async |cluster| {
         cluster.members().demote(NodeId(gone)).await.unwrap();
         let action = Action::SetStanding { node: NodeId(gone), standing: Standing::Removed };
-        let command = Command { at: Timestamp(0), origin: None, action };
+        let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
         assert_eq!(cluster.propose(command).await.unwrap(), Ok(Outcome::StandingSet));
         cluster.members().remove_learner(NodeId(gone)).await.unwrap();
     });

@@ -2,7 +2,7 @@
 //! panic.
 
 use nora_cluster::codec;
-use nora_domain::command::{Action, Command, Origin};
+use nora_domain::command::{Action, Command, Origin, Terms};
 use nora_domain::record::{
     ArtifactRecord, Body, Epoch, Generation, Key, NodeId, NodeProfile, Placement, Record,
     Timestamp, TokenId, UploadId,
@@ -171,7 +171,7 @@ proptest! {
     #[test]
     fn commands_come_back(at in number(), serial in proptest::option::of(number()), action in action()) {
         let origin = serial.map(|serial| Origin { epoch: Epoch(at), serial, settled_below: at });
-        let command = Command { at: Timestamp(at), origin, action };
+        let command = Command { at: Timestamp(at), origin, terms: Terms::NONE, action };
         prop_assert_eq!(codec::command::decode(&codec::command::encode(&command)).unwrap(), command);
     }
 
@@ -215,7 +215,7 @@ proptest! {
 #[test]
 fn the_leader_stamps_its_time_and_the_proposer_its_origin_onto_encoded_commands() {
     let action = Action::StartNode { node: NodeId(2), start: 5, profile: NodeProfile::default() };
-    let ahead = Command { at: Timestamp(u64::MAX), origin: None, action };
+    let ahead = Command { at: Timestamp(u64::MAX), origin: None, terms: Terms::NONE, action };
     let origin = Origin { epoch: Epoch(3), serial: 0, settled_below: 0 };
     let mut bytes = codec::command::encode(&ahead);
     codec::command::append_origin(&mut bytes, origin);

@@ -5,7 +5,7 @@ use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_cluster::raft::covered::Covered;
 use nora_cluster::raft::log_store::{LogStore, READ_BYTES_MAX};
 use nora_cluster::raft::{Entry, Proposal};
-use nora_domain::command::{Action, Command};
+use nora_domain::command::{Action, Command, Terms};
 use nora_domain::record::{Body, Timestamp};
 use nora_domain::{MediaType, TagName};
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
@@ -113,7 +113,7 @@ fn artifact(body: usize, number: u64) -> Command {
         children: vec![],
         tags: vec![TagName::parse("latest").unwrap()],
     };
-    Command { at: Timestamp(1), origin: None, action }
+    Command { at: Timestamp(1), origin: None, terms: Terms::NONE, action }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use futures_util::stream;
 use nora_app::ports::members::{Members, MembersError, Role};
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{JoinError, MembersConfig, StartError};
-use nora_domain::command::{Action, Command};
+use nora_domain::command::{Action, Command, Terms};
 use nora_domain::record::{
     FeatureLevel, Generation, NodeId, NodeProfile, Placement, Standing, Timestamp, UploadId,
 };
@@ -58,7 +58,7 @@ async fn commit_blob(node: &Node, number: u64, holders: &[u64]) {
         pinned_until: Timestamp(u64::MAX),
         placement: Placement::Nodes(holders.iter().copied().map(NodeId).collect()),
     };
-    let command = Command { at: Timestamp(0), origin: None, action };
+    let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
     node.cluster.propose(command).await.unwrap().unwrap();
 }
 

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{Cluster, StartError, StopReason};
-use nora_domain::command::{Action, Command, Outcome};
+use nora_domain::command::{Action, Command, Outcome, Terms};
 use nora_domain::event::Event;
 use nora_domain::record::{
     ClusterId, Epoch, FeatureLevel, Key, NodeId, Record, Timestamp, UploadId,
@@ -220,7 +220,7 @@ fn a_founder_that_crashed_half_way_goes_on() {
     };
     life(config(directory.path()), async |cluster| {
         let action = Action::FoundCluster { cluster: NAME, authority: authority() };
-        let command = Command { at: Timestamp(0), origin: None, action };
+        let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
         assert_eq!(cluster.propose(command).await.unwrap(), Ok(Outcome::ClusterFounded));
         assert!(level(&cluster).await < FeatureLevel::NEWEST);
 

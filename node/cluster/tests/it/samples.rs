@@ -1,10 +1,12 @@
 //! One or more values of every kind that is stored, each with a name.
 
+mod identity;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use nora_cluster::codec::raft::{FileSummary, Manifest};
 use nora_cluster::raft::{Entry, LeaderId, LogId, Membership, Proposal, StoredMembership, Vote};
-use nora_domain::command::{Action, Command, Origin};
+use nora_domain::command::{Action, Command, Origin, Terms};
 use nora_domain::record::{
     ArtifactRecord, AuthorityRecord, BlobRecord, Body, ClusterId, ClusterRecord, Epoch,
     FeatureLevel, Generation, JoinTokenRecord, Key, LinkRecord, NodeId, NodeProfile, NodeRecord,
@@ -64,11 +66,23 @@ pub fn action_name(action: &Action) -> &'static str {
         Action::RaiseFeatureLevel { .. } => "raise-feature-level",
         Action::AddHolder { .. } => "add-holder",
         Action::DropHolder { .. } => "drop-holder",
+        Action::SetPolicy { .. } => "set-policy",
+        Action::CreateAccount { .. } => "create-account",
+        Action::SetPassword { .. } => "set-password",
+        Action::RemoveAccount { .. } => "remove-account",
+        Action::CreateAccessToken { .. } => "create-access-token",
+        Action::RevokeAccessToken { .. } => "revoke-access-token",
+        Action::TouchAccessTokens { .. } => "touch-access-tokens",
+        Action::AddSigningKey { .. } => "add-signing-key",
+        Action::LeaseBudget { .. } => "lease-budget",
+        Action::NoteRefusals { .. } => "note-refusals",
+        Action::TrimAudit { .. } => "trim-audit",
+        Action::CountUnique => "count-unique",
     }
 }
 
 /// How many names [`action_name`] gives.
-pub const ACTIONS: usize = 18;
+pub const ACTIONS: usize = 30;
 
 fn profile() -> NodeProfile {
     NodeProfile {
@@ -136,6 +150,7 @@ pub fn commands() -> Vec<(String, Command)> {
             repository: repository(Format::Npm),
             node: NodeId(2),
             expires_at: until,
+            reserve: 0,
         },
         Action::CloseUpload { upload: UploadId(u128::MAX) },
         Action::CommitBlob {
@@ -198,7 +213,13 @@ pub fn commands() -> Vec<(String, Command)> {
         let name = format!("{:02} {}", samples.len(), action_name(&action));
         let origin = Origin { epoch: Epoch(4), serial: 1 << 33, settled_below: 300 };
         let origin = (samples.len() > 12).then_some(origin);
-        samples.push((name, Command { at: Timestamp(1_700_000_000_000), origin, action }));
+        let at = Timestamp(1_700_000_000_000);
+        samples.push((name, Command { at, origin, terms: Terms::NONE, action }));
+    }
+    for (terms, action) in identity::actions() {
+        let name = format!("{:02} {}", samples.len(), action_name(&action));
+        let at = Timestamp(1_700_000_000_000);
+        samples.push((name, Command { at, origin: None, terms, action }));
     }
     samples
 }
@@ -222,11 +243,21 @@ pub fn record_name(record: &Record) -> &'static str {
         Record::Session(_) => "session",
         Record::JoinToken(_) => "join-token",
         Record::Authority(_) => "authority",
+        Record::Policy(_) => "policy",
+        Record::Tenant(_) => "tenant",
+        Record::Account(_) => "account",
+        Record::AccessToken(_) => "access-token",
+        Record::TokenOf(_) => "token-of",
+        Record::SigningKey(_) => "signing-key",
+        Record::Assertion(_) => "assertion",
+        Record::Budget(_) => "budget",
+        Record::AuditHead(_) => "audit-head",
+        Record::Audit(_) => "audit",
     }
 }
 
 /// How many names [`record_name`] and [`key_name`] give.
-pub const KINDS: usize = 16;
+pub const KINDS: usize = 26;
 
 pub fn records() -> Vec<(String, Record)> {
     let at = Timestamp(1_700_000_000_000);
@@ -256,7 +287,13 @@ pub fn records() -> Vec<(String, Record)> {
             standing: Standing::Active,
             ..NodeRecord::default()
         }),
-        Record::Usage(UsageRecord { bytes: u64::MAX, artifacts: 1, tags: 2, links: 3 }),
+        Record::Usage(UsageRecord {
+            bytes: u64::MAX,
+            artifacts: 1,
+            tags: 2,
+            links: 3,
+            ..UsageRecord::default()
+        }),
         Record::Repository(RepositoryRecord {
             created_at: at,
             revision: 5,
@@ -286,6 +323,7 @@ pub fn records() -> Vec<(String, Record)> {
             node: NodeId(1),
             opened_at: at,
             expires_at: Timestamp(u64::MAX),
+            reserved_bytes: 0,
         }),
         Record::Cluster(ClusterRecord {
             clock: at,
@@ -293,6 +331,7 @@ pub fn records() -> Vec<(String, Record)> {
             cluster: Some(ClusterId(1)),
             last_node: NodeId(300),
             feature_level: FeatureLevel::CLUSTER,
+            ..ClusterRecord::default()
         }),
         Record::Node(NodeRecord {
             epoch: Epoch(8),
@@ -312,6 +351,7 @@ pub fn records() -> Vec<(String, Record)> {
         Record::JoinToken(JoinTokenRecord { secret_hash: [0x22; 32], expires_at: at }),
         Record::Authority(authority()),
     ];
+    let records = records.into_iter().chain(identity::records());
     let mut samples = Vec::new();
     for record in records {
         samples.push((format!("{:02} {}", samples.len(), record_name(&record)), record));
@@ -338,6 +378,16 @@ pub fn key_name(key: &Key) -> &'static str {
         Key::Session(_) => "session",
         Key::JoinToken(_) => "join-token",
         Key::Authority => "authority",
+        Key::Policy => "policy",
+        Key::Tenant(_) => "tenant",
+        Key::Account(_) => "account",
+        Key::AccessToken(_) => "access-token",
+        Key::TokenOf(..) => "token-of",
+        Key::SigningKey(_) => "signing-key",
+        Key::Assertion(_) => "assertion",
+        Key::Budget(..) => "budget",
+        Key::AuditHead => "audit-head",
+        Key::Audit(_) => "audit",
     }
 }
 
@@ -366,6 +416,7 @@ pub fn keys() -> Vec<(String, Key)> {
         Key::JoinToken(TokenId(0x0506)),
         Key::Authority,
     ]);
+    keys.extend(identity::keys());
     let mut samples = Vec::new();
     for key in keys {
         samples.push((format!("{:02} {}", samples.len(), key_name(&key)), key));

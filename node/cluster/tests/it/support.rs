@@ -11,7 +11,7 @@ use nora_cluster::raft::voters::SoleVoter;
 use nora_cluster::raft::{Entry, LeaderId, LogId, Proposal};
 use nora_cluster::rocks::Memory;
 use nora_cluster::{Cluster, ClusterConfig};
-use nora_domain::command::{Action, Command};
+use nora_domain::command::{Action, Command, Terms};
 use nora_domain::record::{
     Body, Epoch, Generation, Key, NodeId, NodeProfile, Placement, Record, Timestamp, UploadId,
 };
@@ -41,8 +41,9 @@ pub fn open_upload(number: u64) -> Command {
         repository: repository(0),
         node: NodeId(1),
         expires_at: Timestamp(u64::MAX),
+        reserve: 0,
     };
-    Command { at: Timestamp(1), origin: None, action }
+    Command { at: Timestamp(1), origin: None, terms: Terms::NONE, action }
 }
 
 pub fn start_node(node: u64) -> Action {
@@ -70,6 +71,7 @@ pub fn workload(length: u64) -> Vec<Command> {
                 repository: to,
                 node: NodeId(1),
                 expires_at: pinned_until,
+                reserve: 0,
             },
             1 => Action::CloseUpload { upload: pin },
             2..=4 => Action::CommitBlob {
@@ -103,7 +105,7 @@ pub fn workload(length: u64) -> Vec<Command> {
     }
     (1..)
         .zip(commands)
-        .map(|(at, action)| Command { at: Timestamp(at), origin: None, action })
+        .map(|(at, action)| Command { at: Timestamp(at), origin: None, terms: Terms::NONE, action })
         .collect()
 }
 

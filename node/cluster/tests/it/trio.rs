@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nora_app::ports::BoxError;
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{Cluster, ClusterConfig, Transport, endpoint};
-use nora_domain::command::{Action, Command, Outcome};
+use nora_domain::command::{Action, Command, Outcome, Terms};
 use nora_domain::record::{
     AuthorityRecord, ClusterId, FeatureLevel, NodeId, NodeProfile, Timestamp, TokenId,
 };
@@ -196,7 +196,8 @@ impl Trio {
         ];
         self.block(self.leader(), async move |cluster| {
             for action in actions {
-                let command = Command { at: Timestamp(0), origin: None, action };
+                let command =
+                    Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
                 let answer = cluster.propose(command).await.unwrap().unwrap();
                 if let Outcome::NodeAdmitted(number) = answer {
                     assert_eq!(number, NodeId(node));

@@ -48,6 +48,14 @@ impl<S: Store> Step<'_, S> {
         }
 
         let known = self.artifact(put.repository, put.digest)?;
+        if known.is_none() {
+            let inline = if *put.body == Body::Blob { 0 } else { put.size };
+            let unique = if self.counts_unique() { inline } else { 0 };
+            self.check_room(&put.repository.tenant, unique, 1, 0)?;
+        }
+        for tag in put.tags {
+            self.check_move(put.repository, tag, put.digest)?;
+        }
         let mut ledger = self.ledger(put.repository)?;
         if known.is_none() {
             self.insert_artifact(&mut ledger, put, needed, children)?;
@@ -129,6 +137,53 @@ impl<S: Store> Step<'_, S> {
         self.store.put(key, Record::Artifact(record))
     }
 
+    /// Whether who asks may let a tag name an artifact. This is where making a tag and moving it are told apart: whoever
+    /// proposed could not know which of two racing pushes comes first.
+    fn check_move(
+        &self,
+        repository: &RepositoryKey,
+        tag: &TagName,
+        to: Digest,
+    ) -> Decision<(), S::Error> {
+        let is_immutable = self.terms.immutable.binary_search(tag).is_ok();
+        if !is_immutable && self.terms.create_only.binary_search(tag).is_err() {
+            return Ok(());
+        }
+        match read!(self.store, Tag, Key::Tag(repository.clone(), tag.clone())) {
+            Some(known) if known.digest != to => Err(Stop::Refused(if is_immutable {
+                Refusal::TagImmutable(tag.clone())
+            } else {
+                Refusal::TagExists(tag.clone())
+            })),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether only foreseen tags name an artifact that is to go: those that may go with it.
+    fn check_takes_along(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+        foreseen: &[TagName],
+    ) -> Decision<(), S::Error> {
+        let mut after = None;
+        loop {
+            let rows = Rows::TagsOf { repository: repository.clone(), digest, after: after.take() };
+            let page = self.store.scan(&rows, TAGS_PAGE)?;
+            let is_last = page.len() < TAGS_PAGE;
+            for (key, _) in page {
+                let Key::TagOf(_, _, tag) = key else { continue };
+                if foreseen.binary_search(&tag).is_err() {
+                    return Err(Stop::Refused(Refusal::TagUnforeseen(tag)));
+                }
+                after = Some(tag);
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
     /// Lets a tag name an artifact that is there.
     fn put_tag(
         &mut self,
@@ -162,6 +217,9 @@ impl<S: Store> Step<'_, S> {
         let Some(record) = self.artifact(repository, digest)? else {
             return Err(Stop::Refused(Refusal::ArtifactUnknown(digest)));
         };
+        if let Some(foreseen) = &self.terms.takes_along {
+            self.check_takes_along(repository, digest, foreseen)?;
+        }
         let mut ledger = self.ledger(repository)?;
         let tags = self.remove_tags_of(&mut ledger, digest)?;
         for blob in &record.blobs {

@@ -84,10 +84,14 @@ impl<S: Store> Step<'_, S> {
         let (blob, placed) = with_copy(blob, commit, placement);
         let live = blob.generation;
 
+        let tenant = &commit.repository.tenant;
+        let growth = self.growth(commit.repository, commit.digest, blob.size)?;
+        self.check_room(tenant, growth, 0, self.set_aside(commit.upload, tenant)?)?;
+
+        self.end_upload(commit.upload)?;
         let mut ledger = self.ledger(commit.repository)?;
         self.put_link(&mut ledger, commit.digest, blob.size)?;
         self.touch_and_pin(commit.digest, blob, commit.upload, commit.pinned_until)?;
-        self.store.delete(&Key::Upload(commit.upload))?;
         self.settle(ledger)?;
         if placed {
             self.events.push(Event::BlobPlaced { digest: commit.digest });
@@ -104,6 +108,7 @@ impl<S: Store> Step<'_, S> {
         pinned_until: Timestamp,
     ) -> Decision<Outcome, S::Error> {
         let blob = self.visible_blob(from, digest)?;
+        self.check_room(&to.tenant, self.growth(to, digest, blob.size)?, 0, 0)?;
         let mut ledger = self.ledger(to)?;
         self.put_link(&mut ledger, digest, blob.size)?;
         self.touch_and_pin(digest, blob, pin, pinned_until)?;
@@ -162,8 +167,9 @@ impl<S: Store> Step<'_, S> {
     ) -> Result<(), S::Error> {
         let repository = ledger.repository;
         self.store.delete(&Key::Link(digest, repository.clone()))?;
+        let unique = self.unique_bytes_of(repository, digest, size)?;
         let event = Event::BlobUnlinked { repository: repository.clone(), digest };
-        ledger.remove_link(size, event);
+        ledger.remove_link(size, unique, event);
         Ok(())
     }
 
@@ -178,10 +184,29 @@ impl<S: Store> Step<'_, S> {
         if self.link(repository, digest)?.is_some() {
             return Ok(());
         }
+        let unique = self.unique_bytes_of(repository, digest, size)?;
         let record = LinkRecord { size, linked_at: self.now };
         self.store.put(Key::Link(digest, repository.clone()), Record::Link(record))?;
-        ledger.add_link(size, Event::BlobLinked { repository: repository.clone(), digest, size });
+        let event = Event::BlobLinked { repository: repository.clone(), digest, size };
+        ledger.add_link(size, unique, event);
         Ok(())
+    }
+
+    /// Unique bytes that the tenant's use grows by if a blob becomes visible in a repository of it.
+    fn growth(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+        size: u64,
+    ) -> Result<u64, S::Error> {
+        // Without a policy there are no quotas, and nobody asks.
+        if self.cluster.policy_epoch == 0 {
+            return Ok(0);
+        }
+        match self.link(repository, digest)? {
+            Some(_) => Ok(0),
+            None => self.unique_bytes_of(repository, digest, size),
+        }
     }
 
     /// Notes that someone relies on a blob, and keeps it until `pinned_until` or longer.

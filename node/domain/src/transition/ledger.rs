@@ -15,18 +15,22 @@ pub(super) struct Ledger<'k> {
     record: RepositoryRecord,
     usage: UsageRecord,
     is_new: bool,
+    counts_unique: bool,
     events: Vec<Event>,
 }
 
 impl Ledger<'_> {
-    pub(super) fn add_link(&mut self, bytes: u64, event: Event) {
+    /// `unique` are those of the bytes that no other link of the tenant counts.
+    pub(super) fn add_link(&mut self, bytes: u64, unique: u64, event: Event) {
+        raise(&mut self.usage.unique_bytes, unique);
         raise(&mut self.record.links, 1);
         raise(&mut self.usage.links, 1);
         raise(&mut self.usage.bytes, bytes);
         self.events.push(event);
     }
 
-    pub(super) fn remove_link(&mut self, bytes: u64, event: Event) {
+    pub(super) fn remove_link(&mut self, bytes: u64, unique: u64, event: Event) {
+        lower(&mut self.usage.unique_bytes, unique);
         lower(&mut self.record.links, 1);
         lower(&mut self.usage.links, 1);
         lower(&mut self.usage.bytes, bytes);
@@ -35,6 +39,9 @@ impl Ledger<'_> {
 
     /// `bytes` are those the artifact holds itself; a body that is a blob is counted by its link.
     pub(super) fn add_artifact(&mut self, bytes: u64, event: Event) {
+        if self.counts_unique {
+            raise(&mut self.usage.unique_bytes, bytes);
+        }
         raise(&mut self.record.artifacts, 1);
         raise(&mut self.usage.artifacts, 1);
         raise(&mut self.usage.bytes, bytes);
@@ -42,6 +49,9 @@ impl Ledger<'_> {
     }
 
     pub(super) fn remove_artifact(&mut self, bytes: u64, event: Event) {
+        if self.counts_unique {
+            lower(&mut self.usage.unique_bytes, bytes);
+        }
         lower(&mut self.record.artifacts, 1);
         lower(&mut self.usage.artifacts, 1);
         lower(&mut self.usage.bytes, bytes);
@@ -70,22 +80,22 @@ impl<S: Store> Step<'_, S> {
     /// Starts changing a repository.
     pub(super) fn ledger<'k>(&self, repository: &'k RepositoryKey) -> Result<Ledger<'k>, S::Error> {
         let record = read!(self.store, Repository, Key::Repository(repository.clone()));
-        let usage = read!(self.store, Usage, Key::Usage(repository.tenant.clone()));
         Ok(Ledger {
             repository,
             is_new: record.is_none(),
+            counts_unique: self.counts_unique(),
             record: record.unwrap_or_else(|| RepositoryRecord {
                 created_at: self.now,
                 ..RepositoryRecord::default()
             }),
-            usage: usage.unwrap_or_default(),
+            usage: self.usage(&repository.tenant)?,
             events: Vec::new(),
         })
     }
 
     /// Ends changing a repository. Every change has an event, so with no event there is nothing to write.
     pub(super) fn settle(&mut self, ledger: Ledger<'_>) -> Result<(), S::Error> {
-        let Ledger { repository, mut record, usage, is_new, events } = ledger;
+        let Ledger { repository, mut record, usage, is_new, events, .. } = ledger;
         if events.is_empty() {
             return Ok(());
         }
@@ -103,11 +113,6 @@ impl<S: Store> Step<'_, S> {
             self.store.put(key, Record::Repository(record))?;
         }
 
-        let key = Key::Usage(repository.tenant.clone());
-        if usage == UsageRecord::default() {
-            self.store.delete(&key)
-        } else {
-            self.store.put(key, Record::Usage(usage))
-        }
+        self.put_usage(&repository.tenant, usage)
     }
 }

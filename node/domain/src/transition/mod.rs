@@ -3,7 +3,10 @@
 //! Guarantees:
 //! - A pure function of the store, the command and its position: replicas that apply the same log hold the same rows.
 //! - A refused command changes no row, not even the clock, and emits no event: every check comes before the first write.
-//!   One thing alone is noted of it, if it has an origin: that it was decided.
+//!   Two things alone are noted of it: that it was decided, if it has an origin, and that it was refused, in the audit log,
+//!   if somebody asked for it.
+//! - What was judged under a policy takes effect under that policy or not at all.
+//! - No tenant's unique bytes, with those set aside, and no count of artifacts grows over the tenant's quota.
 //! - A command with an origin takes effect once, at its first place in the log, however often it stands there: accepted or
 //!   refused there, it is a duplicate everywhere behind. One of a start that was replaced takes none.
 //! - An artifact is stored only if every blob it needs is live, held, and linked in its repository at that very
@@ -28,18 +31,22 @@ macro_rules! read {
 }
 
 mod artifacts;
+mod audit_log;
 mod blobs;
 mod holders;
+mod identity;
 mod ledger;
 mod nodes;
+mod quotas;
 mod uploads;
 
-use crate::command::{Action, Command, Origin, Outcome, Refusal};
+use crate::command::{Action, Command, Origin, Outcome, Refusal, Terms};
 use crate::digest::Digest;
 use crate::event::Event;
 use crate::name::RepositoryKey;
 use crate::record::{
-    ArtifactRecord, BlobRecord, ClusterRecord, Key, LinkRecord, Record, SessionRecord, Timestamp,
+    ArtifactRecord, BlobRecord, ClusterRecord, FeatureLevel, Key, LinkRecord, Record,
+    SessionRecord, Timestamp,
 };
 use crate::store::Store;
 
@@ -70,20 +77,22 @@ pub fn apply<S: Store>(
     let mut cluster = before.clone();
     cluster.clock = cluster.clock.max(command.at);
     let now = cluster.clock;
-    let mut step = Step { store, position, now, cluster, events: Vec::new() };
-    let applied = match step.decide(&command.action) {
-        Ok(outcome) => {
-            if step.cluster != before {
-                step.store.put(Key::Cluster, Record::Cluster(step.cluster))?;
-            }
-            Applied { answer: Ok(outcome), events: step.events }
-        }
+    let has_terms = before.feature_level >= FeatureLevel::IDENTITY;
+    let terms = if has_terms { &command.terms } else { &Terms::NONE };
+    let mut step = Step { store, position, now, cluster, terms, events: Vec::new() };
+    let answer = match step.decide(&command.action) {
+        Ok(outcome) => Ok(outcome),
         Err(Stop::Refused(refusal)) => {
             debug_assert!(step.events.is_empty(), "refused after a change: {refusal:?}");
-            Applied { answer: Err(refusal), events: Vec::new() }
+            Err(refusal)
         }
         Err(Stop::Failed(error)) => return Err(error),
     };
+    let is_noted = step.note(&command.action, &answer)?;
+    if (answer.is_ok() || is_noted) && step.cluster != before {
+        step.store.put(Key::Cluster, Record::Cluster(step.cluster))?;
+    }
+    let applied = Applied { answer, events: step.events };
     if let Some(origin) = command.origin {
         // The command itself may have ended its proposer's session; then there is nothing to note.
         if let Some(mut session) = session(store, origin)? {
@@ -151,8 +160,10 @@ struct Step<'s, S> {
     position: u64,
     /// The cluster's time: never earlier than that of any command applied before.
     now: Timestamp,
-    /// Written back once the command is accepted, if it differs.
+    /// Written back once the command is accepted or noted, if it differs.
     cluster: ClusterRecord,
+    /// Who asks, and on what terms.
+    terms: &'s Terms,
     events: Vec<Event>,
 }
 
@@ -162,6 +173,10 @@ impl<S: Store> Step<'_, S> {
         if needed > self.level() {
             let level = self.level();
             return Err(Stop::Refused(Refusal::FeatureNotReached { level, needed }));
+        }
+        let epoch = self.cluster.policy_epoch;
+        if self.terms.policy.is_some_and(|judged| judged != epoch) {
+            return Err(Stop::Refused(Refusal::PolicyChanged { epoch }));
         }
         match action {
             Action::FoundCluster { cluster, authority } => self.found_cluster(*cluster, authority),
@@ -180,8 +195,8 @@ impl<S: Store> Step<'_, S> {
             Action::DropHolder { digest, generation, node, keep } => {
                 self.drop_holder(*digest, *generation, *node, *keep)
             }
-            Action::OpenUpload { upload, repository, node, expires_at } => {
-                self.open_upload(*upload, repository, *node, *expires_at)
+            Action::OpenUpload { upload, repository, node, expires_at, reserve } => {
+                self.open_upload(*upload, repository, *node, *expires_at, *reserve)
             }
             Action::CloseUpload { upload } => self.close_upload(*upload),
             Action::ExpireUploads { uploads } => self.expire_uploads(uploads),
@@ -240,6 +255,33 @@ impl<S: Store> Step<'_, S> {
                 self.delete_artifact(repository, *digest)
             }
             Action::DeleteTag { repository, tag } => self.delete_tag(repository, tag),
+            Action::SetPolicy { expected, document, hash, tenants } => {
+                self.set_policy(*expected, document, *hash, tenants)
+            }
+            Action::CreateAccount { account, is_robot, password_hash, groups } => {
+                self.create_account(account, *is_robot, password_hash, groups)
+            }
+            Action::SetPassword { account, password_hash } => {
+                self.set_password(account, password_hash)
+            }
+            Action::RemoveAccount { account } => self.remove_account(account),
+            Action::CreateAccessToken { token, found_by, account, record, assertion } => self
+                .create_access_token(
+                    *token,
+                    found_by.as_ref(),
+                    account.as_ref(),
+                    record,
+                    *assertion,
+                ),
+            Action::RevokeAccessToken { token } => self.revoke_access_token(*token),
+            Action::TouchAccessTokens { uses } => self.touch_access_tokens(uses),
+            Action::AddSigningKey { after, key } => self.add_signing_key(*after, key),
+            Action::LeaseBudget { tenant, rate, hour, take, give_back } => {
+                self.lease_budget(tenant, *rate, *hour, *take, *give_back)
+            }
+            Action::NoteRefusals { refusals } => self.note_refusals(refusals),
+            Action::TrimAudit { before } => self.trim_audit(*before),
+            Action::CountUnique => self.count_unique(),
         }
     }
 

@@ -224,7 +224,11 @@ impl<S: Store> Step<'_, S> {
     ) -> Decision<Outcome, S::Error> {
         if level > self.level() {
             self.refuse_if_misunderstood(level)?;
+            let counted = self.counts_unique();
             self.cluster.feature_level = level;
+            if self.counts_unique() && !counted {
+                self.begin_unique()?;
+            }
             self.events.push(Event::FeatureLevelRaised { level });
         }
         Ok(Outcome::FeatureLevelRaised)

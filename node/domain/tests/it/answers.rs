@@ -60,6 +60,7 @@ fn uploads_are_opened_extended_and_closed() {
             node: NODE,
             opened_at: Timestamp(opened_at),
             expires_at: Timestamp(expires_at),
+            reserved_bytes: 0,
         }))
     };
     let key = Key::Upload(UploadId(4));
@@ -255,7 +256,7 @@ fn a_body_that_is_a_blob_is_needed_like_one() {
     world.check(large(5, 99), Err(Refusal::SizeConflict { digest: digest(5), live: 100 }));
     world.check(large(5, 100), stored(true));
     assert_eq!(world.artifact(0, 5).blobs, [digest(1), digest(5)]);
-    let usage = UsageRecord { bytes: 200, links: 2, artifacts: 1, tags: 0 };
+    let usage = UsageRecord { bytes: 200, links: 2, artifacts: 1, ..UsageRecord::default() };
     assert_eq!(world.usage(0), Some(usage), "its bytes are counted once, by the link");
     let referenced = Refusal::BlobReferenced { digest: digest(5), by: digest(5) };
     world.check(unlink(0, 5), Err(referenced));

@@ -1,7 +1,7 @@
 //! Every kind of finding, each from one row that was tampered with.
 
 use nora_domain::audit::audit;
-use nora_domain::command::{Action, Command};
+use nora_domain::command::{Action, Command, Terms};
 use nora_domain::record::{
     AuthorityRecord, Body, ClusterId, Epoch, FeatureLevel, Generation, JoinTokenRecord, Key,
     NodeId, NodeRecord, PinRecord, Placement, Record, ReferrerRecord, SessionRecord, Standing,
@@ -52,12 +52,16 @@ fn sound() -> MemoryStore {
             repository: here(),
             node,
             expires_at: Timestamp(9_000),
+            reserve: 0,
         },
     ];
     let mut store = MemoryStore::default();
     for (action, position) in actions.into_iter().zip(1..) {
-        let applied =
-            run(&mut store, position, &Command { at: Timestamp(1_000), origin: None, action });
+        let applied = run(
+            &mut store,
+            position,
+            &Command { at: Timestamp(1_000), origin: None, terms: Terms::default(), action },
+        );
         assert!(applied.answer.is_ok(), "{applied:?}");
     }
     assert_eq!(audit(store.rows()), Vec::new());
@@ -145,7 +149,7 @@ fn wrong_values_are_found() {
     check(Key::Session(Epoch(1)), set!(Session, node, NodeId(2)), "node 2 does not run it");
     check(Key::Node(NodeId(1)), set!(Node, epoch, Epoch(9)), "epoch 9 was never handed out");
     check(Key::Cluster, set!(Cluster, cluster, Some(ClusterId(1))), "no authority");
-    check(Key::Cluster, set!(Cluster, feature_level, FeatureLevel(9)), "understands level 3");
+    check(Key::Cluster, set!(Cluster, feature_level, FeatureLevel(9)), "understands level 4");
     check(Key::Repository(here()), set!(Repository, artifacts, 1), "a recount gives (2, 1, 2)");
     check(Key::Repository(here()), set!(Repository, tags, 0), "a recount gives (2, 1, 2)");
     check(Key::Repository(here()), set!(Repository, links, 3), "a recount gives (2, 1, 2)");

@@ -1,6 +1,6 @@
 //! Answers of the cluster's own commands: founding, joining, standings, levels, holders, and proposals that come twice.
 
-use nora_domain::command::{Action, Command, Origin, Outcome, Refusal};
+use nora_domain::command::{Action, Command, Origin, Outcome, Refusal, Terms};
 use nora_domain::event::Event;
 use nora_domain::record::{
     ClusterRecord, Epoch, FeatureLevel, Key, NodeId, NodeProfile, NodeRecord, Placement, Record,
@@ -230,6 +230,7 @@ fn holders_come_after_their_copy_and_go_while_others_stay() {
         repository: crate::universe::repository(0),
         node: NODE,
         expires_at: Timestamp(99_000),
+        reserve: 0,
     }]);
     world.check(again, committed(1, 8));
     assert_eq!(world.blob(1).placement, Placement::Nodes(vec![NODE]));
@@ -272,7 +273,7 @@ fn a_commit_counts_members_alone_as_holders() {
 
 fn proposal(epoch: u64, serial: u64, settled_below: u64, action: Action) -> Command {
     let origin = Some(Origin { epoch: Epoch(epoch), serial, settled_below });
-    Command { at: Timestamp(1_000), origin, action }
+    Command { at: Timestamp(1_000), origin, terms: Terms::default(), action }
 }
 
 #[test]

@@ -67,6 +67,7 @@ impl Projection {
             // These say where to look; what is there is in the rows.
             Event::BlobPlaced { .. }
             | Event::NodeChanged { .. }
+            | Event::IdentityChanged
             | Event::FeatureLevelRaised { .. } => true,
         }
     }
@@ -85,6 +86,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::TagDeleted { .. } => "TagDeleted",
         Event::BlobPlaced { .. } => "BlobPlaced",
         Event::NodeChanged { .. } => "NodeChanged",
+        Event::IdentityChanged => "IdentityChanged",
         Event::FeatureLevelRaised { .. } => "FeatureLevelRaised",
     }
 }
@@ -102,4 +104,5 @@ pub const KINDS: [&str; 8] = [
 ];
 
 /// Every kind of event that tells where to look.
-pub const POINTERS: [&str; 3] = ["BlobPlaced", "NodeChanged", "FeatureLevelRaised"];
+pub const POINTERS: [&str; 4] =
+    ["BlobPlaced", "NodeChanged", "IdentityChanged", "FeatureLevelRaised"];

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use nora_domain::audit::audit;
 use nora_domain::command::{Action, Command, Outcome, Refusal};
 use nora_domain::event::Event;
-use nora_domain::record::{Body, Key, Placement, Record, Standing};
+use nora_domain::identity::Rate;
+use nora_domain::record::{
+    Body, ClusterRecord, FeatureLevel, Key, Placement, Record, Standing, Timestamp, UsageRecord,
+};
 use nora_domain::store::MemoryStore;
 use nora_domain::transition::Applied;
 use nora_domain::{Digest, RepositoryKey};
@@ -101,11 +104,14 @@ fn check_step(
     prop_assert!(findings.is_empty(), "{command:?} left {findings:?}");
     check_visible(after)?;
     if applied.answer.is_err() {
+        let (before, after) = (without_log(before), without_log(after));
         prop_assert_eq!(before, after, "a refused command changed rows");
         prop_assert!(applied.events.is_empty(), "a refused command emitted events");
     }
     check_revisions(before, after, position)?;
     check_lasting(before, after)?;
+    check_limits(before, after)?;
+    check_noted(before, after, command, applied)?;
     check_pointers(before, after, &applied.events)?;
     if let Ok(Outcome::BlobCommitted { live }) = applied.answer
         && let Action::CommitBlob { digest, .. } = &command.action
@@ -114,6 +120,75 @@ fn check_step(
             Some(Record::Blob(blob)) => prop_assert_eq!(blob.generation, live),
             other => prop_assert!(false, "committed, but {other:?}"),
         }
+    }
+    Ok(())
+}
+
+/// The rows that a refusal leaves alone: all but the audit log, and the clock that its entries are stamped with.
+fn without_log(store: &MemoryStore) -> Vec<(Key, Record)> {
+    let rows = store.rows().filter(|(key, _)| !matches!(key, Key::Audit(_) | Key::AuditHead));
+    let rows = rows.map(|(key, record)| match record {
+        Record::Cluster(cluster) => {
+            let clock = Timestamp(0);
+            (key.clone(), Record::Cluster(ClusterRecord { clock, ..cluster.clone() }))
+        }
+        record => (key.clone(), record.clone()),
+    });
+    rows.collect()
+}
+
+/// Nothing grows over a quota, and no hour grants more than its limit.
+fn check_limits(before: &MemoryStore, after: &MemoryStore) -> Result<(), TestCaseError> {
+    for (key, record) in after.rows() {
+        let (Key::Usage(tenant), Record::Usage(new)) = (key, record) else { continue };
+        let Some(Record::Tenant(limits)) = row(after, &Key::Tenant(tenant.clone())) else {
+            continue;
+        };
+        let old = match row(before, key) {
+            Some(Record::Usage(old)) => old,
+            _ => UsageRecord::default(),
+        };
+        let (was, is) =
+            (old.unique_bytes + old.reserved_bytes, new.unique_bytes + new.reserved_bytes);
+        let bytes = limits.storage_quota.unwrap_or(u64::MAX);
+        prop_assert!(is <= bytes.max(was), "{is} bytes of {bytes}, {was} before");
+        let artifacts = limits.artifact_quota.unwrap_or(u64::MAX);
+        prop_assert!(new.artifacts <= artifacts.max(old.artifacts));
+        if let Some(Record::Budget(budget)) = row(after, &Key::Budget(tenant.clone(), Rate::Push))
+            && row(before, &Key::Budget(tenant.clone(), Rate::Push))
+                != Some(Record::Budget(budget.clone()))
+        {
+            prop_assert!(Some(budget.granted) <= limits.push_limit, "{budget:?}");
+        }
+    }
+    Ok(())
+}
+
+/// What somebody asked for is in the audit log, once, whatever came of it; nothing else comes into it by itself.
+fn check_noted(
+    before: &MemoryStore,
+    after: &MemoryStore,
+    command: &Command,
+    applied: &Applied,
+) -> Result<(), TestCaseError> {
+    let ends = |store: &MemoryStore| match row(store, &Key::AuditHead) {
+        Some(Record::AuditHead(head)) => head.next,
+        _ => 1,
+    };
+    let added = ends(after) - ends(before);
+    let is_told = matches!(
+        command.action,
+        Action::PutArtifact { .. } | Action::DeleteArtifact { .. } | Action::SetPolicy { .. }
+    );
+    let is_asked_again =
+        matches!(applied.answer, Err(Refusal::PolicyChanged { .. } | Refusal::TagUnforeseen(_)));
+    let has_terms = matches!(row(before, &Key::Cluster),
+        Some(Record::Cluster(cluster)) if cluster.feature_level >= FeatureLevel::IDENTITY);
+    if has_terms && command.terms.by.is_some() && is_told && !is_asked_again {
+        prop_assert_eq!(added, 1, "{:?} was not noted", command);
+    }
+    if command.terms.by.is_none() && !matches!(command.action, Action::NoteRefusals { .. }) {
+        prop_assert_eq!(added, 0, "{:?} was noted", command);
     }
     Ok(())
 }
@@ -273,6 +348,31 @@ fn answer_kind(answer: &Result<Outcome, Refusal>) -> &'static str {
         Err(Refusal::ReferencesMissing { .. }) => "ReferencesMissing",
         Err(Refusal::BlobReferenced { .. }) => "BlobReferenced",
         Err(Refusal::SizeConflict { .. }) => "SizeConflict",
+        Ok(Outcome::PolicySet(_)) => "PolicySet",
+        Ok(Outcome::AccountCreated) => "AccountCreated",
+        Ok(Outcome::PasswordSet) => "PasswordSet",
+        Ok(Outcome::AccountRemoved { .. }) => "AccountRemoved",
+        Ok(Outcome::AccessTokenCreated) => "AccessTokenCreated",
+        Ok(Outcome::AccessTokenRevoked) => "AccessTokenRevoked",
+        Ok(Outcome::AccessTokensTouched) => "AccessTokensTouched",
+        Ok(Outcome::SigningKeyAdded(_)) => "SigningKeyAdded",
+        Ok(Outcome::BudgetLeased { .. }) => "BudgetLeased",
+        Ok(Outcome::RefusalsNoted) => "RefusalsNoted",
+        Ok(Outcome::AuditTrimmed { .. }) => "AuditTrimmed",
+        Ok(Outcome::UniqueCounted { .. }) => "UniqueCounted",
+        Err(Refusal::PolicyChanged { .. }) => "PolicyChanged",
+        Err(Refusal::TagExists(_)) => "TagExists",
+        Err(Refusal::TagImmutable(_)) => "TagImmutable",
+        Err(Refusal::TagUnforeseen(_)) => "TagUnforeseen",
+        Err(Refusal::QuotaExceeded { .. }) => "QuotaExceeded",
+        Err(Refusal::AccountExists(_)) => "AccountExists",
+        Err(Refusal::AccountUnknown(_)) => "AccountUnknown",
+        Err(Refusal::AccessTokenExists) => "AccessTokenExists",
+        Err(Refusal::AccessTokensTooMany(_)) => "AccessTokensTooMany",
+        Err(Refusal::AccessTokenUnknown) => "AccessTokenUnknown",
+        Err(Refusal::AssertionUsed) => "AssertionUsed",
+        Err(Refusal::SigningKeyKnown(_)) => "SigningKeyKnown",
+        Err(Refusal::NotLimited) => "NotLimited",
     }
 }
 
@@ -281,7 +381,7 @@ fn random_commands_reach_every_answer_and_event() {
     let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
     let mut with_blob_body = 0;
     let mut with_subject = 0;
-    for ops in samples(200) {
+    for ops in samples(400) {
         let mut store = MemoryStore::default();
         for (op, position) in ops.iter().zip(1..) {
             let command = op.command(&store, position);
@@ -338,6 +438,30 @@ fn random_commands_reach_every_answer_and_event() {
         "MemberTooOld",
         "StaleGeneration",
         "TooFewHolders",
+        "PolicySet",
+        "AccountCreated",
+        "PasswordSet",
+        "AccountRemoved",
+        "AccessTokenCreated",
+        "AccessTokenRevoked",
+        "AccessTokensTouched",
+        "SigningKeyAdded",
+        "BudgetLeased",
+        "RefusalsNoted",
+        "AuditTrimmed",
+        "UniqueCounted",
+        "PolicyChanged",
+        "TagExists",
+        "TagImmutable",
+        "TagUnforeseen",
+        "QuotaExceeded",
+        "AccountExists",
+        "AccountUnknown",
+        "AccessTokenExists",
+        "AccessTokenUnknown",
+        "AssertionUsed",
+        "SigningKeyKnown",
+        "NotLimited",
     ];
     for kind in clusters {
         let count = seen.get(kind).copied().unwrap_or(0);

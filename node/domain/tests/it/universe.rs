@@ -1,6 +1,10 @@
 //! A small universe of names in which random commands meet one another, and the strategy that makes them.
 
-use nora_domain::command::{Action, Command};
+use nora_domain::command::{Action, Command, Terms};
+use nora_domain::identity::{
+    AccessTokenRecord, Actor, Rate, RefusalNote, SigningKeyRecord, TenantRecord,
+};
+use nora_domain::name::{AccountName, OwnerName, TokenName};
 use nora_domain::record::{
     AuthorityRecord, Body, ClusterId, FeatureLevel, Generation, Key, NodeId, NodeProfile,
     Placement, Record, Standing, Timestamp, TokenId, UploadId,
@@ -73,10 +77,34 @@ pub struct Op {
     tick: i64,
     repository: u8,
     kind: Kind,
+    terms: TermsOp,
+}
+
+/// Terms with their choices still open: a command of somebody in three, judged under the policy in force but for one in
+/// sixteen.
+#[derive(Clone, Debug)]
+struct TermsOp {
+    by: u8,
+    outdated: bool,
+    create_only: u8,
+    immutable: u8,
+    takes_along: Option<u8>,
 }
 
 #[derive(Clone, Debug)]
 enum Kind {
+    Policy { expected: Option<u8>, storage: u64, artifacts: u64, limit: u64 },
+    Account { account: u8, is_robot: bool },
+    Password { account: u8 },
+    RemoveAccount { account: u8 },
+    AccessToken { token: u8, account: u8, assertion: Option<u8>, lives: u64 },
+    Revoke { token: u8 },
+    Touch { tokens: u8 },
+    SigningKey { newest: bool, lives: u64 },
+    Lease { hour: u64, take: u64, give_back: u64 },
+    Refused { count: u32 },
+    Trim { before: i64 },
+    Count,
     Start { node: u8, name: u8 },
     Found,
     Token { token: u8, for_millis: u64 },
@@ -85,7 +113,7 @@ enum Kind {
     Raise { level: u32 },
     Hold { blob: u8, node: u8, stale: bool },
     Release { blob: u8, node: u8, stale: bool, keep: u32 },
-    Open { upload: u8, node: u8, for_millis: u64 },
+    Open { upload: u8, node: u8, for_millis: u64, reserve: u64 },
     Close { upload: u8 },
     Expire { uploads: u8 },
     Commit { blob: u8, node: u8, upload: u8, stale: bool, corrupt: bool, for_millis: u64, held: u8 },
@@ -153,13 +181,35 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(token, for_millis)| Kind::Token { token, for_millis }),
         2 => (0..2u8, 0..3u8).prop_map(|(token, key)| Kind::Admit { token, key }),
         1 => (1..=NODES, standing()).prop_map(|(node, standing)| Kind::Stand { node, standing }),
-        1 => (0..5u32).prop_map(|level| Kind::Raise { level }),
+        1 => (0..6u32).prop_map(|level| Kind::Raise { level }),
+        1 => (proptest::option::of(0..4u8), 0..900u64, 0..6u64, 0..9u64).prop_map(
+            |(expected, storage, artifacts, limit)| Kind::Policy { expected, storage, artifacts, limit }
+        ),
+        2 => (0..3u8, any::<bool>())
+            .prop_map(|(account, is_robot)| Kind::Account { account, is_robot }),
+        1 => (0..3u8).prop_map(|account| Kind::Password { account }),
+        1 => (0..3u8).prop_map(|account| Kind::RemoveAccount { account }),
+        3 => (0..6u8, 0..3u8, proptest::option::of(0..6u8), 0..2_000u64).prop_map(
+            |(token, account, assertion, lives)| Kind::AccessToken { token, account, assertion, lives }
+        ),
+        1 => (0..6u8).prop_map(|token| Kind::Revoke { token }),
+        1 => any::<u8>().prop_map(|tokens| Kind::Touch { tokens }),
+        1 => (any::<bool>(), 0..2_000u64)
+            .prop_map(|(newest, lives)| Kind::SigningKey { newest, lives }),
+        2 => (0..3u64, 0..7u64, 0..3u64)
+            .prop_map(|(hour, take, give_back)| Kind::Lease { hour, take, give_back }),
+        1 => (1..9u32).prop_map(|count| Kind::Refused { count }),
+        1 => (-3_000..100i64).prop_map(|before| Kind::Trim { before }),
+        1 => Just(Kind::Count),
         3 => (blob.clone(), 1..=NODES, rarely())
             .prop_map(|(blob, node, stale)| Kind::Hold { blob, node, stale }),
         3 => (blob.clone(), 1..=NODES, rarely(), 0..3u32)
             .prop_map(|(blob, node, stale, keep)| Kind::Release { blob, node, stale, keep }),
-        3 => (0..4u8, 1..3u8, millis.clone())
-            .prop_map(|(upload, node, for_millis)| Kind::Open { upload, node, for_millis }),
+        3 => (0..4u8, 1..3u8, millis.clone(), 0..300u64).prop_map(
+            |(upload, node, for_millis, reserve)| Kind::Open {
+                upload, node, for_millis, reserve: reserve.saturating_sub(150),
+            }
+        ),
         1 => (0..4u8).prop_map(|upload| Kind::Close { upload }),
         1 => any::<u8>().prop_map(|uploads| Kind::Expire { uploads }),
         8 => (blob.clone(), 1..3u8, 0..8u8, rarely(), rarely(), millis.clone(), any::<u8>()).prop_map(
@@ -177,14 +227,28 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|artifact| Kind::DeleteArtifact { artifact: artifact + ARTIFACTS_FROM }),
         2 => (0..4u8).prop_map(|tag| Kind::DeleteTag { tag }),
     ];
-    (-50..150i64, 0..3u8, kind).prop_map(|(tick, repository, kind)| Op { tick, repository, kind })
+    let terms = (0..6u8, rarely(), any::<u8>(), any::<u8>(), proptest::option::of(any::<u8>()))
+        .prop_map(|(by, outdated, create_only, immutable, takes_along)| TermsOp {
+            by,
+            outdated,
+            create_only,
+            immutable: immutable & create_only,
+            takes_along,
+        });
+    (-50..150i64, 0..3u8, kind, terms).prop_map(|(tick, repository, kind, terms)| Op {
+        tick,
+        repository,
+        kind,
+        terms,
+    })
 }
 
-/// A random sequence of commands to a node that has started; to two in a founded cluster, half of the time.
+/// A random sequence of commands to a node that has started; mostly to two in a founded cluster, and mostly to one that
+/// knows of policies.
 pub fn ops() -> impl Strategy<Value = Vec<Op>> {
-    (any::<bool>(), proptest::collection::vec(op(), 1..150)).prop_map(|(founded, ops)| {
+    (0..4u8, proptest::collection::vec(op(), 1..150)).prop_map(|(begun, ops)| {
         let mut given = vec![Kind::Start { node: 1, name: 0 }];
-        if founded {
+        if begun > 0 {
             given.extend([
                 Kind::Found,
                 Kind::Token { token: 0, for_millis: 4_000 },
@@ -192,9 +256,75 @@ pub fn ops() -> impl Strategy<Value = Vec<Op>> {
                 Kind::Start { node: 2, name: 0 },
             ]);
         }
-        let given = given.into_iter().map(|kind| Op { tick: 1, repository: 0, kind });
+        if begun > 1 {
+            given.push(Kind::Raise { level: FeatureLevel::IDENTITY.0 });
+        }
+        let terms =
+            TermsOp { by: 0, outdated: false, create_only: 0, immutable: 0, takes_along: None };
+        let given =
+            given.into_iter().map(|kind| Op { tick: 1, repository: 0, kind, terms: terms.clone() });
         given.chain(ops).collect()
     })
+}
+
+/// Who acts; nobody in particular at first.
+fn actor(i: u8) -> Actor {
+    let subject = format!("user:{i}");
+    Actor { subject, address: "192.0.2.1".into(), request: "r".into() }
+}
+
+pub fn account_name(i: u8) -> AccountName {
+    AccountName::parse(&format!("a{i}")).unwrap()
+}
+
+/// A token of an account, or one that an issuer's is exchanged for.
+fn access_token(
+    at: Timestamp,
+    token: u8,
+    account: u8,
+    assertion: Option<u8>,
+    lives: u64,
+) -> Action {
+    let name = format!("t{}", token % 4);
+    let owner = match assertion {
+        Some(_) => "oidc:ci".to_owned(),
+        None => format!("user:{}", account_name(account)),
+    };
+    let found_by = (OwnerName::parse(&owner).unwrap(), TokenName::parse(&name).unwrap());
+    Action::CreateAccessToken {
+        token: TokenId(u128::from(token)),
+        found_by: assertion.is_none().then_some(found_by),
+        account: assertion.is_none().then(|| account_name(account)),
+        record: AccessTokenRecord {
+            is_workload: assertion.is_some(),
+            owner,
+            name,
+            secret_hash: [token; 32],
+            permissions: vec!["pull:*".into()],
+            created_at: at,
+            expires_at: at.plus_millis(lives),
+            last_used_at: Timestamp(0),
+        },
+        assertion: assertion.map(|i| ([i; 32], at.plus_millis(lives))),
+    }
+}
+
+impl TermsOp {
+    fn terms(&self, store: &MemoryStore) -> Terms {
+        let epoch = match row(store, &Key::Cluster) {
+            Some(Record::Cluster(cluster)) => cluster.policy_epoch,
+            _ => 0,
+        };
+        let tags = |mask: u8| members(mask, 0, 4).map(|i| tag(&format!("v{i}"))).collect();
+        let is_judged = self.by % 2 == 1;
+        Terms {
+            by: (self.by < 2).then(|| actor(self.by)),
+            policy: is_judged.then_some(epoch + u64::from(self.outdated)),
+            create_only: if is_judged { tags(self.create_only) } else { Vec::new() },
+            immutable: if is_judged { tags(self.immutable) } else { Vec::new() },
+            takes_along: self.takes_along.filter(|_| is_judged).map(tags),
+        }
+    }
 }
 
 /// A blob's live generation, or one that is not.
@@ -217,7 +347,8 @@ impl Op {
             _ => Timestamp(1_000),
         };
         let at = Timestamp(clock.0.saturating_add_signed(self.tick));
-        Command { at, origin: None, action: self.action(store, at, serial) }
+        let terms = self.terms.terms(store);
+        Command { at, origin: None, terms, action: self.action(store, at, serial) }
     }
 
     fn action(&self, store: &MemoryStore, at: Timestamp, serial: u64) -> Action {
@@ -256,7 +387,75 @@ impl Op {
                 node: NodeId(u64::from(node)),
                 keep,
             },
-            Kind::Open { upload: id, node, for_millis } => Action::OpenUpload {
+            Kind::Policy { expected, storage, artifacts, limit } => Action::SetPolicy {
+                expected: expected.map(u64::from),
+                document: vec![1],
+                hash: [2; 32],
+                tenants: vec![(
+                    here.tenant,
+                    TenantRecord {
+                        storage_quota: Some(storage),
+                        artifact_quota: Some(artifacts),
+                        push_limit: Some(limit),
+                        pull_limit: None,
+                    },
+                )],
+            },
+            Kind::Account { account, is_robot } => Action::CreateAccount {
+                account: account_name(account),
+                is_robot,
+                password_hash: "hash".into(),
+                groups: vec!["devs".into()],
+            },
+            Kind::Password { account } => Action::SetPassword {
+                account: account_name(account),
+                password_hash: "another".into(),
+            },
+            Kind::RemoveAccount { account } => {
+                Action::RemoveAccount { account: account_name(account) }
+            }
+            Kind::AccessToken { token, account, assertion, lives } => {
+                access_token(at, token, account, assertion, lives)
+            }
+            Kind::Revoke { token } => {
+                Action::RevokeAccessToken { token: TokenId(u128::from(token)) }
+            }
+            Kind::Touch { tokens } => Action::TouchAccessTokens {
+                uses: members(tokens, 0, 6).map(|i| (TokenId(u128::from(i)), at)).collect(),
+            },
+            Kind::SigningKey { newest, lives } => Action::AddSigningKey {
+                after: store
+                    .rows()
+                    .filter_map(|(key, _)| match key {
+                        Key::SigningKey(number) => Some(*number),
+                        _ => None,
+                    })
+                    .last()
+                    .filter(|_| newest),
+                key: SigningKeyRecord {
+                    secret: [7; 32],
+                    created_at: at,
+                    expires_at: at.plus_millis(lives),
+                },
+            },
+            Kind::Lease { hour, take, give_back } => {
+                Action::LeaseBudget { tenant: here.tenant, rate: Rate::Push, hour, take, give_back }
+            }
+            Kind::Refused { count } => Action::NoteRefusals {
+                refusals: vec![RefusalNote {
+                    actor: actor(1),
+                    action: "artifact.push".into(),
+                    resource: "oci:app".into(),
+                    result: "refused: not permitted".into(),
+                    count,
+                }],
+            },
+            Kind::Trim { before } => {
+                Action::TrimAudit { before: Timestamp(at.0.saturating_add_signed(before)) }
+            }
+            Kind::Count => Action::CountUnique,
+            Kind::Open { upload: id, node, for_millis, reserve } => Action::OpenUpload {
+                reserve,
                 upload: upload(id),
                 repository: here,
                 node: NodeId(u64::from(node)),

@@ -2,7 +2,7 @@
 
 use nora_domain::Digest;
 use nora_domain::audit::audit;
-use nora_domain::command::{Action, Command, Outcome, Refusal};
+use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
 use nora_domain::event::Event;
 use nora_domain::record::{
     ArtifactRecord, BlobRecord, Body, Epoch, Generation, Key, NodeId, PinRecord, Placement, Record,
@@ -38,7 +38,7 @@ impl World {
     pub fn answer(&mut self, at: u64, action: Action) -> Result<Outcome, Refusal> {
         let before = self.store.clone();
         self.position += 1;
-        let command = Command { at: Timestamp(at), origin: None, action };
+        let command = Command { at: Timestamp(at), origin: None, terms: Terms::default(), action };
         let applied = run(&mut self.store, self.position, &command);
         assert_eq!(audit(self.store.rows()), Vec::new(), "after {command:?}");
         if applied.answer.is_err() {
@@ -214,6 +214,7 @@ pub fn open(upload: u128, repo: u8, node: NodeId, expires_at: u64) -> Action {
         repository: repository(repo),
         node,
         expires_at: Timestamp(expires_at),
+        reserve: 0,
     }
 }
 

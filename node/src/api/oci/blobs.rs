@@ -64,9 +64,9 @@ pub(super) fn header(text: &str) -> Result<HeaderValue, ApiError> {
 }
 
 async fn head(call: Call, digest: Digest) -> Result<Response, ApiError> {
-    let stat = call.api.registry.stat_blob(&call.repository, digest).await?;
+    let stat = call.registry.stat_blob(&call.repository, digest).await?;
     // A pusher that hears "it is there" will not send it: keep it for the manifest that comes next.
-    call.api.registry.confirm_blob(&call.repository, digest).await?;
+    call.registry.confirm_blob(&call.repository, digest).await?;
     let etag = etag(&digest);
     if none_match(call.header(IF_NONE_MATCH), &etag) {
         return response(StatusCode::NOT_MODIFIED, &digest, &etag);
@@ -80,7 +80,7 @@ async fn head(call: Call, digest: Digest) -> Result<Response, ApiError> {
 
 async fn get(call: Call, digest: Digest) -> Result<Response, ApiError> {
     let etag = etag(&digest);
-    let stat = call.api.registry.stat_blob(&call.repository, digest).await?;
+    let stat = call.registry.stat_blob(&call.repository, digest).await?;
     if none_match(call.header(IF_NONE_MATCH), &etag) {
         return response(StatusCode::NOT_MODIFIED, &digest, &etag);
     }
@@ -99,14 +99,14 @@ async fn get(call: Call, digest: Digest) -> Result<Response, ApiError> {
             .with_header(CONTENT_RANGE, &format!("bytes */{}", stat.size)));
         }
     };
-    if let Some(url) = call.api.registry.blob_redirect(&call.repository, digest).await? {
+    if let Some(url) = call.registry.blob_redirect(&call.repository, digest).await? {
         let mut response = response(StatusCode::TEMPORARY_REDIRECT, &digest, &etag)?;
         response.headers_mut().insert(LOCATION, header(&url)?);
         // The URL is good for a while only.
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         return Ok(response);
     }
-    let blob = call.api.registry.open_blob(&call.repository, digest).await?;
+    let blob = call.registry.open_blob(&call.repository, digest).await?;
     let mut response = response(status, &digest, &etag)?;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -124,7 +124,7 @@ async fn get(call: Call, digest: Digest) -> Result<Response, ApiError> {
 }
 
 async fn delete(call: Call, digest: Digest) -> Result<Response, ApiError> {
-    call.api.registry.unlink_blob(call.repository, digest).await?;
+    call.registry.unlink_blob(call.repository, digest).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::ACCEPTED;
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));

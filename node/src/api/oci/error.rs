@@ -175,6 +175,38 @@ impl From<Error> for ApiError {
             )
             .with_detail("digest", digest.to_string())
             .with_detail("referenced_by", by.to_string()),
+            Error::TagExists(tag) => Self::new(
+                StatusCode::FORBIDDEN,
+                Code::Denied,
+                "the tag exists, and you may make tags here and not move them; push another tag, or ask for the permission \
+                 `overwrite`",
+            )
+            .with_detail("tag", tag.to_string()),
+            Error::TagImmutable(tag) => Self::new(
+                StatusCode::FORBIDDEN,
+                Code::Denied,
+                "the policy keeps this tag as it is: it cannot be moved or deleted; push another tag",
+            )
+            .with_detail("tag", tag.to_string()),
+            Error::QuotaExceeded { quota, limit, used, asked } => {
+                let unit = quota.unit();
+                Self::new(
+                    StatusCode::FORBIDDEN,
+                    Code::Denied,
+                    format!(
+                        "over the quota: {asked} {unit} more than the {} of {limit} that are left; delete what is not \
+                         needed, or ask for a larger quota",
+                        limit.saturating_sub(used)
+                    ),
+                )
+                .with_detail("quota", unit)
+                .with_detail("limit", limit)
+                .with_detail("used", used)
+                .with_detail("asked", asked)
+            }
+            Error::Conflict { what } => Self::new(StatusCode::CONFLICT, Code::Denied, what),
+            Error::IdentityUnknown { what } => Self::new(StatusCode::NOT_FOUND, Code::Denied, what),
+            Error::AssertionUsed => Self::new(StatusCode::FORBIDDEN, Code::Denied, message),
             Error::BodyBroken(_) => Self::new(
                 StatusCode::BAD_REQUEST,
                 Code::BlobUploadInvalid,

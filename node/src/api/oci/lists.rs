@@ -17,6 +17,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::blobs::header;
 use super::error::ApiError;
 use super::{Api, Call, method_not_allowed};
+use crate::api::access::{Challenge, challenged};
+use crate::identity::Caller;
 
 static FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -68,7 +70,7 @@ pub(super) async fn tags(call: Call) -> Result<Response, ApiError> {
     let limit = page_size(call.param("n"), call.api.settings.page_size_max)?;
     // `last` only says where to start: a text that is no tag still has a place in the order.
     let last = call.param("last").and_then(|text| TagName::parse(text).ok());
-    let page = call.api.registry.tags(&call.repository, last, limit).await?;
+    let page = call.registry.tags(&call.repository, last, limit).await?;
     let body = render::tag_list(&call.repository.path, &page.items);
     let mut response = document("application/json", body);
     if let (true, Some(last)) = (page.more, page.items.last()) {
@@ -78,21 +80,46 @@ pub(super) async fn tags(call: Call) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-/// `GET _catalog`
+/// `GET _catalog`: the repositories that the caller may pull from.
 pub(super) async fn catalog(
     api: &Api,
+    caller: &Caller,
+    challenge: &Challenge,
     method: &Method,
     query: Vec<(String, String)>,
 ) -> Result<Response, ApiError> {
     only_reads(method)?;
+    if caller.is_anonymous() && caller.known().uncut.is_none() {
+        return Err(challenged(Some(challenge), Some("registry:catalog:*"), "log in first"));
+    }
     let param = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str());
     let limit = page_size(param("n"), api.settings.page_size_max)?;
     let last = param("last").and_then(|text| RepositoryPath::parse(text).ok());
-    let page = api.registry.repositories(Format::Oci, last, limit).await?;
+    let may_see = |path: &RepositoryPath| caller.lists(Format::Oci, path);
+    let page = api.registry.repositories(Format::Oci, last, limit, may_see).await?;
+    if caller.is_anonymous() && page.items.is_empty() && param("last").is_none() {
+        let why = "there is nothing that anyone may see";
+        return Err(challenged(Some(challenge), Some("registry:catalog:*"), why));
+    }
     let mut response = document("application/json", render::catalog(&page.items));
     if let (true, Some(last)) = (page.more, page.items.last()) {
         let url = format!("/v2/_catalog?n={limit}&last={}", escape(last.as_str()));
         link_next(&mut response, &api.location(&url))?;
+    }
+    Ok(response)
+}
+
+/// What a repository that is not there answers about referrers.
+pub(super) fn no_referrers(
+    method: &Method,
+    query: &[(String, String)],
+) -> Result<Response, ApiError> {
+    only_reads(method)?;
+    let is_filtered = query.iter().any(|(key, value)| key == "artifactType" && !value.is_empty());
+    let mut response = document(OCI_INDEX, render::referrers(&[]));
+    if is_filtered {
+        let filtered = HeaderValue::from_static("artifactType");
+        response.headers_mut().insert(FILTERS_APPLIED.clone(), filtered);
     }
     Ok(response)
 }
@@ -111,7 +138,7 @@ pub(super) async fn referrers(call: Call, subject: Digest) -> Result<Response, A
     let size_max = call.api.settings.page_size_max.min(REFERRERS_PAGE_MAX);
     let limit = page_size(call.param("n"), size_max)?.max(1);
     let after = call.param("last").and_then(|text| Digest::parse(text).ok());
-    let registry = &call.api.registry;
+    let registry = &call.registry;
     let page =
         registry.referrers(&call.repository, subject, wanted_type.as_ref(), after, limit).await?;
     let mut rows = Vec::with_capacity(page.items.len());

@@ -41,7 +41,7 @@ pub(super) async fn handle(call: Call, reference: Reference) -> Result<Response,
 /// Serves a manifest exactly as it was pushed. What the client accepts is not weighed: a registry that converts
 /// manifests changes their digests.
 async fn get(call: Call, reference: Reference) -> Result<Response, ApiError> {
-    let artifact = call.api.registry.artifact(&call.repository, &reference).await?;
+    let artifact = call.registry.artifact(&call.repository, &reference).await?;
     let etag = etag(&artifact.digest);
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
@@ -119,7 +119,7 @@ async fn put(mut call: Call, reference: Reference) -> Result<Response, ApiError>
     let tags = wanted_tags(&call, &reference)?;
     let bytes_max = call.api.settings.manifest_bytes_max;
     let stream = call.take_body(bytes_max as u64).await?;
-    let bytes = body::read_whole(stream, bytes_max)
+    let bytes = body::read_whole(stream.stream, bytes_max)
         .await
         .map_err(nora_app::Error::BodyBroken)?
         .ok_or(nora_app::Error::TooLarge { bytes_max: bytes_max as u64 })?;
@@ -138,8 +138,8 @@ async fn put(mut call: Call, reference: Reference) -> Result<Response, ApiError>
     let subject = manifest.subject;
     let location = call.location(&format!("manifests/{digest}"));
     let put = into_artifact(&call, digest, bytes, manifest, tags.clone());
-    let api = call.api.clone();
-    to_the_end(async move { api.registry.put_artifact(put).await }).await??;
+    let registry = call.registry.clone();
+    to_the_end(async move { registry.put_artifact(put).await }).await??;
 
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::CREATED;
@@ -180,12 +180,12 @@ fn into_artifact(
 
 /// Deletes a tag, or a manifest with every tag that names it.
 async fn delete(call: Call, reference: Reference) -> Result<Response, ApiError> {
-    let (api, repository) = (call.api, call.repository);
+    let (registry, repository) = (call.registry, call.repository);
     to_the_end(async move {
         match reference {
-            Reference::Tag(tag) => api.registry.delete_tag(repository, tag).await.map(drop),
+            Reference::Tag(tag) => registry.delete_tag(repository, tag).await.map(drop),
             Reference::Digest(digest) => {
-                api.registry.delete_artifact(repository, digest).await.map(drop)
+                registry.delete_artifact(repository, digest).await.map(drop)
             }
         }
     })

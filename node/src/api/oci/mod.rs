@@ -15,24 +15,36 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_AFTER};
 use http::{HeaderName, Method, StatusCode, Version};
-use nora_app::ports::ByteStream;
+use nora_app::Registry;
+use nora_app::ports::Incoming;
 use nora_app::ports::blobs::Delivery;
+use nora_auth::permission::Action;
 use nora_domain::RepositoryKey;
+use nora_domain::identity::Rate;
+use nora_domain::record::UploadId;
 use nora_formats::oci::errors::Code;
 
 use self::error::ApiError;
 use self::route::{Target, parse};
+use super::access::{Challenge, Denied, permit};
 use super::forward::{Forwarded, pass_through};
 use super::{Api, ConnectionInfo, RequestId, body};
+use crate::identity::{Allowance, Caller};
 
 static API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+/// The query parameter that makes an upload session somebody's own.
+const PROOF: &str = "_session";
+
 static CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// A request that was understood: everything a handler needs.
 struct Call {
     api: Arc<Api>,
+    /// The use cases, in the hands of whoever asks.
+    registry: Registry,
+    caller: Caller,
     method: Method,
     repository: RepositoryKey,
     query: Vec<(String, String)>,
@@ -54,7 +66,7 @@ impl Call {
 
     /// The request's body as a stream. One that announces more than `bytes_max` is refused, before it is sent if the
     /// client waits to be asked for it; one that announces nothing is counted by whoever reads it.
-    async fn take_body(&mut self, bytes_max: u64) -> Result<ByteStream, nora_app::Error> {
+    async fn take_body(&mut self, bytes_max: u64) -> Result<Incoming, nora_app::Error> {
         let announced = self.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
         let waits = self.headers.contains_key(EXPECT);
         let taken = std::mem::take(&mut self.body);
@@ -66,7 +78,16 @@ impl Call {
             }
             return Err(nora_app::Error::TooLarge { bytes_max });
         }
-        Ok(stream)
+        Ok(Incoming { stream, length: announced })
+    }
+
+    /// Where a session goes on. Where logins are asked for, it says whose session it is: it opens for nobody else.
+    fn session_location(&self, id: UploadId) -> String {
+        let mut path = format!("blobs/uploads/{:032x}", id.0);
+        if let Some(proof) = self.api.guard.session_proof(&self.caller, id) {
+            path.push_str(&format!("?{PROOF}={proof}"));
+        }
+        self.location(&path)
     }
 
     /// A path under this repository, as clients are to be told it.
@@ -128,27 +149,115 @@ pub(super) async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> R
     with_api_version(response)
 }
 
+/// What a request needs to be allowed to do in its repository.
+fn needed(target: &Target, method: &Method) -> Action {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    match target {
+        Target::Uploads { .. } | Target::Upload { .. } => Action::Push,
+        _ if reads => Action::Pull,
+        _ if *method == Method::DELETE => Action::Delete,
+        Target::Manifest { .. } => Action::Push,
+        // Methods that they do not take; whoever may not even read is told as much.
+        Target::Catalog | Target::Blob { .. } | Target::Tags { .. } | Target::Referrers { .. } => {
+            Action::Pull
+        }
+    }
+}
+
+/// Whether whoever asks may go on with an upload session: with what it was opened with, or not at all.
+fn owns_session(api: &Api, caller: &Caller, id: UploadId, query: &[(String, String)]) -> bool {
+    let Some(proof) = api.guard.session_proof(caller, id) else { return true };
+    let shown = query.iter().find(|(key, _)| key == PROOF).map(|(_, value)| value.as_bytes());
+    shown.is_some_and(|shown| {
+        aws_lc_rs::constant_time::verify_slices_are_equal(shown, proof.as_bytes()).is_ok()
+    })
+}
+
+/// Puts what is left of a limit into the answer, in the words of Docker's registry and of the IETF's draft alike.
+fn tell_allowance(response: &mut Response, allowance: Allowance) {
+    let Allowance { limit, remaining, reset_secs } = allowance;
+    let headers = response.headers_mut();
+    let texts = [
+        ("ratelimit-limit", format!("{limit};w=3600")),
+        ("ratelimit-remaining", format!("{remaining};w=3600")),
+        ("ratelimit-reset", reset_secs.to_string()),
+    ];
+    for (name, text) in texts {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+fn over_limit(allowance: Allowance, rate: Rate) -> ApiError {
+    let Allowance { limit, reset_secs, .. } = allowance;
+    let seconds = reset_secs.to_string();
+    ApiError::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        Code::TooManyRequests,
+        format!(
+            "{limit} requests to {} an hour are this namespace's limit; it begins anew in {seconds} seconds",
+            rate.name()
+        ),
+    )
+    .with_header(RETRY_AFTER, &seconds)
+    .with_header(HeaderName::from_static("ratelimit-limit"), &format!("{limit};w=3600"))
+    .with_header(HeaderName::from_static("ratelimit-remaining"), "0;w=3600")
+    .with_header(HeaderName::from_static("ratelimit-reset"), &seconds)
+}
+
 async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     let target = parse(request.uri().path())?;
-    if let Target::Upload { id, .. } = &target
-        && let Some(owner) = api.registry.upload_owner(*id)
-        && request.extensions().get::<Forwarded>().is_none()
-    {
-        return pass_through(api.peers.as_ref(), owner, request).await;
+    let caller = request.extensions().get::<Caller>().cloned();
+    let challenge = request.extensions().get::<Challenge>().cloned();
+    // Every request has both: the layer around all routes sees to that.
+    let (Some(caller), Some(challenge)) = (caller, challenge) else {
+        return Err(ApiError::unavailable("nobody has said who asks"));
+    };
+    let query: Vec<(String, String)> =
+        form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes())
+            .into_owned()
+            .collect();
+    let is_forwarded = request.extensions().get::<Forwarded>().is_some();
+    if is_forwarded && !matches!(target, Target::Upload { .. }) {
+        return Err(ApiError::not_found());
+    }
+    if let Target::Catalog = target {
+        return lists::catalog(&api, &caller, &challenge, request.method(), query).await;
+    }
+    let path = target.repository()?;
+    let repository = api.registry.repository(nora_domain::Format::Oci, path);
+    let action = needed(&target, request.method());
+    match permit(&caller, &challenge, action, &repository, request.method()) {
+        Ok(()) => {}
+        Err(Denied::Told(error)) => return Err(error),
+        Err(Denied::Absent) => {
+            return match target {
+                // Nothing refers to anything in a repository that is not there.
+                Target::Referrers { .. } => lists::no_referrers(request.method(), &query),
+                _ => Err(nora_app::Error::RepositoryUnknown.into()),
+            };
+        }
+    }
+    if let Target::Upload { id, .. } = &target {
+        if !is_forwarded && !owns_session(&api, &caller, *id, &query) {
+            return Err(nora_app::Error::UploadUnknown(*id).into());
+        }
+        if let Some(owner) = api.registry.upload_owner(*id)
+            && !is_forwarded
+        {
+            return pass_through(api.peers.as_ref(), owner, request).await;
+        }
     }
     let (parts, request_body) = request.into_parts();
-    let query =
-        form_urlencoded::parse(parts.uri.query().unwrap_or("").as_bytes()).into_owned().collect();
     let tls = parts.extensions.get::<ConnectionInfo>().is_none_or(|info| info.tls);
     let http1 = matches!(parts.version, Version::HTTP_10 | Version::HTTP_11);
     // Only a plain HTTP/1 connection hands bytes to the kernel without looking at them.
     let delivery = if http1 && !tls { Delivery::Socket } else { Delivery::Process };
-    if let Target::Catalog = target {
-        return lists::catalog(&api, &parts.method, query).await;
-    }
-    let path = target.repository()?;
     let call = Call {
-        repository: api.registry.repository(nora_domain::Format::Oci, path),
+        repository,
+        registry: api.registry.by(Arc::new(caller.clone())),
+        caller,
         api,
         method: parts.method,
         query,
@@ -158,7 +267,36 @@ async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     };
     match target {
         Target::Catalog => Err(ApiError::not_found()),
-        Target::Manifest { reference, .. } => manifests::handle(call, reference).await,
+        Target::Manifest { reference, .. } => {
+            let rate = match call.method {
+                Method::GET => Some(Rate::Pull),
+                Method::PUT => Some(Rate::Push),
+                _ => None,
+            };
+            let allowed = match rate {
+                Some(rate) => call.api.guard.allow(&call.repository, rate).await.map(|a| (rate, a)),
+                None => None,
+            };
+            match allowed {
+                None => manifests::handle(call, reference).await,
+                Some((rate, Err(allowance))) => {
+                    if rate == Rate::Push {
+                        let resource = call.repository.to_string();
+                        call.caller.note_refusal(
+                            "artifact.push",
+                            &resource,
+                            "over the hour's limit",
+                        );
+                    }
+                    Err(over_limit(allowance, rate))
+                }
+                Some((_, Ok(allowance))) => {
+                    let mut response = manifests::handle(call, reference).await?;
+                    tell_allowance(&mut response, allowance);
+                    Ok(response)
+                }
+            }
+        }
         Target::Blob { digest, .. } => blobs::handle(call, digest).await,
         Target::Uploads { .. } => uploads::handle_collection(call).await,
         Target::Upload { id, .. } => uploads::handle_session(call, id).await,

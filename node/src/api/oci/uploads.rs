@@ -6,8 +6,9 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, LOCATION, RANGE};
 use http::{HeaderName, Method, StatusCode};
 use nora_app::Error;
 use nora_app::ports::uploads::UploadState;
+use nora_auth::permission::Action;
 use nora_domain::record::UploadId;
-use nora_domain::{Algorithm, Digest, Format};
+use nora_domain::{Algorithm, Digest, Format, RepositoryKey};
 use nora_formats::oci::errors::Code;
 use nora_formats::oci::name::{ReferenceError, parse_repository};
 
@@ -36,7 +37,7 @@ pub(super) async fn handle_collection(call: Call) -> Result<Response, ApiError> 
 
 /// `PATCH`, `PUT`, `GET`, `DELETE` of `blobs/uploads/<id>`
 pub(super) async fn handle_session(call: Call, id: UploadId) -> Result<Response, ApiError> {
-    let location = call.location(&format!("blobs/uploads/{:032x}", id.0));
+    let location = call.session_location(id);
     let answer = match call.method {
         Method::PATCH => append(call, id).await,
         Method::PUT => finish(call, id).await,
@@ -128,26 +129,32 @@ fn announced_algorithm(call: &Call) -> Result<Algorithm, ApiError> {
 
 async fn open(call: Call) -> Result<Response, ApiError> {
     let algorithm = announced_algorithm(&call)?;
-    let state = call.api.registry.start_upload(call.repository.clone(), algorithm).await?;
-    let location = call.location(&format!("blobs/uploads/{:032x}", state.id.0));
+    let state = call.registry.start_upload(call.repository.clone(), algorithm).await?;
+    let location = call.session_location(state.id);
     session_response(&location, StatusCode::ACCEPTED, &state)
 }
 
 /// Mounts from the repository the client names, or from any that it may read if it names none. If that is not possible for whatever reason, the client uploads, and
 /// learns nothing about the other repository.
 async fn mount(call: Call, digest: Digest) -> Result<Response, ApiError> {
-    let registry = &call.api.registry;
+    let registry = &call.registry;
     let to = call.repository.clone();
     let from = match call.param("from") {
         Some(from) => {
             let from = parse_repository(from).map_err(|error| bad_reference(&error, from))?;
-            Some(registry.repository(Format::Oci, from))
+            let from = registry.repository(Format::Oci, from);
+            // Whoever may not read there is told nothing of it, and uploads.
+            Some(from).filter(|from| call.caller.may_in(Action::Pull, from))
         }
-        // Whoever passed the gate may read every repository of the format.
-        None => registry.find_blob(digest, &to, |key| key.format == Format::Oci).await?,
+        None => {
+            let may_read = |key: &RepositoryKey| {
+                key.format == Format::Oci && call.caller.may_in(Action::Pull, key)
+            };
+            registry.find_blob(digest, &to, may_read).await?
+        }
     };
     let Some(from) = from else { return open(call).await };
-    if call.api.registry.mount_blob(from, to, digest).await? {
+    if call.registry.mount_blob(from, to, digest).await? {
         return created(&call.location(&format!("blobs/{digest}")), &digest);
     }
     open(call).await
@@ -157,8 +164,8 @@ async fn mount(call: Call, digest: Digest) -> Result<Response, ApiError> {
 async fn push_at_once(mut call: Call, digest: Digest) -> Result<Response, ApiError> {
     let body = call.take_body(call.api.settings.upload_bytes_max).await?;
     let location = call.location(&format!("blobs/{digest}"));
-    let (api, repository) = (call.api.clone(), call.repository.clone());
-    to_the_end(async move { api.registry.push_blob(repository, digest, body).await }).await??;
+    let (registry, repository) = (call.registry.clone(), call.repository.clone());
+    to_the_end(async move { registry.push_blob(repository, digest, body).await }).await??;
     created(&location, &digest)
 }
 
@@ -186,8 +193,8 @@ fn start_of(call: &Call) -> Result<Option<u64>, ApiError> {
 async fn append(mut call: Call, id: UploadId) -> Result<Response, Failure> {
     let start = start_of(&call)?;
     let body = call.take_body(call.api.settings.upload_bytes_max).await?;
-    let state = call.api.registry.append_upload(&call.repository, id, start, body).await?;
-    let location = call.location(&format!("blobs/uploads/{:032x}", id.0));
+    let state = call.registry.append_upload(&call.repository, id, start, body).await?;
+    let location = call.session_location(id);
     Ok(session_response(&location, StatusCode::ACCEPTED, &state)?)
 }
 
@@ -206,22 +213,20 @@ async fn finish(mut call: Call, id: UploadId) -> Result<Response, Failure> {
     let rest =
         if empty { None } else { Some(call.take_body(call.api.settings.upload_bytes_max).await?) };
     let location = call.location(&format!("blobs/{digest}"));
-    let (api, repository) = (call.api.clone(), call.repository.clone());
-    to_the_end(
-        async move { api.registry.finish_upload(repository, id, start, rest, digest).await },
-    )
-    .await??;
+    let (registry, repository) = (call.registry.clone(), call.repository.clone());
+    to_the_end(async move { registry.finish_upload(repository, id, start, rest, digest).await })
+        .await??;
     Ok(created(&location, &digest)?)
 }
 
 async fn status(call: Call, id: UploadId) -> Result<Response, Failure> {
-    let state = call.api.registry.upload_state(&call.repository, id).await?;
-    let location = call.location(&format!("blobs/uploads/{:032x}", id.0));
+    let state = call.registry.upload_state(&call.repository, id).await?;
+    let location = call.session_location(id);
     Ok(session_response(&location, StatusCode::NO_CONTENT, &state)?)
 }
 
 async fn cancel(call: Call, id: UploadId) -> Result<Response, Failure> {
-    call.api.registry.cancel_upload(&call.repository, id).await?;
+    call.registry.cancel_upload(&call.repository, id).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)

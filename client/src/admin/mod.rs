@@ -2,7 +2,14 @@
 //!
 //! Guarantees: the server is a member of the cluster whose authority's certificate is given, whatever its address;
 //! credentials go nowhere else. Calls have deadlines; one that a member cannot be reached for, or cannot answer now, goes
-//! to the next address. No call does harm if it is carried out twice.
+//! to the next address. No call does harm if it is carried out twice. Lists come in pages, and a list that does not get
+//! on is an error, never an endless loop.
+
+mod audit;
+mod cluster;
+mod identity;
+mod policy;
+mod tenants;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,10 +17,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use nora_proto::v1 as proto;
-use nora_proto::v1::blobs_client::BlobsClient;
-use nora_proto::v1::cluster_client::ClusterClient;
-use nora_proto::v1::config_client::ConfigClient;
 use nora_trust::any_member_config;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -24,7 +27,16 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
 
-use crate::config::{Credentials, Secret};
+pub use audit::{AuditEntry, AuditFilter, AuditPage, AuditVerdict};
+pub use cluster::{ClusterStatus, MemberStatus, NodeReport};
+pub use identity::{
+    About, Account, Caller, CreatedToken, Explanation, ExplanationStep, NewAccount, NewToken,
+    TokenInfo,
+};
+pub use policy::{PolicyChange, PolicyInForce};
+pub use tenants::TenantUsage;
+
+use crate::config::Credentials;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -45,7 +57,7 @@ pub struct AdminConfig {
     pub authority: PathBuf,
     /// The administrator's certificate and key, PEM.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// The administrator's password or token, in place of a certificate or beside it.
+    /// A password or a token, in place of a certificate or beside it.
     pub credentials: Credentials,
 }
 
@@ -101,12 +113,26 @@ pub enum AdminError {
     /// The server said no.
     #[error("{}", .0.message())]
     Refused(Box<Status>),
+    /// The answer is not what the contract promises.
+    #[error("the server answered with something that is no {expected}")]
+    Malformed {
+        /// What should have come.
+        expected: &'static str,
+    },
 }
 
 impl AdminError {
     /// Whether another member, or the same one later, may well answer.
     fn is_unavailable(&self) -> bool {
         matches!(self, Self::Refused(status) if status.code() == Code::Unavailable)
+    }
+
+    /// What the server's refusal is, where it refused.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused(status) => Some(status.code()),
+            _ => None,
+        }
     }
 
     /// What a person can do about it, where that is known.
@@ -124,10 +150,20 @@ impl AdminError {
             ),
             Self::Address(_) | Self::Credentials => None,
             Self::NoAddress => Some("see --cluster-addr".into()),
+            Self::Malformed { .. } => {
+                Some("is the node of the same version as this program? See `nora version`".into())
+            }
             Self::Refused(status) => match status.code() {
                 Code::Unauthenticated => {
                     Some("see --data-dir, --cert and --key, or --password-file and --token-file".into())
                 }
+                Code::PermissionDenied => Some(
+                    "`nora auth whoami` tells who you are to the server, `nora auth explain` which rule decides".into(),
+                ),
+                Code::ResourceExhausted => Some("wait a while and try again".into()),
+                Code::Unimplemented => Some(
+                    "the node is older than this program: upgrade it, or use its own version of nora".into(),
+                ),
                 Code::Unavailable => Some("the cluster has no leader now; try again".into()),
                 _ => None,
             },
@@ -135,118 +171,37 @@ impl AdminError {
     }
 }
 
-/// The cluster, as a node sees it.
+/// A part of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ClusterStatus {
-    /// The cluster's name.
-    pub cluster: String,
-    /// The node that answered.
-    pub node: u64,
-    /// Who leads, if that is known.
-    pub leader: Option<u64>,
-    /// The Raft term.
-    pub term: u64,
-    /// The last entry in its log.
-    pub log_index: u64,
-    /// The last entry that it applied.
-    pub applied_index: u64,
-    /// Where its snapshot ends; 0 if it has none.
-    pub snapshot_index: u64,
-    /// What commands may be used.
-    pub feature_level: u32,
-    /// Every member.
-    pub members: Vec<MemberStatus>,
+pub struct Page<T> {
+    /// The part, in the list's order.
+    pub items: Vec<T>,
+    /// Whether there are more after it.
+    pub more: bool,
 }
 
-/// A member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct MemberStatus {
-    /// Its number.
-    pub node: u64,
-    /// `leader`, `voter`, `learner` or `outside`.
-    pub role: &'static str,
-    /// `joining`, `active`, `away` or `draining`.
-    pub standing: &'static str,
-    /// Where other nodes reach it.
-    pub cluster_address: String,
-    /// Where clients reach it.
-    pub http_address: String,
-    /// Its failure zone.
-    pub zone: String,
-    /// Its share of the blobs.
-    pub weight: u32,
-    /// The highest feature level that it understands.
-    pub feature_max: u32,
-    /// What it tells; none if it does not answer.
-    pub report: Option<NodeReport>,
-}
-
-/// What a node tells of itself. Sizes in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct NodeReport {
-    /// The last entry that it applied.
-    pub applied_index: u64,
-    /// Its program's version.
-    pub version: String,
-    /// Size of its file system.
-    pub disk_total: u64,
-    /// Of that, free.
-    pub disk_free: u64,
-    /// Blobs that it holds.
-    pub blobs_held: u64,
-    /// Blobs that it should hold and does not.
-    pub blobs_missing: u64,
-    /// Blobs that it should give up.
-    pub blobs_excess: u64,
-    /// Damaged copies set aside.
-    pub blobs_quarantined: u64,
-    /// Bytes that scrubbing has read again.
-    pub scrubbed_bytes: u64,
-}
-
-impl From<proto::Report> for NodeReport {
-    fn from(report: proto::Report) -> Self {
-        Self {
-            applied_index: report.applied_index,
-            version: report.version,
-            disk_total: report.disk_total,
-            disk_free: report.disk_free,
-            blobs_held: report.blobs_held,
-            blobs_missing: report.blobs_missing,
-            blobs_excess: report.blobs_excess,
-            blobs_quarantined: report.blobs_quarantined,
-            scrubbed_bytes: report.scrubbed_bytes,
+/// Fetches all pages of a list; `place` says where an item stands, which is where the next page goes on.
+async fn all_pages<T>(
+    place: impl Fn(&T) -> String,
+    fetch: impl AsyncFn(&str) -> Result<Page<T>, AdminError>,
+) -> Result<Vec<T>, AdminError> {
+    let mut all: Vec<T> = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = fetch(&after).await?;
+        let next = page.items.last().map(&place);
+        all.extend(page.items);
+        match next {
+            _ if !page.more => return Ok(all),
+            Some(next) if next != after => after = next,
+            _ => return Err(AdminError::Malformed { expected: "list with an end" }),
         }
     }
 }
 
-impl From<proto::Member> for MemberStatus {
-    fn from(member: proto::Member) -> Self {
-        let role = match member.role() {
-            proto::Role::Leader => "leader",
-            proto::Role::Voter => "voter",
-            proto::Role::Learner => "learner",
-            proto::Role::Outside | proto::Role::Unspecified => "outside",
-        };
-        let standing = match member.standing() {
-            proto::Standing::Joining => "joining",
-            proto::Standing::Active => "active",
-            proto::Standing::Away => "away",
-            proto::Standing::Draining => "draining",
-            proto::Standing::Unspecified => "unknown",
-        };
-        Self {
-            node: member.node,
-            role,
-            standing,
-            cluster_address: member.cluster_address,
-            http_address: member.http_address,
-            zone: member.zone,
-            weight: member.weight,
-            feature_max: member.feature_max,
-            report: member.report.map(NodeReport::from),
-        }
-    }
+/// A number that stands for "none" where it is 0.
+fn unless_zero(number: u64) -> Option<u64> {
+    Some(number).filter(|number| *number != 0)
 }
 
 /// Speaks to the admin API of a member: the first of those given that can answer.
@@ -354,100 +309,6 @@ impl AdminClient {
         let channel = dial(&self.members[index], self.tls.clone()).await?;
         *self.current() = (index, Some(channel.clone()));
         Ok(channel)
-    }
-
-    /// The cluster as that member sees it.
-    pub async fn status(&self) -> Result<ClusterStatus, AdminError> {
-        let asked = self.call(proto::StatusRequest {}, async |channel, request| {
-            ClusterClient::new(channel).status(request).await
-        });
-        let status = asked.await?;
-        Ok(ClusterStatus {
-            cluster: status.cluster,
-            node: status.node,
-            leader: Some(status.leader).filter(|leader| *leader != 0),
-            term: status.term,
-            log_index: status.log_index,
-            applied_index: status.applied_index,
-            snapshot_index: status.snapshot_index,
-            feature_level: status.feature_level,
-            members: status.members.into_iter().map(MemberStatus::from).collect(),
-        })
-    }
-
-    /// A token that lets nodes join for so long.
-    pub async fn create_join_token(&self, valid: Duration) -> Result<Secret, AdminError> {
-        let valid_millis = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
-        let request = proto::CreateJoinTokenRequest { valid_millis };
-        let made = self.call(request, async |channel, request| {
-            ClusterClient::new(channel).create_join_token(request).await
-        });
-        Ok(Secret::new(made.await?.token))
-    }
-
-    /// Makes a learner a voter.
-    pub async fn promote(&self, node: u64) -> Result<(), AdminError> {
-        let done = self.call(proto::PromoteRequest { node }, async |channel, request| {
-            ClusterClient::new(channel).promote(request).await
-        });
-        done.await.map(drop)
-    }
-
-    /// Lets others take over what a node holds.
-    pub async fn drain(&self, node: u64) -> Result<(), AdminError> {
-        let done = self.call(proto::DrainRequest { node }, async |channel, request| {
-            ClusterClient::new(channel).drain(request).await
-        });
-        done.await.map(drop)
-    }
-
-    /// Takes a node out for good.
-    pub async fn remove(&self, node: u64, force: bool) -> Result<(), AdminError> {
-        let done = self.call(proto::RemoveRequest { node, force }, async |channel, request| {
-            ClusterClient::new(channel).remove(request).await
-        });
-        done.await.map(drop)
-    }
-
-    /// Lets another voter lead, and tells which does.
-    pub async fn transfer_leader(&self, to: Option<u64>) -> Result<u64, AdminError> {
-        let request = proto::TransferLeaderRequest { to: to.unwrap_or(0) };
-        let moved = self.call(request, async |channel, request| {
-            ClusterClient::new(channel).transfer_leader(request).await
-        });
-        Ok(moved.await?.leader)
-    }
-
-    /// Makes a snapshot on that member, and tells its position.
-    pub async fn snapshot(&self) -> Result<u64, AdminError> {
-        let made = self.call(proto::SnapshotRequest {}, async |channel, request| {
-            ClusterClient::new(channel).snapshot(request).await
-        });
-        Ok(made.await?.index)
-    }
-
-    /// Raises the feature level as far as every member understands, and tells it.
-    pub async fn finalize_upgrade(&self) -> Result<u32, AdminError> {
-        let raised = self.call(proto::FinalizeUpgradeRequest {}, async |channel, request| {
-            ClusterClient::new(channel).finalize_upgrade(request).await
-        });
-        Ok(raised.await?.feature_level)
-    }
-
-    /// Begins a scrub on that member.
-    pub async fn scrub(&self) -> Result<(), AdminError> {
-        let begun = self.call(proto::ScrubRequest {}, async |channel, request| {
-            BlobsClient::new(channel).scrub(request).await
-        });
-        begun.await.map(drop)
-    }
-
-    /// That member's configuration as TOML, without secrets.
-    pub async fn configuration(&self) -> Result<String, AdminError> {
-        let shown = self.call(proto::ShowRequest {}, async |channel, request| {
-            ConfigClient::new(channel).show(request).await
-        });
-        Ok(shown.await?.toml)
     }
 }
 

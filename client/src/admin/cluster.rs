@@ -1,0 +1,222 @@
+//! Nodes, their consensus, their blobs and their configuration.
+
+use std::time::Duration;
+
+use nora_proto::v1 as proto;
+use nora_proto::v1::blobs_client::BlobsClient;
+use nora_proto::v1::cluster_client::ClusterClient;
+use nora_proto::v1::config_client::ConfigClient;
+use serde::Serialize;
+
+use super::{AdminClient, AdminError, unless_zero};
+use crate::config::Secret;
+
+/// The cluster, as a node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClusterStatus {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The node that answered.
+    pub node: u64,
+    /// Who leads, if that is known.
+    pub leader: Option<u64>,
+    /// The Raft term.
+    pub term: u64,
+    /// The last entry in its log.
+    pub log_index: u64,
+    /// The last entry that it applied.
+    pub applied_index: u64,
+    /// Where its snapshot ends; 0 if it has none.
+    pub snapshot_index: u64,
+    /// What commands may be used.
+    pub feature_level: u32,
+    /// Every member.
+    pub members: Vec<MemberStatus>,
+}
+
+/// A member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemberStatus {
+    /// Its number.
+    pub node: u64,
+    /// `leader`, `voter`, `learner` or `outside`.
+    pub role: &'static str,
+    /// `joining`, `active`, `away` or `draining`.
+    pub standing: &'static str,
+    /// Where other nodes reach it.
+    pub cluster_address: String,
+    /// Where clients reach it.
+    pub http_address: String,
+    /// Its failure zone.
+    pub zone: String,
+    /// Its share of the blobs.
+    pub weight: u32,
+    /// The highest feature level that it understands.
+    pub feature_max: u32,
+    /// What it tells; none if it does not answer.
+    pub report: Option<NodeReport>,
+}
+
+/// What a node tells of itself. Sizes in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NodeReport {
+    /// The last entry that it applied.
+    pub applied_index: u64,
+    /// Its program's version.
+    pub version: String,
+    /// Size of its file system.
+    pub disk_total: u64,
+    /// Of that, free.
+    pub disk_free: u64,
+    /// Blobs that it holds.
+    pub blobs_held: u64,
+    /// Blobs that it should hold and does not.
+    pub blobs_missing: u64,
+    /// Blobs that it should give up.
+    pub blobs_excess: u64,
+    /// Damaged copies set aside.
+    pub blobs_quarantined: u64,
+    /// Bytes that scrubbing has read again.
+    pub scrubbed_bytes: u64,
+}
+
+impl From<proto::Report> for NodeReport {
+    fn from(report: proto::Report) -> Self {
+        Self {
+            applied_index: report.applied_index,
+            version: report.version,
+            disk_total: report.disk_total,
+            disk_free: report.disk_free,
+            blobs_held: report.blobs_held,
+            blobs_missing: report.blobs_missing,
+            blobs_excess: report.blobs_excess,
+            blobs_quarantined: report.blobs_quarantined,
+            scrubbed_bytes: report.scrubbed_bytes,
+        }
+    }
+}
+
+impl From<proto::Member> for MemberStatus {
+    fn from(member: proto::Member) -> Self {
+        let role = match member.role() {
+            proto::Role::Leader => "leader",
+            proto::Role::Voter => "voter",
+            proto::Role::Learner => "learner",
+            proto::Role::Outside | proto::Role::Unspecified => "outside",
+        };
+        let standing = match member.standing() {
+            proto::Standing::Joining => "joining",
+            proto::Standing::Active => "active",
+            proto::Standing::Away => "away",
+            proto::Standing::Draining => "draining",
+            proto::Standing::Unspecified => "unknown",
+        };
+        Self {
+            node: member.node,
+            role,
+            standing,
+            cluster_address: member.cluster_address,
+            http_address: member.http_address,
+            zone: member.zone,
+            weight: member.weight,
+            feature_max: member.feature_max,
+            report: member.report.map(NodeReport::from),
+        }
+    }
+}
+
+impl AdminClient {
+    /// The cluster as that member sees it.
+    pub async fn status(&self) -> Result<ClusterStatus, AdminError> {
+        let asked = self.call(proto::StatusRequest {}, async |channel, request| {
+            ClusterClient::new(channel).status(request).await
+        });
+        let status = asked.await?;
+        Ok(ClusterStatus {
+            cluster: status.cluster,
+            node: status.node,
+            leader: unless_zero(status.leader),
+            term: status.term,
+            log_index: status.log_index,
+            applied_index: status.applied_index,
+            snapshot_index: status.snapshot_index,
+            feature_level: status.feature_level,
+            members: status.members.into_iter().map(MemberStatus::from).collect(),
+        })
+    }
+
+    /// A token that lets nodes join for so long.
+    pub async fn create_join_token(&self, valid: Duration) -> Result<Secret, AdminError> {
+        let valid_millis = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
+        let request = proto::CreateJoinTokenRequest { valid_millis };
+        let made = self.call(request, async |channel, request| {
+            ClusterClient::new(channel).create_join_token(request).await
+        });
+        Ok(Secret::new(made.await?.token))
+    }
+
+    /// Makes a learner a voter.
+    pub async fn promote(&self, node: u64) -> Result<(), AdminError> {
+        let done = self.call(proto::PromoteRequest { node }, async |channel, request| {
+            ClusterClient::new(channel).promote(request).await
+        });
+        done.await.map(drop)
+    }
+
+    /// Lets others take over what a node holds.
+    pub async fn drain(&self, node: u64) -> Result<(), AdminError> {
+        let done = self.call(proto::DrainRequest { node }, async |channel, request| {
+            ClusterClient::new(channel).drain(request).await
+        });
+        done.await.map(drop)
+    }
+
+    /// Takes a node out for good.
+    pub async fn remove(&self, node: u64, force: bool) -> Result<(), AdminError> {
+        let done = self.call(proto::RemoveRequest { node, force }, async |channel, request| {
+            ClusterClient::new(channel).remove(request).await
+        });
+        done.await.map(drop)
+    }
+
+    /// Lets another voter lead, and tells which does.
+    pub async fn transfer_leader(&self, to: Option<u64>) -> Result<u64, AdminError> {
+        let request = proto::TransferLeaderRequest { to: to.unwrap_or(0) };
+        let moved = self.call(request, async |channel, request| {
+            ClusterClient::new(channel).transfer_leader(request).await
+        });
+        Ok(moved.await?.leader)
+    }
+
+    /// Makes a snapshot on that member, and tells its position.
+    pub async fn snapshot(&self) -> Result<u64, AdminError> {
+        let made = self.call(proto::SnapshotRequest {}, async |channel, request| {
+            ClusterClient::new(channel).snapshot(request).await
+        });
+        Ok(made.await?.index)
+    }
+
+    /// Raises the feature level as far as every member understands, and tells it.
+    pub async fn finalize_upgrade(&self) -> Result<u32, AdminError> {
+        let raised = self.call(proto::FinalizeUpgradeRequest {}, async |channel, request| {
+            ClusterClient::new(channel).finalize_upgrade(request).await
+        });
+        Ok(raised.await?.feature_level)
+    }
+
+    /// Begins a scrub on that member.
+    pub async fn scrub(&self) -> Result<(), AdminError> {
+        let begun = self.call(proto::ScrubRequest {}, async |channel, request| {
+            BlobsClient::new(channel).scrub(request).await
+        });
+        begun.await.map(drop)
+    }
+
+    /// That member's configuration as TOML, without secrets.
+    pub async fn configuration(&self) -> Result<String, AdminError> {
+        let shown = self.call(proto::ShowRequest {}, async |channel, request| {
+            ConfigClient::new(channel).show(request).await
+        });
+        Ok(shown.await?.toml)
+    }
+}

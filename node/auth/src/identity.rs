@@ -1,0 +1,124 @@
+//! Who asks: a subject, its groups, and what the credential that was shown is cut down to.
+//!
+//! Guarantees: names that the policy and accounts use are parsed here and nowhere else, so that no account can have a
+//! name with a meaning of its own (`admin`, `anonymous`, `authenticated`) or one that reads as another kind of subject
+//! (no name holds `:`). Must not know: how somebody has shown who it is, or what it may do.
+
+use std::fmt;
+
+use crate::permission::PermissionSet;
+
+/// Names that are no account's.
+pub const RESERVED: [&str; 3] = ["admin", "anonymous", "authenticated"];
+
+/// The most bytes of a name.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Why a text is no name for a user, robot, group, token or issuer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameRefused {
+    /// It is empty.
+    #[error("the name is empty")]
+    Empty,
+    /// It is too long.
+    #[error("the name is longer than 64 bytes")]
+    TooLong,
+    /// It holds something that names do not.
+    #[error("a name holds only ASCII letters, digits and `.`, `_`, `-`, `@`, `+`")]
+    Character,
+    /// It means something already.
+    #[error("`admin`, `anonymous` and `authenticated` are reserved: choose another name")]
+    Reserved,
+}
+
+/// Whether a user, robot, group, token or issuer may have that name.
+pub fn check_name(text: &str) -> Result<(), NameRefused> {
+    if text.is_empty() {
+        return Err(NameRefused::Empty);
+    }
+    if text.len() > NAME_BYTES_MAX {
+        return Err(NameRefused::TooLong);
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-@+".contains(&byte)) {
+        return Err(NameRefused::Character);
+    }
+    if RESERVED.iter().any(|reserved| text.eq_ignore_ascii_case(reserved)) {
+        return Err(NameRefused::Reserved);
+    }
+    Ok(())
+}
+
+/// Who somebody is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// Whoever showed nothing.
+    Anonymous,
+    /// The administrator that the first start made.
+    Administrator,
+    /// A person.
+    User(Box<str>),
+    /// A program with an account of its own.
+    Robot(Box<str>),
+    /// A program that another issuer vouches for, as a CI job.
+    Workload {
+        /// The issuer's name in the policy.
+        provider: Box<str>,
+        /// Who it is there; for reading, never for deciding.
+        subject: Box<str>,
+    },
+}
+
+impl Subject {
+    /// Its name, if it has an account.
+    pub fn account(&self) -> Option<&str> {
+        match self {
+            Self::User(name) | Self::Robot(name) => Some(name),
+            Self::Anonymous | Self::Administrator | Self::Workload { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::Administrator => f.write_str("admin"),
+            Self::User(name) => write!(f, "user:{name}"),
+            Self::Robot(name) => write!(f, "robot:{name}"),
+            Self::Workload { provider, subject } => write!(f, "oidc:{provider}:{subject}"),
+        }
+    }
+}
+
+/// Who asks, and with what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Who.
+    pub subject: Subject,
+    /// Groups that its account is in. Those of `[auth.groups]` need not be here: the policy adds its own each time it
+    /// decides, so that leaving a group counts at once.
+    pub groups: Vec<String>,
+    /// The API token's name, if one was shown.
+    pub token: Option<String>,
+    /// What the shown token is cut down to. It never widens.
+    pub scope: Option<PermissionSet>,
+    /// What an exchanged workload token gives of itself.
+    pub grant: Option<PermissionSet>,
+}
+
+impl Identity {
+    /// Somebody with nothing but being who it is.
+    pub fn of(subject: Subject) -> Self {
+        Self { subject, groups: Vec::new(), token: None, scope: None, grant: None }
+    }
+
+    /// Whoever showed no credential.
+    pub fn anonymous() -> Self {
+        Self::of(Subject::Anonymous)
+    }
+
+    /// Whether it showed a credential.
+    pub fn is_authenticated(&self) -> bool {
+        self.subject != Subject::Anonymous
+    }
+}

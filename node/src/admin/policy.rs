@@ -1,0 +1,213 @@
+//! `nora.v1.Policy`, `nora.v1.Tenants` and `nora.v1.Audit`: what is in force, what is used, what was done.
+
+use nora_auth::document::PolicyDocument;
+use nora_domain::identity::{AuditRecord, Rate};
+use nora_proto::v1 as proto;
+use nora_proto::v1::audit_server::Audit;
+use nora_proto::v1::policy_server::Policy;
+use nora_proto::v1::tenants_server::Tenants;
+use tonic::{Request, Response, Status};
+
+use super::{Admin, caller_of, refused, to_the_end};
+use crate::config::policy_changes;
+use crate::identity::{Policies, PolicyFailure, canonical, stranded, tenant_limits};
+
+const AUDIT_PAGE_MAX: usize = 1_000;
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// A document as it may be shown: who is listed in the htpasswd file, and no hashes.
+fn shown(mut document: PolicyDocument) -> PolicyDocument {
+    if let Some(auth) = &mut document.auth {
+        auth.htpasswd.values_mut().for_each(String::clear);
+    }
+    document
+}
+
+impl Admin {
+    async fn document_in_force(&self) -> Result<(u64, PolicyDocument), Status> {
+        self.api.registry.catch_up().await.map_err(refused)?;
+        let Some(record) = self.api.registry.policy().await.map_err(refused)? else {
+            return Ok((0, PolicyDocument::default()));
+        };
+        let document = serde_json::from_slice(&record.document).map_err(|error| {
+            Status::internal(format!("the policy in force is not readable: {error}"))
+        })?;
+        Ok((record.epoch, document))
+    }
+}
+
+#[tonic::async_trait]
+impl Policy for Admin {
+    async fn show_policy(
+        &self,
+        _request: Request<proto::ShowPolicyRequest>,
+    ) -> Result<Response<proto::ShowPolicyResponse>, Status> {
+        let (epoch, document) = self.document_in_force().await?;
+        let record = self.api.registry.policy().await.map_err(refused)?;
+        let failed = |error: serde_json::Error| Status::internal(error.to_string());
+        let (_, own) = canonical(&self.policy).map_err(failed)?;
+        let hash = record.as_ref().map(|record| record.hash);
+        Ok(Response::new(proto::ShowPolicyResponse {
+            epoch,
+            hash: hash.map(|hash| hex(&hash)).unwrap_or_default(),
+            document: serde_json::to_string(&shown(document)).map_err(failed)?,
+            applied_at: record.as_ref().map_or(0, |record| record.applied_at.0),
+            applied_by: record.map(|record| record.applied_by).unwrap_or_default(),
+            file_hash: match hash {
+                Some(hash) if hash != own => hex(&own),
+                _ => String::new(),
+            },
+        }))
+    }
+
+    async fn apply_policy(
+        &self,
+        request: Request<proto::ApplyPolicyRequest>,
+    ) -> Result<Response<proto::ApplyPolicyResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let request = request.into_inner();
+        let policy =
+            Policies::compiled(request.document.as_bytes()).map_err(|failure| match failure {
+                PolicyFailure::Metadata(error) => refused(error),
+                failure => Status::invalid_argument(failure.to_string()),
+            })?;
+        let document = policy.document().clone();
+        let (epoch, before) = self.document_in_force().await?;
+        let changes = policy_changes(&before, &document);
+        if let Some(stranded) = stranded(&self.api.registry, &policy).await.map_err(refused)? {
+            return Err(Status::failed_precondition(format!(
+                "{stranded}: what is stored stays with the tenant it was pushed to. Delete it and push it again, or leave \
+                 the namespace as it is"
+            )));
+        }
+        if request.dry_run {
+            return Ok(Response::new(proto::ApplyPolicyResponse { epoch, changes }));
+        }
+        let expected = Some(request.expected_epoch).filter(|epoch| *epoch > 0);
+        let (bytes, hash) =
+            canonical(&document).map_err(|error| Status::internal(error.to_string()))?;
+        let registry = self.api.registry.by(std::sync::Arc::new(caller));
+        let tenants = tenant_limits(&document);
+        let set =
+            to_the_end(async move { registry.set_policy(expected, bytes, hash, tenants).await });
+        let epoch = set.await?.map_err(refused)?;
+        if let Err(error) = self.api.guard.reload().await {
+            tracing::error!(%error, "the policy that was just applied cannot be used here");
+        }
+        Ok(Response::new(proto::ApplyPolicyResponse { epoch, changes }))
+    }
+}
+
+#[tonic::async_trait]
+impl Tenants for Admin {
+    async fn list_tenants(
+        &self,
+        request: Request<proto::ListTenantsRequest>,
+    ) -> Result<Response<proto::ListTenantsResponse>, Status> {
+        let wanted = request.into_inner().name;
+        let registry = &self.api.registry;
+        registry.catch_up().await.map_err(refused)?;
+        let in_force = self.api.guard.policies().in_force();
+        let mut tenants = Vec::new();
+        for name in registry.tenants() {
+            if !wanted.is_empty() && wanted != name.as_str() {
+                continue;
+            }
+            let usage = registry.usage(&name).await.map_err(refused)?;
+            let limits = in_force.limits(&name).cloned().unwrap_or_default();
+            let namespaces = in_force.policy().tenant(name.as_str()).map(|tenant| {
+                let each = tenant.namespaces.iter();
+                let each = each.flat_map(|(format, globs)| {
+                    globs.iter().map(move |glob| format!("{format}:{glob}"))
+                });
+                each.collect()
+            });
+            let granted = async |rate| {
+                let granted = registry.granted_this_hour(name.clone(), rate);
+                granted.await.map_err(refused)
+            };
+            tenants.push(proto::Tenant {
+                namespaces: namespaces.unwrap_or_default(),
+                unique_bytes: usage.unique_bytes,
+                reserved_bytes: usage.reserved_bytes,
+                bytes: usage.bytes,
+                artifacts: usage.artifacts,
+                tags: usage.tags,
+                storage_quota: limits.storage_quota.unwrap_or(0),
+                artifact_quota: limits.artifact_quota.unwrap_or(0),
+                push_limit: limits.push_limit.unwrap_or(0),
+                pull_limit: limits.pull_limit.unwrap_or(0),
+                pushes: granted(Rate::Push).await?,
+                pulls: granted(Rate::Pull).await?,
+                name: name.as_str().to_owned(),
+            });
+        }
+        if tenants.is_empty() {
+            return Err(Status::not_found(format!("there is no tenant {wanted}")));
+        }
+        Ok(Response::new(proto::ListTenantsResponse { tenants }))
+    }
+}
+
+fn entry_to_proto(number: u64, entry: AuditRecord) -> proto::AuditEntry {
+    proto::AuditEntry {
+        number,
+        at: entry.at.0,
+        actor: entry.actor.subject,
+        address: entry.actor.address,
+        request_id: entry.actor.request,
+        action: entry.action,
+        resource: entry.resource,
+        result: entry.result,
+        hash: hex(&entry.chain),
+        count: entry.count,
+    }
+}
+
+#[tonic::async_trait]
+impl Audit for Admin {
+    async fn list_audit(
+        &self,
+        request: Request<proto::ListAuditRequest>,
+    ) -> Result<Response<proto::ListAuditResponse>, Status> {
+        let request = request.into_inner();
+        let registry = &self.api.registry;
+        registry.catch_up().await.map_err(refused)?;
+        let rows = match usize::try_from(request.page_size).unwrap_or(AUDIT_PAGE_MAX) {
+            0 => AUDIT_PAGE_MAX,
+            rows => rows.min(AUDIT_PAGE_MAX),
+        };
+        let page = registry.audit_entries(request.after, rows).await.map_err(refused)?;
+        let last = page.items.last().map_or(request.after, |(number, _)| *number);
+        let fits = |entry: &AuditRecord| {
+            entry.at.0 >= request.since
+                && (request.actor.is_empty() || entry.actor.subject == request.actor)
+                && entry.resource.starts_with(&request.resource)
+        };
+        let entries = page.items.into_iter().filter(|(_, entry)| fits(entry));
+        let entries = entries.map(|(number, entry)| entry_to_proto(number, entry)).collect();
+        Ok(Response::new(proto::ListAuditResponse { entries, more: page.more, last }))
+    }
+
+    async fn verify_audit(
+        &self,
+        _request: Request<proto::VerifyAuditRequest>,
+    ) -> Result<Response<proto::VerifyAuditResponse>, Status> {
+        let broken = self.api.registry.verify_audit().await.map_err(refused)?;
+        let head = self.api.registry.audit_head().await.map_err(refused)?;
+        Ok(Response::new(proto::VerifyAuditResponse {
+            first: head.first,
+            last: head.next.saturating_sub(1),
+            broken_at: broken.unwrap_or(0),
+            head: hex(&head.head),
+        }))
+    }
+}

@@ -1,0 +1,193 @@
+//! What each request takes, and how it is refused.
+//!
+//! Guarantees: nobody learns from a refusal whether something exists that they may not see. Reading without permission is
+//! answered as if nothing were there; whoever showed nothing, or a session for something else, is asked for more in words
+//! that clients understand; refused changes are written down.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{HOST, HeaderValue, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, StatusCode};
+use nora_auth::permission::{Action, Resource};
+use nora_domain::RepositoryKey;
+use nora_formats::oci::errors::Code;
+
+use super::oci::error::ApiError;
+use super::{Access, Api, ConnectionInfo, RequestId};
+use crate::identity::Caller;
+
+/// Lets a request through to its route's handler if the route takes no more than the caller has.
+pub(super) async fn admit(
+    Extension(access): Extension<Access>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let caller = request.extensions().get::<Caller>().cloned();
+    let allowed = match (access, &caller) {
+        // Whoever these are about, their handlers say.
+        (Access::Public | Access::Repository | Access::Credential, _) => true,
+        (Access::Recognised, Some(caller)) => {
+            !caller.is_anonymous() || caller.known().uncut.is_some()
+        }
+        (Access::Administrator, Some(caller)) => caller.administers(),
+        (Access::Recognised | Access::Administrator, None) => false,
+    };
+    if allowed {
+        return next.run(request).await;
+    }
+    let challenge = request.extensions().get::<Challenge>().cloned();
+    let id = request.extensions().get::<RequestId>().cloned();
+    let error = match caller {
+        Some(caller) if !caller.is_anonymous() => ApiError::new(
+            StatusCode::FORBIDDEN,
+            Code::Denied,
+            format!(
+                "{} may not do this: it takes the permission `admin:*`; ask an administrator",
+                caller.identity().subject
+            ),
+        ),
+        _ => challenged(challenge.as_ref(), None, "log in first"),
+    };
+    let error = match id {
+        Some(id) => error.with_request_id(&id),
+        None => error,
+    };
+    error.into_response()
+}
+
+/// How a client is told where to log in.
+#[derive(Clone, Debug)]
+pub(super) struct Challenge {
+    /// The token endpoint; `None` where clients send name and password with each request.
+    realm: Option<Arc<str>>,
+}
+
+impl Challenge {
+    /// For a request: the token endpoint is where the client found this registry.
+    pub(super) fn of(api: &Api, request: &Request) -> Self {
+        if !request.uri().path().starts_with("/v2") || !api.guard.makes_sessions() {
+            return Self { realm: None };
+        }
+        let base = match &api.settings.public_url {
+            Some(url) => Some(url.trim_end_matches('/').to_owned()),
+            None => base_of(request),
+        };
+        Self { realm: base.map(|base| format!("{base}/v2/token").into()) }
+    }
+
+    fn header(&self, scope: Option<&str>, is_insufficient: bool) -> String {
+        let Some(realm) = &self.realm else {
+            return "Basic realm=\"nora\", charset=\"UTF-8\"".to_owned();
+        };
+        let mut text = format!("Bearer realm=\"{realm}\",service=\"nora\"");
+        if let Some(scope) = scope {
+            text.push_str(&format!(",scope=\"{scope}\""));
+        }
+        if is_insufficient {
+            text.push_str(",error=\"insufficient_scope\"");
+        }
+        text
+    }
+}
+
+/// Where the client sent the request: what it will send its credentials to as well.
+fn base_of(request: &Request) -> Option<String> {
+    let info = request.extensions().get::<ConnectionInfo>();
+    let scheme = if info.is_some_and(|info| info.tls) { "https" } else { "http" };
+    let authority = request.uri().authority().map(ToString::to_string);
+    let host = authority.or_else(|| {
+        let host = request.headers().get(HOST)?.to_str().ok()?;
+        Some(host.to_owned())
+    })?;
+    // It stands in quotes in a header.
+    let sane = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-_[]".contains(&b));
+    sane.then(|| format!("{scheme}://{host}"))
+}
+
+/// The answer that makes a client log in.
+pub(super) fn challenged(
+    challenge: Option<&Challenge>,
+    scope: Option<&str>,
+    why: &str,
+) -> ApiError {
+    let basic = Challenge { realm: None };
+    let header = challenge.unwrap_or(&basic).header(scope, false);
+    ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Unauthorized,
+        format!("{why}: this registry asks for a user name and a password, or a token"),
+    )
+    .with_header(WWW_AUTHENTICATE, &header)
+}
+
+/// Adds a challenge to headers that have none.
+pub(super) fn add_challenge(headers: &mut HeaderMap, challenge: &Challenge) {
+    if let Ok(value) = HeaderValue::from_str(&challenge.header(None, false)) {
+        headers.entry(WWW_AUTHENTICATE).or_insert(value);
+    }
+}
+
+/// What may be told of a refusal.
+pub(super) enum Denied {
+    /// As if nothing were there.
+    Absent,
+    /// This.
+    Told(ApiError),
+}
+
+/// Whether a caller may do something to a repository of images.
+pub(super) fn permit(
+    caller: &Caller,
+    challenge: &Challenge,
+    action: Action,
+    repository: &RepositoryKey,
+    method: &Method,
+) -> Result<(), Denied> {
+    if caller.may_in(action, repository) {
+        return Ok(());
+    }
+    let path = &repository.path;
+    let what = Resource::Repository { format: repository.format, path: path.as_str() };
+    let could = caller.could_with_another_session(action, &what);
+    let words = match action {
+        Action::Pull => "pull",
+        Action::Delete => "delete",
+        Action::Push | Action::Overwrite | Action::Admin => "pull,push",
+    };
+    let scope = format!("repository:{path}:{words}");
+    // With a session or without: whoever is nobody is asked who they are, whatever they asked about.
+    if caller.is_anonymous() {
+        return Err(Denied::Told(challenged(Some(challenge), Some(&scope), "log in first")));
+    }
+    if could {
+        let header = challenge.header(Some(&scope), true);
+        let message = "this session is for something else; ask for one that covers this";
+        return Err(Denied::Told(
+            ApiError::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message)
+                .with_header(WWW_AUTHENTICATE, &header),
+        ));
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let verb = match action {
+            Action::Delete => "artifact.delete",
+            _ => "artifact.push",
+        };
+        caller.note_refusal(verb, &repository.to_string(), "not permitted");
+    }
+    if action == Action::Pull {
+        return Err(Denied::Absent);
+    }
+    let (who, verb) = (&caller.identity().subject, action.name());
+    Err(Denied::Told(ApiError::new(
+        StatusCode::FORBIDDEN,
+        Code::Denied,
+        format!(
+            "{who} may not {verb} here: it takes the permission `{verb}:{path}`; ask an administrator, who finds out more \
+             with 'nora auth explain {verb} {path} --subject {who}'"
+        ),
+    )))
+}

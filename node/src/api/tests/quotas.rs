@@ -1,0 +1,128 @@
+//! Quotas and limits by the hour, as clients meet them.
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use nora_domain::TenantName;
+
+use crate::world::{Shown, World};
+
+const POLICY: &str = r#"
+[auth]
+[[auth.rules]]
+subject = "red"
+permissions = ["pull:*", "overwrite:red/*", "delete:red/*", "overwrite:free/*"]
+
+[[tenants]]
+name = "red"
+namespaces = { oci = ["red/*"] }
+storage_quota = "10kB"
+artifact_quota = 3
+rate_limit = { push = 6, pull = 10 }
+"#;
+
+async fn world() -> World {
+    let world = World::with(POLICY).await;
+    world.users(&["red"]).await;
+    world
+}
+
+async fn used(world: &World) -> (u64, u64) {
+    let usage = world.registry.usage(&TenantName::parse("red").unwrap()).await.unwrap();
+    (usage.unique_bytes, usage.reserved_bytes)
+}
+
+async fn upload(world: &World, bytes: Bytes) -> (StatusCode, String) {
+    let red = Shown::login("red");
+    let digest = crate::hash::digest(nora_domain::Algorithm::Sha256, &bytes);
+    let opened = world.ask(Method::POST, "/v2/red/app/blobs/uploads/", &red).await;
+    let location = opened.header("location").to_owned();
+    let patched = world.send(Method::PATCH, &location, &red, &[], bytes).await;
+    if patched.status != StatusCode::ACCEPTED {
+        world.ask(Method::DELETE, &location, &red).await;
+        return (patched.status, String::from_utf8_lossy(&patched.body).into_owned());
+    }
+    let path = format!("{location}&digest={digest}");
+    let put = world.send(Method::PUT, &path, &red, &[], "").await;
+    (put.status, String::from_utf8_lossy(&put.body).into_owned())
+}
+
+#[tokio::test]
+async fn bytes_over_a_quota_are_refused_before_they_are_taken() {
+    let world = world().await;
+    let (status, _) = upload(&world, vec![1; 6_000].into()).await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert_eq!(used(&world).await, (6_000, 0));
+    let (status, body) = upload(&world, vec![2; 6_000].into()).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{body}");
+    assert!(body.contains("over the quota") && body.contains("\"limit\":10000"), "{body}");
+    assert_eq!(used(&world).await, (6_000, 0), "what was set aside is free again");
+    // What is there counts once, in however many repositories it is shown.
+    let red = Shown::login("red");
+    let digest = crate::hash::digest(nora_domain::Algorithm::Sha256, &Bytes::from(vec![1; 6_000]));
+    let path = format!("/v2/red/other/blobs/uploads/?mount={digest}&from=red/app");
+    assert_eq!(world.ask(Method::POST, &path, &red).await.status, StatusCode::CREATED);
+    assert_eq!(used(&world).await.0, 6_000);
+    let blob = |repository: &str| format!("/v2/red/{repository}/blobs/{digest}");
+    assert_eq!(world.ask(Method::DELETE, &blob("app"), &red).await.status, StatusCode::ACCEPTED);
+    assert_eq!(used(&world).await.0, 6_000);
+    assert_eq!(world.ask(Method::DELETE, &blob("other"), &red).await.status, StatusCode::ACCEPTED);
+    assert_eq!(used(&world).await.0, 0);
+    let (status, _) = upload(&world, vec![2; 10_000].into()).await;
+    assert_eq!(status, StatusCode::CREATED, "the last byte of a quota is the tenant's");
+    assert_eq!(upload(&world, vec![3; 1].into()).await.0, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_blob_in_one_request_is_held_to_the_quota_too() {
+    let world = world().await;
+    let red = Shown::login("red");
+    let refused = world.push(&red, "red/app", "a", &[7; 12_000]).await.unwrap_err();
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let (bytes, reserved) = used(&world).await;
+    assert_eq!((bytes, reserved), (2, 0), "only the config of two bytes is there");
+    // Others' quotas are others'.
+    world.push(&red, "free/app", "a", &[7; 12_000]).await.unwrap();
+}
+
+#[tokio::test]
+async fn artifacts_are_counted() {
+    let world = world().await;
+    let red = Shown::login("red");
+    for i in 0..3u8 {
+        world.push(&red, "red/app", &format!("t{i}"), &[i; 10]).await.unwrap();
+    }
+    let refused = world.push(&red, "red/app", "t3", &[3; 10]).await.unwrap_err();
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(String::from_utf8_lossy(&refused.body).contains("artifacts"));
+    let deleted = world.ask(Method::DELETE, "/v2/red/app/manifests/t0", &red).await;
+    assert_eq!(deleted.status, StatusCode::ACCEPTED);
+    let (digest, _) = world.push(&red, "red/app", "t1", &[1; 10]).await.unwrap();
+    let path = format!("/v2/red/app/manifests/{digest}");
+    assert_eq!(world.ask(Method::DELETE, &path, &red).await.status, StatusCode::ACCEPTED);
+    world.push(&red, "red/app", "t3", &[3; 10]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_hour_has_so_many_requests() {
+    let world = world().await;
+    let red = Shown::login("red");
+    world.push(&red, "red/app", "a", b"layer").await.unwrap();
+    let pull = async || world.ask(Method::GET, "/v2/red/app/manifests/a", &red).await;
+    let mut answers = Vec::new();
+    for _ in 0..11 {
+        answers.push(pull().await);
+    }
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status.as_u16()).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 429]);
+    assert_eq!(answers[0].header("ratelimit-limit"), "10;w=3600");
+    let last = &answers[10];
+    assert_eq!(last.header("ratelimit-remaining"), "0;w=3600");
+    let wait: u64 = last.header("retry-after").parse().unwrap();
+    assert!((1..=3_600).contains(&wait), "{wait}");
+    assert_eq!(last.json()["errors"][0]["code"], "TOOMANYREQUESTS");
+    // Asking whether something is there costs nothing, and blobs are not counted.
+    let head = world.ask(Method::HEAD, "/v2/red/app/manifests/a", &red).await;
+    assert_eq!(head.status, StatusCode::OK);
+    world.clock.advance(wait * 1_000);
+    assert_eq!(pull().await.status, StatusCode::OK, "the next hour begins anew");
+}

@@ -1,0 +1,193 @@
+//! Who makes a request, and the one question that is asked of the policy.
+//!
+//! Guarantees: whatever a request needs is asked here, of [`Caller::may`], whichever way it came in and whatever it showed;
+//! nothing else in this program decides about permissions.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use nora_app::ports::BoxFuture;
+use nora_app::ports::metadata::MetadataError;
+use nora_app::ports::policy::{Caller as Judge, Judgement};
+use nora_auth::identity::{Identity, Subject};
+use nora_auth::permission::{Action, Resource};
+use nora_domain::identity::Actor;
+use nora_domain::record::TokenId;
+use nora_domain::{Format, RepositoryKey, RepositoryPath, TagName};
+
+use super::Guard;
+use super::policies::InForce;
+
+/// Who was recognised by a credential: what is kept of it between requests.
+#[derive(Debug)]
+pub struct Known {
+    /// Who, and with what.
+    pub identity: Identity,
+    /// The same without what a session was cut down to: whether asking for another session would help.
+    pub uncut: Option<Identity>,
+    /// The API token that was shown, or that a session came from.
+    pub token: Option<TokenId>,
+    /// The account's generation, for sessions that are made.
+    pub generation: u64,
+    /// When it ends, in milliseconds since the Unix epoch.
+    pub expires_at: u64,
+}
+
+impl Known {
+    /// Whoever showed nothing.
+    pub fn anonymous() -> Self {
+        Self {
+            identity: Identity::anonymous(),
+            uncut: None,
+            token: None,
+            generation: 0,
+            expires_at: u64::MAX,
+        }
+    }
+
+    /// The administrator.
+    pub fn administrator() -> Self {
+        Self { identity: Identity::of(Subject::Administrator), ..Self::anonymous() }
+    }
+}
+
+/// Who makes a request.
+#[derive(Clone)]
+pub struct Caller {
+    pub(super) guard: Arc<Guard>,
+    pub(super) known: Arc<Known>,
+    /// The node is open, or a member has let the request through: everything may be done.
+    pub(super) is_open: bool,
+    /// On whose behalf a member asks.
+    pub(super) behalf: Option<Arc<Actor>>,
+    pub(super) address: Option<IpAddr>,
+    pub(super) request: Arc<str>,
+}
+
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caller").field("known", &self.known).field("open", &self.is_open).finish()
+    }
+}
+
+impl Caller {
+    fn in_force(&self) -> Arc<InForce> {
+        self.guard.policies.in_force()
+    }
+
+    /// Whether they may do that: the one decision point.
+    pub fn may(&self, action: Action, what: &Resource<'_>) -> bool {
+        self.is_open || self.in_force().decisions.decide(&self.known.identity, action, what)
+    }
+
+    /// Whether they may do that to a repository.
+    pub fn may_in(&self, action: Action, repository: &RepositoryKey) -> bool {
+        let (format, path) = (repository.format, repository.path.as_str());
+        self.may(action, &Resource::Repository { format, path })
+    }
+
+    /// Whether lists show them a repository: what they may pull. A session is cut down to what its client asked for, which
+    /// for lists are no names; what its holder may do counts.
+    pub fn lists(&self, format: Format, path: &RepositoryPath) -> bool {
+        let what = Resource::Repository { format, path: path.as_str() };
+        self.may(Action::Pull, &what) || self.could_with_another_session(Action::Pull, &what)
+    }
+
+    /// Whether they may administer the registry.
+    pub fn administers(&self) -> bool {
+        self.may(Action::Admin, &Resource::Registry)
+    }
+
+    /// Whether they could do that with another session: theirs is cut down to other things.
+    pub fn could_with_another_session(&self, action: Action, what: &Resource<'_>) -> bool {
+        let uncut = self.known.uncut.as_ref();
+        uncut.is_some_and(|who| self.in_force().decisions.decide(who, action, what))
+    }
+
+    /// Who they are.
+    pub fn identity(&self) -> &Identity {
+        &self.known.identity
+    }
+
+    /// What is known of them.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Whether they showed nothing, where something would tell more.
+    pub fn is_anonymous(&self) -> bool {
+        !self.is_open && !self.known.identity.is_authenticated()
+    }
+
+    /// Where they are, if it is known.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// Whether the node asks nobody for anything.
+    pub fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// As the audit log tells of them.
+    pub fn actor(&self) -> Actor {
+        if let Some(actor) = &self.behalf {
+            return actor.as_ref().clone();
+        }
+        let identity = &self.known.identity;
+        let mut subject = match self.is_open && !identity.is_authenticated() {
+            true => "anyone".to_owned(),
+            false => identity.subject.to_string(),
+        };
+        if let Some(token) = &identity.token {
+            subject = format!("{subject} (token {token})");
+        }
+        let address = self.address.map(|address| address.to_string()).unwrap_or_default();
+        Actor { subject, address, request: self.request.to_string() }
+    }
+
+    /// Writes down what came of a change that is no command of its own.
+    pub fn note(&self, action: &str, resource: &str, result: &str) {
+        self.guard.notes.noted(self.actor(), action, resource, result);
+    }
+
+    /// Writes down that they were refused a change.
+    pub fn note_refusal(&self, action: &str, resource: &str, why: &str) {
+        self.guard.notes.refused(self.actor(), action, resource, why);
+    }
+}
+
+impl Judge for Caller {
+    fn actor(&self) -> Actor {
+        Self::actor(self)
+    }
+
+    fn judge(&self, repository: &RepositoryKey, tags: &[TagName]) -> Judgement {
+        let in_force = self.in_force();
+        let Some(epoch) = in_force.judges() else { return Judgement::default() };
+        let policy = in_force.policy();
+        let (format, path) = (repository.format, repository.path.as_str());
+        let mut create_only = Vec::new();
+        if !tags.is_empty() && !self.may_in(Action::Overwrite, repository) {
+            create_only.extend_from_slice(tags);
+            create_only.sort_unstable();
+        }
+        let has_immutable = policy.has_immutable(format, path);
+        let mut immutable = Vec::new();
+        if has_immutable {
+            let kept = tags.iter().filter(|tag| policy.is_immutable(format, path, tag.as_str()));
+            immutable.extend(kept.cloned());
+            immutable.sort_unstable();
+        }
+        Judgement { policy: Some(epoch), create_only, immutable, has_immutable }
+    }
+
+    fn refresh(&self) -> BoxFuture<'_, Result<(), MetadataError>> {
+        Box::pin(async {
+            if let Err(error) = self.guard.reload().await {
+                tracing::warn!(%error, "the policy in force could not be read again");
+            }
+            Ok(())
+        })
+    }
+}

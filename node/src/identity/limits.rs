@@ -1,0 +1,187 @@
+//! Requests by the hour: a tenant's limit across the cluster, spent from budgets that nodes lease.
+//!
+//! A node asks the log for a share of what is left of the hour before it needs it, so that requests are counted here and
+//! wait for nobody. Shares are small beside the limit and shrink with what is left. Guarantees: all nodes together let no
+//! more through in an hour than the limit, because the log grants no more; an idle node gives back what it does not use.
+//! A cluster that cannot answer lets requests through: limits are no reason to be down.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nora_app::Registry;
+use nora_app::ports::clock::Clock;
+use nora_domain::TenantName;
+use nora_domain::identity::Rate;
+use tokio::sync::Notify;
+use tracing::debug;
+
+const HOUR_MILLIS: u64 = 3_600_000;
+
+/// A share is this part of the limit at most.
+const SHARE_OF_LIMIT: u64 = 50;
+
+/// A share is this part of what is left at most.
+const SHARE_OF_REST: u64 = 8;
+
+/// How long a request waits for a share where none was there in time: a burst on a node that was idle.
+const SHARE_WAIT: Duration = Duration::from_secs(1);
+
+/// A share that nothing was taken from for so long is given back.
+const IDLE_MILLIS: u64 = 20_000;
+
+/// What a client is told of its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Requests an hour.
+    pub limit: u64,
+    /// How many are left, as far as this node knows.
+    pub remaining: u64,
+    /// Seconds until the next hour begins.
+    pub reset_secs: u64,
+}
+
+/// A node's share of one budget.
+#[derive(Default)]
+struct Share {
+    hour: u64,
+    /// Requests that this node may let through.
+    left: u64,
+    /// What all nodes together were granted, as of the last answer.
+    granted: u64,
+    /// Whether the hour's budget is spent.
+    is_spent: bool,
+    is_asking: bool,
+    used_at: u64,
+    came: Arc<Notify>,
+}
+
+/// The shares of this node.
+pub struct Limits {
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    shares: Mutex<BTreeMap<(TenantName, Rate), Share>>,
+}
+
+enum Step {
+    Taken(Allowance),
+    Spent(Allowance),
+    Wait(Arc<Notify>),
+}
+
+impl Limits {
+    /// No shares yet.
+    pub fn new(registry: Registry, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { registry, clock, shares: Mutex::default() })
+    }
+
+    /// Counts a request; `Err` if the hour's budget is spent.
+    pub async fn take(
+        self: &Arc<Self>,
+        tenant: &TenantName,
+        rate: Rate,
+        limit: u64,
+    ) -> Result<Allowance, Allowance> {
+        let until = tokio::time::Instant::now() + SHARE_WAIT;
+        loop {
+            // Listening begins before looking, so that a share that comes in between is not missed.
+            let came = match self.step(tenant, rate, limit) {
+                Step::Taken(allowance) => return Ok(allowance),
+                Step::Spent(allowance) => return Err(allowance),
+                Step::Wait(came) => came,
+            };
+            let notified = came.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            match self.step(tenant, rate, limit) {
+                Step::Taken(allowance) => return Ok(allowance),
+                Step::Spent(allowance) => return Err(allowance),
+                Step::Wait(_) => {}
+            }
+            if tokio::time::timeout_at(until, notified).await.is_err() {
+                return Ok(self.allowance(limit, 0));
+            }
+        }
+    }
+
+    fn allowance(&self, limit: u64, remaining: u64) -> Allowance {
+        let into_hour = self.clock.now().0 % HOUR_MILLIS;
+        Allowance { limit, remaining, reset_secs: (HOUR_MILLIS - into_hour).div_ceil(1_000) }
+    }
+
+    fn step(self: &Arc<Self>, tenant: &TenantName, rate: Rate, limit: u64) -> Step {
+        let now = self.clock.now().0;
+        let hour = now / HOUR_MILLIS;
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = shares.entry((tenant.clone(), rate)).or_default();
+        if share.hour != hour {
+            *share = Share { hour, came: share.came.clone(), ..Share::default() };
+        }
+        share.used_at = now;
+        let rest = limit.saturating_sub(share.granted);
+        let wanted = (limit / SHARE_OF_LIMIT).min(rest / SHARE_OF_REST).max(1);
+        let taken = share.left > 0;
+        if taken {
+            share.left -= 1;
+        }
+        if share.left < wanted.div_ceil(2) && !share.is_spent && !share.is_asking {
+            share.is_asking = true;
+            let (this, tenant) = (self.clone(), tenant.clone());
+            tokio::spawn(async move { this.ask(tenant, rate, hour, wanted).await });
+        }
+        let remaining = share.left.saturating_add(rest);
+        if taken {
+            return Step::Taken(self.allowance(limit, remaining));
+        }
+        if share.is_spent {
+            return Step::Spent(self.allowance(limit, 0));
+        }
+        Step::Wait(share.came.clone())
+    }
+
+    /// Asks the log for a share.
+    async fn ask(&self, tenant: TenantName, rate: Rate, hour: u64, wanted: u64) {
+        let answer = self.registry.lease_budget(tenant.clone(), rate, hour, wanted, 0).await;
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = shares.entry((tenant, rate)).or_default();
+        if share.hour == hour {
+            share.is_asking = false;
+            match answer {
+                Ok(Some((granted, budget))) => {
+                    share.left = share.left.saturating_add(granted);
+                    share.granted = budget.granted;
+                    share.is_spent = granted == 0;
+                }
+                // Not limited any more, by a policy that this node has not compiled yet.
+                Ok(None) => share.left = share.left.saturating_add(wanted),
+                Err(error) => {
+                    debug!(%error, "no share of a tenant's requests");
+                    share.left = share.left.saturating_add(1);
+                }
+            }
+        }
+        share.came.notify_waiters();
+    }
+
+    /// Gives back what nobody used for a while, and looks again where the budget was spent: others may have given back.
+    pub async fn give_back(&self) {
+        let now = self.clock.now().0;
+        let hour = now / HOUR_MILLIS;
+        let mut idle = Vec::new();
+        {
+            let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+            shares.retain(|_, share| share.hour == hour);
+            for ((tenant, rate), share) in shares.iter_mut() {
+                share.is_spent = false;
+                if share.left > 0 && now.saturating_sub(share.used_at) >= IDLE_MILLIS {
+                    idle.push((tenant.clone(), *rate, std::mem::take(&mut share.left)));
+                }
+            }
+        }
+        for (tenant, rate, unused) in idle {
+            if let Err(error) = self.registry.lease_budget(tenant, rate, hour, 0, unused).await {
+                debug!(%error, "an unused share was not given back");
+            }
+        }
+    }
+}

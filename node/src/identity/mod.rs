@@ -1,0 +1,253 @@
+//! Who asks, what they may do, and what is remembered of it: the policy and identities of the whole program.
+//!
+//! A request's credential, however its ecosystem sends it, is recognised by [`Guard::recognise`] and becomes a [`Caller`];
+//! whatever the request needs is asked of [`Caller::may`]. On a loopback address and without `[auth]` a node is open:
+//! whoever reaches it is on the machine. Everywhere else nothing is allowed that no rule allows.
+//!
+//! Guarantees: the same credential is judged alike by every format, route and node; what was revoked is believed nowhere
+//! once the node has applied it; no secret is kept, logged or shown. Must not know: routes, or how answers are written.
+
+mod admin;
+mod caller;
+mod issuers;
+mod limits;
+mod lockout;
+mod notes;
+mod policies;
+mod recognise;
+mod sessions;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use nora_app::Registry;
+use nora_app::ports::clock::Clock;
+use nora_auth::credential::Secret;
+use nora_domain::identity::{Actor, Rate};
+use nora_domain::record::{Timestamp, UploadId};
+use nora_domain::{RepositoryKey, TenantName};
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, admin_passwords, shared_password};
+pub use caller::{Caller, Known};
+pub use issuers::{ExchangeFailure, Exchanged, Issuers};
+pub use limits::Allowance;
+pub use policies::{InForce, Policies, PolicyFailure, canonical, stranded, tenant_limits};
+pub use recognise::Rejected;
+pub use sessions::{Session, SessionRequest};
+
+use limits::Limits;
+use lockout::Lockout;
+use notes::Notes;
+use sessions::Keys;
+
+/// Credentials that are recognised without looking again.
+const KNOWN_MAX: u64 = 50_000;
+
+/// How long a credential is recognised without looking again, unless something changes before.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+
+/// Passwords that are hashed at once: each takes 19 MiB and a core.
+const HASHED_AT_ONCE: usize = 2;
+
+/// What the guard is made of.
+pub struct GuardSettings {
+    /// Whether only this machine reaches the node.
+    pub is_loopback: bool,
+    /// The administrator's passwords, if there are any.
+    pub admin: Option<AdminPasswords>,
+    /// Failed logins from one address for one name before it has to wait.
+    pub login_failures_max: u32,
+    /// For how long they count.
+    pub login_window: Duration,
+    /// A secret that all nodes of the cluster know and nobody else.
+    pub shared_secret: Vec<u8>,
+}
+
+/// Recognises callers, and keeps what decisions rest on up to date.
+pub struct Guard {
+    pub(self) registry: Registry,
+    pub(self) clock: Arc<dyn Clock>,
+    pub(self) policies: Arc<Policies>,
+    is_loopback: bool,
+    admin: Option<AdminPasswords>,
+    /// Made from what all nodes know.
+    shared_key: aws_lc_rs::hmac::Key,
+    /// By a hash of what was shown, under a key that only this process has.
+    known: Cache<[u8; 32], Arc<Known>>,
+    known_key: aws_lc_rs::hmac::Key,
+    /// The identity epoch that `known` is of.
+    epoch: AtomicU64,
+    hashing: Semaphore,
+    lockout: Lockout,
+    keys: Keys,
+    notes: Notes,
+    limits: Arc<Limits>,
+    issuers: Issuers,
+}
+
+impl Guard {
+    /// A guard over the registry's accounts, tokens and policy.
+    pub fn new(
+        registry: Registry,
+        clock: Arc<dyn Clock>,
+        policies: Arc<Policies>,
+        settings: GuardSettings,
+    ) -> Result<Arc<Self>, std::io::Error> {
+        let GuardSettings { is_loopback, admin, login_failures_max, login_window, shared_secret } =
+            settings;
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| std::io::Error::other(error.to_string()))?;
+        Ok(Arc::new(Self {
+            limits: Limits::new(registry.clone(), clock.clone()),
+            issuers: Issuers::new(clock.clone())?,
+            registry,
+            clock,
+            policies,
+            is_loopback,
+            admin,
+            shared_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &shared_secret),
+            known: Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
+            known_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret),
+            epoch: AtomicU64::new(0),
+            hashing: Semaphore::new(HASHED_AT_ONCE),
+            lockout: Lockout::new(login_failures_max, login_window),
+            keys: Keys::default(),
+            notes: Notes::default(),
+        }))
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> &Arc<Policies> {
+        &self.policies
+    }
+
+    /// Issuers of workload tokens.
+    pub fn issuers(&self) -> &Issuers {
+        &self.issuers
+    }
+
+    /// Whether anyone who reaches this node may do everything.
+    pub fn is_open(&self) -> bool {
+        self.is_loopback && !self.policies.in_force().policy().has_auth()
+    }
+
+    /// A caller who is in the cluster's own hands: its administrator by certificate.
+    pub fn administrator(self: &Arc<Self>, address: Option<IpAddr>, request: Arc<str>) -> Caller {
+        let known = Arc::new(Known::administrator());
+        Caller { guard: self.clone(), known, is_open: false, behalf: None, address, request }
+    }
+
+    /// A caller whom another member has recognised and let through.
+    pub fn on_behalf_of(self: &Arc<Self>, actor: Actor, request: Arc<str>) -> Caller {
+        let (known, behalf) = (Arc::new(Known::anonymous()), Some(Arc::new(actor)));
+        Caller { guard: self.clone(), known, is_open: true, behalf, address: None, request }
+    }
+
+    /// What makes an upload session the caller's own: nobody else's word for it has this. `None` on an open node.
+    pub fn session_proof(&self, caller: &Caller, upload: UploadId) -> Option<String> {
+        if caller.is_open() {
+            return None;
+        }
+        let mut context = aws_lc_rs::hmac::Context::with_key(&self.shared_key);
+        context.update(b"upload session");
+        context.update(&upload.0.to_be_bytes());
+        context.update(caller.identity().subject.to_string().as_bytes());
+        let tag = context.sign();
+        Some(tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The time, as this node sees it.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Counts a request against its tenant's limit: what is left of it, or `Err` once it is spent. `None` if there is no
+    /// limit.
+    pub async fn allow(
+        &self,
+        repository: &RepositoryKey,
+        rate: Rate,
+    ) -> Option<Result<Allowance, Allowance>> {
+        let limit = self.limit_of(&repository.tenant, rate)?;
+        Some(self.limits.take(&repository.tenant, rate, limit).await)
+    }
+
+    fn limit_of(&self, tenant: &TenantName, rate: Rate) -> Option<u64> {
+        self.policies.in_force().limits(tenant)?.limit(rate)
+    }
+
+    /// Brings policy, signing keys and recognised credentials to what this node has applied. Cheap if nothing changed.
+    pub async fn reload(&self) -> Result<(), PolicyFailure> {
+        let now = self.registry.cluster().await?.identity_epoch;
+        if self.epoch.swap(now, Ordering::AcqRel) != now {
+            self.keys.reload(&self.registry).await?;
+            // What was recognised before may have been revoked.
+            self.known.invalidate_all();
+            self.policies.reload(&self.registry).await?;
+        }
+        Ok(())
+    }
+
+    /// A hash of what was shown, by which it is recognised again; nothing that could be shown is kept.
+    fn fingerprint(&self, parts: &[&str]) -> [u8; 32] {
+        let mut context = aws_lc_rs::hmac::Context::with_key(&self.known_key);
+        for part in parts {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut value = [0; 32];
+        value.copy_from_slice(context.sign().as_ref());
+        value
+    }
+
+    /// Adds a signing key if there is none, or if the newest has signed for long enough.
+    pub async fn make_keys(&self) {
+        self.keys.rotate(&self.registry, self.clock.now()).await;
+    }
+
+    /// What goes on beside the requests: every second refusals are written down, now and then uses of tokens, unused
+    /// shares, and another signing key.
+    pub async fn keep_up(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        for second in 0u64.. {
+            ticks.tick().await;
+            // A snapshot brings changes that no event tells of.
+            if let Err(error) = self.reload().await {
+                warn!(%error, "the policy that the cluster runs by cannot be used here; changes are refused until it can");
+            }
+            self.notes.write_refusals(&self.registry).await;
+            if second % 10 == 0 {
+                self.limits.give_back().await;
+            }
+            if second % 60 == 5 {
+                self.notes.write_uses(&self.registry).await;
+            }
+            if second % 60 == 0 {
+                self.make_keys().await;
+            }
+        }
+    }
+
+    /// Writes down what waits to be, before the node stops.
+    pub async fn flush(&self) {
+        self.notes.write_refusals(&self.registry).await;
+        self.notes.write_uses(&self.registry).await;
+    }
+
+    /// Hashes a new password.
+    pub async fn hash_password(&self, password: Secret) -> Result<String, String> {
+        let _permit = self.hashing.acquire().await.map_err(|error| error.to_string())?;
+        let hashed =
+            tokio::task::spawn_blocking(move || nora_auth::password::hash(password.expose()));
+        match hashed.await {
+            Ok(Ok(hash)) => Ok(hash),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! What is written down a moment later: refusals for the audit log, and when tokens were last used.
+//!
+//! Guarantees: nobody waits for either; equal refusals within a moment are one entry with a count, so that whoever is
+//! refused often cannot fill the log; what does not fit is counted, not forgotten.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use nora_app::Registry;
+use nora_domain::identity::{Actor, RefusalNote};
+use nora_domain::record::{Timestamp, TokenId};
+use tracing::warn;
+
+/// Different refusals that are kept between two writes; more are counted as one.
+const REFUSALS_MAX: usize = 500;
+
+/// Tokens whose use is noted in one step.
+const USES_MAX: usize = 5_000;
+
+/// What was refused: who, from where, what, about what, why.
+type Refused = (String, String, String, String, String);
+
+/// What waits to be written.
+#[derive(Default)]
+pub struct Notes {
+    refusals: Mutex<BTreeMap<Refused, (String, u32)>>,
+    uses: Mutex<BTreeMap<TokenId, Timestamp>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A text that fits an entry.
+fn cut(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(Actor::TEXT_BYTES_MAX / 4).collect()
+}
+
+impl Notes {
+    /// Somebody was refused a change.
+    pub fn refused(&self, actor: Actor, action: &str, resource: &str, why: &str) {
+        let Actor { subject, address, request } = actor;
+        let mut refusals = locked(&self.refusals);
+        let mut key =
+            (subject, address, action.to_owned(), cut(resource), format!("refused: {}", cut(why)));
+        if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&key) {
+            key = (
+                "several".to_owned(),
+                String::new(),
+                "several".to_owned(),
+                String::new(),
+                "refused: more than could be written one by one".to_owned(),
+            );
+        }
+        let (_, count) = refusals.entry(key).or_insert((request, 0));
+        *count = count.saturating_add(1);
+    }
+
+    /// Something was done that is no command of its own, or was asked for so.
+    pub fn noted(&self, actor: Actor, action: &str, resource: &str, result: &str) {
+        let Actor { subject, address, request } = actor;
+        let key = (subject, address, action.to_owned(), cut(resource), cut(result));
+        let mut notes = locked(&self.refusals);
+        let (_, count) = notes.entry(key).or_insert((request, 0));
+        *count = count.saturating_add(1);
+    }
+
+    /// A token was used.
+    pub fn used(&self, token: TokenId, at: Timestamp) {
+        let mut uses = locked(&self.uses);
+        if uses.len() < USES_MAX || uses.contains_key(&token) {
+            uses.insert(token, at);
+        }
+    }
+
+    /// Writes refusals down.
+    pub async fn write_refusals(&self, registry: &Registry) {
+        let refusals = std::mem::take(&mut *locked(&self.refusals));
+        if refusals.is_empty() {
+            return;
+        }
+        let notes = refusals.into_iter().map(|(key, (request, count))| {
+            let (subject, address, action, resource, result) = key;
+            let actor = Actor { subject, address, request };
+            RefusalNote { actor, action, resource, result, count }
+        });
+        let notes: Vec<_> = notes.collect();
+        let lost: u64 = notes.iter().map(|note| u64::from(note.count)).sum();
+        match registry.note_refusals(notes).await {
+            Ok(()) => {}
+            // Before the upgrade is finished there is no audit log.
+            Err(nora_app::Error::Conflict { .. }) => {}
+            Err(error) => warn!(%error, lost, "refusals are missing in the audit log"),
+        }
+    }
+
+    /// Writes down when tokens were used.
+    pub async fn write_uses(&self, registry: &Registry) {
+        let uses = std::mem::take(&mut *locked(&self.uses));
+        if uses.is_empty() {
+            return;
+        }
+        if let Err(error) = registry.touch_tokens(uses.into_iter().collect()).await {
+            warn!(%error, "when tokens were last used is not up to date");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_refusals_are_counted_together_and_many_are_bounded() {
+        let notes = Notes::default();
+        let actor = |subject: &str| Actor { subject: subject.into(), ..Actor::default() };
+        for _ in 0..3 {
+            notes.refused(actor("user:a"), "artifact.push", "oci:app", "not permitted");
+        }
+        assert_eq!(locked(&notes.refusals).len(), 1);
+        for i in 0..2 * REFUSALS_MAX {
+            notes.refused(actor(&format!("user:{i}")), "artifact.push", "oci:app\n", "why");
+        }
+        let refusals = locked(&notes.refusals);
+        assert_eq!(refusals.len(), REFUSALS_MAX + 1);
+        let total: u32 = refusals.values().map(|(_, count)| count).sum();
+        assert_eq!(total as usize, 3 + 2 * REFUSALS_MAX);
+        assert!(refusals.keys().all(|key| !key.3.contains('\n')));
+    }
+}

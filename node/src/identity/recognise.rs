@@ -1,0 +1,348 @@
+//! From what a request shows to who makes it.
+//!
+//! Guarantees: a credential that is wrong is refused, and never taken for none; passwords are compared off the async
+//! threads, a few at a time, in the same time whether or not the user exists; an API token or a session counts as long as
+//! what it rests on is there: the token's row, and its owner.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nora_auth::credential::{ApiToken, Credential, Secret, TokenKind};
+use nora_auth::identity::{Identity, Subject};
+use nora_auth::permission::PermissionSet;
+use nora_auth::session::{self, Use};
+use nora_domain::identity::{AccessTokenRecord, AccountRecord};
+use nora_domain::name::AccountName;
+use nora_domain::record::TokenId;
+
+use super::Guard;
+use super::admin::ADMIN_USER;
+use super::caller::{Caller, Known};
+
+/// Why nobody was recognised.
+#[derive(Debug)]
+pub enum Rejected {
+    /// The credential is wrong, or is none any more; the words say no more than the client may know.
+    Wrong(String),
+    /// Logins from there have to wait.
+    TooMany(Duration),
+    /// The metadata cannot be read.
+    Failed(nora_app::Error),
+}
+
+impl From<nora_app::Error> for Rejected {
+    fn from(error: nora_app::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn wrong<T>(why: &str) -> Result<T, Rejected> {
+    Err(Rejected::Wrong(why.to_owned()))
+}
+
+/// What is told of any login that fails: not which part of it was wrong.
+const LOGIN: &str = "the user name or the password is wrong";
+const TOKEN: &str = "the token is not valid, was revoked, or has expired; log in again";
+
+/// An account or a line of the htpasswd file.
+pub(super) struct Owner {
+    pub(super) subject: Subject,
+    pub(super) groups: Vec<String>,
+    /// What sessions of it are of: a new password makes a new one.
+    pub(super) generation: u64,
+    pub(super) password_hash: String,
+}
+
+/// A number that is another one for every other hash: the generation of a login whose account the cluster does not keep.
+fn generation_of(hash: &str) -> u64 {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, hash.as_bytes());
+    digest.as_ref().iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+impl Guard {
+    /// Who makes a request that shows this.
+    pub async fn recognise(
+        self: &Arc<Self>,
+        credential: Credential,
+        address: Option<IpAddr>,
+        request: Arc<str>,
+    ) -> Result<Caller, Rejected> {
+        let is_open = self.is_open();
+        let known = match self.known_by(credential, address).await {
+            Ok(known) => known,
+            // Whoever asks nobody for anything has no use for what it is shown.
+            Err(Rejected::Wrong(_) | Rejected::TooMany(_)) if is_open => {
+                Arc::new(Known::anonymous())
+            }
+            Err(rejected) => return Err(rejected),
+        };
+        if let Some(token) = known.token {
+            self.notes.used(token, self.clock.now());
+        }
+        Ok(Caller { guard: self.clone(), known, is_open, behalf: None, address, request })
+    }
+
+    async fn known_by(
+        &self,
+        credential: Credential,
+        address: Option<IpAddr>,
+    ) -> Result<Arc<Known>, Rejected> {
+        let fingerprint = match &credential {
+            Credential::None => return Ok(Arc::new(Known::anonymous())),
+            Credential::Malformed(why) => return wrong(why),
+            Credential::Basic { user, password } => {
+                self.fingerprint(&["basic", user, password.expose()])
+            }
+            Credential::Bearer(token) => self.fingerprint(&["bearer", token.expose()]),
+        };
+        if let Some(known) = self.known.get(&fingerprint)
+            && known.expires_at > self.clock.now().0
+        {
+            return Ok(known);
+        }
+        // Read before what is looked up: what changes meanwhile clears the cache after this is put in, or the number is
+        // another one here.
+        let epoch = self.registry.cluster().await?.identity_epoch;
+        let known = match credential {
+            Credential::Basic { user, password } => self.login(&user, password, address).await?,
+            Credential::Bearer(token) => self.bearer(&token, address).await?,
+            Credential::None | Credential::Malformed(_) => return wrong(LOGIN),
+        };
+        let known = Arc::new(known);
+        self.known.insert(fingerprint, known.clone());
+        if self.registry.cluster().await?.identity_epoch != epoch {
+            self.known.invalidate(&fingerprint);
+        }
+        Ok(known)
+    }
+
+    /// A user name and a password.
+    async fn login(
+        &self,
+        user: &str,
+        password: Secret,
+        address: Option<IpAddr>,
+    ) -> Result<Known, Rejected> {
+        if let Some(wait) = address.and_then(|address| self.lockout.wait(address, user)) {
+            return Err(Rejected::TooMany(wait));
+        }
+        let known = self.password_login(user, password).await?;
+        if let Some(address) = address {
+            match known {
+                Some(_) => self.lockout.succeeded(address, user),
+                None => self.lockout.failed(address, user),
+            }
+        }
+        match known {
+            Some(known) => Ok(known),
+            None => wrong(LOGIN),
+        }
+    }
+
+    async fn password_login(
+        &self,
+        user: &str,
+        password: Secret,
+    ) -> Result<Option<Known>, Rejected> {
+        if user == ADMIN_USER {
+            let accepted = self.admin.as_ref().is_some_and(|admin| admin.accept(password.expose()));
+            return Ok(accepted.then(Known::administrator));
+        }
+        let owner = self.owner(user).await?.filter(|owner| !owner.password_hash.is_empty());
+        let hash = owner.as_ref().map(|owner| owner.password_hash.clone());
+        let in_force = self.policies.in_force();
+        let Ok(_permit) = self.hashing.acquire().await else { return Ok(None) };
+        let checked = tokio::task::spawn_blocking(move || {
+            in_force.passwords.check(password.expose(), hash.as_deref())
+        });
+        let is_right = checked.await.unwrap_or(false);
+        Ok(owner.filter(|_| is_right).map(|owner| Known {
+            identity: Identity { groups: owner.groups, ..Identity::of(owner.subject) },
+            generation: owner.generation,
+            ..Known::anonymous()
+        }))
+    }
+
+    /// The account of that name, or the line of the htpasswd file. An account comes first.
+    pub(super) async fn owner(&self, user: &str) -> Result<Option<Owner>, nora_app::Error> {
+        let in_force = self.policies.in_force();
+        let policy = in_force.policy();
+        if let Ok(name) = AccountName::parse(user)
+            && let Some(account) = self.registry.account(name).await?
+        {
+            let AccountRecord { is_robot, password_hash, groups, generation, .. } = account;
+            let subject = if is_robot { Subject::Robot } else { Subject::User };
+            let subject = subject(user.into());
+            return Ok(Some(Owner { subject, groups, generation, password_hash }));
+        }
+        Ok(policy.htpasswd(user).map(|hash| Owner {
+            subject: Subject::User(user.into()),
+            groups: Vec::new(),
+            generation: generation_of(hash),
+            password_hash: hash.to_owned(),
+        }))
+    }
+
+    /// A token of any kind.
+    async fn bearer(&self, token: &Secret, address: Option<IpAddr>) -> Result<Known, Rejected> {
+        let text = token.expose();
+        if session::is_shaped_as_token(text) {
+            return self.session(text).await;
+        }
+        if let Some(token) = ApiToken::parse(text) {
+            return self.api_token(&token).await;
+        }
+        // The administrator's password is a token as well: whoever has it needs no name.
+        self.login(ADMIN_USER, token.clone(), address).await
+    }
+
+    /// Ends a token of ours that is shown. What is no token, or none any more, has ended already.
+    pub async fn revoke_shown(&self, caller: &Caller, text: &str) -> Result<(), nora_app::Error> {
+        let Some(shown) = ApiToken::parse(text) else { return Ok(()) };
+        let id = TokenId(shown.id);
+        let record = self.registry.token(id).await?;
+        if !record.is_some_and(|record| shown.verify(&record.secret_hash)) {
+            return Ok(());
+        }
+        match self.registry.by(Arc::new(caller.clone())).revoke_token(id).await {
+            Err(nora_app::Error::IdentityUnknown { .. }) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// Who an API token is of.
+    pub async fn known_by_token(&self, token: &Secret) -> Result<Known, Rejected> {
+        match ApiToken::parse(token.expose()) {
+            Some(token) => self.api_token(&token).await,
+            None => wrong(TOKEN),
+        }
+    }
+
+    async fn api_token(&self, shown: &ApiToken) -> Result<Known, Rejected> {
+        let id = TokenId(shown.id);
+        let record = self.registry.token(id).await?;
+        match record.filter(|record| shown.verify(&record.secret_hash)) {
+            Some(record) if record.is_workload == (shown.kind == TokenKind::Workload) => {
+                self.of_token(id, record).await
+            }
+            _ => wrong(TOKEN),
+        }
+    }
+
+    /// Who a token is of that is there.
+    pub(super) async fn of_token(
+        &self,
+        id: TokenId,
+        record: AccessTokenRecord,
+    ) -> Result<Known, Rejected> {
+        if record.expires_at <= self.clock.now() {
+            return wrong(TOKEN);
+        }
+        let permissions = match PermissionSet::parse(&record.permissions) {
+            Ok(permissions) => permissions,
+            // Made by a version that knew more; nothing is safer than less.
+            Err(_) => return wrong(TOKEN),
+        };
+        let known = |identity, generation| Known {
+            identity,
+            uncut: None,
+            token: Some(id),
+            generation,
+            expires_at: record.expires_at.0,
+        };
+        if record.is_workload {
+            let (provider, subject) = split_workload(&record.owner);
+            let subject = Subject::Workload { provider, subject };
+            let identity = Identity { grant: Some(permissions), ..Identity::of(subject) };
+            return Ok(known(identity, 0));
+        }
+        let scope = Some(permissions).filter(|permissions| !permissions.is_empty());
+        let token = Some(record.name.clone());
+        if record.owner == ADMIN_USER {
+            let identity = Identity { token, scope, ..Identity::of(Subject::Administrator) };
+            return Ok(known(identity, 0));
+        }
+        let name = record.owner.split_once(':').map_or("", |(_, name)| name);
+        match self.owner(name).await? {
+            Some(owner) if owner.subject.to_string() == record.owner => {
+                let Owner { subject, groups, generation, .. } = owner;
+                let identity = Identity { subject, groups, token, scope, grant: None };
+                Ok(known(identity, generation))
+            }
+            // Its owner is gone.
+            _ => wrong(TOKEN),
+        }
+    }
+
+    /// A token that the cluster signed itself.
+    async fn session(&self, text: &str) -> Result<Known, Rejected> {
+        let claims = self.verified_session(text, Use::Access).await?;
+        let base = self.base_of(&claims).await?;
+        let scope = match PermissionSet::parse(&claims.scopes) {
+            Ok(scope) => scope,
+            Err(_) => return wrong(TOKEN),
+        };
+        let identity = Identity { scope: Some(scope), ..base.identity.clone() };
+        Ok(Known {
+            identity,
+            uncut: Some(base.identity),
+            expires_at: base.expires_at.min(claims.exp.saturating_mul(1_000)),
+            ..Known { token: base.token, generation: base.generation, ..Known::anonymous() }
+        })
+    }
+
+    /// Believes a session's signature, with the keys that this node knows; a key that it does not know may be new.
+    pub(super) async fn verified_session(
+        &self,
+        text: &str,
+        wanted: Use,
+    ) -> Result<session::Claims, Rejected> {
+        let now = self.clock.now().0 / 1_000;
+        match session::verify(&self.keys.all(), text, now, wanted) {
+            Ok(claims) => return Ok(claims),
+            Err(session::SessionError::Key) => {}
+            Err(error) => return Err(Rejected::Wrong(error.to_string())),
+        }
+        self.keys.reload(&self.registry).await?;
+        session::verify(&self.keys.all(), text, now, wanted)
+            .map_err(|error| Rejected::Wrong(error.to_string()))
+    }
+
+    /// Who a session was made for, if that is still so.
+    pub(super) async fn base_of(&self, claims: &session::Claims) -> Result<Known, Rejected> {
+        if let Some(id) = &claims.cred {
+            let Ok(id) = u128::from_str_radix(id, 16) else { return wrong(TOKEN) };
+            let record = self.registry.token(TokenId(id)).await?;
+            return match record {
+                Some(record) => self.of_token(TokenId(id), record).await,
+                None => wrong(TOKEN),
+            };
+        }
+        match claims.sub.as_str() {
+            ADMIN_USER => Ok(Known::administrator()),
+            "anonymous" => Ok(Known::anonymous()),
+            subject => {
+                let name = subject.split_once(':').map_or("", |(_, name)| name);
+                match self.owner(name).await? {
+                    Some(owner)
+                        if owner.subject.to_string() == subject
+                            && owner.generation == claims.generation =>
+                    {
+                        let Owner { subject, groups, generation, .. } = owner;
+                        let identity = Identity { groups, ..Identity::of(subject) };
+                        Ok(Known { identity, generation, ..Known::anonymous() })
+                    }
+                    _ => wrong(TOKEN),
+                }
+            }
+        }
+    }
+}
+
+/// The provider and the subject of a workload token's owner, `oidc:<provider>:<subject>`.
+fn split_workload(owner: &str) -> (Box<str>, Box<str>) {
+    let rest = owner.strip_prefix("oidc:").unwrap_or(owner);
+    let (provider, subject) = rest.split_once(':').unwrap_or((rest, ""));
+    (provider.into(), subject.into())
+}

@@ -1,0 +1,97 @@
+//! The policy of this node's file and the one that the cluster runs by.
+//!
+//! Guarantees: a cluster without a policy takes the first node's; a node that is a cluster of its own takes its file's at
+//! each start, for there is nobody to disagree; where several nodes are, a file that differs is told and changes nothing
+//! (`nora policy apply` does).
+
+use nora_app::ports::members::Members;
+use nora_app::{Error, Registry};
+use nora_auth::document::PolicyDocument;
+use nora_auth::policy::Policy;
+use nora_domain::identity::Actor;
+use tracing::{info, warn};
+
+use super::error::ServeError;
+use crate::identity::{Policies, canonical, stranded, tenant_limits};
+
+fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> ServeError {
+    ServeError::Policy(Box::new(error))
+}
+
+/// Whether this node's file says something else than the cluster runs by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnFile {
+    /// It says the same, or nothing.
+    Agrees,
+    /// It says something else.
+    Differs,
+}
+
+/// Brings the policy of this node's file into force where that is this node's to do.
+pub(super) async fn bring(
+    own: &PolicyDocument,
+    registry: &Registry,
+    policies: &Policies,
+    members: &dyn Members,
+) -> Result<OwnFile, ServeError> {
+    policies.reload(registry).await.map_err(unusable)?;
+    if *own == PolicyDocument::default() {
+        return Ok(OwnFile::Agrees);
+    }
+    let (document, hash) = canonical(own).map_err(unusable)?;
+    let known = registry.policy().await.map_err(unusable)?;
+    if known.as_ref().is_some_and(|known| known.hash == hash) {
+        return Ok(OwnFile::Agrees);
+    }
+    let is_alone = members.view().await.map(|view| view.members.len() <= 1).unwrap_or(false);
+    if known.is_some() && !is_alone {
+        warn!(
+            "the policy in this node's file is not the one that the cluster runs by: see 'nora policy diff', and apply it \
+             with 'nora policy apply'"
+        );
+        return Ok(OwnFile::Differs);
+    }
+    let compiled = Policy::compile(own);
+    // The file was judged when it was read.
+    let Ok(compiled) = compiled else { return Ok(OwnFile::Differs) };
+    if let Some(stranded) = stranded(registry, &compiled).await.map_err(unusable)? {
+        return Err(ServeError::Stranded { stranded });
+    }
+    let expected = Some(known.map_or(0, |known| known.epoch));
+    let by_file = registry.by(std::sync::Arc::new(FromFile));
+    match by_file.set_policy(expected, document, hash, tenant_limits(own)).await {
+        Ok(epoch) => info!(epoch, "the policy of this node's file is in force"),
+        // Another node was quicker, or the cluster's upgrade is not finished.
+        Err(error @ Error::Conflict { .. }) => {
+            warn!(%error, "the policy of this node's file is not in force");
+            policies.reload(registry).await.map_err(unusable)?;
+            return Ok(OwnFile::Differs);
+        }
+        Err(error) => return Err(unusable(error)),
+    }
+    policies.reload(registry).await.map_err(unusable)?;
+    Ok(OwnFile::Agrees)
+}
+
+/// Who acts when a node starts with a file.
+struct FromFile;
+
+impl nora_app::ports::policy::Caller for FromFile {
+    fn actor(&self) -> Actor {
+        Actor { subject: "nora.toml".to_owned(), ..Actor::default() }
+    }
+
+    fn judge(
+        &self,
+        _: &nora_domain::RepositoryKey,
+        _: &[nora_domain::TagName],
+    ) -> nora_app::ports::policy::Judgement {
+        nora_app::ports::policy::Judgement::default()
+    }
+
+    fn refresh(
+        &self,
+    ) -> nora_app::ports::BoxFuture<'_, Result<(), nora_app::ports::metadata::MetadataError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
