@@ -15,7 +15,10 @@ use crate::member::{Member, message};
 
 /// What was sent, by path, in order.
 #[derive(Clone, Default)]
-struct Sent(Arc<Mutex<Vec<(String, Vec<u8>)>>>);
+struct Sent(Arc<Mutex<Calls>>);
+
+/// Paths and bodies.
+type Calls = Vec<(String, Vec<u8>)>;
 
 impl Sent {
     /// The last message, which must have gone to that method.

@@ -342,6 +342,42 @@ async fn every_method_answers_the_administrator() {
 }
 
 #[tokio::test]
+async fn every_method_asks_for_its_permission() {
+    let world = closed();
+    let name = nora_domain::name::AccountName::parse("alice").unwrap();
+    let hash = nora_auth::password::hash("her own password").unwrap();
+    let registry = &world.admin.api.registry;
+    registry.create_account(name, false, hash, Vec::new()).await.unwrap();
+    let document = serde_json::json!({"auth": {"rules": [
+        {"subject": "alice", "permissions": ["pull:a/*"]},
+    ]}});
+    let document: PolicyDocument = serde_json::from_value(document).unwrap();
+    let (bytes, sum) = crate::identity::canonical(&document).unwrap();
+    registry.set_policy(None, bytes, sum, Vec::new()).await.unwrap();
+    world.admin.api.guard.reload().await.unwrap();
+    let services = world.to(Peer::Anonymous);
+    let alice = basic("alice", "her own password");
+    let mut asked = 0;
+    for path in methods().into_iter().filter(|path| !path.starts_with("/grpc.health.")) {
+        let code = status(&services, &path, Some(&alice)).await;
+        match needed(&path) {
+            Needed::Administrator => assert_eq!(code, Code::PermissionDenied, "{path}"),
+            Needed::Recognised => {
+                asked += 1;
+                assert_ne!(code, Code::Unauthenticated, "{path}");
+                // Empty requests are about nothing that she may do; what is hidden is absent.
+                let own = path.ends_with("WhoAmI")
+                    || path.ends_with("ListTokens")
+                    || path.ends_with("ListRepositories");
+                assert_eq!(code == Code::Ok, own, "{path}: {code:?}");
+            }
+        }
+    }
+    assert_eq!(asked, 11, "a method was given to everybody: say here what it takes");
+    assert_eq!(*world.book.done.lock().unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_open_node_lets_this_machine_administer_and_nobody_else() {
     let world = world(None);
     let path = "/nora.v1.Cluster/Status";

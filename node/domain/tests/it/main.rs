@@ -7,6 +7,7 @@ mod answers;
 mod audit;
 mod cluster;
 mod faults;
+mod identity;
 mod projection;
 mod properties;
 mod universe;

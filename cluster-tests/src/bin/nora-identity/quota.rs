@@ -1,0 +1,224 @@
+//! A tenant's storage quota under parallel pushes to all nodes: never a byte more, and room again after deletes.
+
+use futures_util::future::{join, join_all};
+use futures_util::stream;
+use nora_cluster_tests::content::sha256;
+use reqwest::header::{CONTENT_LENGTH, LOCATION};
+use reqwest::{Body, Method};
+
+use crate::stage::{
+    Answer, Login, NODES, QUOTA, Stage, Step, Trouble, closing, ensure, path_of, random, send,
+};
+
+const PUSHES: usize = 50;
+const REPOSITORY: &str = "quota/app";
+
+/// How a blob is sent.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// `PUT` with a length.
+    Put,
+    /// `PATCH` in chunks, of no length that anybody said.
+    Chunked,
+    /// Two `PATCH`es with lengths, to two nodes.
+    Twice,
+    /// `POST` with everything.
+    Post,
+}
+
+const WAYS: [Way; 4] = [Way::Put, Way::Chunked, Way::Twice, Way::Post];
+
+struct Blob {
+    bytes: Vec<u8>,
+    digest: String,
+    way: Way,
+    node: usize,
+}
+
+fn chunked(bytes: &[u8]) -> Body {
+    let parts: Vec<_> = bytes.chunks(100_000).map(<[u8]>::to_vec).collect();
+    Body::wrap_stream(stream::iter(parts.into_iter().map(Ok::<_, std::io::Error>)))
+}
+
+/// Pushes a blob its way; the answer of the step that ended it.
+async fn push(stage: &Stage, login: &Login, blob: &Blob) -> Step<Answer> {
+    let Blob { bytes, digest, way, node } = blob;
+    let (here, there) = (*node, node + 1);
+    if let Way::Post = way {
+        let path = format!("/v2/{REPOSITORY}/blobs/uploads/?digest={digest}");
+        return send(stage.request(here, Method::POST, &path, login).body(bytes.clone())).await;
+    }
+    let opened = stage.open_upload(here, login, REPOSITORY).await?;
+    let Some(mut place) = opened.header(LOCATION.as_str()).map(path_of) else { return Ok(opened) };
+    let (first, second) = bytes.split_at(bytes.len() / 3);
+    let patches = match way {
+        Way::Chunked => vec![(here, chunked(bytes), None)],
+        Way::Twice => vec![
+            (here, Body::from(first.to_vec()), Some(format!("0-{}", first.len() - 1))),
+            (
+                there,
+                Body::from(second.to_vec()),
+                Some(format!("{}-{}", first.len(), bytes.len() - 1)),
+            ),
+        ],
+        Way::Put | Way::Post => Vec::new(),
+    };
+    for (node, body, range) in patches {
+        let mut request = stage.request(node, Method::PATCH, &place, login).body(body);
+        if let Some(range) = range {
+            request = request.header("content-range", range);
+        }
+        let answer = send(request).await?;
+        match answer.header(LOCATION.as_str()).map(path_of) {
+            Some(next) if answer.status == 202 => place = next,
+            _ => return Ok(answer),
+        }
+    }
+    let path = closing(&place, digest);
+    let request = stage.request(there, Method::PUT, &path, login);
+    match way {
+        Way::Put => send(request.body(bytes.clone())).await,
+        _ => send(request.header(CONTENT_LENGTH, 0)).await,
+    }
+}
+
+/// 50 pushes at once that do not fit together, and again those that were refused, until nothing more goes in.
+pub async fn holds(stage: &Stage, login: &Login) -> Step<String> {
+    let mut blobs = Vec::new();
+    for i in 0..PUSHES {
+        // From 100 KB to 3 MB; some are of one size.
+        let bytes = random(100_000 + (i * 7 % 30) * 100_000 + i % 3)?;
+        let digest = sha256(&bytes);
+        blobs.push(Blob { bytes, digest, way: WAYS[i % WAYS.len()], node: i % NODES });
+    }
+    let together: usize = blobs.iter().map(|blob| blob.bytes.len()).sum();
+    ensure(together as u64 > QUOTA * 3 / 2, || format!("{together} bytes prove nothing"))?;
+    let mut acknowledged: Vec<Blob> = Vec::new();
+    let (mut rounds, mut refusals, mut most) = (0, 0, 0);
+    loop {
+        let pushing = join_all(blobs.iter().map(|blob| push(stage, login, blob)));
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let pushes = async {
+            let answers = pushing.await;
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            answers
+        };
+        let watch = async {
+            let mut most = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                for node in 0..NODES {
+                    let usage = stage.usage(node, "quota").await?;
+                    most = most.max(usage.unique_bytes + usage.reserved_bytes);
+                }
+            }
+            Ok::<_, Trouble>(most)
+        };
+        let (answers, seen) = join(pushes, watch).await;
+        most = most.max(seen?);
+        ensure(most <= QUOTA, || format!("{most} bytes were used or set aside of {QUOTA}"))?;
+        let mut left = Vec::new();
+        let before = acknowledged.len();
+        for (blob, answer) in blobs.into_iter().zip(answers) {
+            let (way, length) = (blob.way, blob.bytes.len());
+            let answer = answer.map_err(|trouble| {
+                Trouble(format!("{way:?} of {length} bytes broke off: {}", trouble.0))
+            })?;
+            match answer.status {
+                201 => acknowledged.push(blob),
+                403 if answer.text().contains("quota") => left.push(blob),
+                status => {
+                    let told = format!("{way:?} of {length} bytes: {status}: {}", answer.text());
+                    return Err(Trouble(told));
+                }
+            }
+        }
+        refusals += left.len();
+        rounds += 1;
+        blobs = left;
+        if blobs.is_empty() || acknowledged.len() == before {
+            break;
+        }
+    }
+    ensure(!blobs.is_empty(), || "everything went in, though it cannot fit".into())?;
+    let bytes: u64 = acknowledged.iter().map(|blob| blob.bytes.len() as u64).sum();
+    for node in 0..NODES {
+        are_there(stage, login, node, &acknowledged, &blobs).await?;
+        let usage = stage.usage(node, "quota").await?;
+        let (used, reserved) = (usage.unique_bytes, usage.reserved_bytes);
+        ensure(used == bytes && reserved == 0, || {
+            format!("node {} counts {used} bytes, {reserved} set aside; there are {bytes}", node + 1)
+        })?;
+    }
+    // What is left is left to the byte, and not one more.
+    let rest = usize::try_from(QUOTA - bytes).map_err(|error| Trouble(error.to_string()))?;
+    let over = stage.push_blob(1, login, REPOSITORY, &random(rest + 1)?).await?;
+    over.must_be(403, "one byte more than is left")?;
+    if rest > 0 {
+        let last = stage.push_blob(2, login, REPOSITORY, &random(rest)?).await?;
+        last.must_be(201, "as many bytes as are left")?;
+    }
+    stage.push_blob(0, login, REPOSITORY, b"!").await?.must_be(403, "a byte when it is full")?;
+    let usage = stage.usage(0, "quota").await?;
+    ensure((usage.unique_bytes, usage.reserved_bytes) == (QUOTA, 0), || format!("{usage:?}"))?;
+    let pushed = acknowledged.len();
+    Ok(format!(
+        "{pushed} pushed and {refusals} times refused in {rounds} rounds, {most} of {QUOTA} bytes at most, then filled to \
+         the byte"
+    ))
+}
+
+/// What was acknowledged can be read on a node, byte for byte, and what was refused cannot.
+async fn are_there(
+    stage: &Stage,
+    login: &Login,
+    node: usize,
+    there: &[Blob],
+    absent: &[Blob],
+) -> Step<()> {
+    for blob in there.iter().chain(absent) {
+        let path = format!("/v2/{REPOSITORY}/blobs/{}", blob.digest);
+        let answer = stage.get(node, &path, login).await?;
+        let is_there = there.iter().any(|one| one.digest == blob.digest);
+        let right = match is_there {
+            true => answer.status == 200 && answer.body == blob.bytes,
+            false => answer.status == 404,
+        };
+        ensure(right, || {
+            let was = if is_there { "acknowledged" } else { "refused" };
+            format!("{} was {was} and is {} on node {}", blob.digest, answer.status, node + 1)
+        })?;
+    }
+    Ok(())
+}
+
+/// A delete makes room, on every node.
+pub async fn frees(stage: &Stage, login: &Login) -> Step<String> {
+    let (repository, bytes) = ("quota/other", random(1 << 20)?);
+    let full = stage.usage(0, "quota").await?;
+    stage.push_blob(0, login, repository, &bytes).await?.must_be(403, "a push when it is full")?;
+    let mut deleted = 0;
+    // Whatever is there of it: the catalogue of blobs is the tenant's usage, and this run's own names are not kept.
+    let listed = stage.usage(0, "quota").await?;
+    ensure(listed.unique_bytes == full.unique_bytes, || "the usage moves by itself".into())?;
+    for digest in digests(stage, login).await? {
+        let path = format!("/v2/{REPOSITORY}/blobs/{digest}");
+        let gone = send(stage.request(1, Method::DELETE, &path, login)).await?;
+        gone.must_be(202, "the deletion of a blob")?;
+        deleted += 1;
+    }
+    ensure(deleted > 0, || "nothing was there to delete".into())?;
+    let began = std::time::Instant::now();
+    loop {
+        let usage = stage.usage(2, "quota").await?;
+        if usage.unique_bytes + (1 << 20) <= QUOTA {
+            break;
+        }
+        ensure(began.elapsed().as_secs() < 20, || {
+            format!("20 s after {deleted} deletions {} bytes are used", usage.unique_bytes)
+        })?;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let freed = began.elapsed();
+    stage.push_blob(2, login, repository, &bytes).await?.must_be(201, "a push into what is free")?;
+    Ok(format!("{deleted} blobs deleted, room after {} ms", freed.as_millis()))
+}

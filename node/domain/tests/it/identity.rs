@@ -1,0 +1,369 @@
+//! Accounts, tokens, quotas, terms and the audit log, one question at a time.
+
+use nora_domain::command::{Action, Command, Outcome, Quota, Refusal, Terms};
+use nora_domain::identity::{
+    AccessTokenRecord, Actor, AuditHeadRecord, AuditRecord, BudgetRecord, Rate, TenantRecord,
+};
+use nora_domain::name::{OwnerName, TokenName};
+use nora_domain::record::{
+    Body, FeatureLevel, Key, Record, Timestamp, TokenId, UniqueTo, UploadId, UsageRecord,
+};
+use nora_domain::transition::Applied;
+
+use crate::universe::{account_name, digest, found, media_type, repository, row, run, tag};
+use crate::world::{NODE, World, commit, delete, unlink};
+
+/// With policies, and tenant `acme` limited to so much.
+fn limited(storage: u64, artifacts: u64) -> World {
+    let mut world = World::new();
+    world.given([found(), Action::RaiseFeatureLevel { level: FeatureLevel::NEWEST }]);
+    world.given([policy(storage, artifacts)]);
+    world
+}
+
+fn policy(storage: u64, artifacts: u64) -> Action {
+    let limits = TenantRecord {
+        storage_quota: Some(storage),
+        artifact_quota: Some(artifacts),
+        push_limit: Some(10),
+        pull_limit: None,
+    };
+    Action::SetPolicy {
+        expected: None,
+        document: Vec::new(),
+        hash: [0; 32],
+        tenants: vec![(repository(0).tenant, limits)],
+    }
+}
+
+fn put(repo: u8, i: u8, tags: &[&str]) -> Action {
+    Action::PutArtifact {
+        repository: repository(repo),
+        digest: digest(i),
+        media_type: media_type("a/b"),
+        size: 1,
+        body: Body::Inline(vec![i]),
+        subject: None,
+        artifact_type: None,
+        blobs: vec![],
+        children: vec![],
+        tags: tags.iter().map(|name| tag(name)).collect(),
+    }
+}
+
+fn told(world: &mut World, terms: Terms, action: Action) -> Applied {
+    world.position += 1;
+    let at = Timestamp(world.position * 1_000);
+    let command = Command { at, origin: None, terms, action };
+    run(&mut world.store, world.position, &command)
+}
+
+fn by(name: &str) -> Terms {
+    let actor = Actor { subject: name.into(), ..Actor::default() };
+    Terms { by: Some(actor), ..Terms::NONE }
+}
+
+fn used(world: &World) -> (u64, u64) {
+    world.usage(0).map_or((0, 0), |usage| (usage.unique_bytes, usage.reserved_bytes))
+}
+
+fn over(quota: Quota, limit: u64, used: u64, asked: u64) -> Result<Outcome, Refusal> {
+    Err(Refusal::QuotaExceeded { quota, limit, used, asked })
+}
+
+fn open(upload: u128, reserve: u64) -> Action {
+    Action::OpenUpload {
+        upload: UploadId(upload),
+        repository: repository(0),
+        node: NODE,
+        expires_at: Timestamp(90_000),
+        reserve,
+    }
+}
+
+#[test]
+fn a_blob_counts_once_in_a_tenant() {
+    let mut world = limited(250, 9);
+    world.given([commit(0, 1), commit(1, 1), commit(0, 3)]);
+    assert_eq!(used(&world), (200, 0));
+    assert_eq!(world.usage(0).unwrap().bytes, 300);
+    world.check(commit(0, 4), over(Quota::Storage, 250, 200, 100));
+    // Another tenant's room is another's.
+    world.given([commit(2, 4)]);
+    world.given([unlink(0, 1)]);
+    assert_eq!(used(&world), (200, 0), "the other repository still shows it");
+    world.given([unlink(1, 1)]);
+    assert_eq!(used(&world), (100, 0));
+    world.given([commit(0, 4)]);
+}
+
+#[test]
+fn room_set_aside_is_nobody_elses() {
+    let mut world = limited(250, 9);
+    world.given([open(7, 200)]);
+    assert_eq!(used(&world), (0, 200));
+    world.check(open(8, 51), over(Quota::Storage, 250, 200, 51));
+    world.given([open(8, 50), open(7, 100)]);
+    assert_eq!(used(&world), (0, 250), "nothing is given back while the upload runs");
+    world.check(commit(0, 1), over(Quota::Storage, 250, 250, 100));
+    // Whoever set it aside uses it; the rest of it is free then.
+    let mut mine = commit(0, 1);
+    if let Action::CommitBlob { upload, .. } = &mut mine {
+        *upload = UploadId(7);
+    }
+    world.given([mine]);
+    assert_eq!(used(&world), (100, 50));
+    world.given([Action::CloseUpload { upload: UploadId(8) }]);
+    assert_eq!(used(&world), (100, 0));
+    world.given([open(9, 150)]);
+    let at = 100_000;
+    let expired = world.answer(at, Action::ExpireUploads { uploads: vec![UploadId(9)] });
+    assert_eq!((expired, used(&world)), (Ok(Outcome::UploadsExpired), (100, 0)));
+}
+
+#[test]
+fn artifacts_and_their_own_bytes_are_limited() {
+    let mut world = limited(2, 2);
+    world.given([put(0, 6, &["a"]), put(1, 7, &["b"])]);
+    world.check(put(0, 8, &["c"]), over(Quota::Storage, 2, 2, 1));
+    world.given([policy(9, 2)]);
+    world.check(put(0, 8, &["c"]), over(Quota::Artifacts, 2, 2, 1));
+    assert!(world.tag(0, "c").is_none(), "a refused push moved a tag");
+    // What is there may be pushed again, and a quota that was lowered takes nothing away.
+    world.given([policy(1, 1), put(0, 6, &["d"]), delete(1, 7), delete(0, 6), put(0, 8, &["c"])]);
+}
+
+#[test]
+fn what_was_there_before_quotas_is_counted_in_steps() {
+    let mut world = World::new();
+    world.given([commit(0, 1), commit(1, 1), commit(0, 3), commit(2, 1)]);
+    world.given([found(), Action::RaiseFeatureLevel { level: FeatureLevel::NEWEST }]);
+    assert_eq!(used(&world), (300, 0), "each link counts until its blob was counted");
+    let Some(Record::Cluster(cluster)) = row(&world.store, &Key::Cluster) else { panic!() };
+    assert_eq!(cluster.unique_to, UniqueTo::Nothing);
+    world.check(Action::CountUnique, Ok(Outcome::UniqueCounted { done: true }));
+    assert_eq!(used(&world), (200, 0));
+    world.check(Action::CountUnique, Ok(Outcome::UniqueCounted { done: true }));
+    world.given([unlink(0, 1)]);
+    assert_eq!(used(&world), (200, 0));
+}
+
+#[test]
+fn terms_decide_between_racing_pushes() {
+    let mut world = limited(900, 9);
+    let create_only =
+        || Terms { policy: Some(1), create_only: vec![tag("v1")], ..by("user:alice") };
+    // Both saw no tag; the log makes one of them first.
+    let first = told(&mut world, create_only(), put(0, 6, &["v1"]));
+    let second = told(&mut world, create_only(), put(0, 7, &["v1"]));
+    assert_eq!(first.answer, Ok(Outcome::ArtifactStored { created: true }));
+    assert_eq!(second.answer, Err(Refusal::TagExists(tag("v1"))));
+    assert_eq!(world.tag(0, "v1").unwrap().digest, digest(6));
+    assert!(
+        !world.has(&Key::Artifact(repository(0), digest(7))),
+        "half of a refused push is there"
+    );
+    let again = told(&mut world, create_only(), put(0, 6, &["v1"]));
+    assert_eq!(again.answer, Ok(Outcome::ArtifactStored { created: false }));
+    let immutable = Terms { immutable: vec![tag("v1")], create_only: vec![], ..create_only() };
+    let moved = told(&mut world, immutable, put(0, 7, &["v1"]));
+    assert_eq!(moved.answer, Err(Refusal::TagImmutable(tag("v1"))));
+    // A policy that came in between.
+    world.given([policy(900, 9)]);
+    let late = told(&mut world, create_only(), put(0, 7, &["v2"]));
+    assert_eq!(late.answer, Err(Refusal::PolicyChanged { epoch: 2 }));
+    // A tag that came in between.
+    let foreseen = |tags: &[&str]| Terms {
+        policy: Some(2),
+        takes_along: Some(tags.iter().map(|name| tag(name)).collect()),
+        ..Terms::NONE
+    };
+    let unforeseen = told(&mut world, foreseen(&[]), delete(0, 6));
+    assert_eq!(unforeseen.answer, Err(Refusal::TagUnforeseen(tag("v1"))));
+    let deleted = told(&mut world, foreseen(&["v1", "v2"]), delete(0, 6));
+    assert_eq!(deleted.answer, Ok(Outcome::ArtifactDeleted { tags: vec![tag("v1")] }));
+}
+
+#[test]
+fn below_their_level_terms_have_no_say() {
+    let mut world = World::new();
+    let terms = Terms { policy: Some(9), immutable: vec![tag("v1")], ..by("user:alice") };
+    world.given([put(0, 6, &["v1"])]);
+    let moved = told(&mut world, terms, put(0, 7, &["v1"]));
+    assert_eq!(moved.answer, Ok(Outcome::ArtifactStored { created: true }));
+    assert!(!world.has(&Key::AuditHead), "older programs would not write it");
+    assert_eq!(world.usage(0).map(|usage| usage.unique_bytes), Some(0));
+}
+
+fn token(i: u128, name: &str, assertion: Option<[u8; 32]>) -> Action {
+    let owner = "user:a0".to_owned();
+    Action::CreateAccessToken {
+        token: TokenId(i),
+        found_by: Some((OwnerName::parse(&owner).unwrap(), TokenName::parse(name).unwrap())),
+        account: Some(account_name(0)),
+        record: AccessTokenRecord {
+            is_workload: false,
+            owner,
+            name: name.into(),
+            secret_hash: [1; 32],
+            permissions: vec![],
+            created_at: Timestamp(5),
+            expires_at: Timestamp(5_005),
+            last_used_at: Timestamp(0),
+        },
+        assertion: assertion.map(|hash| (hash, Timestamp(1 << 40))),
+    }
+}
+
+#[test]
+fn tokens_go_with_their_account_and_times_are_the_clusters() {
+    let mut world = limited(9, 9);
+    world.check(token(1, "t", None), Err(Refusal::AccountUnknown(account_name(0))));
+    let create = || Action::CreateAccount {
+        account: account_name(0),
+        is_robot: false,
+        password_hash: "h".into(),
+        groups: vec![],
+    };
+    world.given([create(), token(1, "t", None), token(2, "u", None)]);
+    world.check(token(3, "t", None), Err(Refusal::AccessTokenExists));
+    world.check(token(1, "v", None), Err(Refusal::AccessTokenExists));
+    let Some(Record::AccessToken(known)) = row(&world.store, &Key::AccessToken(TokenId(1))) else {
+        panic!()
+    };
+    assert_eq!(known.expires_at.0 - known.created_at.0, 5_000);
+    assert!(known.created_at.0 > 1_000, "it counts from the cluster's clock");
+    let touched = Action::TouchAccessTokens { uses: vec![(TokenId(1), Timestamp(1 << 50))] };
+    world.given([touched, Action::RevokeAccessToken { token: TokenId(2) }]);
+    world.check(
+        Action::RemoveAccount { account: account_name(0) },
+        Ok(Outcome::AccountRemoved { tokens: 1 }),
+    );
+    world.given([create()]);
+    assert!(!world.has(&Key::AccessToken(TokenId(1))), "a later namesake came into a token");
+    // An issuer's token is taken once.
+    world.given([token(7, "w", Some([9; 32]))]);
+    world.check(token(8, "x", Some([9; 32])), Err(Refusal::AssertionUsed));
+}
+
+#[test]
+fn an_hour_grants_no_more_than_its_limit() {
+    let mut world = limited(9, 9);
+    let lease = |hour, take, give_back| Action::LeaseBudget {
+        tenant: repository(0).tenant,
+        rate: Rate::Push,
+        hour,
+        take,
+        give_back,
+    };
+    let granted = |granted, hour, all| {
+        Ok(Outcome::BudgetLeased { granted, budget: BudgetRecord { hour, granted: all } })
+    };
+    world.check(lease(5, 6, 0), granted(6, 5, 6));
+    world.check(lease(5, 6, 0), granted(4, 5, 10));
+    world.check(lease(5, 6, 0), granted(0, 5, 10));
+    world.check(lease(5, 0, 3), granted(0, 5, 7));
+    world.check(lease(5, 6, 0), granted(3, 5, 10));
+    world.check(lease(6, 6, 2), granted(6, 6, 6));
+    // A node whose clock is behind gets nothing of this hour.
+    world.check(lease(5, 6, 6), granted(0, 6, 6));
+    let unlimited = Action::LeaseBudget {
+        tenant: repository(0).tenant,
+        rate: Rate::Pull,
+        hour: 6,
+        take: 1,
+        give_back: 0,
+    };
+    world.check(unlimited, Err(Refusal::NotLimited));
+}
+
+fn entries(world: &World) -> Vec<(u64, AuditRecord)> {
+    let rows = world.store.rows().filter_map(|(key, record)| match (key, record) {
+        (Key::Audit(number), Record::Audit(entry)) => Some((*number, entry.clone())),
+        _ => None,
+    });
+    rows.collect()
+}
+
+#[test]
+fn who_did_what_is_written_with_the_change() {
+    let mut world = limited(900, 1);
+    told(&mut world, by("user:alice"), put(0, 6, &["v1"]));
+    told(&mut world, by("user:bob"), put(0, 7, &["v2"]));
+    told(&mut world, Terms::NONE, delete(0, 6));
+    told(&mut world, by("user:bob"), delete(0, 6));
+    let told_of: Vec<_> = entries(&world)
+        .into_iter()
+        .map(|(number, entry)| (number, entry.actor.subject, entry.action, entry.result))
+        .collect();
+    let line = |number, who: &str, what: &str, result: &str| {
+        (number, who.to_owned(), what.to_owned(), result.to_owned())
+    };
+    assert_eq!(
+        told_of,
+        [
+            line(1, "user:alice", "artifact.push", "done"),
+            line(2, "user:bob", "artifact.push", "refused: over the quota"),
+            line(3, "user:bob", "artifact.delete", "refused: no such artifact"),
+        ]
+    );
+    // Old entries go, and the chain still holds.
+    let before = entries(&world)[1].1.at;
+    let trimmed = told(&mut world, Terms::NONE, Action::TrimAudit { before });
+    assert_eq!(trimmed.answer, Ok(Outcome::AuditTrimmed { more: false }));
+    assert_eq!(entries(&world).first().map(|(number, _)| *number), Some(2));
+    assert_eq!(nora_domain::audit::audit(world.store.rows()), Vec::new());
+}
+
+#[test]
+fn a_forged_audit_log_is_found() {
+    use nora_domain::store::Store;
+    type Forgery = fn(&mut nora_domain::store::MemoryStore);
+    let forgeries: [(&str, Forgery); 4] = [
+        ("changed", |store| {
+            if let Some(Record::Audit(entry)) = row(store, &Key::Audit(2)) {
+                let entry = AuditRecord { result: "done".into(), ..entry };
+                let Ok(()) = store.put(Key::Audit(2), Record::Audit(entry));
+            }
+        }),
+        ("left out", |store| {
+            let Ok(()) = store.delete(&Key::Audit(2));
+        }),
+        ("cut off", |store| {
+            let Ok(()) = store.delete(&Key::Audit(3));
+        }),
+        ("begun later", |store| {
+            if let Some(Record::AuditHead(head)) = row(store, &Key::AuditHead) {
+                let Ok(()) = store.delete(&Key::Audit(1));
+                let head = AuditHeadRecord { first: 2, ..head };
+                let Ok(()) = store.put(Key::AuditHead, Record::AuditHead(head));
+            }
+        }),
+    ];
+    for (what, forge) in forgeries {
+        let mut world = limited(900, 1);
+        told(&mut world, by("user:alice"), put(0, 6, &["v1"]));
+        told(&mut world, by("user:bob"), put(0, 7, &["v2"]));
+        told(&mut world, by("user:carol"), put(1, 8, &["v3"]));
+        assert_eq!(nora_domain::audit::audit(world.store.rows()), Vec::new());
+        forge(&mut world.store);
+        let found = nora_domain::audit::audit(world.store.rows());
+        assert!(!found.is_empty(), "an entry was {what}, and nobody noticed");
+    }
+}
+
+#[test]
+fn usage_that_lies_is_found() {
+    use nora_domain::store::Store;
+    let mut world = limited(900, 9);
+    world.given([commit(0, 1), open(7, 20)]);
+    let honest = world.usage(0).unwrap();
+    for lie in [
+        UsageRecord { unique_bytes: honest.unique_bytes - 1, ..honest.clone() },
+        UsageRecord { reserved_bytes: 0, ..honest },
+    ] {
+        let mut store = world.store.clone();
+        let Ok(()) = store.put(Key::Usage(repository(0).tenant), Record::Usage(lie));
+        assert!(!nora_domain::audit::audit(store.rows()).is_empty());
+    }
+}
