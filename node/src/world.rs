@@ -179,7 +179,7 @@ impl World {
             admin: (!is_loopback).then(|| AdminPasswords::new([ADMIN_PASSWORD])),
             login_failures_max: 5,
             login_window: Duration::from_secs(300),
-            shared_secret: vec![7; 32],
+            shared_secret: Some(vec![7; 32]),
         };
         let ticking: Arc<dyn Clock> = clock.clone();
         let guard = Guard::new(registry.clone(), ticking, policies, settings).unwrap();

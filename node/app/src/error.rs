@@ -81,6 +81,9 @@ pub enum Error {
         /// An artifact that needs it.
         by: Digest,
     },
+    /// Whoever asks may not do this any more: the policy changed while the request ran.
+    #[error("not permitted any more: the policy changed while the request ran")]
+    NotPermitted,
     /// The tag is there, and whoever asks may make tags and not move them.
     #[error("tag {0} exists and may not be overwritten")]
     TagExists(TagName),

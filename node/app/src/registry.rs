@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
-use nora_domain::record::{Epoch, Generation, Key, NodeId, Record, Timestamp};
+use nora_domain::record::{Epoch, FeatureLevel, Generation, Key, NodeId, Record, Timestamp};
 use nora_domain::store::Rows;
 use nora_domain::{Digest, Format, RepositoryKey, RepositoryPath, TagName};
 
@@ -13,7 +13,7 @@ use crate::Error;
 use crate::ports::blobs::Blobs;
 use crate::ports::clock::{Clock, Ids};
 use crate::ports::metadata::{Metadata, MetadataError};
-use crate::ports::policy::{Caller, Judgement, Tenancy};
+use crate::ports::policy::{Caller, Change, Judgement, Tenancy};
 use crate::ports::uploads::Uploads;
 
 /// Limits and times that use cases keep.
@@ -187,6 +187,20 @@ impl Registry {
         &self,
         action: Action,
     ) -> Result<Result<Outcome, Refusal>, Unanswered> {
+        // A member that is older stops at a command that it does not know, rather than skip it. Commands from before this
+        // level need no look: whoever proposes runs in a cluster that has it.
+        let needed = action.needs();
+        if needed > FeatureLevel::CLUSTER {
+            let mut level = self.feature_level().await?;
+            if level < needed {
+                // This node may be behind.
+                self.metadata.linearize().await?;
+                level = self.feature_level().await?;
+            }
+            if level < needed {
+                return Ok(Err(Refusal::FeatureNotReached { level, needed }));
+            }
+        }
         let Some(caller) = &self.caller else {
             let command = Command { at: self.now(), origin: None, terms: Terms::NONE, action };
             return Ok(self.metadata.propose(command).await?);
@@ -208,6 +222,13 @@ impl Registry {
         }
         let what = "the policy changed while the request ran";
         Err(Unanswered::Unproposed(Error::Unavailable { what, source: None }))
+    }
+
+    async fn feature_level(&self) -> Result<FeatureLevel, MetadataError> {
+        match self.metadata.get(Key::Cluster).await? {
+            Some(Record::Cluster(cluster)) => Ok(cluster.feature_level),
+            _ => Ok(FeatureLevel::default()),
+        }
     }
 
     /// The terms on which a change is proposed.
@@ -234,16 +255,32 @@ impl Registry {
             let what = "the repository's owner changed while the request ran";
             return Err(Error::Unavailable { what, source: None });
         }
-        let Judgement { policy, create_only, immutable, has_immutable } =
-            caller.judge(repository, tags);
+        let change = match action {
+            Action::DeleteTag { .. }
+            | Action::DeleteArtifact { .. }
+            | Action::UnlinkBlob { .. } => Change::Delete,
+            _ => Change::Push,
+        };
+        let Judgement { policy, create_only, immutable, has_immutable, is_permitted } =
+            caller.judge(change, repository, tags);
+        if !is_permitted {
+            let verb = if change == Change::Push { "artifact.push" } else { "artifact.delete" };
+            caller.note_refusal(verb, &repository.to_string(), "not permitted any more");
+            return Err(Error::NotPermitted);
+        }
         let mut terms = Terms { by, policy, create_only, immutable, takes_along: None };
         match action {
             Action::DeleteTag { tag, .. } if terms.immutable.contains(tag) => {
+                let resource = format!("{repository}:{tag}");
+                caller.note_refusal("tag.delete", &resource, Refusal::TAG_IMMUTABLE);
                 return Err(Error::TagImmutable(tag.clone()));
             }
             Action::DeleteArtifact { digest, .. } if has_immutable => {
                 let tags = self.tags_of(repository, *digest).await?;
-                if let Some(tag) = caller.judge(repository, &tags).immutable.into_iter().next() {
+                let kept = caller.judge(change, repository, &tags).immutable;
+                if let Some(tag) = kept.into_iter().next() {
+                    let resource = format!("{repository}@{digest}");
+                    caller.note_refusal("artifact.delete", &resource, Refusal::TAG_IMMUTABLE);
                     return Err(Error::TagImmutable(tag));
                 }
                 terms.takes_along = Some(tags);

@@ -326,7 +326,8 @@ pub enum Action {
         tenant: TenantName,
         /// Of which kind.
         rate: Rate,
-        /// Which hour: hours since the Unix epoch.
+        /// What hour the node takes it to be: hours since the Unix epoch. What is granted is of the cluster's hour; only
+        /// what was granted in that one is taken back.
         hour: u64,
         /// How many more it would like.
         take: u64,
@@ -602,6 +603,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Why a tag that the policy keeps is neither moved nor deleted.
+    pub const TAG_IMMUTABLE: &'static str = "the tag is immutable";
+
     /// Why, in a few words: what the audit log says.
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -626,7 +630,7 @@ impl Refusal {
             Self::SizeConflict { .. } => "another size is stored",
             Self::PolicyChanged { .. } => "the policy changed meanwhile",
             Self::TagExists(_) => "the tag exists and may not be overwritten",
-            Self::TagImmutable(_) => "the tag is immutable",
+            Self::TagImmutable(_) => Self::TAG_IMMUTABLE,
             Self::TagUnforeseen(_) => "a tag came meanwhile",
             Self::QuotaExceeded { .. } => "over the quota",
             Self::AccountExists(_) => "the account exists",

@@ -25,7 +25,7 @@ impl Actor {
 }
 
 /// The policy in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PolicyRecord {
     /// Its number.
     pub epoch: u64,
@@ -37,6 +37,17 @@ pub struct PolicyRecord {
     pub applied_at: Timestamp,
     /// Who put it there.
     pub applied_by: String,
+}
+
+impl std::fmt::Debug for PolicyRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The document holds hashes of passwords.
+        f.debug_struct("PolicyRecord")
+            .field("epoch", &self.epoch)
+            .field("applied_at", &self.applied_at)
+            .field("applied_by", &self.applied_by)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a tenant may use; absent is no limit.

@@ -21,7 +21,7 @@ use nora_proto::v1::identity_server::Identity;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, caller_of, not_permitted, refused, to_the_end};
-use crate::identity::{ADMIN_USER, Caller, ExchangeFailure};
+use crate::identity::{ADMIN_USER, Caller, ExchangeFailure, Rejected};
 
 const PAGE_ROWS_MAX: usize = 1_000;
 const MINUTE_SECS: u64 = 60;
@@ -30,6 +30,7 @@ const TOKEN_SECS_MAX: u64 = 3_660 * 24 * 3_600;
 /// Permissions that one token is cut down to.
 const SCOPE_MAX: usize = 100;
 const GROUPS_MAX: usize = 100;
+const NO_TOKEN: &str = "there is no such token; it may be revoked already";
 
 fn page_rows(asked: u32) -> usize {
     match usize::try_from(asked).unwrap_or(PAGE_ROWS_MAX) {
@@ -93,16 +94,22 @@ impl Admin {
         self.api.registry.by(Arc::new(caller))
     }
 
-    /// Whether an account of that name is the caller's own, shown with more than a token that was cut down.
-    fn is_own(caller: &Caller, account: &str) -> bool {
+    /// Whether the caller logged in with a password: a token that leaks must not be able to outlive its revocation, nor to
+    /// lock its owner out.
+    fn is_in_person(caller: &Caller) -> bool {
         let identity = caller.identity();
-        identity.subject.account() == Some(account) && identity.scope.is_none()
+        identity.token.is_none() && identity.scope.is_none() && identity.grant.is_none()
+    }
+
+    /// Whether an account of that name is the caller's own.
+    fn is_own(caller: &Caller, account: &str) -> bool {
+        Self::is_in_person(caller) && caller.identity().subject.account() == Some(account)
     }
 
     /// The token that a text names: its id, or its owner and its name.
     async fn token_named(&self, text: &str) -> Result<(TokenId, AccessTokenRecord), Status> {
         let registry = &self.api.registry;
-        let unknown = || Status::not_found("there is no such token; it may be revoked already");
+        let unknown = || Status::not_found(NO_TOKEN);
         let id = match text.split_once('/') {
             Some((owner, name)) => {
                 let owner = OwnerName::parse(owner).map_err(|error| malformed("owner", error))?;
@@ -336,9 +343,7 @@ impl Identity for Admin {
         let request = request.into_inner();
         let mine = own(&caller);
         let owner = if request.owner.is_empty() { mine.clone() } else { request.owner };
-        // A token that is cut down must not make one that is not.
-        let is_whole = caller.identity().scope.is_none() && caller.identity().grant.is_none();
-        if !caller.administers() && (owner != mine || !is_whole) {
+        if !caller.administers() && (owner != mine || !Self::is_in_person(&caller)) {
             caller.note_refusal("token.create", &owner, "not permitted");
             return Err(not_permitted(&caller, "admin:*"));
         }
@@ -401,7 +406,8 @@ impl Identity for Admin {
             owner => Some(owner.to_owned()),
         };
         if let Some(owner) = owner {
-            if owner != own(&caller) && !caller.administers() {
+            let is_own = owner == own(&caller) && Self::is_in_person(&caller);
+            if !is_own && !caller.administers() {
                 return Err(not_permitted(&caller, "admin:*"));
             }
             let owner = OwnerName::parse(&owner).map_err(|error| malformed("owner", error))?;
@@ -427,14 +433,19 @@ impl Identity for Admin {
     ) -> Result<Response<proto::RevokeTokenResponse>, Status> {
         let caller = caller_of(&request)?;
         let named = self.token_named(&request.into_inner().token).await;
-        if !caller.administers() {
-            // Others' tokens are as good as absent.
-            match &named {
-                Ok((_, record)) if record.owner == own(&caller) => {}
-                Ok(_) => return Err(Status::not_found("you have no such token")),
-                Err(_) => {}
+        let shown = caller.known().token;
+        let named = match named {
+            // Others' tokens are as good as absent. A token may end itself.
+            Ok((id, record))
+                if !caller.administers()
+                    && shown != Some(id)
+                    && (record.owner != own(&caller) || !Self::is_in_person(&caller)) =>
+            {
+                caller.note_refusal("token.revoke", &record.owner, "not permitted");
+                Err(Status::not_found(NO_TOKEN))
             }
-        }
+            named => named,
+        };
         let (id, _) = named?;
         let registry = self.registry_of(caller);
         to_the_end(async move { registry.revoke_token(id).await }).await?.map_err(refused)?;
@@ -463,8 +474,9 @@ impl Identity for Admin {
         let who = if is_ours {
             let secret = Secret::new(request.credential);
             let known = guard.known_by_token(&secret).await.map_err(|why| match why {
-                crate::identity::Rejected::Failed(error) => refused(error),
-                other => Status::not_found(format!("{other:?}")),
+                Rejected::Failed(error) => refused(error),
+                Rejected::Wrong(why) => Status::not_found(why),
+                Rejected::TooMany(_) => Status::resource_exhausted("too many failed logins"),
             })?;
             known.identity
         } else if request.subject.is_empty() {

@@ -312,9 +312,10 @@ fn refused(error: Error) -> Status {
         | Error::TooManyReferences { .. }
         | Error::BodyBroken(_) => Status::invalid_argument(message),
         Error::DiskFull | Error::QuotaExceeded { .. } => Status::resource_exhausted(message),
-        Error::TagExists(_) | Error::TagImmutable(_) | Error::AssertionUsed => {
-            Status::permission_denied(message)
-        }
+        Error::NotPermitted
+        | Error::TagExists(_)
+        | Error::TagImmutable(_)
+        | Error::AssertionUsed => Status::permission_denied(message),
         Error::Conflict { .. } => Status::failed_precondition(message),
         Error::IdentityUnknown { .. } => Status::not_found(message),
         Error::Internal { source, .. } => {

@@ -14,6 +14,9 @@ use crate::identity::{Policies, PolicyFailure, canonical, stranded, tenant_limit
 
 const AUDIT_PAGE_MAX: usize = 1_000;
 
+/// A policy is one log entry, and that is bounded.
+const DOCUMENT_BYTES_MAX: usize = 200 << 10;
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -91,6 +94,13 @@ impl Policy for Admin {
         if request.dry_run {
             return Ok(Response::new(proto::ApplyPolicyResponse { epoch, changes }));
         }
+        if request.document.len() > DOCUMENT_BYTES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "the policy has {} bytes, and {DOCUMENT_BYTES_MAX} at most are replicated: keep users with 'nora user add' \
+                 rather than in the htpasswd file",
+                request.document.len()
+            )));
+        }
         let expected = Some(request.expected_epoch).filter(|epoch| *epoch > 0);
         let (bytes, hash) =
             canonical(&document).map_err(|error| Status::internal(error.to_string()))?;
@@ -157,6 +167,12 @@ impl Tenants for Admin {
     }
 }
 
+/// Whether an entry is of that actor, with whichever token.
+fn is_of(subject: &str, actor: &str) -> bool {
+    let rest = subject.strip_prefix(actor);
+    rest.is_some_and(|rest| actor.is_empty() || rest.is_empty() || rest.starts_with(" ("))
+}
+
 fn entry_to_proto(number: u64, entry: AuditRecord) -> proto::AuditEntry {
     proto::AuditEntry {
         number,
@@ -189,7 +205,7 @@ impl Audit for Admin {
         let last = page.items.last().map_or(request.after, |(number, _)| *number);
         let fits = |entry: &AuditRecord| {
             entry.at.0 >= request.since
-                && (request.actor.is_empty() || entry.actor.subject == request.actor)
+                && is_of(&entry.actor.subject, &request.actor)
                 && entry.resource.starts_with(&request.resource)
         };
         let entries = page.items.into_iter().filter(|(_, entry)| fits(entry));

@@ -210,7 +210,7 @@ fn world(password: Option<&str>) -> World {
         admin: password.map(|password| AdminPasswords::new([password])),
         login_failures_max: 1_000,
         login_window: Duration::from_secs(300),
-        shared_secret: vec![7; 32],
+        shared_secret: Some(vec![7; 32]),
     };
     let guard = Guard::new(registry.clone(), clock, policies, settings).unwrap();
     let api = Arc::new(Api {

@@ -74,7 +74,7 @@ impl Challenge {
         }
         let base = match &api.settings.public_url {
             Some(url) => Some(url.trim_end_matches('/').to_owned()),
-            None => base_of(request),
+            None => base_of(api, request),
         };
         Self { realm: base.map(|base| format!("{base}/v2/token").into()) }
     }
@@ -95,9 +95,16 @@ impl Challenge {
 }
 
 /// Where the client sent the request: what it will send its credentials to as well.
-fn base_of(request: &Request) -> Option<String> {
+fn base_of(api: &Api, request: &Request) -> Option<String> {
     let info = request.extensions().get::<ConnectionInfo>();
-    let scheme = if info.is_some_and(|info| info.tls) { "https" } else { "http" };
+    // A proxy that ends TLS says so; whose word is not taken has to be known by `server.public_url`.
+    let is_trusted = info.is_some_and(|info| {
+        api.settings.trusted_proxies.iter().any(|net| net.contains(info.peer.ip()))
+    });
+    let forwarded = request.headers().get("x-forwarded-proto");
+    let is_https = is_trusted && forwarded.is_some_and(|proto| proto.as_bytes() == b"https");
+    let tls = is_https || info.is_some_and(|info| info.tls);
+    let scheme = if tls { "https" } else { "http" };
     let authority = request.uri().authority().map(ToString::to_string);
     let host = authority.or_else(|| {
         let host = request.headers().get(HOST)?.to_str().ok()?;

@@ -77,7 +77,7 @@ async fn list(client: &AdminClient, args: &AuditArgs, output: &Output) -> Result
     let mut after = 0;
     let mut counted = 0_u64;
     if output.format == OutputFormat::Table {
-        write(&line(["TIME", "NUMBER", "ACTOR", "ACTION", "RESOURCE", "RESULT", "FROM"]))?;
+        write(&line(["TIME", "NUMBER", "ACTOR", "FROM", "ACTION", "RESOURCE", "RESULT"]))?;
     }
     loop {
         let page = client.audit_page(&filter, after, 0).await?;
@@ -141,14 +141,14 @@ fn written(entry: &AuditEntry, format: OutputFormat) -> Result<String, Failure> 
             };
             let AuditEntry { number, actor, action, resource, address, .. } = entry;
             let number = number.to_string();
-            Ok(line([&dated.time, &number, actor, action, resource, &result, address]))
+            Ok(line([&dated.time, &number, actor, address, action, resource, &result]))
         }
     }
 }
 
 /// The log may be longer than memory, so widths are chosen before it is known.
 fn line(cells: [&str; 7]) -> String {
-    const WIDTHS: [usize; 7] = [20, 6, 20, 16, 36, 8, 0];
+    const WIDTHS: [usize; 7] = [20, 6, 26, 15, 16, 36, 0];
     let padded: Vec<String> =
         cells.iter().zip(WIDTHS).map(|(cell, width)| format!("{:width$}", clean(cell))).collect();
     format!("{}\n", padded.join("  ").trim_end())
@@ -191,8 +191,8 @@ mod tests {
         let text = written(&entry(), OutputFormat::Table).unwrap();
         assert_eq!(
             text,
-            "2024-02-29T12:34:56Z  7       user:alice            artifact.push     \
-             oci:frontend/app:v1                   done      10.0.0.1\n"
+            "2024-02-29T12:34:56Z  7       user:alice                  10.0.0.1         \
+             artifact.push     oci:frontend/app:v1                   done\n"
         );
         let many =
             AuditEntry { count: 3, result: "denied".into(), actor: "a\nb".into(), ..entry() };

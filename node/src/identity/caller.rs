@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::MetadataError;
-use nora_app::ports::policy::{Caller as Judge, Judgement};
+use nora_app::ports::policy::{Caller as Judge, Change, Judgement};
 use nora_auth::identity::{Identity, Subject};
 use nora_auth::permission::{Action, Resource};
 use nora_domain::identity::Actor;
@@ -162,13 +162,24 @@ impl Judge for Caller {
         Self::actor(self)
     }
 
-    fn judge(&self, repository: &RepositoryKey, tags: &[TagName]) -> Judgement {
+    fn judge(&self, change: Change, repository: &RepositoryKey, tags: &[TagName]) -> Judgement {
         let in_force = self.in_force();
-        let Some(epoch) = in_force.judges() else { return Judgement::default() };
-        let policy = in_force.policy();
         let (format, path) = (repository.format, repository.path.as_str());
+        // All of it by one policy, whose number the command then carries.
+        let may = |action| {
+            let what = Resource::Repository { format, path };
+            self.is_open || in_force.decisions.decide(&self.known.identity, action, &what)
+        };
+        let is_permitted = match change {
+            Change::Push => may(Action::Push),
+            Change::Delete => may(Action::Delete),
+        };
+        let Some(epoch) = in_force.judges() else {
+            return Judgement { is_permitted, ..Judgement::default() };
+        };
+        let policy = in_force.policy();
         let mut create_only = Vec::new();
-        if !tags.is_empty() && !self.may_in(Action::Overwrite, repository) {
+        if !tags.is_empty() && !may(Action::Overwrite) {
             create_only.extend_from_slice(tags);
             create_only.sort_unstable();
         }
@@ -179,7 +190,11 @@ impl Judge for Caller {
             immutable.extend(kept.cloned());
             immutable.sort_unstable();
         }
-        Judgement { policy: Some(epoch), create_only, immutable, has_immutable }
+        Judgement { policy: Some(epoch), create_only, immutable, has_immutable, is_permitted }
+    }
+
+    fn note_refusal(&self, action: &str, resource: &str, why: &str) {
+        Self::note_refusal(self, action, resource, why);
     }
 
     fn refresh(&self) -> BoxFuture<'_, Result<(), MetadataError>> {

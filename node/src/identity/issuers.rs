@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures_util::StreamExt;
 use nora_app::commands::NewToken;
 use nora_app::ports::clock::Clock;
@@ -59,7 +60,6 @@ pub enum ExchangeFailure {
 }
 
 /// A token of ours.
-#[derive(Debug)]
 pub struct Exchanged {
     /// A secret.
     pub token: String,
@@ -72,8 +72,14 @@ pub struct Exchanged {
 /// What is known of one issuer's keys.
 #[derive(Default)]
 struct Known {
-    keys: Option<Arc<KeySet>>,
-    fetched: Option<Instant>,
+    /// The keys, and since when.
+    keys: ArcSwapOption<(KeySet, Instant)>,
+    asking: Mutex<Asking>,
+}
+
+/// Held by whoever asks an issuer.
+#[derive(Default)]
+struct Asking {
     asked: Option<Instant>,
     failure: Option<String>,
 }
@@ -82,7 +88,7 @@ struct Known {
 pub struct Issuers {
     client: reqwest::Client,
     clock: Arc<dyn Clock>,
-    known: std::sync::Mutex<HashMap<String, Arc<Mutex<Known>>>>,
+    known: std::sync::Mutex<HashMap<String, Arc<Known>>>,
 }
 
 impl Issuers {
@@ -114,43 +120,48 @@ impl Issuers {
             required_claims: &provider.required_claims,
             now_secs: self.clock.now().0 / 1_000,
         };
-        Ok(verify(token, &keys, &expect)?)
+        Ok(verify(token, &keys.0, &expect)?)
     }
 
     /// The issuer's keys. Whoever names a key that is not among them may mean a new one: then the issuer is asked again,
     /// unless it was asked a moment ago.
-    async fn keys(&self, issuer: &str, kid: Option<&str>) -> Result<Arc<KeySet>, ExchangeFailure> {
+    async fn keys(
+        &self,
+        issuer: &str,
+        kid: Option<&str>,
+    ) -> Result<Arc<(KeySet, Instant)>, ExchangeFailure> {
         let slot = {
             let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             known.entry(issuer.to_owned()).or_default().clone()
         };
+        let suits = |keys: &Arc<(KeySet, Instant)>| {
+            kid.is_none_or(|kid| keys.0.names(kid)) && keys.1.elapsed() < KEYS_FRESH
+        };
+        // Whoever names a key that is known waits for nobody.
+        if let Some(keys) = slot.keys.load_full().filter(suits) {
+            return Ok(keys);
+        }
         // Whoever waits here finds what the one before has fetched.
-        let mut known = slot.lock().await;
-        let is_named = |keys: &Arc<KeySet>| kid.is_none_or(|kid| keys.names(kid));
-        let is_fresh = known.fetched.is_some_and(|at| at.elapsed() < KEYS_FRESH);
-        let suits = known.keys.as_ref().is_some_and(is_named) && is_fresh;
-        let rests = known.asked.is_some_and(|at| at.elapsed() < COOLDOWN);
-        if !suits && !rests {
-            known.asked = Some(Instant::now());
+        let mut asking = slot.asking.lock().await;
+        let known = slot.keys.load_full();
+        let rests = asking.asked.is_some_and(|at| at.elapsed() < COOLDOWN);
+        if !known.as_ref().is_some_and(suits) && !rests {
+            asking.asked = Some(Instant::now());
             match self.fetch(issuer).await {
                 Ok(keys) => {
-                    known.keys = Some(Arc::new(keys));
-                    known.fetched = Some(Instant::now());
-                    known.failure = None;
+                    slot.keys.store(Some(Arc::new((keys, Instant::now()))));
+                    asking.failure = None;
                 }
                 Err(error) => {
                     warn!(issuer, %error, "an issuer's keys could not be fetched; those known stay");
-                    known.failure = Some(error);
+                    asking.failure = Some(error);
                 }
             }
         }
-        match &known.keys {
-            Some(keys) => Ok(keys.clone()),
-            None => {
-                let failure = known.failure.clone();
-                Err(ExchangeFailure::IssuerSilent(failure.unwrap_or_else(|| "no answer".into())))
-            }
-        }
+        slot.keys.load_full().ok_or_else(|| {
+            let failure = asking.failure.clone();
+            ExchangeFailure::IssuerSilent(failure.unwrap_or_else(|| "no answer".into()))
+        })
     }
 
     async fn fetch(&self, issuer: &str) -> Result<KeySet, String> {

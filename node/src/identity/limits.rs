@@ -30,6 +30,9 @@ const SHARE_WAIT: Duration = Duration::from_secs(1);
 /// A share that nothing was taken from for so long is given back.
 const IDLE_MILLIS: u64 = 20_000;
 
+/// How long requests need no share after one did not come.
+const EXCUSED_MILLIS: u64 = 2_000;
+
 /// What a client is told of its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
@@ -52,6 +55,8 @@ struct Share {
     /// Whether the hour's budget is spent.
     is_spent: bool,
     is_asking: bool,
+    /// Until then requests need no share: the log does not answer.
+    excused_until: u64,
     used_at: u64,
     came: Arc<Notify>,
 }
@@ -99,8 +104,17 @@ impl Limits {
                 Step::Wait(_) => {}
             }
             if tokio::time::timeout_at(until, notified).await.is_err() {
+                self.excuse(tenant, rate);
                 return Ok(self.allowance(limit, 0));
             }
+        }
+    }
+
+    /// No share came in time: for a while requests need none, so that not each of them waits.
+    fn excuse(&self, tenant: &TenantName, rate: Rate) {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = shares.get_mut(&(tenant.clone(), rate)) {
+            share.excused_until = self.clock.now().0.saturating_add(EXCUSED_MILLIS);
         }
     }
 
@@ -120,10 +134,9 @@ impl Limits {
         share.used_at = now;
         let rest = limit.saturating_sub(share.granted);
         let wanted = (limit / SHARE_OF_LIMIT).min(rest / SHARE_OF_REST).max(1);
-        let taken = share.left > 0;
-        if taken {
-            share.left -= 1;
-        }
+        let is_excused = share.left == 0 && now < share.excused_until;
+        let taken = share.left > 0 || is_excused;
+        share.left = share.left.saturating_sub(1);
         if share.left < wanted.div_ceil(2) && !share.is_spent && !share.is_asking {
             share.is_asking = true;
             let (this, tenant) = (self.clone(), tenant.clone());
@@ -156,7 +169,7 @@ impl Limits {
                 Ok(None) => share.left = share.left.saturating_add(wanted),
                 Err(error) => {
                     debug!(%error, "no share of a tenant's requests");
-                    share.left = share.left.saturating_add(1);
+                    share.excused_until = self.clock.now().0.saturating_add(EXCUSED_MILLIS);
                 }
             }
         }

@@ -22,6 +22,14 @@ struct Failures {
     since: Instant,
 }
 
+/// Whoever has an IPv6 address has 2^64 of them.
+fn neighbours(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+    }
+}
+
 /// Whose logins fail.
 pub struct Lockout {
     failures_max: u32,
@@ -44,18 +52,23 @@ impl Lockout {
     }
 
     fn left(&self, address: IpAddr, user: &str, max: u32) -> Option<Duration> {
-        let failures = self.known.get(&(address, user.into()))?;
-        (failures.count >= max).then(|| self.window.saturating_sub(failures.since.elapsed()))
+        let failures = self.known.get(&(neighbours(address), user.into()))?;
+        let left = self.window.saturating_sub(failures.since.elapsed());
+        (failures.count >= max && !left.is_zero()).then_some(left)
     }
 
     /// A login failed.
     pub fn failed(&self, address: IpAddr, user: &str) {
         for name in [user, ""] {
-            let entry = self.known.entry((address, name.into()));
+            let entry = self.known.entry((neighbours(address), name.into()));
             entry.and_upsert_with(|known| match known {
                 Some(entry) => {
                     let Failures { count, since } = entry.into_value();
-                    Failures { count: count.saturating_add(1), since }
+                    if since.elapsed() >= self.window {
+                        Failures { count: 1, since: Instant::now() }
+                    } else {
+                        Failures { count: count.saturating_add(1), since }
+                    }
                 }
                 None => Failures { count: 1, since: Instant::now() },
             });
@@ -64,7 +77,7 @@ impl Lockout {
 
     /// A login succeeded: what came before was a slip.
     pub fn succeeded(&self, address: IpAddr, user: &str) {
-        self.known.invalidate(&(address, user.into()));
+        self.known.invalidate(&(neighbours(address), user.into()));
     }
 }
 
@@ -87,6 +100,9 @@ mod tests {
         assert!(wait > Duration::from_secs(290) && wait <= Duration::from_secs(300), "{wait:?}");
         assert_eq!(lockout.wait(address(1), "bob"), None);
         assert_eq!(lockout.wait(address(2), "alice"), None);
+        let near = |last| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]);
+        (0..3).for_each(|last| lockout.failed(near(last), "alice"));
+        assert!(lockout.wait(near(9), "alice").is_some());
         lockout.succeeded(address(1), "alice");
         assert_eq!(lockout.wait(address(1), "alice"), None);
     }

@@ -19,7 +19,7 @@ mod sessions;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -51,8 +51,14 @@ const KNOWN_MAX: u64 = 50_000;
 /// How long a credential is recognised without looking again, unless something changes before.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
 
+/// How often changes are looked for that no event tells of.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Passwords that are hashed at once: each takes 19 MiB and a core.
 const HASHED_AT_ONCE: usize = 2;
+
+/// Logins that wait for that; more are told to come again.
+const LOGINS_WAITING_MAX: usize = 100;
 
 /// What the guard is made of.
 pub struct GuardSettings {
@@ -65,7 +71,8 @@ pub struct GuardSettings {
     /// For how long they count.
     pub login_window: Duration,
     /// A secret that all nodes of the cluster know and nobody else.
-    pub shared_secret: Vec<u8>,
+    /// Without one, another at each start.
+    pub shared_secret: Option<Vec<u8>>,
 }
 
 /// Recognises callers, and keeps what decisions rest on up to date.
@@ -82,6 +89,9 @@ pub struct Guard {
     known_key: aws_lc_rs::hmac::Key,
     /// The identity epoch that `known` is of.
     epoch: AtomicU64,
+    reloading: tokio::sync::Mutex<()>,
+    /// Logins that wait for their turn to be hashed.
+    waiting: AtomicUsize,
     hashing: Semaphore,
     lockout: Lockout,
     keys: Keys,
@@ -110,10 +120,15 @@ impl Guard {
             policies,
             is_loopback,
             admin,
-            shared_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &shared_secret),
+            shared_key: aws_lc_rs::hmac::Key::new(
+                aws_lc_rs::hmac::HMAC_SHA256,
+                shared_secret.as_deref().unwrap_or(&secret),
+            ),
             known: Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
             known_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret),
             epoch: AtomicU64::new(0),
+            reloading: tokio::sync::Mutex::default(),
+            waiting: AtomicUsize::new(0),
             hashing: Semaphore::new(HASHED_AT_ONCE),
             lockout: Lockout::new(login_failures_max, login_window),
             keys: Keys::default(),
@@ -182,15 +197,40 @@ impl Guard {
     }
 
     /// Brings policy, signing keys and recognised credentials to what this node has applied. Cheap if nothing changed.
+    /// Whoever comes while another brings them waits for that; what could not be brought is tried again by the next.
     pub async fn reload(&self) -> Result<(), PolicyFailure> {
+        let _one = self.reloading.lock().await;
         let now = self.registry.cluster().await?.identity_epoch;
-        if self.epoch.swap(now, Ordering::AcqRel) != now {
+        if self.epoch.load(Ordering::Acquire) != now {
+            // In this order: what is recognised from here on is so by the new policy, what was before is forgotten, and
+            // what was looked up meanwhile finds another number.
             self.keys.reload(&self.registry).await?;
-            // What was recognised before may have been revoked.
+            let policy = self.policies.reload(&self.registry).await;
+            self.epoch.store(now, Ordering::Release);
             self.known.invalidate_all();
-            self.policies.reload(&self.registry).await?;
+            if let Err(error) = policy {
+                // What is revoked is revoked, whatever becomes of the policy; that is tried again.
+                self.epoch.store(0, Ordering::Release);
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    /// Reloads a few times a second: a snapshot brings changes that no event tells of.
+    pub async fn watch(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+        let mut is_broken = false;
+        loop {
+            ticks.tick().await;
+            let reloaded = self.reload().await;
+            if let Err(error) = &reloaded
+                && !is_broken
+            {
+                warn!(%error, "the policy that the cluster runs by cannot be used here; changes are refused until it can");
+            }
+            is_broken = reloaded.is_err();
+        }
     }
 
     /// A hash of what was shown, by which it is recognised again; nothing that could be shown is kept.
@@ -216,10 +256,6 @@ impl Guard {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         for second in 0u64.. {
             ticks.tick().await;
-            // A snapshot brings changes that no event tells of.
-            if let Err(error) = self.reload().await {
-                warn!(%error, "the policy that the cluster runs by cannot be used here; changes are refused until it can");
-            }
             self.notes.write_refusals(&self.registry).await;
             if second % 10 == 0 {
                 self.limits.give_back().await;

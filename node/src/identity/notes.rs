@@ -9,10 +9,13 @@ use std::sync::{Mutex, PoisonError};
 use nora_app::Registry;
 use nora_domain::identity::{Actor, RefusalNote};
 use nora_domain::record::{Timestamp, TokenId};
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Different refusals that are kept between two writes; more are counted as one.
 const REFUSALS_MAX: usize = 500;
+
+/// Refusals that one step writes down: each has a bounded size, and a log entry has one.
+const NOTED_AT_ONCE: usize = 100;
 
 /// Tokens whose use is noted in one step.
 const USES_MAX: usize = 5_000;
@@ -42,7 +45,7 @@ impl Notes {
         let Actor { subject, address, request } = actor;
         let mut refusals = locked(&self.refusals);
         let mut key =
-            (subject, address, action.to_owned(), cut(resource), format!("refused: {}", cut(why)));
+            (subject, address, cut(action), cut(resource), format!("refused: {}", cut(why)));
         if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&key) {
             key = (
                 "several".to_owned(),
@@ -59,7 +62,7 @@ impl Notes {
     /// Something was done that is no command of its own, or was asked for so.
     pub fn noted(&self, actor: Actor, action: &str, resource: &str, result: &str) {
         let Actor { subject, address, request } = actor;
-        let key = (subject, address, action.to_owned(), cut(resource), cut(result));
+        let key = (subject, address, cut(action), cut(resource), cut(result));
         let mut notes = locked(&self.refusals);
         let (_, count) = notes.entry(key).or_insert((request, 0));
         *count = count.saturating_add(1);
@@ -85,12 +88,34 @@ impl Notes {
             RefusalNote { actor, action, resource, result, count }
         });
         let notes: Vec<_> = notes.collect();
-        let lost: u64 = notes.iter().map(|note| u64::from(note.count)).sum();
-        match registry.note_refusals(notes).await {
-            Ok(()) => {}
-            // Before the upgrade is finished there is no audit log.
-            Err(nora_app::Error::Conflict { .. }) => {}
-            Err(error) => warn!(%error, lost, "refusals are missing in the audit log"),
+        let mut rest = notes.as_slice();
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(rest.len().min(NOTED_AT_ONCE));
+            match registry.note_refusals(some.to_vec()).await {
+                Ok(()) => rest = later,
+                // Before the upgrade is finished there is no audit log.
+                Err(nora_app::Error::Conflict { .. }) => return,
+                Err(error) => {
+                    debug!(%error, "refusals are written down later");
+                    return self.put_back(rest);
+                }
+            }
+        }
+    }
+
+    /// Keeps what could not be written for the next time.
+    fn put_back(&self, notes: &[RefusalNote]) {
+        let mut refusals = locked(&self.refusals);
+        for note in notes {
+            let Actor { subject, address, request } = note.actor.clone();
+            let (action, resource) = (note.action.clone(), note.resource.clone());
+            let key = (subject, address, action, resource, note.result.clone());
+            if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&key) {
+                warn!(count = note.count, "refusals are missing in the audit log");
+                continue;
+            }
+            let (_, count) = refusals.entry(key).or_insert((request, 0));
+            *count = count.saturating_add(note.count);
         }
     }
 

@@ -85,23 +85,27 @@ pub async fn stranded(
     registry: &Registry,
     policy: &Policy,
 ) -> Result<Option<String>, nora_app::Error> {
-    for format in [Format::Oci, Format::Npm, Format::Pypi, Format::Maven, Format::Cargo] {
-        let mut after: Option<RepositoryPath> = None;
-        loop {
-            let page = registry.repositories(format, after.take(), STRANDED_PAGE, |_| true).await?;
-            for path in &page.items {
-                let now = registry.repository(format, path.clone()).tenant;
-                let then = policy.tenant_of(format, path.as_str());
-                if now != *then {
-                    let told =
-                        format!("{format}:{path} belongs to {now} and would belong to {then}");
-                    return Ok(Some(told));
+    registry.catch_up().await?;
+    for tenant in registry.tenants() {
+        for format in [Format::Oci, Format::Npm, Format::Pypi, Format::Maven, Format::Cargo] {
+            let mut after: Option<RepositoryPath> = None;
+            loop {
+                let page =
+                    registry.holdings(tenant.clone(), format, after.take(), STRANDED_PAGE).await?;
+                for path in &page.items {
+                    let then = policy.tenant_of(format, path.as_str());
+                    if tenant != *then {
+                        let told = format!(
+                            "{format}:{path} belongs to {tenant} and would belong to {then}"
+                        );
+                        return Ok(Some(told));
+                    }
                 }
+                if !page.more {
+                    break;
+                }
+                after = page.items.last().cloned();
             }
-            if !page.more {
-                break;
-            }
-            after = page.items.last().cloned();
         }
     }
     Ok(None)

@@ -6,19 +6,20 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nora_auth::credential::{ApiToken, Credential, Secret, TokenKind};
 use nora_auth::identity::{Identity, Subject};
 use nora_auth::permission::PermissionSet;
 use nora_auth::session::{self, Use};
-use nora_domain::identity::{AccessTokenRecord, AccountRecord};
+use nora_domain::identity::{AccessTokenRecord, AccountRecord, Actor};
 use nora_domain::name::AccountName;
 use nora_domain::record::TokenId;
 
-use super::Guard;
 use super::admin::ADMIN_USER;
 use super::caller::{Caller, Known};
+use super::{Guard, LOGINS_WAITING_MAX};
 
 /// Why nobody was recognised.
 #[derive(Debug)]
@@ -39,6 +40,24 @@ impl From<nora_app::Error> for Rejected {
 
 fn wrong<T>(why: &str) -> Result<T, Rejected> {
     Err(Rejected::Wrong(why.to_owned()))
+}
+
+/// A login that waits for its turn.
+struct Waiting<'a> {
+    count: &'a AtomicUsize,
+    others: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        Self { count, others: count.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What is told of any login that fails: not which part of it was wrong.
@@ -75,7 +94,20 @@ impl Guard {
             Err(Rejected::Wrong(_) | Rejected::TooMany(_)) if is_open => {
                 Arc::new(Known::anonymous())
             }
-            Err(rejected) => return Err(rejected),
+            Err(rejected) => {
+                let why = match &rejected {
+                    Rejected::Wrong(_) => Some("wrong credential"),
+                    Rejected::TooMany(_) => Some("too many failed logins"),
+                    Rejected::Failed(_) => None,
+                };
+                if let Some(why) = why {
+                    let address = address.map(|address| address.to_string()).unwrap_or_default();
+                    let actor =
+                        Actor { subject: "unknown".into(), address, request: request.to_string() };
+                    self.notes.refused(actor, "login", "", why);
+                }
+                return Err(rejected);
+            }
         };
         if let Some(token) = known.token {
             self.notes.used(token, self.clock.now());
@@ -101,9 +133,8 @@ impl Guard {
         {
             return Ok(known);
         }
-        // Read before what is looked up: what changes meanwhile clears the cache after this is put in, or the number is
-        // another one here.
-        let epoch = self.registry.cluster().await?.identity_epoch;
+        // What changes while this is looked up makes it old before it is kept.
+        let epoch = self.epoch.load(Ordering::Acquire);
         let known = match credential {
             Credential::Basic { user, password } => self.login(&user, password, address).await?,
             Credential::Bearer(token) => self.bearer(&token, address).await?,
@@ -111,7 +142,7 @@ impl Guard {
         };
         let known = Arc::new(known);
         self.known.insert(fingerprint, known.clone());
-        if self.registry.cluster().await?.identity_epoch != epoch {
+        if self.epoch.load(Ordering::Acquire) != epoch {
             self.known.invalidate(&fingerprint);
         }
         Ok(known)
@@ -124,6 +155,15 @@ impl Guard {
         password: Secret,
         address: Option<IpAddr>,
     ) -> Result<Known, Rejected> {
+        if let Some(wait) = address.and_then(|address| self.lockout.wait(address, user)) {
+            return Err(Rejected::TooMany(wait));
+        }
+        let waiting = Waiting::begin(&self.waiting);
+        if waiting.others >= LOGINS_WAITING_MAX {
+            return Err(Rejected::TooMany(Duration::from_secs(1)));
+        }
+        let Ok(_permit) = self.hashing.acquire().await else { return wrong(LOGIN) };
+        // Others may have guessed while this waited.
         if let Some(wait) = address.and_then(|address| self.lockout.wait(address, user)) {
             return Err(Rejected::TooMany(wait));
         }
@@ -152,7 +192,6 @@ impl Guard {
         let owner = self.owner(user).await?.filter(|owner| !owner.password_hash.is_empty());
         let hash = owner.as_ref().map(|owner| owner.password_hash.clone());
         let in_force = self.policies.in_force();
-        let Ok(_permit) = self.hashing.acquire().await else { return Ok(None) };
         let checked = tokio::task::spawn_blocking(move || {
             in_force.passwords.check(password.expose(), hash.as_deref())
         });
@@ -253,6 +292,15 @@ impl Guard {
         };
         if record.is_workload {
             let (provider, subject) = split_workload(&record.owner);
+            let in_force = self.policies.in_force();
+            let auth = in_force.policy().document().auth.as_ref();
+            let is_trusted = auth.is_some_and(|auth| {
+                auth.oidc.enabled
+                    && auth.oidc.providers.iter().any(|known| *known.name == *provider)
+            });
+            if !is_trusted {
+                return wrong(TOKEN);
+            }
             let subject = Subject::Workload { provider, subject };
             let identity = Identity { grant: Some(permissions), ..Identity::of(subject) };
             return Ok(known(identity, 0));

@@ -90,7 +90,6 @@ pub struct SessionRequest {
 }
 
 /// A session.
-#[derive(Debug)]
 pub struct Session {
     /// Opens what it is for.
     pub access: String,
@@ -146,7 +145,9 @@ impl Guard {
         };
         let failed = |error: nora_auth::session::SessionError| Rejected::Wrong(error.to_string());
         let access = sign(key, &claims).map_err(failed)?;
-        let refresh = request.wants_refresh && known.identity.is_authenticated();
+        // A session makes no more of itself than it is: what it was cut down to would be forgotten.
+        let is_session = known.uncut.is_some();
+        let refresh = request.wants_refresh && known.identity.is_authenticated() && !is_session;
         let refresh = refresh.then(|| {
             let claims = Claims {
                 scopes: Vec::new(),

@@ -1,8 +1,8 @@
 //! Where audit entries go besides the cluster's own log: a file of this node, and the policy's webhook.
 //!
 //! The file gets every entry that this node applies, once, and goes on after a restart where it ended. The webhook gets
-//! them from whoever leads, at least once and in order; what it does not take is sent again. Entries older than what is
-//! kept are not sent.
+//! them from whoever leads, in order; what it does not take is sent again. Another leader begins a page back: entries may
+//! come twice, and if the webhook was away for longer than that, the file or `nora audit` has what is missing.
 
 use std::io::{BufRead, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -86,6 +86,11 @@ pub(super) async fn to_file(path: PathBuf, registry: Registry) {
         ticks.tick().await;
         if let Err(error) = append(&path, &registry, &mut last).await {
             warn!(path = %path.display(), %error, "audit entries are not written to this file; trying again");
+            // Half a page may have been written.
+            let path = path.clone();
+            if let Ok(Ok(number)) = tokio::task::spawn_blocking(move || last_number(&path)).await {
+                last = number;
+            }
         }
     }
 }
@@ -136,7 +141,6 @@ pub(super) async fn to_webhook(registry: Registry, policies: Arc<Policies>, clus
         let status = cluster.status();
         let url = policies.in_force().policy().document().audit.webhook.clone();
         let (Some(url), true) = (url, status.leader == Some(status.node)) else {
-            last = None;
             continue;
         };
         let after = match last {

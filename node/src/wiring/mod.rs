@@ -342,6 +342,7 @@ impl Node {
             tasks.spawn(certificate.watch(CERTIFICATE_INTERVAL));
         }
         tasks.spawn(guard.clone().keep_up());
+        tasks.spawn(guard.clone().watch());
         tasks.spawn(upkeep::reload_identity(self.cluster.subscribe(), guard.clone()));
         tasks.spawn(upkeep::keep_identity(
             registry.clone(),
@@ -394,7 +395,7 @@ impl Node {
             login_failures_max: u32::try_from(self.config.limits.login_failures_max)
                 .unwrap_or(u32::MAX),
             login_window: self.config.limits.login_window,
-            shared_secret: authority.map(|authority| authority.key.clone()).unwrap_or_default(),
+            shared_secret: authority.map(|authority| authority.key.clone()),
         };
         let guard = Guard::new(registry.clone(), self.clock.clone(), policies.clone(), settings)
             .map_err(ServeError::Admin)?;

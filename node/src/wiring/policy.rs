@@ -5,10 +5,12 @@
 //! (`nora policy apply` does).
 
 use nora_app::ports::members::Members;
+use nora_app::ports::policy::{Caller, Change, Judgement};
 use nora_app::{Error, Registry};
 use nora_auth::document::PolicyDocument;
 use nora_auth::policy::Policy;
 use nora_domain::identity::Actor;
+use nora_domain::{RepositoryKey, TagName};
 use tracing::{info, warn};
 
 use super::error::ServeError;
@@ -36,6 +38,12 @@ pub(super) async fn bring(
 ) -> Result<OwnFile, ServeError> {
     policies.reload(registry).await.map_err(unusable)?;
     if *own == PolicyDocument::default() {
+        // A file that says nothing may be one of many nodes': it takes nobody's logins away.
+        if policies.in_force().judges().is_some() {
+            info!(
+                "this node's file has no policy; the one in force stays until 'nora policy apply'"
+            );
+        }
         return Ok(OwnFile::Agrees);
     }
     let (document, hash) = canonical(own).map_err(unusable)?;
@@ -76,18 +84,16 @@ pub(super) async fn bring(
 /// Who acts when a node starts with a file.
 struct FromFile;
 
-impl nora_app::ports::policy::Caller for FromFile {
+impl Caller for FromFile {
     fn actor(&self) -> Actor {
         Actor { subject: "nora.toml".to_owned(), ..Actor::default() }
     }
 
-    fn judge(
-        &self,
-        _: &nora_domain::RepositoryKey,
-        _: &[nora_domain::TagName],
-    ) -> nora_app::ports::policy::Judgement {
-        nora_app::ports::policy::Judgement::default()
+    fn judge(&self, _: Change, _: &RepositoryKey, _: &[TagName]) -> Judgement {
+        Judgement { is_permitted: true, ..Judgement::default() }
     }
+
+    fn note_refusal(&self, _: &str, _: &str, _: &str) {}
 
     fn refresh(
         &self,

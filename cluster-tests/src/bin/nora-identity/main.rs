@@ -130,8 +130,9 @@ async fn checks(stage: &Stage, report: &mut Report) -> Step<()> {
     let load = stage.token("robot:load", "load").await?;
     let reader = stage.token("robot:reader", "reader").await?;
     let boss = stage.token("robot:boss", "boss").await?;
-    report.check("quota", quota::holds(stage, &load)).await;
-    report.check("quota frees", quota::frees(stage, &load)).await;
+    let mut there = Vec::new();
+    report.check("quota", quota::holds(stage, &load, &mut there)).await;
+    report.check("quota frees", quota::frees(stage, &load, &there)).await;
     report.check("limits", limits::hold(stage, &load)).await;
     report.check("revocation of a token", revocation::of_a_token(stage)).await;
     report.check("revocation of a user", revocation::of_a_user(stage)).await;

@@ -5,13 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use nora_client::Secret;
-use nora_client::admin::{AdminClient, AdminConfig, NewAccount, NewToken, TenantUsage};
+use nora_client::admin::{
+    AdminClient, AdminConfig, MemberStatus, NewAccount, NewToken, TenantUsage,
+};
 use nora_cluster_tests::cluster::{Cluster, Setup};
 use nora_cluster_tests::content::{MANIFEST_TYPE, sha256};
 use nora_cluster_tests::issuer::Issuer;
@@ -130,12 +133,12 @@ pub struct Stage {
     secrets: Mutex<Vec<String>>,
 }
 
+/// Everything that a node could say, so that it is seen what it does not say.
+const LOG: &str = "[log]\nlevel = \"trace\"\n";
+
 fn policy(issuers: &Issuers) -> String {
     let mut text = format!(
-        r#"
-[log]
-level = "trace"
-
+        r#"{LOG}
 [auth]
 htpasswd = "users.htpasswd"
 
@@ -206,11 +209,25 @@ permissions = ["pull:ci/*"]
     text
 }
 
+/// `nora policy apply`, as the owner of the first node's data.
+fn apply(work: &Path, config: &Path) -> Step<()> {
+    let done = Command::new(work.join("nora"))
+        .args(["policy", "apply", "--yes", "--config"])
+        .arg(config)
+        .arg("--data-dir")
+        .arg(work.join("node1/data"))
+        .stdin(Stdio::null())
+        .output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    ensure(done.status.success(), || format!("nora policy apply: {said}"))
+}
+
 impl Stage {
     /// Starts the nodes in an empty folder that exists. It blocks, and no runtime must be there yet.
     pub fn start(program: &Path, work: &Path, issuers: Issuers) -> Step<Self> {
         let (config, users) = (work.join("nora.toml"), work.join("users.htpasswd"));
-        std::fs::write(&config, policy(&issuers))?;
+        // Whether a cluster is whole is told by metrics, which are an administrator's: nodes are open until it is.
+        std::fs::write(&config, LOG)?;
         std::fs::write(users, format!("{}:{ALICE_HASH}\n", ALICE.0))?;
         let cluster = Cluster::start(&Setup {
             program: program.to_owned(),
@@ -220,6 +237,8 @@ impl Stage {
             faults: false,
             args: vec!["--config".to_owned(), config.display().to_string()],
         })?;
+        std::fs::write(&config, policy(&issuers))?;
+        apply(work, &config)?;
         let nodes = (0..NODES).map(|node| format!("http://{}", cluster.node(node).http)).collect();
         let admins = (0..NODES).map(|node| {
             let owner = AdminConfig::of_data_dir(&work.join("node1/data"));
@@ -227,7 +246,8 @@ impl Stage {
             AdminClient::new(&AdminConfig { addresses, ..owner })
         });
         let admins = admins.collect::<Result<_, _>>()?;
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
+        let http =
+            reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?;
         let secrets = vec![
             ALICE.1.to_owned(),
             ALICE_HASH.to_owned(),
@@ -247,6 +267,17 @@ impl Stage {
     /// The nodes' processes.
     pub fn cluster(&self) -> MutexGuard<'_, Cluster> {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which node leads.
+    pub async fn leader(&self) -> Step<usize> {
+        let status = self.admins[0].status().await?;
+        let leads = |member: &&MemberStatus| Some(member.node) == status.leader;
+        let leader = status.members.iter().find(leads);
+        let address = leader.map(|member| member.cluster_address.as_str()).unwrap_or_default();
+        let cluster = self.cluster();
+        let found = (0..NODES).find(|node| cluster.node(*node).peer.to_string() == address);
+        found.ok_or_else(|| Trouble(format!("nobody leads: {status:?}")))
     }
 
     /// Remembers what must not be seen anywhere.
@@ -327,12 +358,7 @@ impl Stage {
     }
 
     /// A session for a repository, and the token to get others with.
-    pub async fn session(
-        &self,
-        node: usize,
-        login: &Login,
-        scope: &str,
-    ) -> Step<(Login, String)> {
+    pub async fn session(&self, node: usize, login: &Login, scope: &str) -> Step<(Login, String)> {
         let path = format!("/v2/token?service=nora&offline_token=true&scope={scope}");
         let answer = self.get(node, &path, login).await?.must_be(200, "a session")?;
         let (access, refresh) = (answer.field("token")?, answer.field("refresh_token")?);
@@ -384,12 +410,7 @@ impl Stage {
     }
 
     /// Opens an upload.
-    pub async fn open_upload(
-        &self,
-        node: usize,
-        login: &Login,
-        repository: &str,
-    ) -> Step<Answer> {
+    pub async fn open_upload(&self, node: usize, login: &Login, repository: &str) -> Step<Answer> {
         let path = format!("/v2/{repository}/blobs/uploads/");
         send(self.request(node, Method::POST, &path, login)).await
     }

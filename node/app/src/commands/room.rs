@@ -17,6 +17,21 @@ use crate::{Error, Registry};
 /// How much is set aside at a time for a body whose length nobody said.
 const STEP_BYTES: u64 = 16 << 20;
 
+/// A refused body is taken in up to here: an answer that is given while the client still sends is lost with the connection.
+const DISCARDED_BYTES_MAX: u64 = 16 << 20;
+
+/// The refusal, once what the client sends is out of the way, if that is not too much.
+async fn told_after(error: Error, mut stream: ByteStream, length: u64) -> Error {
+    let mut taken = 0;
+    while length <= DISCARDED_BYTES_MAX
+        && taken <= DISCARDED_BYTES_MAX
+        && let Some(Ok(bytes)) = stream.next().await
+    {
+        taken += bytes.len() as u64;
+    }
+    error
+}
+
 /// What is known of the room while a body streams in.
 #[derive(Clone, Default)]
 pub(super) struct Room(Arc<Mutex<Option<Error>>>);
@@ -47,10 +62,15 @@ impl Room {
         let Incoming { stream, length } = body;
         if let Some(length) = length {
             let end = upload.offset.saturating_add(length);
-            registry.set_aside(repository, upload.id, end).await?;
+            if let Err(error) = registry.set_aside(repository, upload.id, end).await {
+                return Err(told_after(error, stream, length).await);
+            }
             return Ok((stream, room));
         }
-        let reserved = registry.set_more_aside(repository, upload.id, upload.offset).await?;
+        let reserved = match registry.set_more_aside(repository, upload.id, upload.offset).await {
+            Ok(reserved) => reserved,
+            Err(error) => return Err(told_after(error, stream, 0).await),
+        };
         let growing = Growing {
             body: stream,
             registry: registry.clone(),

@@ -32,6 +32,17 @@ pub struct Judgement {
     pub immutable: Vec<TagName>,
     /// Whether any tag of the repository may be immutable.
     pub has_immutable: bool,
+    /// Whether whoever acts may do it at all, under that policy: a request may have waited for longer than a policy lasts.
+    pub is_permitted: bool,
+}
+
+/// What a change does to a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It adds or moves something.
+    Push,
+    /// It takes something away.
+    Delete,
 }
 
 /// Who acts.
@@ -39,8 +50,11 @@ pub trait Caller: Send + Sync {
     /// What the audit log says of them.
     fn actor(&self) -> Actor;
 
-    /// Judges a change of a repository, and of these tags of it.
-    fn judge(&self, repository: &RepositoryKey, tags: &[TagName]) -> Judgement;
+    /// Judges a change of a repository, and of these tags of it, all by one policy.
+    fn judge(&self, change: Change, repository: &RepositoryKey, tags: &[TagName]) -> Judgement;
+
+    /// Writes down a refusal that becomes no command.
+    fn note_refusal(&self, action: &str, resource: &str, why: &str);
 
     /// Waits until the newest policy that this node has applied is the one that judges.
     fn refresh(&self) -> BoxFuture<'_, Result<(), MetadataError>>;

@@ -83,6 +83,23 @@ impl Registry {
         Ok(Page::cut(found.into_iter().collect(), limit))
     }
 
+    /// A tenant's repositories of a format after `after`, those that hold nothing but blobs among them.
+    pub async fn holdings(
+        &self,
+        tenant: TenantName,
+        format: Format,
+        after: Option<RepositoryPath>,
+        limit: usize,
+    ) -> Result<Page<RepositoryPath>, Error> {
+        let rows = Rows::Repositories { tenant, format, after };
+        let rows = self.metadata.scan(rows, limit + 1).await?;
+        let paths = rows.into_iter().filter_map(|(key, _)| match key {
+            Key::Repository(key) => Some(key.path),
+            _ => None,
+        });
+        Ok(Page::cut(paths.collect(), limit))
+    }
+
     /// Up to `limit` of one tenant's.
     async fn repositories_of(
         &self,

@@ -60,7 +60,14 @@ impl<S: Store> Step<'_, S> {
         answer: &Result<Outcome, Refusal>,
     ) -> Result<bool, S::Error> {
         let Some(actor) = &self.terms.by else { return Ok(false) };
-        let Some((action, resource)) = described(action) else { return Ok(false) };
+        let told = match (action, answer) {
+            // Room was asked for a blob, and there was none: the push ends here.
+            (Action::OpenUpload { repository, .. }, Err(Refusal::QuotaExceeded { .. })) => {
+                Some(("blob.push", repository.to_string()))
+            }
+            _ => described(action),
+        };
+        let Some((action, resource)) = told else { return Ok(false) };
         let result = match answer {
             Ok(_) => DONE.to_owned(),
             // Asked again under the policy that is in force now.

@@ -79,6 +79,10 @@ impl<S: Store> Step<'_, S> {
         if self.account(account)?.is_some() {
             return Err(Stop::Refused(Refusal::AccountExists(account.clone())));
         }
+        // Whoever had the name before, in an htpasswd file say, leaves nothing to a namesake.
+        for kind in ["user", "robot"] {
+            self.remove_tokens_of(kind, account)?;
+        }
         self.identity_changed();
         let record = AccountRecord {
             is_robot,
@@ -111,32 +115,36 @@ impl<S: Store> Step<'_, S> {
             return Err(Stop::Refused(Refusal::AccountUnknown(account.clone())));
         };
         let kind = if known.is_robot { "robot" } else { "user" };
-        let mut tokens = 0;
-        // Every account's name makes a valid owner's.
-        if let Ok(owner) = OwnerName::parse(&format!("{kind}:{account}")) {
-            let mut after: Option<TokenName> = None;
-            loop {
-                let rows = Rows::TokensOf { owner: owner.clone(), after: after.take() };
-                let page = self.store.scan(&rows, PAGE)?;
-                let is_last = page.len() < PAGE;
-                for (key, record) in page {
-                    if let Record::TokenOf(token) = record {
-                        self.store.delete(&Key::AccessToken(token))?;
-                        tokens += 1;
-                    }
-                    self.store.delete(&key)?;
-                    if let Key::TokenOf(_, name) = key {
-                        after = Some(name);
-                    }
-                }
-                if is_last {
-                    break;
-                }
-            }
-        }
+        let tokens = self.remove_tokens_of(kind, account)?;
         self.store.delete(&Key::Account(account.clone()))?;
         self.identity_changed();
         Ok(Outcome::AccountRemoved { tokens })
+    }
+
+    /// Removes every token of an owner that has a name; returns how many.
+    fn remove_tokens_of(&mut self, kind: &str, account: &AccountName) -> Result<u32, S::Error> {
+        let mut tokens = 0;
+        // Every account's name makes a valid owner's.
+        let Ok(owner) = OwnerName::parse(&format!("{kind}:{account}")) else { return Ok(0) };
+        let mut after: Option<TokenName> = None;
+        loop {
+            let rows = Rows::TokensOf { owner: owner.clone(), after: after.take() };
+            let page = self.store.scan(&rows, PAGE)?;
+            let is_last = page.len() < PAGE;
+            for (key, record) in page {
+                if let Record::TokenOf(token) = record {
+                    self.store.delete(&Key::AccessToken(token))?;
+                    tokens += 1;
+                }
+                self.store.delete(&key)?;
+                if let Key::TokenOf(_, name) = key {
+                    after = Some(name);
+                }
+            }
+            if is_last {
+                return Ok(tokens);
+            }
+        }
     }
 
     pub(super) fn create_access_token(

@@ -18,6 +18,7 @@ use crate::store::{Rows, Store};
 const COUNTED_BLOBS: usize = 64;
 /// Links of one blob that are read at a time.
 const LINKS_PAGE: usize = 256;
+const HOUR_MILLIS: u64 = 3_600_000;
 /// More tenants than there are.
 const TENANTS_MAX: usize = 100_000;
 
@@ -134,16 +135,16 @@ impl<S: Store> Step<'_, S> {
         let key = Key::Budget(tenant.clone(), rate);
         let before = read!(self.store, Budget, key).unwrap_or_default();
         let mut budget = before.clone();
-        if hour > budget.hour {
-            budget = BudgetRecord { hour, granted: 0 };
+        // The hour is the cluster's: a node's clock that is wrong must not open the next one, or keep the last one open.
+        let now = self.now.0 / HOUR_MILLIS;
+        if budget.hour != now {
+            budget = BudgetRecord { hour: now, granted: 0 };
         }
-        let mut granted = 0;
-        // A node whose hour is over gets nothing of the next one: it has to ask for that.
-        if hour == budget.hour {
+        if hour == now {
             budget.granted = budget.granted.saturating_sub(give_back);
-            granted = take.min(limit.saturating_sub(budget.granted));
-            raise(&mut budget.granted, granted);
         }
+        let granted = take.min(limit.saturating_sub(budget.granted));
+        raise(&mut budget.granted, granted);
         if budget != before {
             self.store.put(key, Record::Budget(budget.clone()))?;
         }

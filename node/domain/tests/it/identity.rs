@@ -259,14 +259,16 @@ fn an_hour_grants_no_more_than_its_limit() {
     let granted = |granted, hour, all| {
         Ok(Outcome::BudgetLeased { granted, budget: BudgetRecord { hour, granted: all } })
     };
-    world.check(lease(5, 6, 0), granted(6, 5, 6));
-    world.check(lease(5, 6, 0), granted(4, 5, 10));
-    world.check(lease(5, 6, 0), granted(0, 5, 10));
-    world.check(lease(5, 0, 3), granted(0, 5, 7));
-    world.check(lease(5, 6, 0), granted(3, 5, 10));
-    world.check(lease(6, 6, 2), granted(6, 6, 6));
-    // A node whose clock is behind gets nothing of this hour.
-    world.check(lease(5, 6, 6), granted(0, 6, 6));
+    world.check(lease(0, 6, 0), granted(6, 0, 6));
+    world.check(lease(0, 6, 0), granted(4, 0, 10));
+    world.check(lease(0, 6, 0), granted(0, 0, 10));
+    world.check(lease(0, 0, 3), granted(0, 0, 7));
+    world.check(lease(0, 6, 0), granted(3, 0, 10));
+    // A node whose clock is a day ahead opens no other hour, and gives back nothing of this one.
+    world.check(lease(24, 6, 6), granted(0, 0, 10));
+    let at = 3_600_000;
+    assert_eq!(world.answer(at, lease(0, 6, 6)), granted(6, 1, 6), "the next hour begins anew");
+    assert_eq!(world.answer(at, lease(1, 6, 0)), granted(4, 1, 10));
     let unlimited = Action::LeaseBudget {
         tenant: repository(0).tenant,
         rate: Rate::Pull,

@@ -175,6 +175,7 @@ impl From<Error> for ApiError {
             )
             .with_detail("digest", digest.to_string())
             .with_detail("referenced_by", by.to_string()),
+            Error::NotPermitted => Self::new(StatusCode::FORBIDDEN, Code::Denied, message),
             Error::TagExists(tag) => Self::new(
                 StatusCode::FORBIDDEN,
                 Code::Denied,

@@ -84,7 +84,10 @@ impl Call {
     /// Where a session goes on. Where logins are asked for, it says whose session it is: it opens for nobody else.
     fn session_location(&self, id: UploadId) -> String {
         let mut path = format!("blobs/uploads/{:032x}", id.0);
-        if let Some(proof) = self.api.guard.session_proof(&self.caller, id) {
+        // Where another member has let the request through, it has looked at the proof as well.
+        let shown = self.param(PROOF).filter(|shown| shown.bytes().all(|b| b.is_ascii_hexdigit()));
+        let own = self.api.guard.session_proof(&self.caller, id);
+        if let Some(proof) = own.or_else(|| shown.map(str::to_owned)) {
             path.push_str(&format!("?{PROOF}={proof}"));
         }
         self.location(&path)
@@ -189,6 +192,17 @@ fn tell_allowance(response: &mut Response, allowance: Allowance) {
     }
 }
 
+/// A refusal, once what the client sends is out of the way: an answer that is given while it still sends is lost with the
+/// connection. Whoever waits to be asked for the body is told at once.
+async fn told_after(api: &Api, error: ApiError, request: Request) -> ApiError {
+    if !request.headers().contains_key(EXPECT) {
+        let idle = api.settings.body_idle_timeout;
+        let stream = body::incoming(request.into_body(), idle, api.metrics.clone());
+        body::discard(stream).await;
+    }
+    error
+}
+
 fn over_limit(allowance: Allowance, rate: Rate) -> ApiError {
     let Allowance { limit, reset_secs, .. } = allowance;
     let seconds = reset_secs.to_string();
@@ -230,7 +244,7 @@ async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     let action = needed(&target, request.method());
     match permit(&caller, &challenge, action, &repository, request.method()) {
         Ok(()) => {}
-        Err(Denied::Told(error)) => return Err(error),
+        Err(Denied::Told(error)) => return Err(told_after(&api, error, request).await),
         Err(Denied::Absent) => {
             return match target {
                 // Nothing refers to anything in a repository that is not there.
