@@ -108,8 +108,8 @@ push() { timeout 60 crane append --oci-empty-base -f "$work/layer.tar.gz" -t "$n
 first="$(id_token ci "$audience")"
 expect "Dex's token is exchanged" 200 "$(exchange "$first")"
 token="$(sed -n 's/.*"access_token": *"\([^"]*\)".*/\1/p' "$work/answer")"
-expect "and is good once" 400 "$(exchange "$first")"
-expect "a token for another client is refused" 400 "$(exchange "$(id_token ci https://else.example.com)")"
+expect "and is good once" 401 "$(exchange "$first")"
+expect "a token for another client is refused" 401 "$(exchange "$(id_token ci https://else.example.com)")"
 expect "a user that no rule is about is refused" 403 "$(exchange "$(id_token eve "$audience")")"
 
 printf %s "$token" | crane auth login "$node_addr" --username token --password-stdin 2>"$work/log"

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use nora_client::admin::{AuditEntry, AuditFilter};
 
+use serde_json::json;
+
 use crate::stage::{Login, NODES, Stage, Step, ensure};
 
 const REFUSALS: usize = 30;
@@ -60,6 +62,32 @@ pub async fn refusals(stage: &Stage, reader: &Login) -> Step<String> {
         }
     }
     Ok(format!("{REFUSALS} refused pushes are {REFUSALS} in the log of every node"))
+}
+
+/// A refusal that comes from the log itself, a token that is shown again, is one refusal and not two.
+pub async fn counts_once(stage: &Stage) -> Step<String> {
+    let count = async || {
+        let entries = entries_of(stage, 0, "anonymous").await?;
+        let about = |entry: &&AuditEntry| entry.result.contains("exchanged before");
+        Step::Ok(entries.iter().filter(about).map(|entry| u64::from(entry.count)).sum::<u64>())
+    };
+    let token = stage.github(json!({}))?;
+    stage.exchange(0, &token).await?.must_be(200, "an exchange")?;
+    // Those of earlier checks are all there once these are: they came before.
+    let before = count().await?;
+    for _ in 0..REFUSALS {
+        stage.exchange(0, &token).await?.must_be(401, "a token shown again")?;
+    }
+    let began = Instant::now();
+    while count().await? < before + REFUSALS as u64 {
+        ensure(began.elapsed() < SETTLED, || "refused exchanges are not in the log".into())?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // What would be too many comes with the same write or the next.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let added = count().await? - before;
+    ensure(added == REFUSALS as u64, || format!("{REFUSALS} refusals are counted as {added}"))?;
+    Ok(format!("{REFUSALS} exchanges of a used token are {REFUSALS} refusals"))
 }
 
 /// Every node computes the same chain.

@@ -21,14 +21,14 @@ fn hour() -> u64 {
 
 /// What a client is told that has asked too often.
 fn tells_when(answer: &Answer) -> Step<()> {
-    let number = |name: &str| answer.header(name).and_then(|text| text.parse::<u64>().ok());
+    // Standard headers may tell the window behind the number, as in `300;w=3600`.
+    let number = |name: &str| answer.header(name)?.split(';').next()?.parse::<u64>().ok();
     let within = number("retry-after").filter(|seconds| (1..=HOUR_SECONDS).contains(seconds));
     ensure(within.is_some(), || {
         format!("429 with Retry-After {:?}", answer.header("retry-after"))
     })?;
-    let standard = ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"].map(&number);
-    let merged = answer.header("ratelimit").is_some();
-    ensure(merged || (standard[0] == Some(PULLS) && standard[1] == Some(0)), || {
+    let told = ["ratelimit-limit", "ratelimit-remaining"].map(number);
+    ensure(told == [Some(PULLS), Some(0)] && number("ratelimit-reset").is_some(), || {
         format!("429 with rate headers {:?}", answer.headers)
     })
 }

@@ -98,7 +98,8 @@ fn issuers() -> Step<Issuers> {
     for (name, fault) in faults {
         faulty.insert(name, issuer(fault)?);
     }
-    Ok(Issuers { github: issuer(Fault::None)?, faulty })
+    let (github, fresh) = (issuer(Fault::None)?, issuer(Fault::None)?);
+    Ok(Issuers { github, fresh, faulty })
 }
 
 fn run(args: &Args) -> Step<bool> {
@@ -132,6 +133,7 @@ async fn checks(stage: &Stage, report: &mut Report) -> Step<()> {
     let boss = stage.token("robot:boss", "boss").await?;
     let mut there = Vec::new();
     report.check("quota", quota::holds(stage, &load, &mut there)).await;
+    report.check("quota tells", quota::tells(stage, &load)).await;
     report.check("quota frees", quota::frees(stage, &load, &there)).await;
     report.check("limits", limits::hold(stage, &load)).await;
     report.check("revocation of a token", revocation::of_a_token(stage)).await;
@@ -150,6 +152,7 @@ async fn checks(stage: &Stage, report: &mut Report) -> Step<()> {
     report.check("immutable tag", policy::immutable(stage, &load)).await;
     report.check("leader lost", outage::leader_lost(stage, &load)).await;
     report.check("audit of refusals", audit::refusals(stage, &reader)).await;
+    report.check("audit counts once", audit::counts_once(stage)).await;
     report.check("audit is whole", audit::is_whole(stage)).await;
     report.check("secrets", secrets::stay(stage, &boss)).await;
     for node in 0..NODES {

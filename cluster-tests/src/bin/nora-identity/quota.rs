@@ -45,8 +45,25 @@ fn chunked(bytes: &[u8]) -> Body {
     Body::wrap_stream(stream::iter(parts.into_iter().map(Ok::<_, std::io::Error>)))
 }
 
-/// Pushes a blob its way; the answer of the step that ended it.
+/// Pushes a blob its way; the answer of the step that ended it. Who is refused gives up the session, which could go on
+/// later otherwise and keeps what it has until then.
 async fn push(stage: &Stage, login: &Login, blob: &Blob) -> Step<Answer> {
+    let mut session = None;
+    let answer = push_through(stage, login, blob, &mut session).await;
+    let refused = answer.as_ref().map_or(true, |answer| answer.status == 403);
+    if let (true, Some(place)) = (refused, session) {
+        let given_up = send(stage.request(blob.node, Method::DELETE, &place, login)).await?;
+        given_up.must_be(204, "giving up a session")?;
+    }
+    answer
+}
+
+async fn push_through(
+    stage: &Stage,
+    login: &Login,
+    blob: &Blob,
+    session: &mut Option<String>,
+) -> Step<Answer> {
     let Blob { bytes, digest, way, node } = blob;
     let (here, there) = (*node, node + 1);
     if let Way::Post = way {
@@ -55,6 +72,7 @@ async fn push(stage: &Stage, login: &Login, blob: &Blob) -> Step<Answer> {
     }
     let opened = stage.open_upload(here, login, REPOSITORY).await?;
     let Some(mut place) = opened.header(LOCATION.as_str()).map(path_of) else { return Ok(opened) };
+    *session = Some(place.clone());
     let (first, second) = bytes.split_at(bytes.len() / 3);
     let patches = match way {
         Way::Chunked => vec![(here, chunked(bytes), None)],
@@ -127,9 +145,16 @@ pub async fn holds(stage: &Stage, login: &Login, there: &mut Vec<String>) -> Ste
         let before = acknowledged.len();
         for (blob, answer) in blobs.into_iter().zip(answers) {
             let (way, length) = (blob.way, blob.bytes.len());
-            let answer = answer.map_err(|trouble| {
-                Trouble(format!("{way:?} of {length} bytes broke off: {}", trouble.0))
-            })?;
+            // A body that is refused midway may take its answer along: `tells` looks at that.
+            let answer = match answer {
+                Err(_) if matches!(way, Way::Chunked) => {
+                    left.push(blob);
+                    continue;
+                }
+                answer => answer.map_err(|trouble| {
+                    Trouble(format!("{way:?} of {length} bytes broke off: {}", trouble.0))
+                })?,
+            };
             match answer.status {
                 201 => acknowledged.push(blob),
                 403 if answer.text().contains("quota") => left.push(blob),
@@ -200,6 +225,34 @@ async fn are_there(
         })?;
     }
     Ok(())
+}
+
+/// Who is refused in the middle of a body of no known length is told so, not cut off.
+pub async fn tells(stage: &Stage, login: &Login) -> Step<String> {
+    let (tries, bytes) = (12, random(4 << 20)?);
+    let (mut told, mut cut) = (0, String::new());
+    for number in 0..tries {
+        let opened = stage.open_upload(number, login, REPOSITORY).await?;
+        let place = match opened.header(LOCATION.as_str()).map(path_of) {
+            Some(place) => place,
+            None => return Err(Trouble(format!("an upload: {}", opened.text()))),
+        };
+        // Half of them through another node than the one that holds the session.
+        let node = number + number % 2;
+        let request = stage.request(node, Method::PATCH, &place, login);
+        match send(request.body(chunked(&bytes))).await {
+            Ok(answer) => drop(answer.must_be(403, "a chunked body when it is full")?),
+            Err(trouble) => {
+                cut = trouble.0;
+                told -= 1;
+            }
+        }
+        told += 1;
+        let given_up = send(stage.request(number, Method::DELETE, &place, login)).await?;
+        given_up.must_be(204, "giving up a session")?;
+    }
+    ensure(told == tries, || format!("{} of {tries} were cut off: {cut}", tries - told))?;
+    Ok(format!("{told} of {tries} bodies that were refused midway got their answer"))
 }
 
 /// A delete makes room, on every node.

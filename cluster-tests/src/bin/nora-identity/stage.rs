@@ -116,6 +116,8 @@ impl Answer {
 pub struct Issuers {
     /// Believed as GitHub.
     pub github: Issuer,
+    /// Believed, and asked by nobody before the check that counts the questions.
+    pub fresh: Issuer,
     /// What is wrong with the others, and they.
     pub faulty: BTreeMap<&'static str, Issuer>,
 }
@@ -134,7 +136,7 @@ pub struct Stage {
 }
 
 /// Everything that a node could say, so that it is seen what it does not say.
-const LOG: &str = "[log]\nlevel = \"trace\"\n";
+const LOG: &str = "[log]\nlevel = \"trace,h2=debug\"\n";
 
 fn policy(issuers: &Issuers) -> String {
     let mut text = format!(
@@ -191,7 +193,8 @@ permissions = ["pull,push:ci/*"]
 "#,
         issuers.github.url()
     );
-    for (name, issuer) in &issuers.faulty {
+    let fresh = [("fresh", &issuers.fresh)].into_iter();
+    for (name, issuer) in fresh.chain(issuers.faulty.iter().map(|(name, issuer)| (*name, issuer))) {
         let url = issuer.url();
         text.push_str(&format!(
             r#"
@@ -387,11 +390,22 @@ impl Stage {
         Ok(self.issuers.github.mint_github(AUDIENCE, &claims)?)
     }
 
-    /// The same job's token, signed by another algorithm and with another header.
-    pub fn github_signed(&self, algorithm: &str, header: &Map<String, Value>) -> Step<String> {
+    /// The same job's token without one of its claims.
+    pub fn github_without(&self, claim: &str) -> Step<String> {
+        let mut claims = self.github_claims()?;
+        claims.insert(claim.into(), Value::Null);
+        Ok(self.issuers.github.mint(&claims)?)
+    }
+
+    fn github_claims(&self) -> Step<Map<String, Value>> {
         let token = self.github(Value::Object(Map::new()))?;
         let claims = token.split('.').nth(1).unwrap_or_default();
-        let claims = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims)?)?;
+        Ok(serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(claims)?)?)
+    }
+
+    /// The same job's token, signed by another algorithm and with another header.
+    pub fn github_signed(&self, algorithm: &str, header: &Map<String, Value>) -> Step<String> {
+        let claims = self.github_claims()?;
         Ok(self.issuers.github.mint_with(algorithm, &claims, header)?)
     }
 
