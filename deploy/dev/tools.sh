@@ -29,6 +29,7 @@ need() {
       versitygw) go_tool "$name" "github.com/versity/versitygw/cmd/versitygw@$versitygw_version" ;;
       minio) go_tool "$name" "github.com/minio/minio@$minio_version" ;;
       cargo-deny) cargo_tool "$name" "$cargo_deny_version" ;;
+      node) has node || packages+=(nodejs) ;;
       ip) has ip || packages+=(iproute2) ;;
       unshare) has unshare || packages+=(util-linux) ;;
       busybox) has busybox || packages+=(busybox-static) ;;

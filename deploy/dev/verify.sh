@@ -75,6 +75,7 @@ if [ "${1:-}" != quick ]; then
   need podman-compose
   step compose podman-compose --dry-run -f deploy/compose/compose.yaml up
   step interop cluster-tests/interop/run.sh
+  step identity cluster-tests/identity.sh
 fi
 
 printf '\n%s' "$summary"

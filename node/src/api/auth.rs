@@ -245,7 +245,10 @@ fn exchange_failed(failure: &ExchangeFailure, caller: &Caller, id: &RequestId) -
             return response;
         }
     };
-    caller.note_refusal("token.exchange", "workload token", &told);
+    // One that was used before is noted where that was found out: in the log.
+    if status != StatusCode::UNAUTHORIZED || error != "invalid_grant" {
+        caller.note_refusal("token.exchange", "workload token", &told);
+    }
     oauth_error(status, error, &told, id)
 }
 

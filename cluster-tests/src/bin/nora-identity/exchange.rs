@@ -112,13 +112,8 @@ pub async fn is_bound(stage: &Stage) -> Step<String> {
     for (what, claims) in [
         ("another owner's repository", json!({"repository": "my-org-evil/app"})),
         ("a name that was taken over", json!({"repository_owner_id": "6666"})),
-        ("a repository below another", json!({"repository": "my-org/app/below"})),
     ] {
         let refused = stage.exchange(1, &stage.github(claims)?).await?;
-        // What `*` covers at the end is all below: the deeper name is the same owner's.
-        if what == "a repository below another" && refused.status == 200 {
-            continue;
-        }
         refused.must_be(403, what)?;
     }
     Ok("pull requests and unprotected refs read only; other owners get nothing".into())
@@ -127,10 +122,11 @@ pub async fn is_bound(stage: &Stage) -> Step<String> {
 /// Tokens that are not believed.
 pub async fn refuses(stage: &Stage) -> Step<String> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    let Value::Object(kid) = json!({"kid": null}) else { return Ok(String::new()) };
+    let mut no_key = Map::new();
+    no_key.insert("kid".into(), Value::Null);
     let valid = stage.github(json!({}))?;
     let cut = valid.get(..valid.len() - 4).unwrap_or_default().to_owned();
-    let mut tokens = vec![
+    let tokens = vec![
         ("another audience", stage.github(json!({"aud": "https://else.example.com"}))?),
         (
             "several audiences",
@@ -151,14 +147,12 @@ pub async fn refuses(stage: &Stage) -> Step<String> {
         ),
         ("one without an end", stage.github_without("exp")?),
         ("HS256 with the public key", stage.github_signed("HS256", &Map::new())?),
+        ("HS256 and no key id", stage.github_signed("HS256", &no_key)?),
         ("no signature", stage.github_signed("none", &Map::new())?),
         ("an algorithm that is not listed", stage.github_signed("PS256", &Map::new())?),
         ("half a signature", cut),
         ("no token", "abc.def.ghi".to_owned()),
     ];
-    if let Ok(without) = stage.github_signed("HS256", &kid) {
-        tokens.push(("HS256 and no key id", without));
-    }
     let asked = tokens.len();
     for (number, (what, token)) in tokens.into_iter().enumerate() {
         let answer = stage.exchange(number, &token).await?;

@@ -133,8 +133,8 @@ async fn checks(stage: &Stage, report: &mut Report) -> Step<()> {
     let boss = stage.token("robot:boss", "boss").await?;
     let mut there = Vec::new();
     report.check("quota", quota::holds(stage, &load, &mut there)).await;
-    report.check("quota tells", quota::tells(stage, &load)).await;
     report.check("quota frees", quota::frees(stage, &load, &there)).await;
+    report.check("quota tells", quota::tells(stage, &load)).await;
     report.check("limits", limits::hold(stage, &load)).await;
     report.check("revocation of a token", revocation::of_a_token(stage)).await;
     report.check("revocation of a user", revocation::of_a_user(stage)).await;

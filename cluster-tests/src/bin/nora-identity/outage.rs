@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::stage::{ALICE, Login, NODES, Stage, Step, Trouble, ensure};
 
 /// How long it may take until new sessions and exchanges work again.
-const LIMIT: Duration = Duration::from_secs(3);
+const LIMIT: Duration = Duration::from_secs(5);
 /// For how long attempts begin, from a second before the kill on.
 const WATCH: Duration = Duration::from_secs(6);
 const KILL_AFTER: Duration = Duration::from_secs(1);

@@ -14,6 +14,8 @@ use crate::stage::{
 };
 
 const PUSHES: usize = 50;
+/// How long room may stay set aside for nobody.
+const GIVEN_BACK_LIMIT: Duration = Duration::from_secs(5);
 /// How long a deletion may take to make room.
 const FREED_LIMIT: Duration = Duration::from_secs(20);
 const REPOSITORY: &str = "quota/app";
@@ -176,7 +178,12 @@ pub async fn holds(stage: &Stage, login: &Login, there: &mut Vec<String>) -> Ste
     let bytes: u64 = acknowledged.iter().map(|blob| blob.bytes.len() as u64).sum();
     for node in 0..NODES {
         are_there(stage, login, node, &acknowledged, &blobs).await?;
-        let usage = stage.usage(node, "quota").await?;
+        let mut usage = stage.usage(node, "quota").await?;
+        let asked = Instant::now();
+        while usage.reserved_bytes > 0 && asked.elapsed() < GIVEN_BACK_LIMIT {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            usage = stage.usage(node, "quota").await?;
+        }
         let (used, reserved) = (usage.unique_bytes, usage.reserved_bytes);
         ensure(used == bytes && reserved == 0, || {
             format!(
@@ -229,7 +236,11 @@ async fn are_there(
 
 /// Who is refused in the middle of a body of no known length is told so, not cut off.
 pub async fn tells(stage: &Stage, login: &Login) -> Step<String> {
-    let (tries, bytes) = (12, random(4 << 20)?);
+    let (tries, bytes) = (12, random(8 << 20)?);
+    // Room for some of it.
+    let used = stage.usage(0, "quota").await?.unique_bytes;
+    let filling = usize::try_from(QUOTA.saturating_sub(used + (1 << 20))).unwrap_or(0);
+    stage.push_blob(0, login, REPOSITORY, &random(filling)?).await?.must_be(201, "filling up")?;
     let (mut told, mut cut) = (0, String::new());
     for number in 0..tries {
         let opened = stage.open_upload(number, login, REPOSITORY).await?;

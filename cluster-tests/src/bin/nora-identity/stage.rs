@@ -288,9 +288,9 @@ impl Stage {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.push(secret.to_owned());
         // The signature of a token is as good as the token to whoever knows the rest.
-        if let Some((_, signature)) = secret.rsplit_once('.') {
-            secrets.push(signature.to_owned());
-        }
+        // Forgeries may have none.
+        let signature = secret.rsplit_once('.').map(|(_, signature)| signature.to_owned());
+        secrets.extend(signature.filter(|signature| signature.len() > 40));
         secrets.push(BASE64_STANDARD.encode(format!("token:{secret}")));
     }
 

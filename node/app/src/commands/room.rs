@@ -89,7 +89,8 @@ impl Room {
                     Ok(reserved) => growing.reserved = reserved,
                     Err(error) => {
                         let message = error.to_string();
-                        growing.room.refuse(error);
+                        let body = std::mem::replace(&mut growing.body, Box::pin(stream::empty()));
+                        growing.room.refuse(told_after(error, body, 0).await);
                         return Err(message.into());
                     }
                 }
