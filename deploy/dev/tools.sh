@@ -13,6 +13,11 @@ versitygw_version=v1.8.0
 minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
 cargo_deny_version=0.20.2
 go_version=1.26.8               # oras asks for 1.26.7 at least
+node_version=20.20.2            # the login action runs on Node.js 20 or newer
+declare -A node_sha512=(
+  [x64]=3de1d033cc007661ed640d66068732819c6ce4b8945adb097b3413901774898f7cecaa46ac3d4edad544c9dbcc662b9771e45a9f1b7bae34e70c407038fba3a1
+  [arm64]=2c25c99cd4c58b21ae601c36819488e4e04531b92300fb7cb2a0ff34aad6a04d90983812b9b4ea16783a19a349f4427c1e9c413067165a96db72ce15a3e0a71a
+)
 
 tools="$NORA_CACHE/tools"
 
@@ -29,7 +34,7 @@ need() {
       versitygw) go_tool "$name" "github.com/versity/versitygw/cmd/versitygw@$versitygw_version" ;;
       minio) go_tool "$name" "github.com/minio/minio@$minio_version" ;;
       cargo-deny) cargo_tool "$name" "$cargo_deny_version" ;;
-      node) has node || packages+=(nodejs) ;;
+      node) node_tool ;;
       ip) has ip || packages+=(iproute2) ;;
       unshare) has unshare || packages+=(util-linux) ;;
       busybox) has busybox || packages+=(busybox-static) ;;
@@ -83,6 +88,32 @@ cargo_tool() {
   PATH="$dir/bin:$PATH"
 }
 
+# node_tool: the machine's Node.js, or if that is too old (Debian 12 has 18) the one that the npm registry has as a package.
+node_tool() {
+  local arch dir="$tools/node-$node_version" have
+  have="$({ node --version 2>/dev/null || true; } | sed 's/^v\([0-9]*\).*/\1/')"
+  if [ "${have:-0}" -ge "${node_version%%.*}" ]; then return; fi
+  case "$(uname -m)" in
+    x86_64) arch=x64 ;;
+    aarch64) arch=arm64 ;;
+    *) echo "there is no Node.js ${node_version%%.*} to fetch for $(uname -m): install it and run this again" >&2; exit 1 ;;
+  esac
+  if [ ! -x "$dir/bin/node" ]; then
+    has curl || apt_install curl ca-certificates
+    once "$dir" bin/node fetch_node "$dir" "node-linux-$arch" "${node_sha512[$arch]}"
+  fi
+  PATH="$dir/bin:$PATH"
+}
+
+# fetch_node DIR PACKAGE SHA512
+fetch_node() {
+  curl --silent --show-error --fail --location --output "$1/package.tgz" \
+    "https://registry.npmjs.org/$2/-/$2-$node_version.tgz" &&
+    echo "$3  $1/package.tgz" | sha512sum --check --quiet &&
+    mkdir -p "$1/bin" && tar -xzf "$1/package.tgz" -O package/bin/node >"$1/bin/node.part" &&
+    chmod +x "$1/bin/node.part" && mv "$1/bin/node.part" "$1/bin/node" && rm "$1/package.tgz"
+}
+
 # once DIR FILE COMMAND...: runs a command that makes DIR/FILE, one process at a time, its output in DIR/log.
 once() {
   local dir="$1" file="$2" lock
@@ -91,10 +122,10 @@ once() {
   exec {lock}>"$dir/lock"
   flock "$lock"
   if [ ! -x "$dir/$file" ]; then
-    echo "building $(basename "$dir") once for this machine (log: $dir/log)" >&2
+    echo "making $(basename "$dir") once for this machine (log: $dir/log)" >&2
     if ! "$@" >"$dir/log" 2>&1; then
       tail -n 20 "$dir/log" >&2
-      echo "$(basename "$dir") did not build; the whole log is $dir/log" >&2
+      echo "$(basename "$dir") could not be made; the whole log is $dir/log" >&2
       exit 1
     fi
   fi

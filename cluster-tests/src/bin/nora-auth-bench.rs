@@ -186,22 +186,37 @@ fn pulls(args: &Args) -> Result<()> {
     let document: serde_json::Value =
         serde_json::from_slice(&answer.body).map_err(|error| Error::Wrong(error.to_string()))?;
     let session = format!("Bearer {}", document["token"].as_str().unwrap_or_default());
-    let mut ratios = Vec::new();
+    let p99 = |latencies: &Latencies| latencies.percentile_ms(99.0);
+    let (mut ratios, mut noise) = (Vec::new(), Vec::new());
     for round in 1..=args.rounds {
-        let without = pull(&open, &image.tag, None, args)?;
-        let with = pull(&closed, &image.tag, Some(&session), args)?;
-        let p99 = |latencies: &Latencies| latencies.percentile_ms(99.0);
+        // There and back, so that neither gains by being first; how the same differs from itself is how much a ratio means.
+        let first = pull(&open, &image.tag, None, args)?;
+        let with = [(); 2].map(|()| pull(&closed, &image.tag, Some(&session), args));
+        let last = pull(&open, &image.tag, None, args)?;
+        let [with, again] = with;
+        let (with, again) = (with?, again?);
+        let rate = |latencies: &Latencies| latencies.count() as u64 / args.seconds;
         println!(
-            "pull by tag, {} clients, round {round}: open {}/s p99 {:.3} ms, with logins and {RULES} rules {}/s p99 {:.3} ms",
+            "pull by tag, {} clients, round {round}: open {} and {}/s, p99 {:.3} and {:.3} ms; with logins and {RULES} rules {} and {}/s, p99 {:.3} and {:.3} ms",
             args.clients,
-            without.count() as u64 / args.seconds,
-            p99(&without),
-            with.count() as u64 / args.seconds,
+            rate(&first),
+            rate(&last),
+            p99(&first),
+            p99(&last),
+            rate(&with),
+            rate(&again),
             p99(&with),
+            p99(&again),
         );
-        ratios.push(p99(&with) / p99(&without));
+        ratios.push((p99(&with) + p99(&again)) / (p99(&first) + p99(&last)));
+        noise.push(p99(&last) / p99(&first));
     }
-    println!("p99 with logins / without: {:.2}", median(&ratios).unwrap_or(f64::NAN));
+    let middle = |values: &[f64]| median(values).unwrap_or(f64::NAN);
+    println!(
+        "p99 with logins / without: {:.2}; without, again / first: {:.2}",
+        middle(&ratios),
+        middle(&noise)
+    );
     open.stop()?;
     closed.stop()?;
     Ok(())
