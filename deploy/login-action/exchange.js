@@ -182,7 +182,8 @@ async function exchange(registry, audience) {
 // Why, in the registry's words, and what both sides have to agree about.
 function refusal(registry, status, body, subject) {
   if (status === 404) {
-    return `${registry.host} has no /auth/oidc/token: is it a NORA registry with \`[auth.oidc] enabled = true\`?`;
+    // A registry without `[auth.oidc] enabled = true` answers 403 and says so.
+    return `${registry.host} has no /auth/oidc/token. A NORA registry has it even without \`[auth.oidc] enabled = true\`: is this another server?`;
   }
   const said = [body.error, body.error_description].filter((part) => typeof part === "string").join(": ");
   return (

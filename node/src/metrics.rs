@@ -154,7 +154,7 @@ pub struct Gauges {
     pub metadata_memory_bytes: Gauge,
     /// Files of the metadata stores.
     pub metadata_disk_bytes: Gauge,
-    /// Bytes visible over all links, as quotas count them.
+    /// Bytes stored, a blob in each repository that shows it.
     pub usage_bytes: Gauge,
     /// Artifacts stored.
     pub usage_artifacts: Gauge,
@@ -291,7 +291,7 @@ impl Metrics {
                 &gauges.metadata_memory_bytes,
             ),
             ("metadata_disk_bytes", "Files of the metadata stores", &gauges.metadata_disk_bytes),
-            ("usage_bytes", "Bytes stored, as quotas count them", &gauges.usage_bytes),
+            ("usage_bytes", "Bytes stored, a blob in each repository that shows it", &gauges.usage_bytes),
             ("usage_artifacts", "Artifacts stored", &gauges.usage_artifacts),
             ("usage_tags", "Tags stored", &gauges.usage_tags),
             (

@@ -198,6 +198,7 @@ impl World {
                 page_size_max: 10,
                 body_idle_timeout: Duration::from_secs(1),
                 trusted_proxies: Vec::new(),
+                policy_file: None,
             },
         });
         let router = router(api);
@@ -248,6 +249,7 @@ impl World {
                 last_used_at: Timestamp(0),
             },
             assertion: None,
+            policy: None,
         };
         self.registry.create_token(token).await.unwrap();
         secret.reveal()

@@ -33,6 +33,8 @@ pub struct PolicyChange {
     pub epoch: u64,
     /// What differs, a line each, as `+ auth.rules[2].permissions: push:prod/*`.
     pub changes: Vec<String>,
+    /// What is likely not meant, a line each, as a rule about somebody who is not there.
+    pub warnings: Vec<String>,
 }
 
 impl AdminClient {
@@ -84,7 +86,7 @@ impl AdminClient {
         let applied = self.call(request, async |channel, request| {
             PolicyClient::new(channel).apply_policy(request).await
         });
-        let proto::ApplyPolicyResponse { epoch, changes } = applied.await?;
-        Ok(PolicyChange { epoch, changes })
+        let proto::ApplyPolicyResponse { epoch, changes, warnings } = applied.await?;
+        Ok(PolicyChange { epoch, changes, warnings })
     }
 }

@@ -31,10 +31,10 @@ pub struct TenantUsage {
     pub push_limit: Option<u64>,
     /// Pulls that it may make in an hour.
     pub pull_limit: Option<u64>,
-    /// Pushes of this hour.
-    pub pushes: u64,
-    /// Pulls of this hour.
-    pub pulls: u64,
+    /// Pushes that nodes were granted in this hour; none where they are not limited, and so not counted.
+    pub pushes: Option<u64>,
+    /// The same of pulls.
+    pub pulls: Option<u64>,
 }
 
 impl From<proto::Tenant> for TenantUsage {

@@ -229,14 +229,16 @@ async fn a_policy_is_shown_tried_and_applied_to_what_was_seen() {
     sent.last::<proto::ShowPolicyRequest>("Policy/ShowPolicy");
 
     let changes = vec!["+ tenants.a".to_owned()];
-    let (_member, client, sent) = answering(proto::ApplyPolicyResponse { epoch: 5, changes }).await;
+    let warnings = vec!["there is no `user:a` yet".to_owned()];
+    let answer = proto::ApplyPolicyResponse { epoch: 5, changes, warnings };
+    let (_member, client, sent) = answering(answer).await;
     let request = |dry_run, expected_epoch| proto::ApplyPolicyRequest {
         document: "{}".into(),
         dry_run,
         expected_epoch,
     };
     let tried = client.try_policy("{}").await.unwrap();
-    assert_eq!((tried.epoch, tried.changes.len()), (5, 1));
+    assert_eq!((tried.epoch, tried.changes.len(), tried.warnings.len()), (5, 1, 1));
     assert_eq!(sent.last::<proto::ApplyPolicyRequest>("Policy/ApplyPolicy"), request(true, 0));
     client.apply_policy("{}", Some(4)).await.unwrap();
     assert_eq!(sent.last::<proto::ApplyPolicyRequest>("Policy/ApplyPolicy"), request(false, 4));
@@ -256,7 +258,7 @@ async fn tenants_tell_use_and_limits() {
         namespaces: vec!["oci:a/*".into()],
         unique_bytes: 5,
         storage_quota: 10,
-        pushes: 1,
+        pushes: Some(1),
         ..Default::default()
     };
     let (_member, client, sent) =
@@ -266,7 +268,7 @@ async fn tenants_tell_use_and_limits() {
         namespaces: vec!["oci:a/*".into()],
         unique_bytes: 5,
         storage_quota: Some(10),
-        pushes: 1,
+        pushes: Some(1),
         ..TenantUsage::default()
     };
     assert_eq!(client.tenants(Some("a")).await.unwrap(), [expected]);

@@ -81,8 +81,11 @@ pub enum Error {
         /// An artifact that needs it.
         by: Digest,
     },
+    /// What was asked for was judged under another policy than the one in force.
+    #[error("the policy changed while the request ran")]
+    PolicyChanged,
     /// Whoever asks may not do this any more: the policy changed while the request ran.
-    #[error("not permitted any more: the policy changed while the request ran")]
+    #[error("not permitted any more: the policy, or what was shown, changed while the request ran")]
     NotPermitted,
     /// The tag is there, and whoever asks may make tags and not move them.
     #[error("tag {0} exists and may not be overwritten")]
@@ -117,6 +120,9 @@ pub enum Error {
     /// An issuer's token was exchanged before.
     #[error("this token was exchanged before; each one is taken once")]
     AssertionUsed,
+    /// An issuer's token is over, by the cluster's clock.
+    #[error("this token has expired")]
+    AssertionOver,
     /// The client's body broke off.
     #[error("the request body broke off")]
     BodyBroken(#[source] BoxError),

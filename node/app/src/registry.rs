@@ -1,5 +1,6 @@
 //! The registry: what every protocol surface talks to. Its use cases are in `commands` and `queries`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -115,11 +116,14 @@ impl From<MetadataError> for Unanswered {
     }
 }
 
-/// How often a change is judged anew because the policy changed, or a tag came, in between.
+/// How often a change is judged anew because the policy changed in between.
 const JUDGED_MAX: usize = 4;
 
-/// Tags of one artifact that a deletion is judged by. One that has more is deleted where no tag is immutable.
-const TAGS_JUDGED_MAX: usize = 10_000;
+/// Tags that a deletion is judged by, at a time.
+const TAGS_PAGE: usize = 512;
+
+/// How often a deletion is judged anew because something came to the repository in between.
+const UNCHANGED_MAX: usize = 32;
 
 impl Registry {
     /// A registry over these ports.
@@ -139,6 +143,11 @@ impl Registry {
             sequence: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared), caller: None }
+    }
+
+    /// The registry in nobody's hands: what it changes then is the cluster's own doing.
+    pub(crate) fn by_itself(&self) -> Self {
+        Self { shared: self.shared.clone(), caller: None }
     }
 
     /// The registry in the hands of `caller`: what it changes is judged by the policy and noted as theirs.
@@ -169,7 +178,29 @@ impl Registry {
     /// Proposes a change. The metadata stamps its own origin and the leader's time onto the command; refusals that speak
     /// of the proposer and not of the change are errors.
     pub(crate) async fn propose(&self, action: Action) -> Result<Result<Outcome, Refusal>, Error> {
-        match self.propose_judged(action).await? {
+        Self::told(self.propose_judged(action).await?)
+    }
+
+    /// Proposes a change that was judged already, under that policy; not again if another is in force.
+    pub(crate) async fn propose_under(
+        &self,
+        policy: Option<u64>,
+        action: Action,
+    ) -> Result<Result<Outcome, Refusal>, Error> {
+        if let Some(refusal) = self.too_early(&action).await? {
+            return Ok(Err(refusal));
+        }
+        let by = self.caller.as_ref().map(|caller| caller.actor());
+        let terms = Terms { by, policy, ..Terms::NONE };
+        Self::told(self.metadata.propose(self.command(terms, action)).await?)
+    }
+
+    fn command(&self, terms: Terms, action: Action) -> Command {
+        Command { at: self.now(), origin: None, terms, action }
+    }
+
+    fn told(answer: Result<Outcome, Refusal>) -> Result<Result<Outcome, Refusal>, Error> {
+        match answer {
             Err(Refusal::Duplicate) => Err(Error::OutcomeUnknown),
             Err(Refusal::RetiredEpoch) => Err(Error::retired()),
             Err(Refusal::TagExists(tag)) => Err(Error::TagExists(tag)),
@@ -182,46 +213,52 @@ impl Registry {
     }
 
     /// Proposes a change on the terms of whoever acts, and again if the policy under which they were judged, or the tags
-    /// that they spoke of, have changed meanwhile. What is judged anew may have another end than before.
+    /// repository that they spoke of, have changed meanwhile. What is judged anew may have another end than before.
     pub(crate) async fn propose_judged(
         &self,
         action: Action,
     ) -> Result<Result<Outcome, Refusal>, Unanswered> {
-        // A member that is older stops at a command that it does not know, rather than skip it. Commands from before this
-        // level need no look: whoever proposes runs in a cluster that has it.
-        let needed = action.needs();
-        if needed > FeatureLevel::CLUSTER {
-            let mut level = self.feature_level().await?;
-            if level < needed {
-                // This node may be behind.
-                self.metadata.linearize().await?;
-                level = self.feature_level().await?;
-            }
-            if level < needed {
-                return Ok(Err(Refusal::FeatureNotReached { level, needed }));
-            }
+        if let Some(refusal) = self.too_early(&action).await? {
+            return Ok(Err(refusal));
         }
         let Some(caller) = &self.caller else {
-            let command = Command { at: self.now(), origin: None, terms: Terms::NONE, action };
-            return Ok(self.metadata.propose(command).await?);
+            return Ok(self.metadata.propose(self.command(Terms::NONE, action)).await?);
         };
-        for _ in 0..JUDGED_MAX {
+        let (mut policies, mut repositories) = (0, 0);
+        while policies < JUDGED_MAX && repositories < UNCHANGED_MAX {
             let terms =
                 self.terms(caller.as_ref(), &action).await.map_err(Unanswered::Unproposed)?;
             if terms.policy.is_none() {
-                let command = Command { at: self.now(), origin: None, terms, action };
-                return Ok(self.metadata.propose(command).await?);
+                return Ok(self.metadata.propose(self.command(terms, action)).await?);
             }
             // Only what was judged can come back to be judged again.
-            let command = Command { at: self.now(), origin: None, terms, action: action.clone() };
-            match self.metadata.propose(command).await? {
-                Err(Refusal::PolicyChanged { .. }) => caller.refresh().await?,
-                Err(Refusal::TagUnforeseen(_)) => {}
+            match self.metadata.propose(self.command(terms, action.clone())).await? {
+                Err(Refusal::PolicyChanged { .. }) => {
+                    policies += 1;
+                    caller.refresh().await?;
+                }
+                Err(Refusal::RepositoryChanged) => repositories += 1,
                 answer => return Ok(answer),
             }
         }
-        let what = "the policy changed while the request ran";
+        let what = "the policy or the repository kept changing while the request ran";
         Err(Unanswered::Unproposed(Error::Unavailable { what, source: None }))
+    }
+
+    /// Why a command cannot be proposed yet. A member that is older stops at a command that it does not know, rather than
+    /// skip it. Commands from before the level that clusters began with need no look.
+    async fn too_early(&self, action: &Action) -> Result<Option<Refusal>, MetadataError> {
+        let needed = action.needs();
+        if needed <= FeatureLevel::CLUSTER {
+            return Ok(None);
+        }
+        let mut level = self.feature_level().await?;
+        if level < needed {
+            // This node may be behind.
+            self.metadata.linearize().await?;
+            level = self.feature_level().await?;
+        }
+        Ok((level < needed).then_some(Refusal::FeatureNotReached { level, needed }))
     }
 
     async fn feature_level(&self) -> Result<FeatureLevel, MetadataError> {
@@ -251,24 +288,37 @@ impl Registry {
             | Action::DeleteArtifact { repository, .. } => repository,
             _ => return Ok(Terms { by, ..Terms::NONE }),
         };
-        if self.tenancy.owner(repository.format, &repository.path) != repository.tenant {
-            let what = "the repository's owner changed while the request ran";
-            return Err(Error::Unavailable { what, source: None });
-        }
         let change = match action {
             Action::DeleteTag { .. }
             | Action::DeleteArtifact { .. }
             | Action::UnlinkBlob { .. } => Change::Delete,
             _ => Change::Push,
         };
-        let Judgement { policy, create_only, immutable, has_immutable, is_permitted } =
-            caller.judge(change, repository, tags);
+        let Judgement {
+            mut policy,
+            owner,
+            create_only,
+            immutable,
+            has_immutable,
+            mut is_permitted,
+        } = caller.judge(change, repository, tags);
+        if owner.is_some_and(|owner| owner != repository.tenant) {
+            let what = "the repository's owner changed while the request ran";
+            return Err(Error::Unavailable { what, source: None });
+        }
+        if let Action::MountBlob { from, .. } = action {
+            let read = caller.judge(Change::Pull, from, &[]);
+            is_permitted &= read.is_permitted;
+            // Two policies cannot both be in force: the older number makes that both are judged again.
+            policy = policy.min(read.policy);
+        }
+        is_permitted = is_permitted && caller.still_stands().await?;
         if !is_permitted {
             let verb = if change == Change::Push { "artifact.push" } else { "artifact.delete" };
             caller.note_refusal(verb, &repository.to_string(), "not permitted any more");
             return Err(Error::NotPermitted);
         }
-        let mut terms = Terms { by, policy, create_only, immutable, takes_along: None };
+        let mut terms = Terms { by, policy, create_only, immutable, revision: None };
         match action {
             Action::DeleteTag { tag, .. } if terms.immutable.contains(tag) => {
                 let resource = format!("{repository}:{tag}");
@@ -276,34 +326,84 @@ impl Registry {
                 return Err(Error::TagImmutable(tag.clone()));
             }
             Action::DeleteArtifact { digest, .. } if has_immutable => {
-                let tags = self.tags_of(repository, *digest).await?;
-                let kept = caller.judge(change, repository, &tags).immutable;
-                if let Some(tag) = kept.into_iter().next() {
-                    let resource = format!("{repository}@{digest}");
-                    caller.note_refusal("artifact.delete", &resource, Refusal::TAG_IMMUTABLE);
-                    return Err(Error::TagImmutable(tag));
+                match self.kept_by(caller, repository, *digest).await? {
+                    Ok(revision) => terms.revision = Some(revision),
+                    Err(tag) => {
+                        let resource = format!("{repository}@{digest}");
+                        caller.note_refusal("artifact.delete", &resource, Refusal::TAG_IMMUTABLE);
+                        return Err(Error::TagImmutable(tag));
+                    }
                 }
-                terms.takes_along = Some(tags);
             }
             _ => {}
         }
         Ok(terms)
     }
 
-    /// Every tag that names an artifact, sorted.
-    async fn tags_of(
+    /// An immutable tag that needs an artifact, because it names it or names an index that lists it, at any depth; or
+    /// else the revision of the repository in which there is none. Reads every immutable tag: deletions are rare.
+    async fn kept_by(
         &self,
+        caller: &dyn Caller,
         repository: &RepositoryKey,
         digest: Digest,
-    ) -> Result<Vec<TagName>, Error> {
+    ) -> Result<Result<u64, TagName>, Error> {
         self.metadata.linearize().await?;
-        let rows = Rows::TagsOf { repository: repository.clone(), digest, after: None };
-        let rows = self.metadata.scan(rows, TAGS_JUDGED_MAX).await?;
-        let tags = rows.into_iter().filter_map(|(key, _)| match key {
-            Key::TagOf(_, _, tag) => Some(tag),
-            _ => None,
-        });
-        Ok(tags.collect())
+        // Read first: whatever comes while the rest is read makes another revision.
+        let revision = match self.row(Key::Repository(repository.clone())).await? {
+            Some(Record::Repository(record)) => record.revision,
+            _ => 0,
+        };
+        // What is known not to list the artifact.
+        let mut seen = BTreeSet::new();
+        let mut after = None;
+        loop {
+            let rows = Rows::Tags { repository: repository.clone(), after: after.take() };
+            let page = self.metadata.scan(rows, TAGS_PAGE).await?;
+            let is_last = page.len() < TAGS_PAGE;
+            let mut named = BTreeMap::new();
+            for (key, record) in page {
+                if let (Key::Tag(_, tag), Record::Tag(record)) = (key, record) {
+                    after = Some(tag.clone());
+                    named.insert(tag, record.digest);
+                }
+            }
+            let tags: Vec<_> = named.keys().cloned().collect();
+            for tag in caller.judge(Change::Delete, repository, &tags).immutable {
+                let Some(of) = named.get(&tag) else { continue };
+                if self.lists(repository, *of, digest, &mut seen).await? {
+                    return Ok(Err(tag));
+                }
+            }
+            if is_last {
+                return Ok(Ok(revision));
+            }
+        }
+    }
+
+    /// Whether an artifact is another, or lists it at any depth. `seen` are those that do not.
+    async fn lists(
+        &self,
+        repository: &RepositoryKey,
+        root: Digest,
+        wanted: Digest,
+        seen: &mut BTreeSet<Digest>,
+    ) -> Result<bool, Error> {
+        let mut open = vec![root];
+        while let Some(digest) = open.pop() {
+            if digest == wanted {
+                return Ok(true);
+            }
+            if !seen.insert(digest) {
+                continue;
+            }
+            if let Some(Record::Artifact(artifact)) =
+                self.row(Key::Artifact(repository.clone(), digest)).await?
+            {
+                open.extend(artifact.children);
+            }
+        }
+        Ok(false)
     }
 
     /// Reads a row from this node's applied state.

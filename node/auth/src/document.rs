@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+/// The most bytes of a document's JSON: the cluster replicates it as one entry of its log, and that is bounded.
+pub const DOCUMENT_BYTES_MAX: usize = 200 << 10;
+
 /// Everything of `nora.toml` that is the same on every node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -96,6 +99,23 @@ pub enum ProviderKind {
     Generic,
 }
 
+impl ProviderKind {
+    /// The kind of an issuer that everyone knows.
+    pub fn of_issuer(issuer: &str) -> Option<Self> {
+        const GITHUB: &str = "https://token.actions.githubusercontent.com";
+        const GITLAB: &str = "https://gitlab.com";
+        // Enterprises have issuers of their own below GitHub's.
+        let below = issuer.strip_prefix(GITHUB);
+        if below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            Some(Self::Github)
+        } else if issuer == GITLAB {
+            Some(Self::Gitlab)
+        } else {
+            None
+        }
+    }
+}
+
 /// `[[auth.oidc.providers]]`: an issuer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -127,7 +147,7 @@ pub struct ProviderRule {
     pub permissions: Vec<String>,
     /// Whether runs for pull and merge requests get more than `pull`.
     pub pull_requests: bool,
-    /// Whether runs for refs that are not protected, outside any environment, get more than `pull`.
+    /// Whether runs for refs that are not protected, outside the environments that the rule names, get more than `pull`.
     pub unprotected_refs: bool,
 }
 

@@ -136,6 +136,7 @@ impl Session {
             repository: self.repository.clone(),
             offset: self.offset(),
             opened_at: self.opened_at,
+            written_at: self.written_at(),
         }
     }
 }

@@ -226,6 +226,9 @@ impl Audit {
             }
             (next, chain) = (number + 1, entry.chain);
         }
+        if head.sent >= head.next {
+            found.push((Key::AuditHead, format!("{} was sent and is not there", head.sent)));
+        }
         if (next, chain) != (head.next, head.head) {
             found.push((Key::AuditHead, format!("the log ends before {next}")));
         }

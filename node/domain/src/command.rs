@@ -38,8 +38,9 @@ pub struct Terms {
     pub create_only: Vec<TagName>,
     /// Tags that the policy keeps as they are, once they are there. Sorted.
     pub immutable: Vec<TagName>,
-    /// For [`Action::DeleteArtifact`]: the only tags that it may take along; `None` if any. Sorted.
-    pub takes_along: Option<Vec<TagName>>,
+    /// For [`Action::DeleteArtifact`] where tags may be immutable: the repository's revision by which it was judged that
+    /// none of them needs the artifact. Refused if the repository has changed since; `None` if that has no say.
+    pub revision: Option<u64>,
 }
 
 impl Terms {
@@ -49,7 +50,7 @@ impl Terms {
         policy: None,
         create_only: Vec::new(),
         immutable: Vec::new(),
-        takes_along: None,
+        revision: None,
     };
 }
 
@@ -153,6 +154,13 @@ pub enum Action {
         expires_at: Timestamp,
         /// Bytes of the tenant's quota to set aside for it in all; what was set aside before stays.
         reserve: u64,
+    },
+    /// An upload session needs no more of what was set aside for it than this. What it has less of stays less.
+    KeepAside {
+        /// The session.
+        upload: UploadId,
+        /// Bytes that stay set aside.
+        bytes: u64,
     },
     /// An upload session ends without a blob.
     CloseUpload {
@@ -344,6 +352,11 @@ pub enum Action {
         /// Entries from before go.
         before: Timestamp,
     },
+    /// The webhook has taken the audit's entries up to this one.
+    NoteAuditSent {
+        /// The entry's number.
+        number: u64,
+    },
     /// Count the next blobs once in each tenant that shows them: a step of [`crate::record::UniqueTo`].
     CountUnique,
 }
@@ -371,6 +384,8 @@ impl Action {
             | Self::LeaseBudget { .. }
             | Self::NoteRefusals { .. }
             | Self::TrimAudit { .. }
+            | Self::NoteAuditSent { .. }
+            | Self::KeepAside { .. }
             | Self::CountUnique => FeatureLevel::IDENTITY,
             Self::OpenUpload { reserve, .. } if *reserve > 0 => FeatureLevel::IDENTITY,
             Self::FoundCluster { .. }
@@ -472,6 +487,10 @@ pub enum Outcome {
         /// Whether there are more of them.
         more: bool,
     },
+    /// No more than that is set aside.
+    RoomKept,
+    /// It is noted how far the webhook is.
+    AuditSentNoted,
     /// A step was counted.
     UniqueCounted {
         /// Whether every blob is counted now.
@@ -571,8 +590,8 @@ pub enum Refusal {
     TagExists(TagName),
     /// The tag is there, and the policy keeps it as it is.
     TagImmutable(TagName),
-    /// A tag that names the artifact was not there when the change was judged: judge it again.
-    TagUnforeseen(TagName),
+    /// The repository is not as it was when the change was judged: judge it again.
+    RepositoryChanged,
     /// The tenant's quota has no room for it.
     QuotaExceeded {
         /// What is limited.
@@ -596,6 +615,8 @@ pub enum Refusal {
     AccessTokenUnknown,
     /// The issuer's token was exchanged before.
     AssertionUsed,
+    /// The issuer's token is over, by the cluster's clock: what was remembered of it may be forgotten.
+    AssertionOver,
     /// There is a newer signing key.
     SigningKeyKnown(u64),
     /// The tenant is not limited in this.
@@ -631,7 +652,7 @@ impl Refusal {
             Self::PolicyChanged { .. } => "the policy changed meanwhile",
             Self::TagExists(_) => "the tag exists and may not be overwritten",
             Self::TagImmutable(_) => Self::TAG_IMMUTABLE,
-            Self::TagUnforeseen(_) => "a tag came meanwhile",
+            Self::RepositoryChanged => "the repository changed meanwhile",
             Self::QuotaExceeded { .. } => "over the quota",
             Self::AccountExists(_) => "the account exists",
             Self::AccountUnknown(_) => "no such account",
@@ -639,6 +660,7 @@ impl Refusal {
             Self::AccessTokensTooMany(_) => "too many tokens",
             Self::AccessTokenUnknown => "no such token",
             Self::AssertionUsed => "the token was exchanged before",
+            Self::AssertionOver => "the token has expired",
             Self::SigningKeyKnown(_) => "there is a newer key",
             Self::NotLimited => "no limit",
         }

@@ -73,6 +73,9 @@ impl TenantRecord {
     }
 }
 
+/// Milliseconds of an hour; hours count from the Unix epoch.
+pub const HOUR_MILLIS: u64 = 3_600_000;
+
 /// What is limited by the hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rate {
@@ -199,6 +202,8 @@ pub struct AuditHeadRecord {
     pub anchor: [u8; 32],
     /// The chain's value after the last entry.
     pub head: [u8; 32],
+    /// Number of the last entry that the webhook took; 0 if none.
+    pub sent: u64,
 }
 
 /// An entry of the audit log.

@@ -14,6 +14,7 @@ pub mod audit;
 pub mod command;
 pub mod digest;
 pub mod event;
+pub mod hex;
 pub mod identity;
 pub mod name;
 pub mod placement;

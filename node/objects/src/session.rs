@@ -61,6 +61,7 @@ impl Session {
             repository: self.header.repository.clone(),
             offset: self.offset.load(Ordering::Acquire),
             opened_at: self.header.opened_at,
+            written_at: self.written_at(),
         }
     }
 

@@ -1,13 +1,16 @@
 //! `nora.v1.Cluster`.
 
+use nora_app::Error;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::members::{ClusterView, Member, Members, MembersError, NodeReport, Role};
+use nora_domain::identity::RefusalNote;
 use nora_domain::record::{NodeId, Standing};
 use nora_proto::v1 as proto;
 use nora_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, metadata_failed, to_the_end};
+use super::{Admin, caller_of, metadata_failed, refused, to_the_end};
+use crate::identity::Caller;
 
 const SECOND_MILLIS: u64 = 1_000;
 const YEAR_MILLIS: u64 = 366 * 24 * 3_600 * SECOND_MILLIS;
@@ -30,16 +33,44 @@ fn node(number: u64) -> Result<NodeId, Status> {
 }
 
 impl Admin {
-    /// Carries a change to its end, whether or not its client waits for it.
+    /// Carries a change to its end, whether or not its client waits for it. That it was asked for is in the audit log before
+    /// it begins, and what came of it afterwards: several nodes and entries of the log make such a change, not one.
     async fn change<T: Send + 'static>(
         &self,
+        caller: Caller,
+        action: &'static str,
+        about: String,
         change: impl for<'a> FnOnce(&'a dyn Members) -> BoxFuture<'a, Result<T, MembersError>>
         + Send
         + 'static,
     ) -> Result<T, Status> {
-        let members = self.members.clone();
-        to_the_end(async move { change(members.as_ref()).await }).await?.map_err(failed)
+        let (members, registry) = (self.members.clone(), self.api.registry.clone());
+        let changing = async move {
+            let asked = RefusalNote {
+                actor: caller.actor(),
+                action: action.to_owned(),
+                resource: about.clone(),
+                result: "asked for".to_owned(),
+                count: 1,
+            };
+            match registry.note_refusals(vec![asked]).await {
+                // Before an upgrade is finished there is no audit log.
+                Ok(()) | Err(Error::Conflict { .. }) => {}
+                Err(error) => return Err(refused(error)),
+            }
+            let changed = change(members.as_ref()).await;
+            match &changed {
+                Ok(_) => caller.note(action, &about, "done"),
+                Err(error) => caller.note(action, &about, &format!("failed: {error}")),
+            }
+            changed.map_err(failed)
+        };
+        to_the_end(changing).await?
     }
+}
+
+fn about(node: NodeId) -> String {
+    format!("node {}", node.0)
 }
 
 pub(super) fn report_to_proto(report: &NodeReport) -> proto::Report {
@@ -111,13 +142,17 @@ impl Cluster for Admin {
         &self,
         request: Request<proto::CreateJoinTokenRequest>,
     ) -> Result<Response<proto::CreateJoinTokenResponse>, Status> {
+        let caller = caller_of(&request)?;
         let valid_millis = request.into_inner().valid_millis;
         if !(SECOND_MILLIS..=YEAR_MILLIS).contains(&valid_millis) {
             return Err(Status::invalid_argument(
                 "a join token may be good for one second up to a year",
             ));
         }
-        let token = self.change(move |members| members.create_join_token(valid_millis)).await?;
+        let about = format!("valid for {} s", valid_millis / SECOND_MILLIS);
+        let token = self
+            .change(caller, "node.token", about, move |members| members.create_join_token(valid_millis))
+            .await?;
         tracing::info!(valid_millis, "a join token was made");
         Ok(Response::new(proto::CreateJoinTokenResponse { token }))
     }
@@ -126,8 +161,11 @@ impl Cluster for Admin {
         &self,
         request: Request<proto::PromoteRequest>,
     ) -> Result<Response<proto::PromoteResponse>, Status> {
+        let caller = caller_of(&request)?;
         let node = node(request.into_inner().node)?;
-        self.change(move |members| members.promote(node)).await?;
+        self
+            .change(caller, "node.promote", about(node), move |members| members.promote(node))
+            .await?;
         tracing::info!(node = node.0, "promoted by the administrator");
         Ok(Response::new(proto::PromoteResponse {}))
     }
@@ -136,8 +174,11 @@ impl Cluster for Admin {
         &self,
         request: Request<proto::DrainRequest>,
     ) -> Result<Response<proto::DrainResponse>, Status> {
+        let caller = caller_of(&request)?;
         let node = node(request.into_inner().node)?;
-        self.change(move |members| members.drain(node)).await?;
+        self
+            .change(caller, "node.drain", about(node), move |members| members.drain(node))
+            .await?;
         tracing::info!(node = node.0, "drained by the administrator");
         Ok(Response::new(proto::DrainResponse {}))
     }
@@ -146,9 +187,13 @@ impl Cluster for Admin {
         &self,
         request: Request<proto::RemoveRequest>,
     ) -> Result<Response<proto::RemoveResponse>, Status> {
+        let caller = caller_of(&request)?;
         let proto::RemoveRequest { node: number, force } = request.into_inner();
         let node = node(number)?;
-        self.change(move |members| members.remove(node, force)).await?;
+        let about = format!("{}{}", about(node), if force { ", by force" } else { "" });
+        self
+            .change(caller, "node.remove", about, move |members| members.remove(node, force))
+            .await?;
         tracing::warn!(node = node.0, force, "removed by the administrator");
         Ok(Response::new(proto::RemoveResponse {}))
     }
@@ -157,24 +202,34 @@ impl Cluster for Admin {
         &self,
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
+        let caller = caller_of(&request)?;
         let to = Some(request.into_inner().to).filter(|to| *to != 0).map(NodeId);
-        let leader = self.change(move |members| members.transfer_leader(to)).await?;
+        let about = to.map_or_else(|| "cluster".to_owned(), about);
+        let leader = self
+            .change(caller, "cluster.transfer-leader", about, move |members| members.transfer_leader(to))
+            .await?;
         Ok(Response::new(proto::TransferLeaderResponse { leader: leader.0 }))
     }
 
     async fn snapshot(
         &self,
-        _request: Request<proto::SnapshotRequest>,
+        request: Request<proto::SnapshotRequest>,
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
-        let index = self.change(|members| members.snapshot()).await?;
+        let caller = caller_of(&request)?;
+        let index = self
+            .change(caller, "cluster.snapshot", "cluster".to_owned(), |members| members.snapshot())
+            .await?;
         Ok(Response::new(proto::SnapshotResponse { index }))
     }
 
     async fn finalize_upgrade(
         &self,
-        _request: Request<proto::FinalizeUpgradeRequest>,
+        request: Request<proto::FinalizeUpgradeRequest>,
     ) -> Result<Response<proto::FinalizeUpgradeResponse>, Status> {
-        let level = self.change(|members| members.finalize_upgrade()).await?;
+        let caller = caller_of(&request)?;
+        let level = self
+            .change(caller, "cluster.upgrade", "cluster".to_owned(), |members| members.finalize_upgrade())
+            .await?;
         tracing::info!(level = level.0, "feature level raised by the administrator");
         Ok(Response::new(proto::FinalizeUpgradeResponse { feature_level: level.0 }))
     }

@@ -3,22 +3,14 @@
 use std::sync::Arc;
 
 use nora_auth::permission::Action;
+use nora_domain::identity::Rate;
 use nora_domain::{Digest, Format, Reference, RepositoryKey, RepositoryPath, TagName};
 use nora_proto::v1 as proto;
 use nora_proto::v1::content_server::Content;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, caller_of, not_permitted, refused, to_the_end};
+use super::{Admin, caller_of, not_permitted, page_rows, refused, to_the_end};
 use crate::identity::Caller;
-
-const PAGE_ROWS_MAX: usize = 1_000;
-
-fn page_rows(asked: u32) -> usize {
-    match usize::try_from(asked).unwrap_or(PAGE_ROWS_MAX) {
-        0 => PAGE_ROWS_MAX,
-        rows => rows.min(PAGE_ROWS_MAX),
-    }
-}
 
 fn malformed(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
@@ -129,6 +121,12 @@ impl Content for Admin {
         let repository = self.repository(&caller, Action::Push, &request.repository)?;
         let tag = TagName::parse(&request.tag).map_err(malformed)?;
         let to = reference(&request.reference)?;
+        if let Some(Err(_)) = self.api.guard.allow(&repository, Rate::Push).await {
+            caller.note_refusal("artifact.push", &repository.to_string(), "over the hour's limit");
+            return Err(Status::resource_exhausted(
+                "the hour's limit of pushes to this namespace is reached; wait for the next hour",
+            ));
+        }
         let registry = self.api.registry.by(Arc::new(caller));
         let set = to_the_end(async move { registry.set_tag(repository, tag, to).await });
         let digest = set.await?.map_err(refused)?.to_string();

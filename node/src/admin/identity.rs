@@ -20,10 +20,9 @@ use nora_proto::v1 as proto;
 use nora_proto::v1::identity_server::Identity;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, caller_of, not_permitted, refused, to_the_end};
+use super::{Admin, caller_of, not_permitted, page_rows, refused, to_the_end};
 use crate::identity::{ADMIN_USER, Caller, ExchangeFailure, Rejected};
 
-const PAGE_ROWS_MAX: usize = 1_000;
 const MINUTE_SECS: u64 = 60;
 const TOKEN_DEFAULT_SECS: u64 = 90 * 24 * 3_600;
 const TOKEN_SECS_MAX: u64 = 3_660 * 24 * 3_600;
@@ -32,13 +31,6 @@ const SCOPE_MAX: usize = 100;
 const GROUPS_MAX: usize = 100;
 const NO_TOKEN: &str = "there is no such token; it may be revoked already";
 
-fn page_rows(asked: u32) -> usize {
-    match usize::try_from(asked).unwrap_or(PAGE_ROWS_MAX) {
-        0 => PAGE_ROWS_MAX,
-        rows => rows.min(PAGE_ROWS_MAX),
-    }
-}
-
 fn malformed(what: &str, error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(format!("{what}: {error}"))
 }
@@ -46,6 +38,15 @@ fn malformed(what: &str, error: impl std::fmt::Display) -> Status {
 fn account_name(text: &str) -> Result<AccountName, Status> {
     check_name(text).map_err(|error| malformed("name", error))?;
     AccountName::parse(text).map_err(|error| malformed("name", error))
+}
+
+/// The name of an account whose password is changed, or that is removed: the administrator's too, whose account is there
+/// once they have chosen a password.
+fn changed_name(text: &str) -> Result<AccountName, Status> {
+    match text {
+        ADMIN_USER => AccountName::parse(text).map_err(|error| malformed("name", error)),
+        text => account_name(text),
+    }
 }
 
 fn token_to_proto(id: TokenId, record: AccessTokenRecord) -> proto::Token {
@@ -300,9 +301,10 @@ impl Identity for Admin {
             caller.note_refusal("account.password", &request.name, "not permitted");
             return Err(not_permitted(&caller, "admin:*"));
         }
-        let name = account_name(&request.name)?;
+        let name = changed_name(&request.name)?;
         let in_force = self.api.guard.policies().in_force();
         let account = self.api.registry.account(name.clone()).await.map_err(refused)?;
+        let account_is_missing = account.is_none();
         match account {
             None if in_force.policy().htpasswd(name.as_str()).is_some() => {
                 return Err(Status::failed_precondition(format!(
@@ -314,11 +316,18 @@ impl Identity for Admin {
             }
             None | Some(_) => {}
         }
+        let is_first = account_is_missing && name.as_str() == ADMIN_USER;
         let hash = self.hashed(Secret::new(request.password)).await?;
         let registry = self.registry_of(caller);
-        to_the_end(async move { registry.set_password(name, hash).await })
-            .await?
-            .map_err(refused)?;
+        to_the_end(async move {
+            match is_first {
+                // From now on the password in the nodes' files opens nothing.
+                true => registry.create_account(name, false, hash, Vec::new()).await,
+                false => registry.set_password(name, hash).await,
+            }
+        })
+        .await?
+        .map_err(refused)?;
         Ok(Response::new(proto::SetPasswordResponse {}))
     }
 
@@ -327,7 +336,7 @@ impl Identity for Admin {
         request: Request<proto::RemoveUserRequest>,
     ) -> Result<Response<proto::RemoveUserResponse>, Status> {
         let caller = caller_of(&request)?;
-        let name = account_name(&request.into_inner().name)?;
+        let name = changed_name(&request.into_inner().name)?;
         let registry = self.registry_of(caller);
         let tokens = to_the_end(async move { registry.remove_account(name).await })
             .await?
@@ -386,6 +395,7 @@ impl Identity for Admin {
             account,
             record: record.clone(),
             assertion: None,
+            policy: None,
         };
         let registry = self.registry_of(caller);
         to_the_end(async move { registry.create_token(token).await }).await?.map_err(refused)?;
@@ -460,19 +470,29 @@ impl Identity for Admin {
         let request = request.into_inner();
         let guard = &self.api.guard;
         let in_force = guard.policies().in_force();
-        let is_ours = ApiToken::parse(&request.credential).is_some();
-        if !request.credential.is_empty() && !is_ours {
-            let explanation = guard.explain_exchange(&request.credential).await.map_err(
-                |failure| match failure {
-                    ExchangeFailure::Registry(error) => refused(error),
-                    failure => Status::invalid_argument(failure.to_string()),
-                },
-            )?;
+        // Anyone may ask about themselves; an explanation of somebody else tells what the policy says of them.
+        let is_about_caller = request.credential.is_empty() && request.subject.is_empty();
+        if !is_about_caller && !caller.administers() {
+            return Err(not_permitted(&caller, "admin:*"));
+        }
+        let credential = request.credential.trim();
+        let is_ours = ApiToken::parse(credential).is_some();
+        let action = Action::parse(&request.action).map_err(|error| malformed("action", error))?;
+        let resource = resource_of(&request.resource)?;
+        let what = match &resource {
+            Some((format, path)) => Resource::Repository { format: *format, path: path.as_str() },
+            None => Resource::Registry,
+        };
+        if !credential.is_empty() && !is_ours {
+            let explanation = guard.explain_exchange(credential, action, &what).await;
+            let explanation = explanation.map_err(|failure| match failure {
+                ExchangeFailure::Registry(error) => refused(error),
+                failure => Status::invalid_argument(failure.to_string()),
+            })?;
             return Ok(Response::new(explained(explanation)));
         }
-        let action = Action::parse(&request.action).map_err(|error| malformed("action", error))?;
         let who = if is_ours {
-            let secret = Secret::new(request.credential);
+            let secret = Secret::new(credential);
             let known = guard.known_by_token(&secret).await.map_err(|why| match why {
                 Rejected::Failed(error) => refused(error),
                 Rejected::Wrong(why) => Status::not_found(why),
@@ -484,12 +504,11 @@ impl Identity for Admin {
         } else {
             self.identity_of(&request.subject).await?
         };
-        let resource = resource_of(&request.resource)?;
-        let what = match &resource {
-            Some((format, path)) => Resource::Repository { format: *format, path: path.as_str() },
-            None => Resource::Registry,
-        };
         let mut answer = explained(in_force.policy().explain(&who, action, &what));
+        if !caller.administers() {
+            // Rules about others are others' business.
+            answer.steps.retain(|step| !step.place.ends_with(".subject"));
+        }
         if guard.is_open() {
             answer.allowed = true;
             answer.summary = format!(

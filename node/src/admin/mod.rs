@@ -51,6 +51,9 @@ const REQUEST_BYTES_MAX: usize = 256 << 10;
 /// A policy holds the htpasswd file's users as well; a log entry bounds it.
 const POLICY_BYTES_MAX: usize = 2 << 20;
 
+/// Rows of a page, which is also what 0 asks for.
+const PAGE_ROWS_MAX: usize = 1_000;
+
 /// When an answer is given up, whatever the client's own deadline.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -184,6 +187,7 @@ pub fn needed(path: &str) -> Needed {
         | "/nora.v1.Identity/CreateToken"
         | "/nora.v1.Identity/ListTokens"
         | "/nora.v1.Identity/RevokeToken"
+        | "/nora.v1.Identity/Explain"
         | "/nora.v1.Content/ListRepositories"
         | "/nora.v1.Content/ListTags"
         | "/nora.v1.Content/GetArtifact"
@@ -212,25 +216,45 @@ async fn authenticate(
         let refusal = match caller.is_anonymous() {
             true => Status::unauthenticated(LOG_IN),
             false => {
-                caller.note_refusal(request.uri().path(), "registry", "not permitted");
+                if let Some(action) = audited(request.uri().path()) {
+                    caller.note_refusal(action, "registry", "not permitted");
+                }
                 not_permitted(&caller, "admin:*")
             }
         };
         return refusal.into_http::<axum::body::Body>().into_response();
     }
-    let path = request.uri().path().to_owned();
-    request.extensions_mut().insert(caller.clone());
-    let response = next.run(request).await;
-    // Changes of accounts, tokens, content and policy are noted with the change; those of nodes here.
-    if let Some(method) = path.strip_prefix("/nora.v1.Cluster/").filter(|name| *name != "Status") {
-        let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
-        let result = match code {
-            None | Some("0") => "done".to_owned(),
-            Some(code) => format!("failed: gRPC status {code}"),
-        };
-        caller.note(&format!("cluster.{method}"), "cluster", &result);
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// What the audit log calls a method that changes something; `None` for one that only tells.
+fn audited(path: &str) -> Option<&'static str> {
+    Some(match path {
+        "/nora.v1.Identity/AddUser" => "account.create",
+        "/nora.v1.Identity/SetPassword" => "account.password",
+        "/nora.v1.Identity/RemoveUser" => "account.remove",
+        "/nora.v1.Identity/CreateToken" => "token.create",
+        "/nora.v1.Identity/RevokeToken" => "token.revoke",
+        "/nora.v1.Policy/ApplyPolicy" => "policy.set",
+        "/nora.v1.Cluster/CreateJoinToken" => "node.token",
+        "/nora.v1.Cluster/Promote" => "node.promote",
+        "/nora.v1.Cluster/Drain" => "node.drain",
+        "/nora.v1.Cluster/Remove" => "node.remove",
+        "/nora.v1.Cluster/TransferLeader" => "cluster.transfer-leader",
+        "/nora.v1.Cluster/Snapshot" => "cluster.snapshot",
+        "/nora.v1.Cluster/FinalizeUpgrade" => "cluster.upgrade",
+        "/nora.v1.Blobs/Scrub" => "blobs.scrub",
+        _ => return None,
+    })
+}
+
+/// Rows of a page, as many as are asked for at most.
+fn page_rows(asked: u32) -> usize {
+    match usize::try_from(asked).unwrap_or(PAGE_ROWS_MAX) {
+        0 => PAGE_ROWS_MAX,
+        rows => rows.min(PAGE_ROWS_MAX),
     }
-    response
 }
 
 const LOG_IN: &str = "log in: show the administrator's certificate (identity/admin.crt in a member's data folder), a token \
@@ -315,7 +339,9 @@ fn refused(error: Error) -> Status {
         Error::NotPermitted
         | Error::TagExists(_)
         | Error::TagImmutable(_)
-        | Error::AssertionUsed => Status::permission_denied(message),
+        | Error::AssertionUsed
+        | Error::AssertionOver => Status::permission_denied(message),
+        Error::PolicyChanged => Status::unavailable(message),
         Error::Conflict { .. } => Status::failed_precondition(message),
         Error::IdentityUnknown { .. } => Status::not_found(message),
         Error::Internal { source, .. } => {

@@ -1,30 +1,21 @@
 //! `nora.v1.Policy`, `nora.v1.Tenants` and `nora.v1.Audit`: what is in force, what is used, what was done.
 
 use nora_auth::document::PolicyDocument;
-use nora_domain::identity::{AuditRecord, Rate};
+use nora_app::queries::TenantUsage;
+use nora_domain::hex;
+use nora_domain::identity::AuditRecord;
+use nora_domain::record::Timestamp;
 use nora_proto::v1 as proto;
 use nora_proto::v1::audit_server::Audit;
 use nora_proto::v1::policy_server::Policy;
 use nora_proto::v1::tenants_server::Tenants;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, caller_of, refused, to_the_end};
+use super::{Admin, caller_of, page_rows, refused, to_the_end};
 use crate::config::policy_changes;
-use crate::identity::{Policies, PolicyFailure, canonical, stranded, tenant_limits};
-
-const AUDIT_PAGE_MAX: usize = 1_000;
-
-/// A policy is one log entry, and that is bounded.
-const DOCUMENT_BYTES_MAX: usize = 200 << 10;
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
+use crate::identity::{
+    Policies, PolicyFailure, canonical, end_tokens_of_removed, stranded, tenant_limits, unmatched,
+};
 
 /// A document as it may be shown: who is listed in the htpasswd file, and no hashes.
 fn shown(mut document: PolicyDocument) -> PolicyDocument {
@@ -60,12 +51,12 @@ impl Policy for Admin {
         let hash = record.as_ref().map(|record| record.hash);
         Ok(Response::new(proto::ShowPolicyResponse {
             epoch,
-            hash: hash.map(|hash| hex(&hash)).unwrap_or_default(),
+            hash: hash.map(|hash| hex::encode(&hash)).unwrap_or_default(),
             document: serde_json::to_string(&shown(document)).map_err(failed)?,
             applied_at: record.as_ref().map_or(0, |record| record.applied_at.0),
             applied_by: record.map(|record| record.applied_by).unwrap_or_default(),
             file_hash: match hash {
-                Some(hash) if hash != own => hex(&own),
+                Some(hash) if hash != own => hex::encode(&own),
                 _ => String::new(),
             },
         }))
@@ -77,42 +68,62 @@ impl Policy for Admin {
     ) -> Result<Response<proto::ApplyPolicyResponse>, Status> {
         let caller = caller_of(&request)?;
         let request = request.into_inner();
+        let note = |why: &str| {
+            if !request.dry_run {
+                caller.note_refusal("policy.set", "policy", why);
+            }
+        };
         let policy =
             Policies::compiled(request.document.as_bytes()).map_err(|failure| match failure {
                 PolicyFailure::Metadata(error) => refused(error),
-                failure => Status::invalid_argument(failure.to_string()),
+                failure => {
+                    note("it is not valid");
+                    Status::invalid_argument(failure.to_string())
+                }
             })?;
+        let registry = &self.api.registry;
         let document = policy.document().clone();
         let (epoch, before) = self.document_in_force().await?;
         let changes = policy_changes(&before, &document);
-        if let Some(stranded) = stranded(&self.api.registry, &policy).await.map_err(refused)? {
+        if let Some(stranded) = stranded(registry, &policy).await.map_err(refused)? {
+            note("it would give repositories to another tenant");
             return Err(Status::failed_precondition(format!(
-                "{stranded}: what is stored stays with the tenant it was pushed to. Delete it and push it again, or leave \
-                 the namespace as it is"
+                "{stranded}: what is stored stays with the tenant it was pushed to. Delete its images and push them again, \
+                 or leave the namespace as it is"
             )));
         }
+        let mut warnings = unmatched(registry, &policy).await.map_err(refused)?;
         if request.dry_run {
-            return Ok(Response::new(proto::ApplyPolicyResponse { epoch, changes }));
+            return Ok(Response::new(proto::ApplyPolicyResponse { epoch, changes, warnings }));
         }
-        if request.document.len() > DOCUMENT_BYTES_MAX {
-            return Err(Status::invalid_argument(format!(
-                "the policy has {} bytes, and {DOCUMENT_BYTES_MAX} at most are replicated: keep users with 'nora user add' \
-                 rather than in the htpasswd file",
-                request.document.len()
-            )));
+        if request.expected_epoch > 0 && request.expected_epoch != epoch {
+            return Err(refused(nora_app::Error::Conflict {
+                what: format!(
+                    "policy {epoch} is in force now; look at it with 'nora policy diff' and apply yours again"
+                ),
+            }));
         }
-        let expected = Some(request.expected_epoch).filter(|epoch| *epoch > 0);
         let (bytes, hash) =
             canonical(&document).map_err(|error| Status::internal(error.to_string()))?;
-        let registry = self.api.registry.by(std::sync::Arc::new(caller));
+        let by_caller = registry.by(std::sync::Arc::new(caller.clone()));
         let tenants = tenant_limits(&document);
-        let set =
-            to_the_end(async move { registry.set_policy(expected, bytes, hash, tenants).await });
+        // What was looked at above is what is changed.
+        let set = to_the_end(async move {
+            let epoch = by_caller.set_policy(Some(epoch), bytes, hash, tenants).await?;
+            end_tokens_of_removed(&by_caller, &before, &document).await;
+            Ok(epoch)
+        });
         let epoch = set.await?.map_err(refused)?;
         if let Err(error) = self.api.guard.reload().await {
             tracing::error!(%error, "the policy that was just applied cannot be used here");
         }
-        Ok(Response::new(proto::ApplyPolicyResponse { epoch, changes }))
+        // Pushes that were judged before it may have come in between; those judged after it cannot.
+        if let Some(stranded) = stranded(registry, &policy).await.map_err(refused)? {
+            warnings.push(format!(
+                "{stranded}: it was pushed while the policy was applied, and is out of sight now; push it again"
+            ));
+        }
+        Ok(Response::new(proto::ApplyPolicyResponse { epoch, changes, warnings }))
     }
 }
 
@@ -131,8 +142,8 @@ impl Tenants for Admin {
             if !wanted.is_empty() && wanted != name.as_str() {
                 continue;
             }
-            let usage = registry.usage(&name).await.map_err(refused)?;
-            let limits = in_force.limits(&name).cloned().unwrap_or_default();
+            let TenantUsage { name, used: usage, limits, pushes, pulls } =
+                registry.tenant_usage(name).await.map_err(refused)?;
             let namespaces = in_force.policy().tenant(name.as_str()).map(|tenant| {
                 let each = tenant.namespaces.iter();
                 let each = each.flat_map(|(format, globs)| {
@@ -140,10 +151,6 @@ impl Tenants for Admin {
                 });
                 each.collect()
             });
-            let granted = async |rate| {
-                let granted = registry.granted_this_hour(name.clone(), rate);
-                granted.await.map_err(refused)
-            };
             tenants.push(proto::Tenant {
                 namespaces: namespaces.unwrap_or_default(),
                 unique_bytes: usage.unique_bytes,
@@ -155,8 +162,8 @@ impl Tenants for Admin {
                 artifact_quota: limits.artifact_quota.unwrap_or(0),
                 push_limit: limits.push_limit.unwrap_or(0),
                 pull_limit: limits.pull_limit.unwrap_or(0),
-                pushes: granted(Rate::Push).await?,
-                pulls: granted(Rate::Pull).await?,
+                pushes,
+                pulls,
                 name: name.as_str().to_owned(),
             });
         }
@@ -183,7 +190,7 @@ fn entry_to_proto(number: u64, entry: AuditRecord) -> proto::AuditEntry {
         action: entry.action,
         resource: entry.resource,
         result: entry.result,
-        hash: hex(&entry.chain),
+        hash: hex::encode(&entry.chain),
         count: entry.count,
     }
 }
@@ -197,12 +204,10 @@ impl Audit for Admin {
         let request = request.into_inner();
         let registry = &self.api.registry;
         registry.catch_up().await.map_err(refused)?;
-        let rows = match usize::try_from(request.page_size).unwrap_or(AUDIT_PAGE_MAX) {
-            0 => AUDIT_PAGE_MAX,
-            rows => rows.min(AUDIT_PAGE_MAX),
-        };
-        let page = registry.audit_entries(request.after, rows).await.map_err(refused)?;
-        let last = page.items.last().map_or(request.after, |(number, _)| *number);
+        let since = registry.audit_before(Timestamp(request.since)).await.map_err(refused)?;
+        let (after, rows) = (request.after.max(since), page_rows(request.page_size));
+        let page = registry.audit_entries(after, rows).await.map_err(refused)?;
+        let last = page.items.last().map_or(after, |(number, _)| *number);
         let fits = |entry: &AuditRecord| {
             entry.at.0 >= request.since
                 && is_of(&entry.actor.subject, &request.actor)
@@ -223,7 +228,7 @@ impl Audit for Admin {
             first: head.first,
             last: head.next.saturating_sub(1),
             broken_at: broken.unwrap_or(0),
-            head: hex(&head.head),
+            head: hex::encode(&head.head),
         }))
     }
 }

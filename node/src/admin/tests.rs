@@ -227,6 +227,7 @@ fn world(password: Option<&str>) -> World {
             page_size_max: 10,
             body_idle_timeout: Duration::from_secs(1),
             trusted_proxies: Vec::new(),
+            policy_file: None,
         },
     });
     let admin = Admin {
@@ -373,7 +374,7 @@ async fn every_method_asks_for_its_permission() {
             }
         }
     }
-    assert_eq!(asked, 11, "a method was given to everybody: say here what it takes");
+    assert_eq!(asked, 12, "a method was given to everybody: say here what it takes");
     assert_eq!(*world.book.done.lock().unwrap(), Vec::<String>::new());
 }
 

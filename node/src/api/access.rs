@@ -11,7 +11,8 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{HOST, HeaderValue, WWW_AUTHENTICATE};
-use http::{HeaderMap, Method, StatusCode};
+use http::uri::Authority;
+use http::{Method, StatusCode};
 use nora_auth::permission::{Action, Resource};
 use nora_domain::RepositoryKey;
 use nora_formats::oci::errors::Code;
@@ -59,30 +60,63 @@ pub(super) async fn admit(
     error.into_response()
 }
 
-/// How a client is told where to log in.
-#[derive(Clone, Debug)]
-pub(super) struct Challenge {
-    /// The token endpoint; `None` where clients send name and password with each request.
-    realm: Option<Arc<str>>,
+/// How a client is told where to log in: what is needed for that of a request, most of which are told nothing.
+#[derive(Clone)]
+pub(super) struct Challenge(Option<AskedAt>);
+
+/// Where a client found this registry, and so its token endpoint.
+#[derive(Clone)]
+struct AskedAt {
+    api: Arc<Api>,
+    is_https: bool,
+    authority: Option<Authority>,
+    host: Option<HeaderValue>,
+}
+
+impl AskedAt {
+    fn base(&self) -> Option<String> {
+        if let Some(url) = &self.api.settings.public_url {
+            return Some(url.trim_end_matches('/').to_owned());
+        }
+        let scheme = if self.is_https { "https" } else { "http" };
+        let host = match (&self.authority, &self.host) {
+            (Some(authority), _) => authority.as_str(),
+            (None, Some(host)) => host.to_str().ok()?,
+            (None, None) => return None,
+        };
+        // It stands in quotes in a header.
+        let sane = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-_[]".contains(&b));
+        sane.then(|| format!("{scheme}://{host}"))
+    }
 }
 
 impl Challenge {
     /// For a request: the token endpoint is where the client found this registry.
-    pub(super) fn of(api: &Api, request: &Request) -> Self {
+    pub(super) fn of(api: &Arc<Api>, request: &Request) -> Self {
         if !request.uri().path().starts_with("/v2") || !api.guard.makes_sessions() {
-            return Self { realm: None };
+            return Self(None);
         }
-        let base = match &api.settings.public_url {
-            Some(url) => Some(url.trim_end_matches('/').to_owned()),
-            None => base_of(api, request),
-        };
-        Self { realm: base.map(|base| format!("{base}/v2/token").into()) }
+        let info = request.extensions().get::<ConnectionInfo>();
+        // A proxy that ends TLS says so; whose word is not taken has to be known by `server.public_url`.
+        let is_trusted = info.is_some_and(|info| {
+            api.settings.trusted_proxies.iter().any(|net| net.contains(info.peer.ip()))
+        });
+        let forwarded = request.headers().get("x-forwarded-proto");
+        let is_https = is_trusted && forwarded.is_some_and(|proto| proto.as_bytes() == b"https");
+        Self(Some(AskedAt {
+            api: api.clone(),
+            is_https: is_https || info.is_some_and(|info| info.tls),
+            authority: request.uri().authority().cloned(),
+            host: request.headers().get(HOST).cloned(),
+        }))
     }
 
     fn header(&self, scope: Option<&str>, is_insufficient: bool) -> String {
-        let Some(realm) = &self.realm else {
+        // Without a token endpoint clients send name and password with each request.
+        let Some(base) = self.0.as_ref().and_then(AskedAt::base) else {
             return "Basic realm=\"nora\", charset=\"UTF-8\"".to_owned();
         };
+        let realm = format!("{base}/v2/token");
         let mut text = format!("Bearer realm=\"{realm}\",service=\"nora\"");
         if let Some(scope) = scope {
             text.push_str(&format!(",scope=\"{scope}\""));
@@ -94,34 +128,13 @@ impl Challenge {
     }
 }
 
-/// Where the client sent the request: what it will send its credentials to as well.
-fn base_of(api: &Api, request: &Request) -> Option<String> {
-    let info = request.extensions().get::<ConnectionInfo>();
-    // A proxy that ends TLS says so; whose word is not taken has to be known by `server.public_url`.
-    let is_trusted = info.is_some_and(|info| {
-        api.settings.trusted_proxies.iter().any(|net| net.contains(info.peer.ip()))
-    });
-    let forwarded = request.headers().get("x-forwarded-proto");
-    let is_https = is_trusted && forwarded.is_some_and(|proto| proto.as_bytes() == b"https");
-    let tls = is_https || info.is_some_and(|info| info.tls);
-    let scheme = if tls { "https" } else { "http" };
-    let authority = request.uri().authority().map(ToString::to_string);
-    let host = authority.or_else(|| {
-        let host = request.headers().get(HOST)?.to_str().ok()?;
-        Some(host.to_owned())
-    })?;
-    // It stands in quotes in a header.
-    let sane = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-_[]".contains(&b));
-    sane.then(|| format!("{scheme}://{host}"))
-}
-
 /// The answer that makes a client log in.
 pub(super) fn challenged(
     challenge: Option<&Challenge>,
     scope: Option<&str>,
     why: &str,
 ) -> ApiError {
-    let basic = Challenge { realm: None };
+    let basic = Challenge(None);
     let header = challenge.unwrap_or(&basic).header(scope, false);
     ApiError::new(
         StatusCode::UNAUTHORIZED,
@@ -129,13 +142,6 @@ pub(super) fn challenged(
         format!("{why}: this registry asks for a user name and a password, or a token"),
     )
     .with_header(WWW_AUTHENTICATE, &header)
-}
-
-/// Adds a challenge to headers that have none.
-pub(super) fn add_challenge(headers: &mut HeaderMap, challenge: &Challenge) {
-    if let Ok(value) = HeaderValue::from_str(&challenge.header(None, false)) {
-        headers.entry(WWW_AUTHENTICATE).or_insert(value);
-    }
 }
 
 /// What may be told of a refusal.
@@ -166,8 +172,18 @@ pub(super) fn permit(
         Action::Push | Action::Overwrite | Action::Admin => "pull,push",
     };
     let scope = format!("repository:{path}:{words}");
+    let note = |why| {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let verb = match action {
+                Action::Delete => "artifact.delete",
+                _ => "artifact.push",
+            };
+            caller.note_refusal(verb, &repository.to_string(), why);
+        }
+    };
     // With a session or without: whoever is nobody is asked who they are, whatever they asked about.
     if caller.is_anonymous() {
+        note("login needed");
         return Err(Denied::Told(challenged(Some(challenge), Some(&scope), "log in first")));
     }
     if could {
@@ -178,13 +194,7 @@ pub(super) fn permit(
                 .with_header(WWW_AUTHENTICATE, &header),
         ));
     }
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        let verb = match action {
-            Action::Delete => "artifact.delete",
-            _ => "artifact.push",
-        };
-        caller.note_refusal(verb, &repository.to_string(), "not permitted");
-    }
+    note("not permitted");
     if action == Action::Pull {
         return Err(Denied::Absent);
     }

@@ -3,20 +3,21 @@
 //! Must not know: how anything is believed or signed; `crate::identity` does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{Extension, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use nora_app::queries::TenantUsage;
 use nora_auth::credential::{Credential, Secret};
 use nora_auth::session::parse_scope;
 use nora_domain::TenantName;
-use nora_domain::identity::Rate;
 use nora_formats::oci::errors::Code;
 use serde_json::{Map, Value, json};
 
-use super::access::{Challenge, add_challenge};
+use super::access::Challenge;
 use super::middleware::rejection;
 use super::oci::error::ApiError;
 use super::{Api, RequestId};
@@ -24,6 +25,9 @@ use crate::identity::{Caller, ExchangeFailure, Session, SessionRequest};
 
 /// The most bytes of a form or a document: a token has 16 KiB at most.
 const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// How long a form may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a client sends, whichever way: names and values, of which some may come several times.
 type Fields = Vec<(String, String)>;
@@ -109,11 +113,13 @@ pub(super) async fn session_by_form(
     };
     let made = async {
         let wants_refresh = field(&fields, "access_type") == Some("offline");
-        let request = request_of(&fields, wants_refresh)?;
+        let mut request = request_of(&fields, wants_refresh)?;
         let told = |rejected| rejection(rejected, &challenge);
         let caller = match field(&fields, "grant_type") {
             Some("refresh_token") => {
                 let token = field(&fields, "refresh_token").unwrap_or_default();
+                // Whoever has one keeps it, and with it the time when a person must log in again.
+                request.wants_refresh = false;
                 api.guard.refreshed(token, &caller).await.map_err(told)?
             }
             Some("password") => {
@@ -145,9 +151,15 @@ pub(super) async fn session_by_form(
 
 async fn body_of(request: Request) -> Result<(HeaderMap, Bytes), ApiError> {
     let (parts, body) = request.into_parts();
-    match axum::body::to_bytes(body, BODY_BYTES_MAX).await {
-        Ok(bytes) => Ok((parts.headers, bytes)),
+    let whole = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    match tokio::time::timeout(BODY_TIMEOUT, whole).await {
+        Ok(Ok(bytes)) => Ok((parts.headers, bytes)),
         Err(_) => Err(ApiError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            Code::SizeInvalid,
+            format!("the body did not come within {} seconds", BODY_TIMEOUT.as_secs()),
+        )),
+        Ok(Err(_)) => Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             Code::SizeInvalid,
             format!("the body has more than {BODY_BYTES_MAX} bytes, or broke off"),
@@ -205,7 +217,8 @@ pub(super) async fn exchange(
         return invalid("subject_token is missing: send the ID token of your CI job");
     };
     let guard = api.guard.clone();
-    let (by, token) = (caller.clone(), token.to_owned());
+    // A file that the token was kept in may have ended in a new line.
+    let (by, token) = (caller.clone(), token.trim().to_owned());
     // A token that is made and told nobody is as good as lost, and the issuer's is used up.
     let exchanged = tokio::spawn(async move { guard.exchange(&by, &token).await });
     let failure = match exchanged.await {
@@ -228,20 +241,32 @@ pub(super) async fn exchange(
 fn exchange_failed(failure: &ExchangeFailure, caller: &Caller, id: &RequestId) -> Response {
     let told = failure.to_string();
     let (status, error) = match failure {
-        ExchangeFailure::Token(_) | ExchangeFailure::IssuerUnknown => {
+        ExchangeFailure::Token(_)
+        | ExchangeFailure::IssuerUnknown
+        | ExchangeFailure::Registry(nora_app::Error::AssertionOver) => {
             (StatusCode::UNAUTHORIZED, "invalid_token")
+        }
+        ExchangeFailure::TooMany(wait) => {
+            let mut response =
+                oauth_error(StatusCode::TOO_MANY_REQUESTS, "slow_down", &told, id);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+            return response;
         }
         ExchangeFailure::Registry(nora_app::Error::AssertionUsed) => {
             (StatusCode::UNAUTHORIZED, "invalid_grant")
         }
         ExchangeFailure::Refused(_) => (StatusCode::FORBIDDEN, "access_denied"),
-        ExchangeFailure::IssuerSilent(_) | ExchangeFailure::Registry(_) => {
+        ExchangeFailure::IssuerSilent { .. } | ExchangeFailure::Registry(_) => {
+            let wait = match failure {
+                ExchangeFailure::IssuerSilent { wait, .. } => wait.as_secs().max(1),
+                _ => 5,
+            };
             tracing::warn!(error = told, request_id = %id.0, "a workload token was not exchanged");
             let told =
                 "the issuer's keys, or the registry's metadata, cannot be read now; try again";
             let mut response =
                 oauth_error(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", told, id);
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait));
             return response;
         }
     };
@@ -253,7 +278,7 @@ fn exchange_failed(failure: &ExchangeFailure, caller: &Caller, id: &RequestId) -
 }
 
 /// `POST /auth/oidc/revoke`: ends a token of ours, as RFC 7009 has it. Whoever shows it may end it; one that is none is
-/// no error.
+/// no error, but a session, which ends with what it came from and not by itself, is.
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
@@ -269,6 +294,11 @@ pub(super) async fn revoke(
         let told = "token is missing: send the token that is to end";
         return oauth_error(StatusCode::BAD_REQUEST, "invalid_request", told, &id);
     };
+    let token = token.trim();
+    if nora_auth::session::is_shaped_as_token(token) {
+        let told = "a session ends by itself within minutes, and at once with the token or the password that it came from";
+        return oauth_error(StatusCode::BAD_REQUEST, "unsupported_token_type", told, &id);
+    }
     match api.guard.revoke_shown(&caller, token).await {
         Ok(()) => json_response(StatusCode::OK, &json!({})),
         Err(error) => ApiError::from(error).with_request_id(&id).into_response(),
@@ -289,22 +319,14 @@ pub(super) async fn whoami(Extension(caller): Extension<Caller>) -> Response {
     json_response(StatusCode::OK, &document)
 }
 
-/// `GET /api/v1/usage`: what the tenants use that the caller administers.
+/// `GET /api/v1/usage`: what tenants use.
 pub(super) async fn usage(
     State(api): State<Arc<Api>>,
-    Extension(caller): Extension<Caller>,
-    Extension(challenge): Extension<Challenge>,
+    Extension(id): Extension<RequestId>,
 ) -> Response {
-    if !caller.administers() {
-        let message = "usage is for administrators: it takes the permission `admin:*`";
-        let mut response =
-            ApiError::new(StatusCode::FORBIDDEN, Code::Denied, message).into_response();
-        add_challenge(response.headers_mut(), &challenge);
-        return response;
-    }
     match usage_document(&api).await {
         Ok(document) => json_response(StatusCode::OK, &document),
-        Err(error) => ApiError::from(error).into_response(),
+        Err(error) => ApiError::from(error).with_request_id(&id).into_response(),
     }
 }
 
@@ -317,9 +339,8 @@ async fn usage_document(api: &Api) -> Result<Value, nora_app::Error> {
 }
 
 async fn tenant_document(api: &Api, name: TenantName) -> Result<Value, nora_app::Error> {
-    let usage = api.registry.usage(&name).await?;
-    let limits = api.registry.tenant_limits(name.clone()).await?;
-    let granted = async |rate| api.registry.granted_this_hour(name.clone(), rate).await;
+    let TenantUsage { name, used: usage, limits, pushes, pulls } =
+        api.registry.tenant_usage(name).await?;
     Ok(json!({
         "name": name.as_str(),
         "unique_bytes": usage.unique_bytes,
@@ -331,8 +352,8 @@ async fn tenant_document(api: &Api, name: TenantName) -> Result<Value, nora_app:
         "artifact_quota": limits.artifact_quota,
         "push_limit": limits.push_limit,
         "pull_limit": limits.pull_limit,
-        "pushes": granted(Rate::Push).await?,
-        "pulls": granted(Rate::Pull).await?,
+        "pushes": pushes,
+        "pulls": pulls,
     }))
 }
 

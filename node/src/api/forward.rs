@@ -4,8 +4,8 @@
 //! the request passes through to the owner as it is, its body streaming, and so does the answer. An owner that cannot
 //! be reached is told as 503 with `Retry-After`: clients then begin the blob anew, on a node that is there.
 //!
-//! Must not know: how the owner is reached. Whoever forwards has recognised the caller and let the request through, and
-//! says on whose behalf it asks; the owner takes forwarded requests from members alone.
+//! Must not know: how the owner is reached. Whoever forwards has let the request through, and passes on what it shows, so
+//! that the owner judges it by itself, for as long as it runs; the owner takes forwarded requests from members alone.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -30,26 +30,34 @@ pub trait Forward: Send + Sync {
     fn forward(&self, node: NodeId, request: Request) -> BoxFuture<'_, Result<Response, BoxError>>;
 }
 
-/// Between members: on whose behalf a request is made, as three percent-encoded texts. From anyone else it is dropped.
+/// Between members: on whose behalf a request is made, as three percent-encoded texts and whether the node that was asked
+/// asks nobody for anything. From anyone else it is dropped.
 pub(super) static CALLER: HeaderName = HeaderName::from_static("x-nora-caller");
 
-fn caller_header(actor: &Actor) -> Option<HeaderValue> {
+/// The word for a caller who needs no login where they are.
+const OPEN: &str = "open";
+const JUDGED: &str = "judged";
+
+fn caller_header(actor: &Actor, is_open: bool) -> Option<HeaderValue> {
     let encode = |text: &str| {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };
     let Actor { subject, address, request } = actor;
-    let text = [encode(subject), encode(address), encode(request)].join(" ");
+    let word = if is_open { OPEN } else { JUDGED };
+    let text = [&encode(subject), &encode(address), &encode(request), word].join(" ");
     HeaderValue::from_str(&text).ok()
 }
 
-/// On whose behalf a member asks.
-pub(super) fn actor_of(headers: &HeaderMap) -> Actor {
+/// On whose behalf a member asks, and whether it has judged for both nodes. A member of an older version says nothing, and
+/// has.
+pub(super) fn actor_of(headers: &HeaderMap) -> (Actor, bool) {
     let text = headers.get(&CALLER).and_then(|value| value.to_str().ok()).unwrap_or("");
     let mut parts = text
         .split(' ')
         .map(|part| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned());
     let mut next = || parts.next().unwrap_or_default();
-    Actor { subject: next(), address: next(), request: next() }
+    let actor = Actor { subject: next(), address: next(), request: next() };
+    (actor, next() != JUDGED)
 }
 
 /// Marks a request that a member has passed on: it is not passed on again.
@@ -74,11 +82,14 @@ pub(super) async fn pass_through(
     mut request: Request,
 ) -> Result<Response, ApiError> {
     without_hop_by_hop(request.headers_mut());
-    // The owner needs to know who asks, and nothing that could be shown to anyone else.
-    request.headers_mut().remove(AUTHORIZATION);
-    let caller = request.extensions().get::<Caller>().map(Caller::actor);
-    if let Some(caller) = caller.as_ref().and_then(caller_header) {
-        request.headers_mut().insert(CALLER.clone(), caller);
+    if let Some(caller) = request.extensions().get::<Caller>().cloned() {
+        if caller.is_open() {
+            // What nobody asked for is nobody's business.
+            request.headers_mut().remove(AUTHORIZATION);
+        }
+        if let Some(caller) = caller_header(&caller.actor(), caller.is_open()) {
+            request.headers_mut().insert(CALLER.clone(), caller);
+        }
     }
     if let Some(id) = request.extensions().get::<RequestId>().map(|id| id.0.clone())
         && let Ok(value) = id.parse()

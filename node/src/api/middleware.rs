@@ -82,14 +82,15 @@ pub(super) async fn observe(
     // Only members say on whose behalf they ask, and they come in by another door.
     request.headers_mut().remove(&CALLER);
 
-    let mut response = match recognise(&api, &request, route, &id).await {
+    let challenge = Challenge::of(&api, &request);
+    let address = address_of(&api, &request);
+    let mut response = match recognise(&api, &request, route, address, &id).await {
         Ok(caller) => {
-            let challenge = Challenge::of(&api, &request);
             request.extensions_mut().insert(challenge);
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(error) => error.with_request_id(&id).into_response(),
+        Err(rejected) => rejection(rejected, &challenge).with_request_id(&id).into_response(),
     };
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(X_REQUEST_ID.clone(), value);
@@ -106,10 +107,9 @@ fn recognise(
     api: &Api,
     request: &Request,
     route: Route,
+    address: Option<IpAddr>,
     id: &RequestId,
-) -> impl Future<Output = Result<Caller, ApiError>> + Send + use<> {
-    let peer = request.extensions().get::<ConnectionInfo>().map(|info| info.peer.ip());
-    let address = peer.map(|peer| client_address(api, peer, request.headers()));
+) -> impl Future<Output = Result<Caller, Rejected>> + Send + use<> {
     // Load balancers and orchestrators have no credentials.
     let shown: Vec<_> = match route {
         Route::Health => Vec::new(),
@@ -117,11 +117,13 @@ fn recognise(
     };
     let credential = read_all(shown, Scheme::Docker);
     let (guard, id) = (api.guard.clone(), id.0.clone());
-    let challenge = Challenge::of(api, request);
-    async move {
-        let recognised = guard.recognise(credential, address, id).await;
-        recognised.map_err(|rejected| rejection(rejected, &challenge))
-    }
+    async move { guard.recognise(credential, address, id).await }
+}
+
+/// Where a request comes from, if that is known.
+fn address_of(api: &Api, request: &Request) -> Option<IpAddr> {
+    let peer = request.extensions().get::<ConnectionInfo>().map(|info| info.peer.ip());
+    peer.map(|peer| client_address(api, peer, request.headers()))
 }
 
 /// The answer to whoever was not recognised.
@@ -141,7 +143,8 @@ pub(super) fn rejection(rejected: Rejected, challenge: &Challenge) -> ApiError {
     }
 }
 
-/// Like [`observe`], for requests that another member has let through.
+/// Like [`observe`], for requests that another member passes on. Unless that member asks nobody for anything, they are
+/// judged here as well: what changes while one runs counts on the node that writes.
 pub(super) async fn observe_forwarded(
     State(api): State<Arc<Api>>,
     mut request: Request,
@@ -152,11 +155,21 @@ pub(super) async fn observe_forwarded(
     let id = RequestId::of(&request);
     let route = Route::of(request.method(), request.uri().path());
     request.extensions_mut().insert(id.clone());
-    let actor = super::forward::actor_of(request.headers());
+    let (actor, is_judged) = super::forward::actor_of(request.headers());
     let challenge = Challenge::of(&api, &request);
-    request.extensions_mut().insert(api.guard.on_behalf_of(actor, id.0.clone()));
-    request.extensions_mut().insert(challenge);
-    let response = next.run(request).await;
+    let caller = if is_judged {
+        Ok(api.guard.on_behalf_of(actor, id.0.clone()))
+    } else {
+        recognise(&api, &request, route, actor.address.parse().ok(), &id).await
+    };
+    let response = match caller {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(challenge);
+            next.run(request).await
+        }
+        Err(rejected) => rejection(rejected, &challenge).with_request_id(&id).into_response(),
+    };
     let elapsed = started.elapsed();
     api.metrics.request(route, response.status(), elapsed);
     debug!(request_id = %id.0, status = response.status().as_u16(), "forwarded request");

@@ -14,6 +14,7 @@ pub mod body;
 pub mod forward;
 mod middleware;
 pub mod oci;
+mod openapi;
 mod ops;
 
 use std::convert::Infallible;
@@ -53,6 +54,8 @@ pub struct ApiSettings {
     pub body_idle_timeout: Duration,
     /// Proxies whose word about the client's address is taken.
     pub trusted_proxies: Vec<Network>,
+    /// SHA-256 of the policy in this node's own file, if that has one.
+    pub policy_file: Option<[u8; 32]>,
 }
 
 /// What handlers share.
@@ -160,7 +163,8 @@ const ROUTES: &[RouteSpec] = &[
     route("/auth/oidc/token", Access::Credential, || post(auth::exchange)),
     route("/auth/oidc/revoke", Access::Credential, || post(auth::revoke)),
     route("/api/v1/whoami", Access::Recognised, || get(auth::whoami)),
-    route("/api/v1/usage", Access::Recognised, || get(auth::usage)),
+    route("/api/v1/usage", Access::Administrator, || get(auth::usage)),
+    route("/api/openapi.json", Access::Public, || get(openapi::document)),
     route("/health", Access::Public, || get(ops::health)),
     route("/ready", Access::Public, || get(ops::ready)),
     route("/metrics", Access::Administrator, || get(ops::metrics)),
@@ -189,7 +193,9 @@ pub fn router(api: Arc<Api>) -> Router {
 #[cfg(test)]
 mod tests {
     mod isolation;
+    mod openapi;
     mod permissions;
+    mod proxies;
     mod quotas;
     mod sessions;
 

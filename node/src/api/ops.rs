@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{StatusCode, Uri};
 use nora_domain::record::UsageRecord;
+use prometheus_client::metrics::family::Family;
 use serde_json::json;
 
 use super::Api;
@@ -42,9 +43,21 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let gauges = api.metrics.gauges();
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    if let (Some(own), Ok(in_force)) = (api.settings.policy_file, api.registry.policy().await) {
+        let differs = in_force.is_none_or(|in_force| in_force.hash != own);
+        gauges.policy_file_differs.set(i64::from(differs));
+    }
     let mut sum = UsageRecord::default();
+    // Those of a tenant or a quota that is no more must not stay.
+    let families = [
+        &gauges.tenant_unique_bytes,
+        &gauges.tenant_reserved_bytes,
+        &gauges.tenant_artifacts,
+        &gauges.tenant_storage_quota_bytes,
+    ];
+    families.into_iter().for_each(Family::clear);
     for name in api.registry.tenants() {
-        // Should the usage not be readable now, the last one stays; the rest is still worth reading.
+        // Should the usage not be readable now, the rest is still worth reading.
         let Ok(usage) = api.registry.usage(&name).await else { continue };
         sum.bytes = sum.bytes.saturating_add(usage.bytes);
         sum.artifacts = sum.artifacts.saturating_add(usage.artifacts);

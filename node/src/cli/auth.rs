@@ -16,6 +16,8 @@ use crate::config::SecretSource;
 pub(crate) enum AuthCommand {
     /// Tell why something is allowed or refused: which rule and which claim decided. The exit code is 0 if it is
     /// allowed, 1 if it is not.
+    ///
+    /// Everybody may ask about themselves; asking about others, or about a token, is for administrators.
     Explain(ExplainArgs),
     /// Tell who you are to the server.
     Whoami,

@@ -12,7 +12,7 @@ use nora_client::admin::{PolicyChange, PolicyInForce};
 use super::admin::AdminArgs;
 use super::connection::ConnectionArgs;
 use super::consent::ConsentArgs;
-use super::failure::{Failure, say_note};
+use super::failure::{Failure, say_note, say_warning};
 use super::output::{Output, OutputFormat, clean, moment, write};
 use crate::config::{Loaded, Overrides, load_effective, policy_toml};
 
@@ -89,6 +89,7 @@ pub(crate) async fn run(
             for change in &tried.changes {
                 say_note(change);
             }
+            tell_warnings(&tried);
             let count = tried.changes.len();
             if !consent.given(&format!("put a policy into force that differs in {count} lines"))? {
                 return Ok(());
@@ -96,6 +97,10 @@ pub(crate) async fn run(
             // What was looked at is what is changed: another policy meanwhile is an error.
             let applied = client.apply_policy(&document, Some(before.epoch)).await?;
             say_note(&format!("policy {} is in force", applied.epoch));
+            // What was told before is not told again.
+            for line in applied.warnings.iter().filter(|line| !tried.warnings.contains(line)) {
+                say_warning(&clean(line));
+            }
             output.print(&applied, String::new)
         }
     }
@@ -105,7 +110,12 @@ fn tell_changes(change: &PolicyChange, output: &Output) -> Result<(), Failure> {
     if change.changes.is_empty() {
         say_note("the file's policy is the one in force");
     }
+    tell_warnings(change);
     output.print(change, || change.changes.iter().map(|line| clean(line) + "\n").collect())
+}
+
+fn tell_warnings(change: &PolicyChange) {
+    change.warnings.iter().for_each(|line| say_warning(&clean(line)));
 }
 
 /// Since when it is in force, and whether the node's own file says the same.

@@ -14,7 +14,7 @@ const BAR_WIDTH: u64 = 24;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TenantCommand {
-    /// List tenants: those that you administer.
+    /// List tenants. They are shown to administrators of the registry only.
     Ls,
     /// Show a tenant's namespaces, limits and use.
     Show {
@@ -61,8 +61,8 @@ pub(crate) async fn usage(
 async fn one(client: &AdminClient, name: &str) -> Result<TenantUsage, Failure> {
     let found = client.tenants(Some(name)).await?;
     found.into_iter().find(|tenant| tenant.name == name).ok_or_else(|| Failure::Usage {
-        message: format!("there is no tenant {name}, or it is not yours to see"),
-        hint: "'nora tenant ls' lists those that you administer",
+        message: format!("there is no tenant {name}"),
+        hint: "'nora tenant ls' lists the tenants",
     })
 }
 
@@ -71,23 +71,25 @@ fn taken(tenant: &TenantUsage) -> u64 {
     tenant.unique_bytes.saturating_add(tenant.reserved_bytes)
 }
 
-/// Something with a limit, of which so much is used: what it is called, both, and how people write them.
-type Measure = (&'static str, u64, Option<u64>, fn(u64) -> String);
+/// Something with a limit, of which so much is used, if that is counted: what it is called, both, and how people write
+/// them.
+type Measure = (&'static str, Option<u64>, Option<u64>, fn(u64) -> String);
 
 fn measures(tenant: &TenantUsage) -> [Measure; 4] {
     let number: fn(u64) -> String = |number| number.to_string();
     [
-        ("storage", taken(tenant), tenant.storage_quota, human_size),
-        ("artifacts", tenant.artifacts, tenant.artifact_quota, number),
+        ("storage", Some(taken(tenant)), tenant.storage_quota, human_size),
+        ("artifacts", Some(tenant.artifacts), tenant.artifact_quota, number),
         ("pushes/h", tenant.pushes, tenant.push_limit, number),
         ("pulls/h", tenant.pulls, tenant.pull_limit, number),
     ]
 }
 
 fn of_limit((_, used, limit, write): Measure) -> String {
-    match limit {
-        Some(limit) => format!("{} of {}", write(used), write(limit)),
-        None => write(used),
+    match (used, limit) {
+        (used, Some(limit)) => format!("{} of {}", write(used.unwrap_or(0)), write(limit)),
+        (Some(used), None) => write(used),
+        (None, None) => "-".to_owned(),
     }
 }
 
@@ -144,7 +146,7 @@ fn bars(tenants: &[TenantUsage]) -> String {
             let (name, used, limit, _) = measure;
             let drawn = match limit {
                 Some(limit) => {
-                    let percent = percent(used, limit);
+                    let percent = percent(used.unwrap_or(0), limit);
                     let filled = usize::try_from(percent.min(100) * BAR_WIDTH / 100).unwrap_or(0);
                     let empty = BAR_WIDTH as usize - filled;
                     format!("[{}{}] {percent:>3} %", "#".repeat(filled), "-".repeat(empty))
@@ -174,8 +176,8 @@ mod tests {
             artifact_quota: None,
             push_limit: Some(100),
             pull_limit: None,
-            pushes: 100,
-            pulls: 3,
+            pushes: Some(100),
+            pulls: None,
         }
     }
 
@@ -187,10 +189,10 @@ mod tests {
              \x20 storage    [############------------]  50 %  25.0 GiB of 50.0 GiB\n\
              \x20 artifacts   no limit                         12\n\
              \x20 pushes/h   [########################] 100 %  100 of 100\n\
-             \x20 pulls/h     no limit                         3\n"
+             \x20 pulls/h     no limit                         -\n"
         );
         // More than there may be is not drawn out of the frame.
-        let over = TenantUsage { pushes: u64::MAX, push_limit: Some(1), ..tenant() };
+        let over = TenantUsage { pushes: Some(u64::MAX), push_limit: Some(1), ..tenant() };
         assert!(bars(&[over]).lines().all(|line| line.matches('#').count() <= 24));
     }
 
@@ -199,8 +201,8 @@ mod tests {
         assert_eq!(
             usage_table(&[tenant(), TenantUsage { name: "b".into(), ..TenantUsage::default() }]),
             "TENANT    STORAGE               USED  ARTIFACTS  PUSHES/H    PULLS/H\n\
-             frontend  25.0 GiB of 50.0 GiB  50 %  12         100 of 100  3\n\
-             b         0 B                   -     0          0           0\n"
+             frontend  25.0 GiB of 50.0 GiB  50 %  12         100 of 100  -\n\
+             b         0 B                   -     0          -           -\n"
         );
         assert!(tenants_table(&[tenant()]).contains("oci:frontend/*,npm:@frontend/*"));
         let text = tenant_text(&tenant());

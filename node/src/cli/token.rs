@@ -18,6 +18,8 @@ use crate::config::duration_of;
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
     /// Make a token, for yourself or an account; its text goes to stdout and is not shown again.
+    ///
+    /// For yourself, log in with your password: a token makes no others. For others, you must be an administrator.
     Create {
         /// What to call it: unique among its owner's tokens.
         name: String,
@@ -33,12 +35,16 @@ pub(crate) enum TokenCommand {
         owner: Option<String>,
     },
     /// List tokens: your own, or everybody's for an administrator.
+    ///
+    /// For your own, log in with your password: a token lists none.
     Ls {
         /// Only this owner's, as user:alice or robot:ci.
         #[arg(long, value_name = "OWNER")]
         owner: Option<String>,
     },
-    /// End a token, on every node.
+    /// End a token, on every node: one of your own, or any for an administrator.
+    ///
+    /// For your own, log in with your password: a token ends itself alone.
     Revoke {
         /// Its id, or its owner and name, as user:alice/laptop.
         token: String,

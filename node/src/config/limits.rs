@@ -32,7 +32,7 @@ section! {
         references_max: usize = "1024", "1" ..= "100000";
         /// Entries of one page of a list.
         page_size_max: usize = "1000", "1" ..= "10000";
-        /// Failed logins from one address for one name within `login_window`, after which further ones have to wait.
+        /// Failed logins from one address for one name within `login_window`, after which further ones have to wait. Ten times as many for all names together make every login from there wait.
         login_failures_max: usize = "10", "1" ..= "1000";
         /// How long a failed login counts.
         login_window: Duration = "\"5m\"", "1s" ..= "1d";

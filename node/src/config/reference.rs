@@ -26,7 +26,8 @@ pub fn reference_page() -> String {
              The tables from here on are the same for every node: the cluster keeps one policy. A policy is taken whole\n\
              or not at all, and the one in force stays until another is taken.\n\n\
              - A permission is `action:names`, as `push:frontend/*`, or `action:format:names`, as `pull:npm:@acme/*`. Actions\n  \
-               are `pull`, `push` (what is not there yet), `overwrite` (and `push`), `delete`, `admin` and `*` (all of them).\n\
+               are `pull`, `push` (what is not there yet), `overwrite` (and `push`), `delete`, `admin` (and all of these there)\n  \
+               and `*` (all of them).\n\
              - In names, `*` stands for whatever is within one segment; at the end, as in `my-org/*`, for all that is below.\n\
              - What no rule allows is denied, and what one rule denies no other allows.\n";
     for section in policy_sections() {

@@ -2,7 +2,8 @@
 //!
 //! On any address but a loopback one, and wherever logins are configured, a node keeps an administrator's password in a
 //! file that only its owner can read: random, or made from a secret that all nodes of a cluster have and nobody else.
-//! Nothing ever has a known password.
+//! Nothing ever has a known password. Once the administrator has chosen another one, which the cluster keeps as it keeps
+//! accounts' passwords, those in the files open nothing.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,14 +35,27 @@ impl AdminPasswords {
         Self { accepted: passwords.into_iter().map(|password| hash(password.as_bytes())).collect() }
     }
 
-    /// Whether it is one of them. They have 192 random bits, so one fast hash hides nothing less than a slow one would.
-    pub fn accept(&self, password: &str) -> bool {
+    /// If it is one of them, the generation that sessions of it are of: another password's are another's. They have 192
+    /// random bits, so one fast hash hides nothing less than a slow one would.
+    pub fn accept(&self, password: &str) -> Option<u64> {
         let presented = hash(password.as_bytes());
         // All are compared, so that the time tells nothing of which one it was.
-        self.accepted
+        let accepted = self
+            .accepted
             .iter()
-            .fold(false, |found, known| found | verify_slices_are_equal(&presented, known).is_ok())
+            .fold(false, |found, known| found | verify_slices_are_equal(&presented, known).is_ok());
+        accepted.then(|| generation(&presented))
     }
+
+    /// Whether sessions of that generation are of one of them.
+    pub fn has_generation(&self, wanted: u64) -> bool {
+        self.accepted.iter().any(|known| generation(known) == wanted)
+    }
+}
+
+/// A number that is another one for every other password, and tells nothing of it.
+fn generation(hashed: &[u8; 32]) -> u64 {
+    hash(hashed).iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 /// Where the administrator's password is kept, and whether this start made it.
@@ -126,14 +140,15 @@ mod tests {
         assert_eq!(std::fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
         let password = std::fs::read_to_string(&file.path).unwrap();
         let password = password.trim();
-        assert!(passwords.accept(password));
+        let generation = passwords.accept(password).unwrap();
+        assert!(passwords.has_generation(generation) && !passwords.has_generation(0));
         for wrong in ["", "admin", "password", &password[1..], &format!("{password} ")] {
-            assert!(!passwords.accept(wrong), "{wrong:?}");
+            assert_eq!(passwords.accept(wrong), None, "{wrong:?}");
         }
         // The next start keeps it, and takes the cluster's as well.
         let (passwords, file) = admin_passwords(dir.path(), Some("the cluster's own")).unwrap();
-        assert!(!file.created && passwords.accept(password));
-        assert!(passwords.accept("the cluster's own"));
+        assert!(!file.created && passwords.accept(password) == Some(generation));
+        assert!(passwords.accept("the cluster's own").is_some_and(|own| own != generation));
 
         std::fs::write(&file.path, "short\n").unwrap();
         assert!(admin_passwords(dir.path(), None).is_err());

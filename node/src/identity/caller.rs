@@ -45,9 +45,10 @@ impl Known {
         }
     }
 
-    /// The administrator.
-    pub fn administrator() -> Self {
-        Self { identity: Identity::of(Subject::Administrator), ..Self::anonymous() }
+    /// The administrator, by a password of that generation.
+    pub fn administrator(generation: u64) -> Self {
+        let identity = Identity::of(Subject::Administrator);
+        Self { identity, generation, ..Self::anonymous() }
     }
 }
 
@@ -56,6 +57,8 @@ impl Known {
 pub struct Caller {
     pub(super) guard: Arc<Guard>,
     pub(super) known: Arc<Known>,
+    /// The identity epoch that they were recognised in, or an earlier one.
+    pub(super) epoch: u64,
     /// The node is open, or a member has let the request through: everything may be done.
     pub(super) is_open: bool,
     /// On whose behalf a member asks.
@@ -90,7 +93,11 @@ impl Caller {
     /// for lists are no names; what its holder may do counts.
     pub fn lists(&self, format: Format, path: &RepositoryPath) -> bool {
         let what = Resource::Repository { format, path: path.as_str() };
-        self.may(Action::Pull, &what) || self.could_with_another_session(Action::Pull, &what)
+        // Not by way of the cache: a list asks about every repository there is, once.
+        let in_force = self.in_force();
+        let policy = in_force.policy();
+        let mut who = self.known.uncut.iter().chain([&self.known.identity]);
+        self.is_open || who.any(|who| policy.decide(who, Action::Pull, &what))
     }
 
     /// Whether they may administer the registry.
@@ -171,11 +178,9 @@ impl Judge for Caller {
             self.is_open || in_force.decisions.decide(&self.known.identity, action, &what)
         };
         let is_permitted = match change {
+            Change::Pull => may(Action::Pull),
             Change::Push => may(Action::Push),
             Change::Delete => may(Action::Delete),
-        };
-        let Some(epoch) = in_force.judges() else {
-            return Judgement { is_permitted, ..Judgement::default() };
         };
         let policy = in_force.policy();
         let mut create_only = Vec::new();
@@ -190,11 +195,22 @@ impl Judge for Caller {
             immutable.extend(kept.cloned());
             immutable.sort_unstable();
         }
-        Judgement { policy: Some(epoch), create_only, immutable, has_immutable, is_permitted }
+        let owner = Some(policy.tenant_of(format, path).clone());
+        let policy = Some(in_force.epoch);
+        Judgement { policy, owner, create_only, immutable, has_immutable, is_permitted }
     }
 
     fn note_refusal(&self, action: &str, resource: &str, why: &str) {
         Self::note_refusal(self, action, resource, why);
+    }
+
+    fn still_stands(&self) -> BoxFuture<'_, Result<bool, nora_app::Error>> {
+        Box::pin(async {
+            if self.is_open || self.behalf.is_some() {
+                return Ok(true);
+            }
+            self.guard.still_stands(&self.known, self.epoch).await
+        })
     }
 
     fn refresh(&self) -> BoxFuture<'_, Result<(), MetadataError>> {

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: keys come from the issuer that the policy names and from nowhere else; an issuer is asked by one request at
 //! a time and at most once in [`COOLDOWN`], however many unknown keys are named; an answer that is no key set leaves the
-//! keys that are known; a token is exchanged once in the whole cluster, in the same step in which ours is made.
+//! keys that are known, and a key that is known waits for nobody; a token is exchanged once in the whole cluster, in the
+//! same step in which ours is made, and gives what the policy gives that is in force at that step.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,11 +11,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::StreamExt;
+use moka::sync::Cache;
 use nora_app::commands::NewToken;
 use nora_app::ports::clock::Clock;
 use nora_auth::credential::{ApiToken, TokenKind};
 use nora_auth::document::Provider;
-use nora_auth::policy::{Explanation, Refused};
+use nora_auth::identity::{Identity, Subject};
+use nora_auth::permission::{Action, PermissionSet, Resource};
+use nora_auth::policy::{Explanation, Policy, Refused};
 use nora_auth::workload::{
     Algorithm, DiscoveryDocument, Expect, KeySet, Unverified, Verified, WorkloadError, peek, verify,
 };
@@ -30,8 +34,26 @@ use super::caller::Caller;
 /// How long an issuer is not asked again, whatever it answered.
 const COOLDOWN: Duration = Duration::from_secs(30);
 
+/// The same of one whose keys are not known at all: nobody can log in meanwhile.
+const COOLDOWN_WITHOUT_KEYS: Duration = Duration::from_secs(3);
+
 /// How long keys are used before they are asked for again.
 const KEYS_FRESH: Duration = Duration::from_secs(3_600);
+
+/// How long keys are used of an issuer that does not answer any more: one that it has withdrawn must not last for ever.
+const KEYS_KEPT: Duration = Duration::from_secs(24 * 3_600);
+
+/// Exchanges of one subject in a minute on this node: more than the largest matrix of jobs, and few enough that a job
+/// that runs wild does not fill the log.
+const EXCHANGES_A_MINUTE: u32 = 600;
+
+/// Subjects whose exchanges are counted.
+const SUBJECTS_MAX: u64 = 10_000;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How often a token is judged anew because the policy changed in between.
+const JUDGED_MAX: usize = 4;
 
 /// How long an issuer may take for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,8 +71,16 @@ pub enum ExchangeFailure {
     #[error("the token's issuer is not one that this registry trusts")]
     IssuerUnknown,
     /// The issuer could not be asked for its keys.
-    #[error("the issuer's keys could not be fetched: {0}")]
-    IssuerSilent(String),
+    #[error("the issuer's keys could not be fetched: {why}")]
+    IssuerSilent {
+        /// What went wrong.
+        why: String,
+        /// When it will be asked again.
+        wait: Duration,
+    },
+    /// Its subject exchanges more than jobs need.
+    #[error("this workload has exchanged too many tokens; wait {} seconds, then try again", .0.as_secs().max(1))]
+    TooMany(Duration),
     /// It is believed, and gives nothing.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -80,19 +110,28 @@ struct Known {
 /// Held by whoever asks an issuer.
 #[derive(Default)]
 struct Asking {
-    asked: Option<Instant>,
+    again_at: Option<Instant>,
     failure: Option<String>,
+}
+
+impl Asking {
+    /// How long the issuer is not asked again.
+    fn rests_for(&self) -> Duration {
+        self.again_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// The issuers' keys.
 pub struct Issuers {
     client: reqwest::Client,
     clock: Arc<dyn Clock>,
+    /// Exchanges of each subject in its minute.
+    exchanges: Cache<String, (u32, Instant)>,
     known: std::sync::Mutex<HashMap<String, Arc<Known>>>,
 }
 
 impl Issuers {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Result<Self, std::io::Error> {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Result<Arc<Self>, std::io::Error> {
         // An issuer's address is the policy's; where it would send us to is not.
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
@@ -100,12 +139,31 @@ impl Issuers {
             .user_agent(concat!("nora/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(std::io::Error::other)?;
-        Ok(Self { client, clock, known: std::sync::Mutex::default() })
+        let exchanges = Cache::builder().max_capacity(SUBJECTS_MAX).time_to_live(MINUTE).build();
+        Ok(Arc::new(Self { client, clock, exchanges, known: std::sync::Mutex::default() }))
+    }
+
+    /// Counts an exchange; `Err` says how long its subject has to wait.
+    fn count(&self, subject: &str) -> Result<(), Duration> {
+        let entry = self.exchanges.entry_by_ref(subject).and_upsert_with(|known| {
+            match known.map(moka::Entry::into_value) {
+                Some((count, since)) if since.elapsed() < MINUTE => {
+                    (count.saturating_add(1), since)
+                }
+                _ => (1, Instant::now()),
+            }
+        });
+        let (count, since) = entry.into_value();
+        if count <= EXCHANGES_A_MINUTE {
+            Ok(())
+        } else {
+            Err(MINUTE.saturating_sub(since.elapsed()))
+        }
     }
 
     /// Believes a token of that issuer, or not.
     pub async fn verify(
-        &self,
+        self: &Arc<Self>,
         provider: &Provider,
         token: &str,
         unverified: &Unverified,
@@ -126,7 +184,7 @@ impl Issuers {
     /// The issuer's keys. Whoever names a key that is not among them may mean a new one: then the issuer is asked again,
     /// unless it was asked a moment ago.
     async fn keys(
-        &self,
+        self: &Arc<Self>,
         issuer: &str,
         kid: Option<&str>,
     ) -> Result<Arc<(KeySet, Instant)>, ExchangeFailure> {
@@ -134,34 +192,52 @@ impl Issuers {
             let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             known.entry(issuer.to_owned()).or_default().clone()
         };
+        let is_kept = |keys: &Arc<(KeySet, Instant)>| keys.1.elapsed() < KEYS_KEPT;
         let suits = |keys: &Arc<(KeySet, Instant)>| {
-            kid.is_none_or(|kid| keys.0.names(kid)) && keys.1.elapsed() < KEYS_FRESH
+            is_kept(keys) && kid.is_none_or(|kid| keys.0.names(kid))
         };
         // Whoever names a key that is known waits for nobody.
         if let Some(keys) = slot.keys.load_full().filter(suits) {
+            if keys.1.elapsed() >= KEYS_FRESH {
+                let (this, issuer) = (self.clone(), issuer.to_owned());
+                tokio::spawn(async move {
+                    if let Ok(mut asking) = slot.asking.try_lock() {
+                        this.ask(&issuer, &slot, &mut asking).await;
+                    }
+                });
+            }
             return Ok(keys);
         }
         // Whoever waits here finds what the one before has fetched.
         let mut asking = slot.asking.lock().await;
-        let known = slot.keys.load_full();
-        let rests = asking.asked.is_some_and(|at| at.elapsed() < COOLDOWN);
-        if !known.as_ref().is_some_and(suits) && !rests {
-            asking.asked = Some(Instant::now());
-            match self.fetch(issuer).await {
-                Ok(keys) => {
-                    slot.keys.store(Some(Arc::new((keys, Instant::now()))));
-                    asking.failure = None;
-                }
-                Err(error) => {
-                    warn!(issuer, %error, "an issuer's keys could not be fetched; those known stay");
-                    asking.failure = Some(error);
-                }
+        if !slot.keys.load_full().as_ref().is_some_and(suits) {
+            self.ask(issuer, &slot, &mut asking).await;
+        }
+        slot.keys.load_full().filter(is_kept).ok_or_else(|| {
+            let why = asking.failure.clone().unwrap_or_else(|| "no answer".into());
+            ExchangeFailure::IssuerSilent { why, wait: asking.rests_for() }
+        })
+    }
+
+    /// Asks an issuer for its keys, unless that was done a moment ago.
+    async fn ask(&self, issuer: &str, slot: &Known, asking: &mut Asking) {
+        if !asking.rests_for().is_zero() {
+            return;
+        }
+        let fetched = self.fetch(issuer).await;
+        let is_known = slot.keys.load().as_ref().is_some_and(|keys| keys.1.elapsed() < KEYS_KEPT);
+        let rest = if fetched.is_ok() || is_known { COOLDOWN } else { COOLDOWN_WITHOUT_KEYS };
+        asking.again_at = Some(Instant::now() + rest);
+        match fetched {
+            Ok(keys) => {
+                slot.keys.store(Some(Arc::new((keys, Instant::now()))));
+                asking.failure = None;
+            }
+            Err(error) => {
+                warn!(issuer, %error, "an issuer's keys could not be fetched; those known stay for a day");
+                asking.failure = Some(error);
             }
         }
-        slot.keys.load_full().ok_or_else(|| {
-            let failure = asking.failure.clone();
-            ExchangeFailure::IssuerSilent(failure.unwrap_or_else(|| "no answer".into()))
-        })
     }
 
     async fn fetch(&self, issuer: &str) -> Result<KeySet, String> {
@@ -198,10 +274,16 @@ impl Issuers {
 }
 
 impl Guard {
-    async fn believed(&self, token: &str) -> Result<(Provider, Verified), ExchangeFailure> {
+    async fn believed(
+        &self,
+        policy: &Policy,
+        token: &str,
+    ) -> Result<(Provider, Verified), ExchangeFailure> {
+        if !policy.exchanges() {
+            return Err(Refused::Disabled.into());
+        }
         let unverified = peek(token)?;
-        let in_force = self.policies().in_force();
-        let provider = in_force.policy().provider_by_issuer(&unverified.issuer);
+        let provider = policy.provider_by_issuer(&unverified.issuer);
         let provider = provider.cloned().ok_or(ExchangeFailure::IssuerUnknown)?;
         let verified = self.issuers().verify(&provider, token, &unverified).await?;
         Ok((provider, verified))
@@ -213,10 +295,32 @@ impl Guard {
         caller: &Caller,
         token: &str,
     ) -> Result<Exchanged, ExchangeFailure> {
-        let (provider, verified) = self.believed(token).await?;
+        for _ in 0..JUDGED_MAX {
+            match self.exchange_once(caller, token).await {
+                // Judged under a policy that is not the one in force: nothing of it holds.
+                Err(ExchangeFailure::Registry(nora_app::Error::PolicyChanged)) => {
+                    if let Err(error) = self.reload().await {
+                        warn!(%error, "the policy in force could not be read again");
+                    }
+                }
+                done => return done,
+            }
+        }
+        let what = "the policy kept changing while a token was exchanged";
+        Err(nora_app::Error::Unavailable { what, source: None }.into())
+    }
+
+    async fn exchange_once(
+        &self,
+        caller: &Caller,
+        token: &str,
+    ) -> Result<Exchanged, ExchangeFailure> {
         let in_force = self.policies().in_force();
         let policy = in_force.policy();
+        let (provider, verified) = self.believed(policy, token).await?;
         let grant = policy.workload_grant(&provider.name, &verified.claims)?;
+        let owner = format!("oidc:{}:{}", provider.name, grant.subject);
+        self.issuers().count(&owner).map_err(ExchangeFailure::TooMany)?;
         let oidc = policy.document().auth.as_ref().map(|auth| auth.oidc.token_seconds);
         let lives_secs = oidc.unwrap_or(900);
         let mut random = [0; 32];
@@ -226,7 +330,6 @@ impl Guard {
         })?;
         let secret = ApiToken::generate(TokenKind::Workload, random);
         let now = self.clock.now();
-        let owner = format!("oidc:{}:{}", provider.name, grant.subject);
         let record = AccessTokenRecord {
             is_workload: true,
             owner,
@@ -239,15 +342,26 @@ impl Guard {
         };
         let remembered = Timestamp(verified.remember_until().saturating_mul(1_000));
         let registry = self.registry.by(Arc::new(caller.clone()));
-        registry
+        let id = TokenId(secret.id);
+        let created = registry
             .create_token(NewToken {
-                id: TokenId(secret.id),
+                id,
                 found_by: None,
                 account: None,
                 record,
                 assertion: Some((verified.jti_hash, remembered)),
+                policy: Some(in_force.epoch),
             })
-            .await?;
+            .await;
+        if let Err(nora_app::Error::OutcomeUnknown) = created {
+            // If it was applied the issuer's token is used up, and its job can get no other.
+            self.registry.catch_up().await?;
+            if self.registry.token(id).await?.is_none() {
+                return Err(nora_app::Error::OutcomeUnknown.into());
+            }
+        } else {
+            created?;
+        }
         Ok(Exchanged {
             token: secret.reveal(),
             expires_in_secs: lives_secs,
@@ -255,10 +369,31 @@ impl Guard {
         })
     }
 
-    /// Why an issuer's token would be exchanged for what it would be. Nothing is exchanged.
-    pub async fn explain_exchange(&self, token: &str) -> Result<Explanation, ExchangeFailure> {
-        let (provider, verified) = self.believed(token).await?;
+    /// Why an issuer's token would be exchanged for what it would be, and whether whoever has what it would be exchanged
+    /// for may do something. Nothing is exchanged.
+    pub async fn explain_exchange(
+        &self,
+        token: &str,
+        action: Action,
+        what: &Resource<'_>,
+    ) -> Result<Explanation, ExchangeFailure> {
         let in_force = self.policies().in_force();
-        Ok(in_force.policy().explain_workload(&provider.name, &verified.claims))
+        let policy = in_force.policy();
+        let (provider, verified) = self.believed(policy, token).await?;
+        let exchanged = policy.explain_workload(&provider.name, &verified.claims);
+        let Ok(grant) = policy.workload_grant(&provider.name, &verified.claims) else {
+            return Ok(exchanged);
+        };
+        let subject =
+            Subject::Workload { provider: provider.name.into(), subject: grant.subject.into() };
+        let permissions = PermissionSet::parse(&grant.permissions).unwrap_or_default();
+        let who = Identity { grant: Some(permissions), ..Identity::of(subject) };
+        let asked = policy.explain(&who, action, what);
+        Ok(Explanation {
+            allowed: asked.allowed,
+            // What decides comes first.
+            steps: asked.steps.into_iter().chain(exchanged.steps).collect(),
+            summary: format!("{}. Exchanged, {}", asked.summary, exchanged.summary),
+        })
     }
 }

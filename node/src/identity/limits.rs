@@ -1,22 +1,21 @@
 //! Requests by the hour: a tenant's limit across the cluster, spent from budgets that nodes lease.
 //!
 //! A node asks the log for a share of what is left of the hour before it needs it, so that requests are counted here and
-//! wait for nobody. Shares are small beside the limit and shrink with what is left. Guarantees: all nodes together let no
-//! more through in an hour than the limit, because the log grants no more; an idle node gives back what it does not use.
-//! A cluster that cannot answer lets requests through: limits are no reason to be down.
+//! wait for nobody. Shares are small beside the limit and shrink with what is left; a burst on a node that was idle asks
+//! for as many as wait. Guarantees: while the log answers, all nodes together let no more through in an hour than the
+//! limit, because the log grants no more; an idle node gives back what it does not use. A cluster that cannot answer lets
+//! requests through: limits are no reason to be down.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nora_app::Registry;
 use nora_app::ports::clock::Clock;
 use nora_domain::TenantName;
-use nora_domain::identity::Rate;
+use nora_domain::identity::{HOUR_MILLIS, Rate};
 use tokio::sync::Notify;
 use tracing::debug;
-
-const HOUR_MILLIS: u64 = 3_600_000;
 
 /// A share is this part of the limit at most.
 const SHARE_OF_LIMIT: u64 = 50;
@@ -40,8 +39,10 @@ pub struct Allowance {
     pub limit: u64,
     /// How many are left, as far as this node knows.
     pub remaining: u64,
-    /// Seconds until the next hour begins.
+    /// Seconds until the next hour begins; of a refusal, until it is worth asking again.
     pub reset_secs: u64,
+    /// Whether the hour's budget is spent, and not only too many ask at once.
+    pub is_spent: bool,
 }
 
 /// A node's share of one budget.
@@ -55,6 +56,10 @@ struct Share {
     /// Whether the hour's budget is spent.
     is_spent: bool,
     is_asking: bool,
+    /// How many requests wait for a share.
+    waiting: u64,
+    /// How often the log has answered.
+    answers: u64,
     /// Until then requests need no share: the log does not answer.
     excused_until: u64,
     used_at: u64,
@@ -71,7 +76,22 @@ pub struct Limits {
 enum Step {
     Taken(Allowance),
     Spent(Allowance),
-    Wait(Arc<Notify>),
+    /// For a share, which the log was asked for after so many answers.
+    Wait(Arc<Notify>, u64),
+}
+
+/// A request that waits for a share.
+struct Waiting<'a> {
+    limits: &'a Limits,
+    of: (TenantName, Rate),
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(share) = self.limits.locked().get_mut(&self.of) {
+            share.waiting = share.waiting.saturating_sub(1);
+        }
+    }
 }
 
 impl Limits {
@@ -88,53 +108,74 @@ impl Limits {
         limit: u64,
     ) -> Result<Allowance, Allowance> {
         let until = tokio::time::Instant::now() + SHARE_WAIT;
+        let mut waiting = None;
+        let mut begun = None;
         loop {
             // Listening begins before looking, so that a share that comes in between is not missed.
             let came = match self.step(tenant, rate, limit) {
                 Step::Taken(allowance) => return Ok(allowance),
                 Step::Spent(allowance) => return Err(allowance),
-                Step::Wait(came) => came,
+                Step::Wait(came, answers) => {
+                    begun.get_or_insert(answers);
+                    came
+                }
             };
             let notified = came.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            match self.step(tenant, rate, limit) {
+            waiting.get_or_insert_with(|| self.wait(tenant, rate));
+            let answers = match self.step(tenant, rate, limit) {
                 Step::Taken(allowance) => return Ok(allowance),
                 Step::Spent(allowance) => return Err(allowance),
-                Step::Wait(_) => {}
-            }
+                Step::Wait(_, answers) => answers,
+            };
             if tokio::time::timeout_at(until, notified).await.is_err() {
+                if begun.is_some_and(|begun| answers > begun) {
+                    // The log answers, and more wait than it could serve.
+                    return Err(Allowance { reset_secs: 1, ..self.allowance(limit, 0) });
+                }
                 self.excuse(tenant, rate);
                 return Ok(self.allowance(limit, 0));
             }
         }
     }
 
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<(TenantName, Rate), Share>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, tenant: &TenantName, rate: Rate) -> Waiting<'_> {
+        let of = (tenant.clone(), rate);
+        self.locked().entry(of.clone()).or_default().waiting += 1;
+        Waiting { limits: self, of }
+    }
+
     /// No share came in time: for a while requests need none, so that not each of them waits.
     fn excuse(&self, tenant: &TenantName, rate: Rate) {
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(share) = shares.get_mut(&(tenant.clone(), rate)) {
+        if let Some(share) = self.locked().get_mut(&(tenant.clone(), rate)) {
             share.excused_until = self.clock.now().0.saturating_add(EXCUSED_MILLIS);
         }
     }
 
     fn allowance(&self, limit: u64, remaining: u64) -> Allowance {
         let into_hour = self.clock.now().0 % HOUR_MILLIS;
-        Allowance { limit, remaining, reset_secs: (HOUR_MILLIS - into_hour).div_ceil(1_000) }
+        let reset_secs = (HOUR_MILLIS - into_hour).div_ceil(1_000);
+        Allowance { limit, remaining, reset_secs, is_spent: false }
     }
 
     fn step(self: &Arc<Self>, tenant: &TenantName, rate: Rate, limit: u64) -> Step {
         let now = self.clock.now().0;
         let hour = now / HOUR_MILLIS;
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shares = self.locked();
         let share = shares.entry((tenant.clone(), rate)).or_default();
         if share.hour != hour {
-            *share = Share { hour, came: share.came.clone(), ..Share::default() };
+            let (came, waiting) = (share.came.clone(), share.waiting);
+            *share = Share { hour, came, waiting, ..Share::default() };
         }
         share.used_at = now;
         let rest = limit.saturating_sub(share.granted);
-        let wanted = (limit / SHARE_OF_LIMIT).min(rest / SHARE_OF_REST).max(1);
-        let is_excused = share.left == 0 && now < share.excused_until;
+        let wanted = (limit / SHARE_OF_LIMIT).min(rest / SHARE_OF_REST).max(1).max(share.waiting);
+        let is_excused = share.left == 0 && !share.is_spent && now < share.excused_until;
         let taken = share.left > 0 || is_excused;
         share.left = share.left.saturating_sub(1);
         if share.left < wanted.div_ceil(2) && !share.is_spent && !share.is_asking {
@@ -147,26 +188,33 @@ impl Limits {
             return Step::Taken(self.allowance(limit, remaining));
         }
         if share.is_spent {
-            return Step::Spent(self.allowance(limit, 0));
+            return Step::Spent(Allowance { is_spent: true, ..self.allowance(limit, 0) });
         }
-        Step::Wait(share.came.clone())
+        Step::Wait(share.came.clone(), share.answers)
     }
 
     /// Asks the log for a share.
     async fn ask(&self, tenant: TenantName, rate: Rate, hour: u64, wanted: u64) {
         let answer = self.registry.lease_budget(tenant.clone(), rate, hour, wanted, 0).await;
-        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shares = self.locked();
         let share = shares.entry((tenant, rate)).or_default();
         if share.hour == hour {
             share.is_asking = false;
             match answer {
                 Ok(Some((granted, budget))) => {
+                    share.answers += 1;
                     share.left = share.left.saturating_add(granted);
-                    share.granted = budget.granted;
-                    share.is_spent = granted == 0;
+                    // By the cluster's clock this hour may not have begun, and the one before may be spent.
+                    if budget.hour == hour {
+                        share.granted = budget.granted;
+                        share.is_spent = granted == 0;
+                    }
                 }
                 // Not limited any more, by a policy that this node has not compiled yet.
-                Ok(None) => share.left = share.left.saturating_add(wanted),
+                Ok(None) => {
+                    share.answers += 1;
+                    share.left = share.left.saturating_add(wanted);
+                }
                 Err(error) => {
                     debug!(%error, "no share of a tenant's requests");
                     share.excused_until = self.clock.now().0.saturating_add(EXCUSED_MILLIS);
@@ -182,8 +230,8 @@ impl Limits {
         let hour = now / HOUR_MILLIS;
         let mut idle = Vec::new();
         {
-            let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-            shares.retain(|_, share| share.hour == hour);
+            let mut shares = self.locked();
+            shares.retain(|_, share| share.hour == hour || share.waiting > 0);
             for ((tenant, rate), share) in shares.iter_mut() {
                 share.is_spent = false;
                 if share.left > 0 && now.saturating_sub(share.used_at) >= IDLE_MILLIS {

@@ -23,7 +23,7 @@ struct Failures {
 }
 
 /// Whoever has an IPv6 address has 2^64 of them.
-fn neighbours(address: IpAddr) -> IpAddr {
+pub(super) fn neighbours(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),

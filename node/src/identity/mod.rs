@@ -16,10 +16,11 @@ mod notes;
 mod policies;
 mod recognise;
 mod sessions;
+mod unmatched;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -39,6 +40,7 @@ pub use limits::Allowance;
 pub use policies::{InForce, Policies, PolicyFailure, canonical, stranded, tenant_limits};
 pub use recognise::Rejected;
 pub use sessions::{Session, SessionRequest};
+pub use unmatched::{end_tokens_of_removed, unmatched};
 
 use limits::Limits;
 use lockout::Lockout;
@@ -48,7 +50,8 @@ use sessions::Keys;
 /// Credentials that are recognised without looking again.
 const KNOWN_MAX: u64 = 50_000;
 
-/// How long a credential is recognised without looking again, unless something changes before.
+/// How long a password is believed without hashing it again, and other credentials without looking again, unless something
+/// changes before: what changes somewhere makes all of them be looked at again, and passwords not hashed again for that.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// How often changes are looked for that no event tells of.
@@ -59,6 +62,13 @@ const HASHED_AT_ONCE: usize = 2;
 
 /// Logins that wait for that; more are told to come again.
 const LOGINS_WAITING_MAX: usize = 100;
+
+/// Whom a credential is of, as of an identity epoch.
+#[derive(Clone)]
+pub(self) struct Remembered {
+    known: Arc<Known>,
+    epoch: u64,
+}
 
 /// What the guard is made of.
 pub struct GuardSettings {
@@ -85,19 +95,21 @@ pub struct Guard {
     /// Made from what all nodes know.
     shared_key: aws_lc_rs::hmac::Key,
     /// By a hash of what was shown, under a key that only this process has.
-    known: Cache<[u8; 32], Arc<Known>>,
+    known: Cache<[u8; 32], Remembered>,
     known_key: aws_lc_rs::hmac::Key,
-    /// The identity epoch that `known` is of.
+    /// The identity epoch that policy and signing keys are of, 0 before the first.
     epoch: AtomicU64,
     reloading: tokio::sync::Mutex<()>,
-    /// Logins that wait for their turn to be hashed.
+    /// Whether the policy in force could not be brought here.
+    unusable: AtomicBool,
+    /// Logins that wait for their turn to be hashed, or are.
     waiting: AtomicUsize,
-    hashing: Semaphore,
+    hashing: Arc<Semaphore>,
     lockout: Lockout,
     keys: Keys,
     notes: Notes,
     limits: Arc<Limits>,
-    issuers: Issuers,
+    issuers: Arc<Issuers>,
 }
 
 impl Guard {
@@ -128,8 +140,9 @@ impl Guard {
             known_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret),
             epoch: AtomicU64::new(0),
             reloading: tokio::sync::Mutex::default(),
+            unusable: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
-            hashing: Semaphore::new(HASHED_AT_ONCE),
+            hashing: Arc::new(Semaphore::new(HASHED_AT_ONCE)),
             lockout: Lockout::new(login_failures_max, login_window),
             keys: Keys::default(),
             notes: Notes::default(),
@@ -142,7 +155,7 @@ impl Guard {
     }
 
     /// Issuers of workload tokens.
-    pub fn issuers(&self) -> &Issuers {
+    pub fn issuers(&self) -> &Arc<Issuers> {
         &self.issuers
     }
 
@@ -153,17 +166,21 @@ impl Guard {
 
     /// A caller who is in the cluster's own hands: its administrator by certificate.
     pub fn administrator(self: &Arc<Self>, address: Option<IpAddr>, request: Arc<str>) -> Caller {
-        let known = Arc::new(Known::administrator());
-        Caller { guard: self.clone(), known, is_open: false, behalf: None, address, request }
+        let known = Arc::new(Known::administrator(0));
+        // Nobody but the cluster's authority ends a certificate.
+        let (guard, behalf) = (self.clone(), None);
+        Caller { guard, known, epoch: u64::MAX, is_open: false, behalf, address, request }
     }
 
     /// A caller whom another member has recognised and let through.
     pub fn on_behalf_of(self: &Arc<Self>, actor: Actor, request: Arc<str>) -> Caller {
         let (known, behalf) = (Arc::new(Known::anonymous()), Some(Arc::new(actor)));
-        Caller { guard: self.clone(), known, is_open: true, behalf, address: None, request }
+        let (guard, address) = (self.clone(), None);
+        Caller { guard, known, epoch: u64::MAX, is_open: true, behalf, address, request }
     }
 
     /// What makes an upload session the caller's own: nobody else's word for it has this. `None` on an open node.
+    /// See [`Self::asks_for_proofs`].
     pub fn session_proof(&self, caller: &Caller, upload: UploadId) -> Option<String> {
         if caller.is_open() {
             return None;
@@ -173,7 +190,13 @@ impl Guard {
         context.update(&upload.0.to_be_bytes());
         context.update(caller.identity().subject.to_string().as_bytes());
         let tag = context.sign();
-        Some(tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Some(nora_domain::hex::encode(&tag.as_ref()[..16]))
+    }
+
+    /// Whether a session opens only with what [`Self::session_proof`] gave. Until an upgrade is finished, nodes that give
+    /// none may have opened it.
+    pub fn asks_for_proofs(&self) -> bool {
+        self.makes_sessions()
     }
 
     /// The time, as this node sees it.
@@ -202,17 +225,17 @@ impl Guard {
         let _one = self.reloading.lock().await;
         let now = self.registry.cluster().await?.identity_epoch;
         if self.epoch.load(Ordering::Acquire) != now {
-            // In this order: what is recognised from here on is so by the new policy, what was before is forgotten, and
-            // what was looked up meanwhile finds another number.
+            // In this order: what is recognised under the new number is so by the new policy.
             self.keys.reload(&self.registry).await?;
             let policy = self.policies.reload(&self.registry).await;
             self.epoch.store(now, Ordering::Release);
-            self.known.invalidate_all();
-            if let Err(error) = policy {
-                // What is revoked is revoked, whatever becomes of the policy; that is tried again.
-                self.epoch.store(0, Ordering::Release);
-                return Err(error);
-            }
+            self.unusable.store(policy.is_err(), Ordering::Release);
+            return policy.map(drop);
+        }
+        // What is revoked is revoked, whatever becomes of the policy; that is tried again.
+        if self.unusable.load(Ordering::Acquire) {
+            self.policies.reload(&self.registry).await?;
+            self.unusable.store(false, Ordering::Release);
         }
         Ok(())
     }
@@ -277,9 +300,13 @@ impl Guard {
 
     /// Hashes a new password.
     pub async fn hash_password(&self, password: Secret) -> Result<String, String> {
-        let _permit = self.hashing.acquire().await.map_err(|error| error.to_string())?;
-        let hashed =
-            tokio::task::spawn_blocking(move || nora_auth::password::hash(password.expose()));
+        let permit =
+            self.hashing.clone().acquire_owned().await.map_err(|error| error.to_string())?;
+        let hashed = tokio::task::spawn_blocking(move || {
+            // Held to the end, also if nobody waits for it any more.
+            let _permit = permit;
+            nora_auth::password::hash(password.expose())
+        });
         match hashed.await {
             Ok(Ok(hash)) => Ok(hash),
             Ok(Err(error)) => Err(error.to_string()),

@@ -1,9 +1,11 @@
 //! What is written down a moment later: refusals for the audit log, and when tokens were last used.
 //!
-//! Guarantees: nobody waits for either; equal refusals within a moment are one entry with a count, so that whoever is
-//! refused often cannot fill the log; what does not fit is counted, not forgotten.
+//! Guarantees: nobody waits for either; equal refusals within a moment are one entry with a count, and so are those of one
+//! source that are too many, so that whoever is refused often cannot fill the log; what does not fit is counted, not
+//! forgotten.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use nora_app::Registry;
@@ -11,8 +13,13 @@ use nora_domain::identity::{Actor, RefusalNote};
 use nora_domain::record::{Timestamp, TokenId};
 use tracing::{debug, warn};
 
+use super::lockout::neighbours;
+
 /// Different refusals that are kept between two writes; more are counted as one.
 const REFUSALS_MAX: usize = 500;
+
+/// Different refusals of one subject at one address that are kept between two writes; more are one entry of theirs.
+const OF_SOURCE_MAX: usize = 20;
 
 /// Refusals that one step writes down: each has a bounded size, and a log entry has one.
 const NOTED_AT_ONCE: usize = 100;
@@ -39,13 +46,46 @@ fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(Actor::TEXT_BYTES_MAX / 4).collect()
 }
 
+/// Where refusals of whoever has no name come from: whoever has an IPv6 address has 2^64 of them.
+fn source(subject: &str, address: String) -> String {
+    let is_nobody = matches!(subject, "anonymous" | "unknown");
+    match address.parse() {
+        Ok(IpAddr::V6(of)) if is_nobody => match neighbours(IpAddr::V6(of)) {
+            IpAddr::V6(net) => format!("{net}/64"),
+            IpAddr::V4(same) => same.to_string(),
+        },
+        _ => address,
+    }
+}
+
+/// Refusals on their way into the log: whatever of them has not got there goes back.
+struct Taken<'a> {
+    notes: &'a Notes,
+    rest: Vec<RefusalNote>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.notes.put_back(&self.rest);
+    }
+}
+
 impl Notes {
     /// Somebody was refused a change.
     pub fn refused(&self, actor: Actor, action: &str, resource: &str, why: &str) {
         let Actor { subject, address, request } = actor;
+        let address = source(&subject, address);
         let mut refusals = locked(&self.refusals);
         let mut key =
             (subject, address, cut(action), cut(resource), format!("refused: {}", cut(why)));
+        let first = (key.0.clone(), key.1.clone(), String::new(), String::new(), String::new());
+        let own = refusals
+            .range(first..)
+            .take_while(|(known, _)| (&known.0, &known.1) == (&key.0, &key.1));
+        if own.take(OF_SOURCE_MAX).count() >= OF_SOURCE_MAX && !refusals.contains_key(&key) {
+            let what = "refused: more than are written one by one".to_owned();
+            key = (key.0, key.1, "several".to_owned(), String::new(), what);
+        }
         if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&key) {
             key = (
                 "several".to_owned(),
@@ -87,17 +127,16 @@ impl Notes {
             let actor = Actor { subject, address, request };
             RefusalNote { actor, action, resource, result, count }
         });
-        let notes: Vec<_> = notes.collect();
-        let mut rest = notes.as_slice();
-        while !rest.is_empty() {
-            let (some, later) = rest.split_at(rest.len().min(NOTED_AT_ONCE));
-            match registry.note_refusals(some.to_vec()).await {
-                Ok(()) => rest = later,
+        let mut taken = Taken { notes: self, rest: notes.collect() };
+        while !taken.rest.is_empty() {
+            let some = taken.rest.len().min(NOTED_AT_ONCE);
+            match registry.note_refusals(taken.rest[..some].to_vec()).await {
+                Ok(()) => drop(taken.rest.drain(..some)),
                 // Before the upgrade is finished there is no audit log.
-                Err(nora_app::Error::Conflict { .. }) => return,
+                Err(nora_app::Error::Conflict { .. }) => taken.rest.clear(),
                 Err(error) => {
                     debug!(%error, "refusals are written down later");
-                    return self.put_back(rest);
+                    return;
                 }
             }
         }
@@ -139,6 +178,17 @@ mod tests {
     fn equal_refusals_are_counted_together_and_many_are_bounded() {
         let notes = Notes::default();
         let actor = |subject: &str| Actor { subject: subject.into(), ..Actor::default() };
+        let of =
+            |subject: &str| locked(&notes.refusals).keys().filter(|key| key.0 == subject).count();
+        // Whoever tries ever other names is one entry more, and others' refusals stay told apart.
+        for i in 0..3 * OF_SOURCE_MAX {
+            notes.refused(actor("user:prober"), "artifact.push", &format!("oci:{i}"), "no");
+        }
+        assert_eq!(of("user:prober"), OF_SOURCE_MAX + 1);
+        let near = |i: usize| Actor { address: format!("2001:db8::{i:x}"), ..actor("unknown") };
+        (1..9).for_each(|i| notes.refused(near(i), "login", "", "wrong credential"));
+        assert_eq!(of("unknown"), 1);
+        locked(&notes.refusals).clear();
         for _ in 0..3 {
             notes.refused(actor("user:a"), "artifact.push", "oci:app", "not permitted");
         }

@@ -79,7 +79,7 @@ pub fn canonical(document: &PolicyDocument) -> Result<(Vec<u8>, [u8; 32]), serde
 /// Repositories that are looked at in one step.
 const STRANDED_PAGE: usize = 1_000;
 
-/// A repository that holds something and would belong to another tenant under another policy: it would be out of sight,
+/// A repository that holds artifacts and would belong to another tenant under another policy: it would be out of sight,
 /// since what is stored stays with the tenant it was pushed to.
 pub async fn stranded(
     registry: &Registry,
@@ -92,7 +92,8 @@ pub async fn stranded(
             loop {
                 let page =
                     registry.holdings(tenant.clone(), format, after.take(), STRANDED_PAGE).await?;
-                for path in &page.items {
+                // Links of blobs that no artifact needs are nothing that anybody sees.
+                for (path, _) in page.items.iter().filter(|(_, holds_artifacts)| *holds_artifacts) {
                     let then = policy.tenant_of(format, path.as_str());
                     if tenant != *then {
                         let told = format!(
@@ -104,7 +105,7 @@ pub async fn stranded(
                 if !page.more {
                     break;
                 }
-                after = page.items.last().cloned();
+                after = page.items.last().map(|(path, _)| path.clone());
             }
         }
     }
@@ -126,11 +127,6 @@ impl InForce {
     /// The policy itself.
     pub fn policy(&self) -> &Arc<Policy> {
         self.decisions.policy()
-    }
-
-    /// The policy's number as a change is judged under it; `None` if there is no policy.
-    pub fn judges(&self) -> Option<u64> {
-        Some(self.epoch).filter(|epoch| *epoch > 0)
     }
 
     /// What a tenant may use.

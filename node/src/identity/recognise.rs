@@ -1,12 +1,13 @@
 //! From what a request shows to who makes it.
 //!
 //! Guarantees: a credential that is wrong is refused, and never taken for none; passwords are compared off the async
-//! threads, a few at a time, in the same time whether or not the user exists; an API token or a session counts as long as
-//! what it rests on is there: the token's row, and its owner.
+//! threads, a few at a time, in the same time whether or not the user exists, and each failure counts whether or not its
+//! client waits for it; an API token or a session counts as long as what it rests on is there: the token's row, and its
+//! owner.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nora_auth::credential::{ApiToken, Credential, Secret, TokenKind};
@@ -19,7 +20,7 @@ use nora_domain::record::TokenId;
 
 use super::admin::ADMIN_USER;
 use super::caller::{Caller, Known};
-use super::{Guard, LOGINS_WAITING_MAX};
+use super::{Guard, LOGINS_WAITING_MAX, Remembered};
 
 /// Why nobody was recognised.
 #[derive(Debug)]
@@ -42,23 +43,27 @@ fn wrong<T>(why: &str) -> Result<T, Rejected> {
     Err(Rejected::Wrong(why.to_owned()))
 }
 
-/// A login that waits for its turn.
-struct Waiting<'a> {
-    count: &'a AtomicUsize,
+/// A login that waits for its turn, or has it.
+struct Waiting {
+    guard: Arc<Guard>,
     others: usize,
 }
 
-impl<'a> Waiting<'a> {
-    fn begin(count: &'a AtomicUsize) -> Self {
-        Self { count, others: count.fetch_add(1, Ordering::Relaxed) }
+impl Waiting {
+    fn begin(guard: &Arc<Guard>) -> Self {
+        let others = guard.waiting.fetch_add(1, Ordering::Relaxed);
+        Self { guard: guard.clone(), others }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.guard.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// The name under which failures count of whoever showed something that is no token of any kind.
+const NO_TOKEN: &str = "(no token)";
 
 /// What is told of any login that fails: not which part of it was wrong.
 const LOGIN: &str = "the user name or the password is wrong";
@@ -88,6 +93,8 @@ impl Guard {
         request: Arc<str>,
     ) -> Result<Caller, Rejected> {
         let is_open = self.is_open();
+        // Before anything is looked up: what changes meanwhile is looked at again.
+        let epoch = self.epoch.load(Ordering::Acquire);
         let known = match self.known_by(credential, address).await {
             Ok(known) => known,
             // Whoever asks nobody for anything has no use for what it is shown.
@@ -112,11 +119,11 @@ impl Guard {
         if let Some(token) = known.token {
             self.notes.used(token, self.clock.now());
         }
-        Ok(Caller { guard: self.clone(), known, is_open, behalf: None, address, request })
+        Ok(Caller { guard: self.clone(), known, epoch, is_open, behalf: None, address, request })
     }
 
     async fn known_by(
-        &self,
+        self: &Arc<Self>,
         credential: Credential,
         address: Option<IpAddr>,
     ) -> Result<Arc<Known>, Rejected> {
@@ -128,55 +135,103 @@ impl Guard {
             }
             Credential::Bearer(token) => self.fingerprint(&["bearer", token.expose()]),
         };
-        if let Some(known) = self.known.get(&fingerprint)
-            && known.expires_at > self.clock.now().0
-        {
-            return Ok(known);
-        }
         // What changes while this is looked up makes it old before it is kept.
         let epoch = self.epoch.load(Ordering::Acquire);
-        let known = match credential {
-            Credential::Basic { user, password } => self.login(&user, password, address).await?,
-            Credential::Bearer(token) => self.bearer(&token, address).await?,
-            Credential::None | Credential::Malformed(_) => return wrong(LOGIN),
+        let kept = self.known.get(&fingerprint);
+        let kept = kept.filter(|kept| kept.known.expires_at > self.clock.now().0);
+        let known = match (kept, credential) {
+            (Some(kept), _) if kept.epoch == epoch => return Ok(kept.known),
+            (kept, Credential::Basic { user, password }) => {
+                // Something changed somewhere, and most likely not this login.
+                let renewed = match &kept {
+                    Some(kept) => self.renewed(&kept.known).await?,
+                    None => None,
+                };
+                match renewed {
+                    Some(known) => known,
+                    None => self.login(&user, &user, password, address).await?,
+                }
+            }
+            (_, Credential::Bearer(token)) => self.bearer(&token, address).await?,
+            (_, Credential::None | Credential::Malformed(_)) => return wrong(LOGIN),
         };
         let known = Arc::new(known);
-        self.known.insert(fingerprint, known.clone());
-        if self.epoch.load(Ordering::Acquire) != epoch {
-            self.known.invalidate(&fingerprint);
-        }
+        self.known.insert(fingerprint, Remembered { known: known.clone(), epoch });
         Ok(known)
     }
 
-    /// A user name and a password.
-    async fn login(
+    /// Somebody who was recognised before, as they are now, without what a session was cut down to and without asking
+    /// whether what they showed has expired. `None` if it would not be believed any more.
+    async fn renewed(&self, known: &Known) -> Result<Option<Known>, nora_app::Error> {
+        let now = match known.token {
+            Some(id) => match self.registry.token(id).await? {
+                Some(record) => self.holder_of(id, record).await,
+                None => return Ok(None),
+            },
+            None => self.subject_of(&known.identity.subject.to_string(), known.generation).await,
+        };
+        match now {
+            Ok(known) => Ok(Some(known)),
+            Err(Rejected::Failed(error)) => Err(error),
+            Err(Rejected::Wrong(_) | Rejected::TooMany(_)) => Ok(None),
+        }
+    }
+
+    /// Whether somebody who was recognised in that identity epoch still would be. What has expired since does not count:
+    /// a transfer may take longer than what began it lasts.
+    pub(super) async fn still_stands(
         &self,
+        known: &Known,
+        epoch: u64,
+    ) -> Result<bool, nora_app::Error> {
+        if epoch >= self.registry.cluster().await?.identity_epoch {
+            return Ok(true);
+        }
+        Ok(self.renewed(known).await?.is_some())
+    }
+
+    /// A user name and a password; failures count under the name of `counted`.
+    async fn login(
+        self: &Arc<Self>,
         user: &str,
+        counted: &str,
         password: Secret,
         address: Option<IpAddr>,
     ) -> Result<Known, Rejected> {
-        if let Some(wait) = address.and_then(|address| self.lockout.wait(address, user)) {
+        if let Some(wait) = address.and_then(|address| self.lockout.wait(address, counted)) {
             return Err(Rejected::TooMany(wait));
         }
-        let waiting = Waiting::begin(&self.waiting);
+        let waiting = Waiting::begin(self);
         if waiting.others >= LOGINS_WAITING_MAX {
             return Err(Rejected::TooMany(Duration::from_secs(1)));
         }
-        let Ok(_permit) = self.hashing.acquire().await else { return wrong(LOGIN) };
-        // Others may have guessed while this waited.
-        if let Some(wait) = address.and_then(|address| self.lockout.wait(address, user)) {
-            return Err(Rejected::TooMany(wait));
-        }
-        let known = self.password_login(user, password).await?;
-        if let Some(address) = address {
-            match known {
-                Some(_) => self.lockout.succeeded(address, user),
-                None => self.lockout.failed(address, user),
+        let (user, counted) = (user.to_owned(), counted.to_owned());
+        // A task of its own: a client that hangs up must neither free its place while the hash is still computed nor have
+        // guessed for nothing.
+        let attempt = tokio::spawn(async move {
+            let guard = &waiting.guard;
+            let Ok(_permit) = guard.hashing.acquire().await else { return wrong(LOGIN) };
+            // Others may have guessed while this waited.
+            if let Some(wait) = address.and_then(|address| guard.lockout.wait(address, &counted)) {
+                return Err(Rejected::TooMany(wait));
             }
-        }
-        match known {
-            Some(known) => Ok(known),
-            None => wrong(LOGIN),
+            let known = guard.password_login(&user, password).await?;
+            if let Some(address) = address {
+                match known {
+                    Some(_) => guard.lockout.succeeded(address, &counted),
+                    None => guard.lockout.failed(address, &counted),
+                }
+            }
+            known.map_or_else(|| wrong(LOGIN), Ok)
+        });
+        attempt.await.unwrap_or_else(|_| wrong(LOGIN))
+    }
+
+    /// The administrator's own password, once they have chosen one: an account's, under the reserved name.
+    async fn administrators_account(&self) -> Result<Option<AccountRecord>, nora_app::Error> {
+        match AccountName::parse(ADMIN_USER) {
+            Ok(name) => self.registry.account(name).await,
+            Err(_) => Ok(None),
         }
     }
 
@@ -185,11 +240,18 @@ impl Guard {
         user: &str,
         password: Secret,
     ) -> Result<Option<Known>, Rejected> {
-        if user == ADMIN_USER {
-            let accepted = self.admin.as_ref().is_some_and(|admin| admin.accept(password.expose()));
-            return Ok(accepted.then(Known::administrator));
-        }
-        let owner = self.owner(user).await?.filter(|owner| !owner.password_hash.is_empty());
+        let owner = if user == ADMIN_USER {
+            let Some(account) = self.administrators_account().await? else {
+                let admin = self.admin.as_ref();
+                let generation = admin.and_then(|admin| admin.accept(password.expose()));
+                return Ok(generation.map(Known::administrator));
+            };
+            let AccountRecord { password_hash, groups, generation, .. } = account;
+            Some(Owner { subject: Subject::Administrator, groups, generation, password_hash })
+        } else {
+            self.owner(user).await?
+        };
+        let owner = owner.filter(|owner| !owner.password_hash.is_empty());
         let hash = owner.as_ref().map(|owner| owner.password_hash.clone());
         let in_force = self.policies.in_force();
         let checked = tokio::task::spawn_blocking(move || {
@@ -224,7 +286,11 @@ impl Guard {
     }
 
     /// A token of any kind.
-    async fn bearer(&self, token: &Secret, address: Option<IpAddr>) -> Result<Known, Rejected> {
+    async fn bearer(
+        self: &Arc<Self>,
+        token: &Secret,
+        address: Option<IpAddr>,
+    ) -> Result<Known, Rejected> {
         let text = token.expose();
         if session::is_shaped_as_token(text) {
             return self.session(text).await;
@@ -233,7 +299,7 @@ impl Guard {
             return self.api_token(&token).await;
         }
         // The administrator's password is a token as well: whoever has it needs no name.
-        self.login(ADMIN_USER, token.clone(), address).await
+        self.login(ADMIN_USER, NO_TOKEN, token.clone(), address).await
     }
 
     /// Ends a token of ours that is shown. What is no token, or none any more, has ended already.
@@ -278,6 +344,11 @@ impl Guard {
         if record.expires_at <= self.clock.now() {
             return wrong(TOKEN);
         }
+        self.holder_of(id, record).await
+    }
+
+    /// The same, also of one that has expired.
+    async fn holder_of(&self, id: TokenId, record: AccessTokenRecord) -> Result<Known, Rejected> {
         let permissions = match PermissionSet::parse(&record.permissions) {
             Ok(permissions) => permissions,
             // Made by a version that knew more; nothing is safer than less.
@@ -367,15 +438,26 @@ impl Guard {
                 None => wrong(TOKEN),
             };
         }
-        match claims.sub.as_str() {
-            ADMIN_USER => Ok(Known::administrator()),
+        self.subject_of(&claims.sub, claims.generation).await
+    }
+
+    /// Who a subject is whose login is of that generation, if that is still so.
+    async fn subject_of(&self, subject: &str, generation: u64) -> Result<Known, Rejected> {
+        match subject {
+            ADMIN_USER => {
+                let is_current = match self.administrators_account().await? {
+                    Some(account) => account.generation == generation,
+                    None => self.admin.as_ref().is_some_and(|own| own.has_generation(generation)),
+                };
+                if is_current { Ok(Known::administrator(generation)) } else { wrong(TOKEN) }
+            }
             "anonymous" => Ok(Known::anonymous()),
             subject => {
                 let name = subject.split_once(':').map_or("", |(_, name)| name);
                 match self.owner(name).await? {
                     Some(owner)
                         if owner.subject.to_string() == subject
-                            && owner.generation == claims.generation =>
+                            && owner.generation == generation =>
                     {
                         let Owner { subject, groups, generation, .. } = owner;
                         let identity = Identity { groups, ..Identity::of(subject) };

@@ -1,33 +1,42 @@
 //! Where audit entries go besides the cluster's own log: a file of this node, and the policy's webhook.
 //!
-//! The file gets every entry that this node applies, once, and goes on after a restart where it ended. The webhook gets
-//! them from whoever leads, in order; what it does not take is sent again. Another leader begins a page back: entries may
-//! come twice, and if the webhook was away for longer than that, the file or `nora audit` has what is missing.
+//! The file gets every entry that this node applies, in order and in whole lines, and goes on after a restart where it
+//! ended, even if it was rotated away meanwhile. The webhook gets them from whoever leads, in order; what it does not take
+//! is sent again. How far it came is noted in the replicated log, so a new leader begins exactly after what was
+//! acknowledged: entries may come twice, if they were taken and that was not noted yet. None is missing unless retention
+//! dropped it first; in the file, a line says where.
 
-use std::io::{BufRead, Seek, Write};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod disk;
+mod file;
+mod trouble;
+mod webhook;
+
 use std::time::Duration;
 
-use nora_app::Registry;
-use nora_cluster::Cluster;
 use nora_domain::identity::AuditRecord;
 use serde_json::json;
-use tracing::warn;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::identity::Policies;
+pub(super) use file::to_file;
+pub(super) use webhook::to_webhook;
 
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Entries that are written or sent at once.
 const PAGE: usize = 500;
-const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why entries did not go where they should.
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// When to look for new entries. What took long is followed by a whole pause, not by all the ticks that were missed.
+fn ticks() -> Interval {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
 
 /// An entry as one line of JSON.
-pub(super) fn line(number: u64, entry: &AuditRecord) -> String {
-    use std::fmt::Write;
-    let hash = entry.chain.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+fn line(number: u64, entry: &AuditRecord) -> String {
     json!({
         "number": number,
         "at": entry.at.0,
@@ -38,132 +47,82 @@ pub(super) fn line(number: u64, entry: &AuditRecord) -> String {
         "resource": entry.resource,
         "result": entry.result,
         "count": entry.count,
-        "hash": hash,
+        "hash": nora_domain::hex::encode(&entry.chain),
     })
     .to_string()
 }
 
-/// The number of the last whole line of a file, 0 if there is none. A line that a crash cut off is taken away.
-fn last_number(path: &Path) -> std::io::Result<u64> {
-    let mut file = match std::fs::OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let (mut last, mut whole) = (0, 0u64);
-    let mut reader = std::io::BufReader::new(&mut file);
-    let mut text = String::new();
-    while reader.read_line(&mut text)? > 0 {
-        if !text.ends_with('\n') {
-            break;
-        }
-        let entry: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-        last = entry.and_then(|entry| entry["number"].as_u64()).unwrap_or(last);
-        whole += text.len() as u64;
-        text.clear();
-    }
-    file.set_len(whole)?;
-    file.seek(std::io::SeekFrom::End(0))?;
-    Ok(last)
+/// Entries as lines of JSON, each with its newline.
+fn lines(entries: &[(u64, AuditRecord)]) -> String {
+    entries.iter().map(|(number, entry)| line(*number, entry) + "\n").collect()
 }
 
-/// Appends what this node applies to a file.
-pub(super) async fn to_file(path: PathBuf, registry: Registry) {
-    let begun = {
-        let path = path.clone();
-        tokio::task::spawn_blocking(move || last_number(&path)).await
-    };
-    let mut last = match begun {
-        Ok(Ok(last)) => last,
-        Ok(Err(error)) => {
-            warn!(path = %path.display(), %error, "no audit entries are written to this file");
-            return;
-        }
-        Err(_) => return,
-    };
-    let mut ticks = tokio::time::interval(INTERVAL);
-    loop {
-        ticks.tick().await;
-        if let Err(error) = append(&path, &registry, &mut last).await {
-            warn!(path = %path.display(), %error, "audit entries are not written to this file; trying again");
-            // Half a page may have been written.
-            let path = path.clone();
-            if let Ok(Ok(number)) = tokio::task::spawn_blocking(move || last_number(&path)).await {
-                last = number;
-            }
-        }
+/// Entries that are missing between two others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gap {
+    after: u64,
+    before: u64,
+}
+
+impl Gap {
+    /// What is missing between the last entry that went out and the one that is to go next. Entries are numbered without
+    /// gaps and dropped from the front alone, so those that follow each other in the log need not be looked at.
+    fn between(last: u64, next: u64) -> Option<Self> {
+        (next > last.saturating_add(1)).then_some(Self { after: last, before: next })
+    }
+
+    /// The gap as one line of JSON.
+    fn line(self) -> String {
+        json!({ "gap": { "after": self.after, "before": self.before } }).to_string()
     }
 }
 
-async fn append(
-    path: &Path,
-    registry: &Registry,
-    last: &mut u64,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    loop {
-        let page = registry.audit_entries(*last, PAGE).await?;
-        let Some((newest, _)) = page.items.last() else { return Ok(()) };
-        let (newest, path) = (*newest, path.to_owned());
-        let lines: String =
-            page.items.iter().map(|(number, entry)| line(*number, entry) + "\n").collect();
-        tokio::task::spawn_blocking(move || {
-            use std::os::unix::fs::OpenOptionsExt;
-            let mut file =
-                std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-            file.write_all(lines.as_bytes())?;
-            file.sync_data()
-        })
-        .await??;
-        *last = newest;
-        if !page.more {
-            return Ok(());
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nora_domain::identity::{Actor, RefusalNote};
+    use nora_domain::record::Timestamp;
 
-/// Sends entries to the policy's webhook while this node leads.
-pub(super) async fn to_webhook(registry: Registry, policies: Arc<Policies>, cluster: Arc<Cluster>) {
-    let client = match reqwest::Client::builder()
-        .timeout(WEBHOOK_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-    {
-        Ok(client) => client,
-        Err(error) => {
-            warn!(%error, "audit entries are sent nowhere");
-            return;
-        }
-    };
-    let mut ticks = tokio::time::interval(INTERVAL);
-    let mut last: Option<u64> = None;
-    loop {
-        ticks.tick().await;
-        let status = cluster.status();
-        let url = policies.in_force().policy().document().audit.webhook.clone();
-        let (Some(url), true) = (url, status.leader == Some(status.node)) else {
-            continue;
+    use crate::world::World;
+
+    /// Makes so many entries.
+    pub(super) async fn refuse(world: &World, times: usize) {
+        let note = RefusalNote {
+            actor: Actor { subject: "user:a".into(), ..Actor::default() },
+            action: "artifact.push".into(),
+            resource: "oci:app".into(),
+            result: "refused: not permitted".into(),
+            count: 1,
         };
-        let after = match last {
-            Some(last) => last,
-            // Whoever begins to lead does not know what was sent: a page again is better than one missing.
-            None => match registry.audit_head().await {
-                Ok(head) => head.next.saturating_sub(1 + PAGE as u64),
-                Err(_) => continue,
-            },
+        world.registry.note_refusals(vec![note; times]).await.unwrap();
+    }
+
+    #[test]
+    fn an_entry_is_a_line() {
+        let entry = AuditRecord {
+            at: Timestamp(7),
+            actor: Actor { subject: "user:a".into(), address: "b".into(), request: "c".into() },
+            action: "tag.delete".into(),
+            resource: "oci:app:\nv1".into(),
+            result: "done".into(),
+            count: 1,
+            chain: [0x0f; 32],
         };
-        let Ok(page) = registry.audit_entries(after, PAGE).await else { continue };
-        let Some((newest, _)) = page.items.last() else { continue };
-        let body: String =
-            page.items.iter().map(|(number, entry)| line(*number, entry) + "\n").collect();
-        let sent = client.post(&url).header("content-type", "application/x-ndjson").body(body);
-        match sent.send().await {
-            Ok(answer) if answer.status().is_success() => last = Some(*newest),
-            Ok(answer) => {
-                warn!(status = %answer.status(), "the audit webhook takes no entries; sending again")
-            }
-            Err(error) => {
-                warn!(error = %error.without_url(), "the audit webhook does not answer; sending again");
-            }
+        let text = lines(&[(4, entry.clone()), (5, entry)]);
+        assert_eq!(text.matches('\n').count(), 2, "{text}");
+        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(last["number"], 5);
+        assert_eq!(last["resource"], "oci:app:\nv1");
+        assert_eq!(last["hash"], "0f".repeat(32));
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        for (last, next) in [(0, 1), (7, 8), (7, 7), (u64::MAX, 1)] {
+            assert_eq!(Gap::between(last, next), None, "{last} {next}");
         }
+        assert_eq!(Gap::between(0, 2), Some(Gap { after: 0, before: 2 }));
+        let gap = Gap::between(7, 90).unwrap();
+        assert_eq!(gap.line(), r#"{"gap":{"after":7,"before":90}}"#);
     }
 }

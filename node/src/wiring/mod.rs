@@ -50,7 +50,6 @@ use crate::metrics::Metrics;
 use crate::server::{Certificate, Door, Surface, serve, tls_config};
 use adapters::{NodeProbe, RandomIds, SystemClock, lock_data_dir};
 use peers::{OverChannels, OwnReport, for_members, introduce, merged, not_for_removed};
-use policy::OwnFile;
 use settings::{
     api_settings, cluster_config, load_certificate, members_config, peer_server_settings, profile,
     server_settings, settings,
@@ -300,8 +299,7 @@ impl Node {
             settings: settings(&self.config),
         });
         let own = &self.config.policy;
-        let own_file = policy::bring(own, &registry, &policies, &self.roster).await?;
-        self.metrics.gauges().policy_file_differs.set(i64::from(own_file == OwnFile::Differs));
+        policy::bring(own, &registry, &policies, &self.roster).await?;
         let (guard, admin) = self.guard(address, authority.as_ref(), &registry, &policies)?;
         guard.reload().await.map_err(|error| ServeError::Policy(Box::new(error)))?;
         guard.make_keys().await;

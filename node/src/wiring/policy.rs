@@ -11,22 +11,15 @@ use nora_auth::document::PolicyDocument;
 use nora_auth::policy::Policy;
 use nora_domain::identity::Actor;
 use nora_domain::{RepositoryKey, TagName};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::error::ServeError;
-use crate::identity::{Policies, canonical, stranded, tenant_limits};
+use crate::identity::{
+    Policies, canonical, end_tokens_of_removed, stranded, tenant_limits, unmatched,
+};
 
 fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> ServeError {
     ServeError::Policy(Box::new(error))
-}
-
-/// Whether this node's file says something else than the cluster runs by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OwnFile {
-    /// It says the same, or nothing.
-    Agrees,
-    /// It says something else.
-    Differs,
 }
 
 /// Brings the policy of this node's file into force where that is this node's to do.
@@ -35,21 +28,21 @@ pub(super) async fn bring(
     registry: &Registry,
     policies: &Policies,
     members: &dyn Members,
-) -> Result<OwnFile, ServeError> {
+) -> Result<(), ServeError> {
     policies.reload(registry).await.map_err(unusable)?;
     if *own == PolicyDocument::default() {
         // A file that says nothing may be one of many nodes': it takes nobody's logins away.
-        if policies.in_force().judges().is_some() {
+        if policies.in_force().epoch > 0 {
             info!(
                 "this node's file has no policy; the one in force stays until 'nora policy apply'"
             );
         }
-        return Ok(OwnFile::Agrees);
+        return Ok(());
     }
     let (document, hash) = canonical(own).map_err(unusable)?;
     let known = registry.policy().await.map_err(unusable)?;
     if known.as_ref().is_some_and(|known| known.hash == hash) {
-        return Ok(OwnFile::Agrees);
+        return Ok(());
     }
     let is_alone = members.view().await.map(|view| view.members.len() <= 1).unwrap_or(false);
     if known.is_some() && !is_alone {
@@ -57,28 +50,43 @@ pub(super) async fn bring(
             "the policy in this node's file is not the one that the cluster runs by: see 'nora policy diff', and apply it \
              with 'nora policy apply'"
         );
-        return Ok(OwnFile::Differs);
+        return Ok(());
     }
     let compiled = Policy::compile(own);
     // The file was judged when it was read.
-    let Ok(compiled) = compiled else { return Ok(OwnFile::Differs) };
+    let Ok(compiled) = compiled else { return Ok(()) };
     if let Some(stranded) = stranded(registry, &compiled).await.map_err(unusable)? {
-        return Err(ServeError::Stranded { stranded });
+        if known.is_none() {
+            // Without any policy in force the node might be open, which is not what the file says.
+            return Err(ServeError::Stranded { stranded });
+        }
+        error!(
+            "the policy of this node's file is not in force, the one before stays: {stranded}; delete its images first, or \
+             leave the namespace as it is"
+        );
+        return Ok(());
     }
-    let expected = Some(known.map_or(0, |known| known.epoch));
+    let expected = Some(known.as_ref().map_or(0, |known| known.epoch));
     let by_file = registry.by(std::sync::Arc::new(FromFile));
     match by_file.set_policy(expected, document, hash, tenant_limits(own)).await {
-        Ok(epoch) => info!(epoch, "the policy of this node's file is in force"),
+        Ok(epoch) => {
+            info!(epoch, "the policy of this node's file is in force");
+            let before = known.and_then(|known| serde_json::from_slice(&known.document).ok());
+            end_tokens_of_removed(&by_file, &before.unwrap_or_default(), own).await;
+            for told in unmatched(registry, &compiled).await.map_err(unusable)? {
+                warn!("{told}");
+            }
+        }
         // Another node was quicker, or the cluster's upgrade is not finished.
         Err(error @ Error::Conflict { .. }) => {
             warn!(%error, "the policy of this node's file is not in force");
             policies.reload(registry).await.map_err(unusable)?;
-            return Ok(OwnFile::Differs);
+            return Ok(());
         }
         Err(error) => return Err(unusable(error)),
     }
     policies.reload(registry).await.map_err(unusable)?;
-    Ok(OwnFile::Agrees)
+    Ok(())
 }
 
 /// Who acts when a node starts with a file.
@@ -91,6 +99,12 @@ impl Caller for FromFile {
 
     fn judge(&self, _: Change, _: &RepositoryKey, _: &[TagName]) -> Judgement {
         Judgement { is_permitted: true, ..Judgement::default() }
+    }
+
+    fn still_stands(
+        &self,
+    ) -> nora_app::ports::BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(std::future::ready(Ok(true)))
     }
 
     fn note_refusal(&self, _: &str, _: &str, _: &str) {}

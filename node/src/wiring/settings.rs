@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nora_app::Settings;
+use nora_auth::document::PolicyDocument;
 use nora_blobs::LocalBlobsConfig;
 use nora_cluster::{ClusterConfig, MembersConfig};
 use nora_domain::record::{FeatureLevel, NodeId, NodeProfile};
@@ -12,6 +13,7 @@ use nora_domain::record::{FeatureLevel, NodeId, NodeProfile};
 use super::error::ServeError;
 use crate::api::ApiSettings;
 use crate::config::Config;
+use crate::identity::canonical;
 use crate::server::{Certificate, ServerSettings, TlsFiles};
 
 /// Requests that a client may have open on one HTTP/2 connection.
@@ -83,6 +85,11 @@ pub(super) fn api_settings(config: &Config) -> ApiSettings {
         page_size_max: config.limits.page_size_max,
         body_idle_timeout: config.limits.body_idle_timeout,
         trusted_proxies: config.server.trusted_proxies.clone(),
+        // A file that says nothing agrees with whatever is in force.
+        policy_file: Some(&config.policy)
+            .filter(|policy| **policy != PolicyDocument::default())
+            .and_then(|policy| canonical(policy).ok())
+            .map(|(_, hash)| hash),
     }
 }
 

@@ -5,6 +5,7 @@ mod admin;
 mod cli;
 mod connections;
 mod durability;
+mod identity_cli;
 mod lists;
 mod manifests;
 mod node;

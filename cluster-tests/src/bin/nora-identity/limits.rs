@@ -58,7 +58,7 @@ pub async fn hold(stage: &Stage, login: &Login) -> Step<String> {
         let path = format!("/v2/limit/app/manifests/{}", image.tag);
         stage.push_manifest(0, login, &path, &image.manifest).await?.must_be(201, "an image")?;
         let begun = hour();
-        let before = stage.usage(0, "limit").await?.pulls;
+        let before = stage.usage(0, "limit").await?.pulls.unwrap_or_default();
         ensure(before == 0, || format!("{before} pulls are counted before any was made"))?;
         let clients = join_all((0..CLIENTS).map(|number| client(stage, login, &path, number)));
         let mut got = 0;
@@ -70,7 +70,7 @@ pub async fn hold(stage: &Stage, login: &Login) -> Step<String> {
         }
         ensure(got <= PULLS && got + SLACK >= PULLS, || format!("{got} pulls of {PULLS}"))?;
         for node in 0..NODES {
-            let granted = stage.usage(node, "limit").await?.pulls;
+            let granted = stage.usage(node, "limit").await?.pulls.unwrap_or_default();
             ensure(granted <= PULLS && granted >= got, || {
                 format!("node {} counts {granted} pulls, {got} were made", node + 1)
             })?;

@@ -95,16 +95,25 @@ impl Registry {
             children,
             tags,
         };
-        match self.propose(action).await? {
-            Ok(Outcome::ArtifactStored { created }) => Ok(created),
-            Err(Refusal::ReferencesMissing { blobs, children }) => {
-                if own_link_is_new {
-                    self.drop_own_link(repository, digest).await;
-                }
-                Err(Error::ReferencesMissing { blobs, children })
+        let refused = match self.propose(action).await {
+            Ok(Ok(Outcome::ArtifactStored { created })) => return Ok(created),
+            Ok(Err(Refusal::ReferencesMissing { blobs, children })) => {
+                Error::ReferencesMissing { blobs, children }
             }
-            other => Err(Error::impossible(other)),
+            Ok(other) => return Err(Error::impossible(other)),
+            Err(
+                refused @ (Error::TagExists(_)
+                | Error::TagImmutable(_)
+                | Error::QuotaExceeded { .. }
+                | Error::NotPermitted),
+            ) => refused,
+            // The artifact may be there after all.
+            Err(error) => return Err(error),
+        };
+        if own_link_is_new {
+            self.drop_own_link(repository, digest).await;
         }
+        Err(refused)
     }
 
     async fn is_there(&self, key: Key) -> Result<bool, Error> {
@@ -114,7 +123,8 @@ impl Registry {
     /// Takes the blob of a refused artifact's bytes out of the repository again: nobody else would. Refused if another
     /// push has stored the artifact meanwhile, which is right.
     async fn drop_own_link(&self, repository: RepositoryKey, digest: Digest) {
-        match self.propose(Action::UnlinkBlob { repository, digest }).await {
+        // Whoever pushed need not have the right to delete.
+        match self.by_itself().propose(Action::UnlinkBlob { repository, digest }).await {
             Ok(_) => {}
             Err(error) => warn!(%digest, %error, "a refused artifact's bytes stay linked"),
         }

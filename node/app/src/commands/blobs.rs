@@ -22,10 +22,13 @@ impl Registry {
             pin: self.ids.upload_id(),
             pinned_until: self.now().plus_millis(self.settings.pin_millis),
         };
-        match self.propose(action).await? {
-            Ok(Outcome::BlobMounted) => Ok(true),
-            Err(Refusal::BlobUnknown(_)) => Ok(false),
-            other => Err(Error::impossible(other)),
+        match self.propose(action).await {
+            Ok(Ok(Outcome::BlobMounted)) => Ok(true),
+            Ok(Err(Refusal::BlobUnknown(_))) => Ok(false),
+            // If they may not push either, the upload that comes instead says so.
+            Err(Error::NotPermitted) => Ok(false),
+            Ok(other) => Err(Error::impossible(other)),
+            Err(error) => Err(error),
         }
     }
 

@@ -23,6 +23,8 @@ pub struct NewToken {
     pub record: AccessTokenRecord,
     /// The issuer's token that it is exchanged for, by a hash of its name, and when that expires.
     pub assertion: Option<([u8; 32], Timestamp)>,
+    /// The policy by which it gets what it gets; `None` if that has no say.
+    pub policy: Option<u64>,
 }
 
 fn conflict<T>(what: impl Into<String>) -> Result<T, Error> {
@@ -102,10 +104,11 @@ impl Registry {
 
     /// Makes a token.
     pub async fn create_token(&self, token: NewToken) -> Result<(), Error> {
-        let NewToken { id, found_by, account, record, assertion } = token;
+        let NewToken { id, found_by, account, record, assertion, policy } = token;
         let action = Action::CreateAccessToken { token: id, found_by, account, record, assertion };
-        match self.propose(action).await? {
+        match self.propose_under(policy, action).await? {
             Ok(Outcome::AccessTokenCreated) => Ok(()),
+            Err(Refusal::PolicyChanged { .. }) => Err(Error::PolicyChanged),
             Err(Refusal::AccessTokenExists) => {
                 conflict("the owner has a token of that name; choose another, or revoke it first")
             }
@@ -116,6 +119,7 @@ impl Registry {
                 unknown(format!("there is no account {account}"))
             }
             Err(Refusal::AssertionUsed) => Err(Error::AssertionUsed),
+            Err(Refusal::AssertionOver) => Err(Error::AssertionOver),
             Err(Refusal::FeatureNotReached { .. }) => not_finished(),
             other => Err(Error::impossible(other)),
         }
@@ -192,6 +196,15 @@ impl Registry {
                 Err(Refusal::FeatureNotReached { .. }) => return not_finished(),
                 other => return Err(Error::impossible(other)),
             }
+        }
+    }
+
+    /// Notes that the webhook has taken the audit's entries up to that number.
+    pub async fn note_audit_sent(&self, number: u64) -> Result<(), Error> {
+        match self.propose(Action::NoteAuditSent { number }).await? {
+            Ok(Outcome::AuditSentNoted) => Ok(()),
+            Err(Refusal::FeatureNotReached { .. }) => not_finished(),
+            other => Err(Error::impossible(other)),
         }
     }
 

@@ -14,8 +14,10 @@ use crate::ports::uploads::UploadState;
 use crate::ports::{ByteStream, Incoming};
 use crate::{Error, Registry};
 
-/// How much is set aside at a time for a body whose length nobody said.
-const STEP_BYTES: u64 = 16 << 20;
+/// How much is set aside at first for a body whose length nobody said, and at most at a time as it goes on: small blobs
+/// that come at once must not take each other's room, and large ones must not ask often.
+const STEP_BYTES_MIN: u64 = 1 << 20;
+const STEP_BYTES_MAX: u64 = 64 << 20;
 
 /// A refused body is taken in up to here: an answer that is given while the client still sends is lost with the connection.
 const DISCARDED_BYTES_MAX: u64 = 16 << 20;
@@ -46,6 +48,8 @@ struct Growing {
     taken: u64,
     /// Up to where room is set aside.
     reserved: u64,
+    /// How much was set aside last.
+    step: u64,
     room: Room,
 }
 
@@ -67,7 +71,9 @@ impl Room {
             }
             return Ok((stream, room));
         }
-        let reserved = match registry.set_more_aside(repository, upload.id, upload.offset).await {
+        let step = STEP_BYTES_MIN;
+        let made = registry.set_more_aside(repository, upload.id, upload.offset, step).await;
+        let reserved = match made {
             Ok(reserved) => reserved,
             Err(error) => return Err(told_after(error, stream, 0).await),
         };
@@ -78,14 +84,16 @@ impl Room {
             upload: upload.id,
             taken: upload.offset,
             reserved,
+            step,
             room: room.clone(),
         };
         let body = stream::try_unfold(growing, |mut growing| async move {
             let Some(bytes) = growing.body.next().await.transpose()? else { return Ok(None) };
             growing.taken = growing.taken.saturating_add(bytes.len() as u64);
             while growing.taken > growing.reserved {
-                let Growing { registry, repository, upload, reserved, .. } = &growing;
-                match registry.set_more_aside(repository, *upload, *reserved).await {
+                growing.step = growing.step.saturating_mul(2).min(STEP_BYTES_MAX);
+                let Growing { registry, repository, upload, reserved, step, .. } = &growing;
+                match registry.set_more_aside(repository, *upload, *reserved, *step).await {
                     Ok(reserved) => growing.reserved = reserved,
                     Err(error) => {
                         let message = error.to_string();
@@ -137,8 +145,9 @@ impl Registry {
         repository: &RepositoryKey,
         upload: UploadId,
         reserved: u64,
+        step: u64,
     ) -> Result<u64, Error> {
-        let end = reserved.saturating_add(STEP_BYTES);
+        let end = reserved.saturating_add(step);
         match self.set_aside(repository, upload, end).await {
             Ok(()) => Ok(end),
             Err(Error::QuotaExceeded { quota: Quota::Storage, limit, used, .. })

@@ -24,6 +24,9 @@ use crate::{BlobStat, Error, Registry};
 /// Rows that upkeep looks at in one step.
 const UPKEEP_PAGE_ROWS: usize = 256;
 
+/// How long what is set aside waits for bytes that do not come: longer than a client waits before it goes on.
+const ROOM_IDLE_MILLIS: u64 = 15 * 60 * 1_000;
+
 impl Registry {
     /// Opens an upload session.
     pub async fn start_upload(
@@ -97,11 +100,60 @@ impl Registry {
         start: Option<u64>,
         body: Incoming,
     ) -> Result<UploadState, Error> {
-        let (body, room) = Room::made(self, repository, state, body).await?;
-        let appended = self.uploads.append(state.id, start, body).await;
-        match room.refusal() {
-            Some(refusal) => Err(refusal),
-            None => appended.map_err(|error| Error::of_upload(state.id, error)),
+        let id = state.id;
+        let (body, room) = match Room::made(self, repository, state, body).await {
+            Ok(made) => made,
+            Err(error) => {
+                self.without_room(id, &error).await;
+                return Err(error);
+            }
+        };
+        // Where nobody says where the body goes, it goes where room was made for it.
+        let appended = self.uploads.append(id, start.or(Some(state.offset)), body).await;
+        if let Some(refusal) = room.refusal() {
+            self.without_room(id, &refusal).await;
+            return Err(refusal);
+        }
+        match appended {
+            Ok(state) => Ok(state),
+            // Somebody else writes to it, and what is set aside is theirs.
+            Err(error @ UploadError::Busy) => Err(Error::of_upload(id, error)),
+            Err(error) => {
+                self.keep_room(id).await;
+                Err(Error::of_upload(id, error))
+            }
+        }
+    }
+
+    /// A blob that there is no room for comes to an end: its client will not go on with it, and what it has set aside
+    /// already would be missing to others.
+    async fn without_room(&self, id: UploadId, error: &Error) {
+        if !matches!(error, Error::QuotaExceeded { .. }) {
+            return;
+        }
+        match self.uploads.cancel(id).await {
+            Ok(()) | Err(UploadError::Unknown) => self.free_room(id).await,
+            // Somebody else writes to it: it is not over.
+            Err(error) => warn!(%error, "an upload without room stays a session until it expires"),
+        }
+    }
+
+    /// Gives back what was set aside for bytes that did not come.
+    async fn keep_room(&self, id: UploadId) {
+        let kept = match self.uploads.state(id).await {
+            Ok(state) => self.keep_aside(id, state.offset).await,
+            Err(UploadError::Unknown) => self.close_upload(id).await,
+            Err(error) => Err(Error::of_upload(id, error)),
+        };
+        if let Err(error) = kept {
+            warn!(%error, "what was set aside for an upload stays so for a while");
+        }
+    }
+
+    async fn keep_aside(&self, upload: UploadId, bytes: u64) -> Result<(), Error> {
+        match self.by_itself().propose(Action::KeepAside { upload, bytes }).await? {
+            Ok(Outcome::RoomKept) => Ok(()),
+            other => Err(Error::impossible(other)),
         }
     }
 
@@ -133,15 +185,19 @@ impl Registry {
                 if is_blind =>
             {
                 // Sent again, the request would append its bytes a second time: it must find no session.
-                if let Err(error) = self.uploads.cancel(id).await {
-                    warn!(%error, "an upload that failed stays a session until it expires");
+                match self.uploads.cancel(id).await {
+                    Ok(()) | Err(UploadError::Unknown) if is_limited => self.free_room(id).await,
+                    Ok(()) | Err(UploadError::Unknown) => {}
+                    Err(error) => {
+                        warn!(%error, "an upload that failed stays a session until it expires");
+                    }
                 }
                 let what = "the upload could not be stored; start it anew";
                 Err(Error::Unavailable { what, source: Some(Box::new(error)) })
             }
             Err(error) => {
-                if is_limited && matches!(error, UploadError::DigestMismatch { .. }) {
-                    self.free_room(id).await;
+                if is_limited {
+                    self.keep_room(id).await;
                 }
                 Err(Error::of_upload(id, error))
             }
@@ -166,8 +222,9 @@ impl Registry {
         self.close_upload(id).await
     }
 
-    /// Drops sessions that nobody wrote to for too long, and leases that outlived theirs. Returns how many sessions
-    /// were dropped. Runs now and then on every node.
+    /// Drops sessions that nobody wrote to for too long, and leases that outlived theirs; what is set aside for sessions of
+    /// this node that are gone, or that nobody writes to, is given back. Returns how many sessions were dropped. Runs now
+    /// and then on every node.
     pub async fn expire_uploads(&self) -> Result<usize, Error> {
         let now = self.now();
         let before = nora_domain::record::Timestamp(
@@ -186,12 +243,34 @@ impl Registry {
                 (Key::Upload(id), Record::Upload(lease)) => Some((*id, lease)),
                 _ => None,
             });
-            let expired: Vec<_> = leases.filter(|(_, lease)| lease.expires_at < now).collect();
+            let (expired, running): (Vec<_>, Vec<_>) =
+                leases.partition(|(_, lease)| lease.expires_at < now);
+            for (id, lease) in running {
+                if lease.node == self.node && lease.reserved_bytes > 0 {
+                    self.give_back_if_idle(id, lease).await?;
+                }
+            }
             if !expired.is_empty() {
                 self.drop_leases(&expired).await?;
             }
         }
         Ok(dropped.len())
+    }
+
+    /// Gives back the room of a session that is gone, or that nobody writes to. Whoever goes on with it asks for room again.
+    async fn give_back_if_idle(&self, id: UploadId, lease: &UploadRecord) -> Result<(), Error> {
+        let since = self.now().0.saturating_sub(ROOM_IDLE_MILLIS);
+        let leased_at = lease.expires_at.0.saturating_sub(self.settings.upload_expiry_millis);
+        if leased_at > since {
+            return Ok(());
+        }
+        match self.uploads.state(id).await {
+            Ok(state) if state.written_at.0 > since => Ok(()),
+            Ok(_) => self.keep_aside(id, 0).await,
+            Err(UploadError::Unknown) => self.close_upload(id).await,
+            // It is asked again next time.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Drops leases that have expired; those of other nodes too, which may never come back to do it.
@@ -211,7 +290,7 @@ impl Registry {
     }
 
     async fn close_upload(&self, upload: UploadId) -> Result<(), Error> {
-        match self.propose(Action::CloseUpload { upload }).await? {
+        match self.by_itself().propose(Action::CloseUpload { upload }).await? {
             Ok(_) => Ok(()),
             Err(refusal) => Err(Error::impossible(refusal)),
         }
@@ -225,6 +304,7 @@ impl Registry {
         stored: BlobCopy,
     ) -> Result<BlobStat, Error> {
         let BlobCopy { digest, generation, size, chunk_root, placement } = stored.clone();
+        let is_limited = self.tenancy.has_storage_quota(&repository.tenant);
         let action = Action::CommitBlob {
             repository,
             digest,
@@ -243,6 +323,9 @@ impl Registry {
                 | Unanswered::Metadata(MetadataError::NoLeader | MetadataError::Busy)),
             ) => {
                 self.delete_copy(stored).await;
+                if is_limited {
+                    self.free_room(upload).await;
+                }
                 return Err(error.into());
             }
             // Any other failure leaves the outcome open: the copy may be live now. It stays; if the log never took
@@ -323,8 +406,9 @@ impl Registry {
         digest: Digest,
         bytes: bytes::Bytes,
     ) -> Result<BlobStat, Error> {
-        let body: ByteStream = Box::pin(futures_util::stream::iter([Ok(bytes)]));
-        self.push_blob(repository.clone(), digest, body).await
+        let length = Some(bytes.len() as u64);
+        let stream: ByteStream = Box::pin(futures_util::stream::iter([Ok(bytes)]));
+        self.push_blob(repository.clone(), digest, Incoming { stream, length }).await
     }
 }
 

@@ -8,6 +8,7 @@ use nora_domain::{Format, RepositoryKey, RepositoryPath, TagName, TenantName};
 
 use super::BoxFuture;
 use super::metadata::MetadataError;
+use crate::Error;
 
 /// Who owns names, by the policy in force.
 pub trait Tenancy: Send + Sync {
@@ -24,8 +25,10 @@ pub trait Tenancy: Send + Sync {
 /// How a change is judged under the policy in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judgement {
-    /// The number of that policy; `None` if there is none.
+    /// The number of that policy, 0 if there is none yet; `None` if whoever acts is not judged.
     pub policy: Option<u64>,
+    /// Who owns the repository under that policy; `None` if whoever acts is not judged.
+    pub owner: Option<TenantName>,
     /// Of the tags asked about, those that may be made and not moved. Sorted.
     pub create_only: Vec<TagName>,
     /// Of the tags asked about, those that stay as they are once they are there. Sorted.
@@ -39,6 +42,8 @@ pub struct Judgement {
 /// What a change does to a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// It takes something from there to elsewhere.
+    Pull,
     /// It adds or moves something.
     Push,
     /// It takes something away.
@@ -52,6 +57,10 @@ pub trait Caller: Send + Sync {
 
     /// Judges a change of a repository, and of these tags of it, all by one policy.
     fn judge(&self, change: Change, repository: &RepositoryKey, tags: &[TagName]) -> Judgement;
+
+    /// Whether what they showed when the request began would still be believed: an account that was removed, or a token
+    /// that was revoked, must not end what it had begun.
+    fn still_stands(&self) -> BoxFuture<'_, Result<bool, Error>>;
 
     /// Writes down a refusal that becomes no command.
     fn note_refusal(&self, action: &str, resource: &str, why: &str);

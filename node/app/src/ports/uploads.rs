@@ -81,6 +81,8 @@ pub struct UploadState {
     pub offset: u64,
     /// When it was opened.
     pub opened_at: Timestamp,
+    /// When something was last written to it.
+    pub written_at: Timestamp,
 }
 
 /// The store of upload sessions on this node.

@@ -6,7 +6,7 @@ use nora_domain::identity::{
     Rate, SigningKeyRecord, TenantRecord,
 };
 use nora_domain::name::{AccountName, OwnerName, TokenName};
-use nora_domain::record::{ClusterRecord, Key, Record, TokenId};
+use nora_domain::record::{ClusterRecord, Key, Record, Timestamp, TokenId};
 use nora_domain::store::Rows;
 
 use super::Page;
@@ -146,6 +146,29 @@ impl Registry {
         let record: Result<Option<AuditHeadRecord>, Error> = read!(self, AuditHead, Key::AuditHead);
         let empty = AuditHeadRecord { first: 1, next: 1, ..AuditHeadRecord::default() };
         Ok(record?.unwrap_or(empty))
+    }
+
+    /// Number of the last entry of the audit log that the webhook took; 0 if none.
+    pub async fn audit_sent(&self) -> Result<u64, Error> {
+        self.metadata.linearize().await?;
+        Ok(self.audit_head().await?.sent)
+    }
+
+    /// Number of the last entry of the audit log from before a time; entries are in the order of their times.
+    pub async fn audit_before(&self, time: Timestamp) -> Result<u64, Error> {
+        let head = self.audit_head().await?;
+        let (mut low, mut high) = (head.first, head.next);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let page = self.audit_entries(middle.saturating_sub(1), 1).await?;
+            match page.items.first() {
+                // Forgotten meanwhile: what is kept begins later.
+                Some((number, _)) if *number > middle => low = *number,
+                Some((_, entry)) if entry.at < time => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(low.saturating_sub(1))
     }
 
     /// Entries of the audit log after number `after`, as this node has applied them.

@@ -83,18 +83,20 @@ impl Registry {
         Ok(Page::cut(found.into_iter().collect(), limit))
     }
 
-    /// A tenant's repositories of a format after `after`, those that hold nothing but blobs among them.
+    /// A tenant's repositories of a format after `after`, and whether each holds artifacts or nothing but blobs.
     pub async fn holdings(
         &self,
         tenant: TenantName,
         format: Format,
         after: Option<RepositoryPath>,
         limit: usize,
-    ) -> Result<Page<RepositoryPath>, Error> {
+    ) -> Result<Page<(RepositoryPath, bool)>, Error> {
         let rows = Rows::Repositories { tenant, format, after };
         let rows = self.metadata.scan(rows, limit + 1).await?;
-        let paths = rows.into_iter().filter_map(|(key, _)| match key {
-            Key::Repository(key) => Some(key.path),
+        let paths = rows.into_iter().filter_map(|row| match row {
+            (Key::Repository(key), Record::Repository(record)) => {
+                Some((key.path, record.artifacts > 0))
+            }
             _ => None,
         });
         Ok(Page::cut(paths.collect(), limit))

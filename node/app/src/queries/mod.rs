@@ -12,6 +12,7 @@ mod usage;
 
 pub use artifacts::{Artifact, ArtifactBody};
 pub use lists::{Page, Referrer};
+pub use usage::TenantUsage;
 
 use nora_domain::RepositoryKey;
 use nora_domain::record::{Key, Record};

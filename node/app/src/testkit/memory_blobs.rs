@@ -48,6 +48,7 @@ impl Session {
             repository: self.repository.clone(),
             offset: self.bytes.len() as u64,
             opened_at: self.opened_at,
+            written_at: self.written_at,
         }
     }
 }

@@ -37,12 +37,17 @@ async fn a_session_tells_its_state(uploads: &dyn Uploads) {
     let id = UploadId(0x57a7e);
     let at = Timestamp(77);
     let opened = uploads.open(id, repository("x/y"), Algorithm::Sha256, at).await.unwrap();
-    let expected =
-        |offset| UploadState { id, repository: repository("x/y"), offset, opened_at: at };
-    assert_eq!(opened, expected(0));
-    assert_eq!(uploads.append(id, None, body(&[7; 10], 3)).await.unwrap(), expected(10));
-    assert_eq!(uploads.append(id, Some(10), body(&[8; 5], 9)).await.unwrap(), expected(15));
-    assert_eq!(uploads.state(id).await.unwrap(), expected(15));
+    let is_as_expected = |state: &UploadState, offset| {
+        let known = (state.id, &state.repository, state.offset, state.opened_at);
+        assert_eq!(known, (id, &repository("x/y"), offset, at));
+    };
+    is_as_expected(&opened, 0);
+    let first = uploads.append(id, None, body(&[7; 10], 3)).await.unwrap();
+    is_as_expected(&first, 10);
+    is_as_expected(&uploads.append(id, Some(10), body(&[8; 5], 9)).await.unwrap(), 15);
+    let state = uploads.state(id).await.unwrap();
+    is_as_expected(&state, 15);
+    assert!(state.written_at >= first.written_at, "writing did not make it younger");
     uploads.cancel(id).await.unwrap();
     assert!(matches!(uploads.state(id).await, Err(UploadError::Unknown)));
 }

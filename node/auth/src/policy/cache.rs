@@ -42,11 +42,6 @@ impl Decisions {
         self.kept.insert(key.into_boxed_slice(), decision);
         decision
     }
-
-    /// Forgets everything.
-    pub fn clear(&self) {
-        self.kept.invalidate_all();
-    }
 }
 
 /// Everything that a decision depends on besides the policy. Each part has its length before it, so that no two

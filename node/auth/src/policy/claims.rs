@@ -11,8 +11,8 @@
 //! unless its ref is protected.
 //!
 //! Anyone who can push a branch can name an environment in a workflow, and GitHub makes it on the spot, without
-//! protection. So an environment stands in for a protected ref only if the rule itself matches `environment`, or the
-//! issuer says that it is protected.
+//! protection. So an environment stands in for a protected ref only if the rule itself names it, without a wildcard, or
+//! the issuer says that it is protected.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,8 +207,10 @@ impl ClaimRule {
         if kind == ProviderKind::Generic && !claims.contains_key("ref_protected") {
             return true;
         }
-        // The rule has matched, so a claim that it names is there.
-        let named = self.claims.iter().any(|(name, _)| name == "environment");
+        // The rule has matched, so a claim that it names is there. A glob would match an environment that anyone may make.
+        let named = self.claims.iter().any(|(name, values)| {
+            name == "environment" && values.texts.iter().all(|text| is_literal(text))
+        });
         is_true(claims, "ref_protected") || named || is_true(claims, "environment_protected")
     }
 

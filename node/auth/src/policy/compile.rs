@@ -9,7 +9,7 @@ use super::decide::{Subjects, Whom};
 use super::immutable::ImmutableTags;
 use super::tenancy::Namespaces;
 use super::{Policy, PolicyError, providers};
-use crate::document::{Auth, PolicyDocument, Rule};
+use crate::document::{Auth, DOCUMENT_BYTES_MAX, PolicyDocument, Rule};
 use crate::identity::check_name;
 use crate::permission::{Permission, PermissionError, PermissionSet};
 
@@ -50,6 +50,7 @@ pub(super) fn compile(document: &PolicyDocument) -> Result<Policy, Vec<PolicyErr
     let namespaces = Namespaces::compile(&document.tenants, &mut errors);
     let immutable = ImmutableTags::compile(&document.immutable, &mut errors);
     check_audit(document, &mut errors);
+    check_size(document, &mut errors);
     if !errors.list.is_empty() {
         return Err(errors.list);
     }
@@ -190,6 +191,28 @@ pub(super) fn whom(auth: &Auth, subject: &str) -> Result<Whom, String> {
             quoted(kind)
         )),
     }
+}
+
+/// What cannot be written has no size; it cannot be replicated either.
+fn json_bytes(value: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |bytes| bytes.len())
+}
+
+/// The place is the part of it that takes most.
+fn check_size(document: &PolicyDocument, errors: &mut Errors) {
+    let all = json_bytes(document);
+    if all <= DOCUMENT_BYTES_MAX {
+        return;
+    }
+    let logins = document.auth.as_ref().map_or(0, |auth| json_bytes(&auth.htpasswd));
+    let (place, hint) = match logins > all / 2 {
+        true => ("auth.htpasswd", ": keep users with `nora user add` rather than in a file"),
+        false => ("auth", ": say the same with fewer rules"),
+    };
+    errors.add(
+        place,
+        format!("the policy has {all} bytes, and {DOCUMENT_BYTES_MAX} are the most that is replicated{hint}"),
+    );
 }
 
 fn check_audit(document: &PolicyDocument, errors: &mut Errors) {

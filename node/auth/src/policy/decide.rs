@@ -143,12 +143,10 @@ impl Subjects {
     }
 }
 
-/// `[auth.groups]` speaks of users; a robot of the same name is somebody else.
+/// `[auth.groups]` speaks of accounts, and no user and robot have the same name.
 fn policy_groups<'a>(policy: &'a Policy, who: &Identity) -> &'a [String] {
-    match &who.subject {
-        Subject::User(name) => policy.groups.get(name).map_or(&[], Vec::as_slice),
-        _ => &[],
-    }
+    let groups = who.subject.account().and_then(|name| policy.groups.get(name));
+    groups.map_or(&[], Vec::as_slice)
 }
 
 pub(super) fn decide(policy: &Policy, who: &Identity, action: Action, what: &Resource<'_>) -> bool {

@@ -70,11 +70,6 @@ impl Policy {
         self.document.auth.is_some()
     }
 
-    /// The groups of `[auth.groups]` that a user is in.
-    pub fn groups_of(&self, user: &str) -> Vec<String> {
-        self.groups.get(user).cloned().unwrap_or_default()
-    }
-
     /// The bcrypt hash of a user of the htpasswd file.
     pub fn htpasswd(&self, user: &str) -> Option<&str> {
         self.document.auth.as_ref()?.htpasswd.get(user).map(String::as_str)
@@ -113,6 +108,11 @@ impl Policy {
     /// Whether any tag of a repository could be immutable.
     pub fn has_immutable(&self, format: Format, path: &str) -> bool {
         self.immutable.covers_some(format, path)
+    }
+
+    /// Whether tokens are exchanged at all.
+    pub fn exchanges(&self) -> bool {
+        self.exchanging().is_some()
     }
 
     /// The issuer whose tokens say they are by `issuer`, byte for byte, if tokens are exchanged at all.

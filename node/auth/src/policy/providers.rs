@@ -19,9 +19,6 @@ const ALGORITHMS: [&str; 9] =
 /// Those that are accepted if the policy names none.
 const DEFAULT_ALGORITHMS: [&str; 2] = ["RS256", "ES256"];
 
-const GITHUB: &str = "https://token.actions.githubusercontent.com";
-const GITLAB: &str = "https://gitlab.com";
-
 /// Claims one of which a rule must pin to somebody, for each kind.
 const GITHUB_OWNERS: [&str; 4] =
     ["repository", "repository_id", "repository_owner", "repository_owner_id"];
@@ -55,7 +52,8 @@ pub(super) fn compile(oidc: &Oidc, errors: &mut Errors) -> (Vec<Provider>, Vec<P
         }
         check_words(&place, provider, errors);
         let mut effective = provider.clone();
-        effective.kind = kind(provider);
+        // Issuers that everyone knows keep their safe defaults, whatever the document says.
+        effective.kind = ProviderKind::of_issuer(&provider.issuer).unwrap_or(provider.kind);
         if effective.algorithms.is_empty() {
             effective.algorithms = DEFAULT_ALGORITHMS.map(str::to_owned).to_vec();
         }
@@ -70,18 +68,6 @@ pub(super) fn compile(oidc: &Oidc, errors: &mut Errors) -> (Vec<Provider>, Vec<P
         providers.push(effective);
     }
     (providers, all_rules)
-}
-
-/// The document's kind, but for issuers that everyone knows: these keep their safe defaults.
-fn kind(provider: &Provider) -> ProviderKind {
-    let below = provider.issuer.strip_prefix(GITHUB);
-    if below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-        ProviderKind::Github
-    } else if provider.issuer == GITLAB {
-        ProviderKind::Gitlab
-    } else {
-        provider.kind
-    }
 }
 
 fn check_issuer(issuer: &str) -> Result<(), String> {

@@ -144,7 +144,11 @@ fn an_environment_stands_for_a_protected_ref_if_the_rule_names_it() {
     assert_eq!(granted(&any, &run(unprotected.clone())), ["pull:*"]);
     let named = push_rule(&[("repository", "my-org/*"), ("environment", "production")]);
     let named = policy_of(github(vec![named]));
-    assert_eq!(granted(&named, &run(unprotected)), ["push:my-org/*", "pull:*"]);
+    assert_eq!(granted(&named, &run(unprotected.clone())), ["push:my-org/*", "pull:*"]);
+    // A wildcard would match one that is made for the purpose.
+    let wild = push_rule(&[("repository", "my-org/*"), ("environment", "prod*")]);
+    let wild = policy_of(github(vec![wild]));
+    assert_eq!(granted(&wild, &run(unprotected.clone())), ["pull:*"]);
     let other = json!({"ref_protected": "false", "environment": "mine"});
     assert!(granted(&named, &run(other)).is_empty());
     let pull_request = json!({"environment": "production", "event_name": "pull_request"});

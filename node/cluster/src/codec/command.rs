@@ -182,6 +182,8 @@ fn action_to_proto(action: &Action) -> proto::command::Action {
         | Action::LeaseBudget { .. }
         | Action::NoteRefusals { .. }
         | Action::TrimAudit { .. }
+        | Action::NoteAuditSent { .. }
+        | Action::KeepAside { .. }
         | Action::CountUnique => identity::action_to_proto(action).unwrap_or_else(|| {
             debug_assert!(false, "not encoded: {action:?}");
             To::CountUnique(proto::CountUnique {})

@@ -6,7 +6,7 @@ use nora_domain::identity::{
     BudgetRecord, PolicyRecord, Rate, RefusalNote, SigningKeyRecord, TenantRecord,
 };
 use nora_domain::name::{AccountName, OwnerName, TokenName};
-use nora_domain::record::{Timestamp, TokenId};
+use nora_domain::record::{Timestamp, TokenId, UploadId};
 use nora_domain::{TagName, TenantName};
 use nora_proto::command::v1 as command;
 use nora_proto::record::v1 as record;
@@ -40,10 +40,7 @@ pub(super) fn terms_to_proto(terms: &Terms) -> Option<command::Terms> {
         policy: terms.policy,
         create_only: tags_to_proto(&terms.create_only),
         immutable: tags_to_proto(&terms.immutable),
-        takes_along: terms
-            .takes_along
-            .as_ref()
-            .map(|tags| command::TakesAlong { tags: tags_to_proto(tags) }),
+        revision: terms.revision,
     })
 }
 
@@ -54,7 +51,7 @@ pub(super) fn terms_from_proto(terms: Option<command::Terms>) -> Result<Terms, D
         policy: terms.policy,
         create_only: tags_from_proto(&terms.create_only)?,
         immutable: tags_from_proto(&terms.immutable)?,
-        takes_along: terms.takes_along.map(|along| tags_from_proto(&along.tags)).transpose()?,
+        revision: terms.revision,
     })
 }
 
@@ -192,6 +189,7 @@ pub(super) fn audit_head_to_proto(r: &AuditHeadRecord) -> record::AuditHead {
         next: r.next,
         anchor: r.anchor.to_vec(),
         head: r.head.to_vec(),
+        sent: r.sent,
     }
 }
 
@@ -201,6 +199,7 @@ pub(super) fn audit_head_from_proto(m: record::AuditHead) -> Result<AuditHeadRec
         next: m.next,
         anchor: hash_from_proto(&m.anchor, "audit_head.anchor")?,
         head: hash_from_proto(&m.head, "audit_head.head")?,
+        sent: m.sent,
     })
 }
 
@@ -338,6 +337,12 @@ pub(super) fn action_to_proto(action: &Action) -> Option<command::command::Actio
         }),
         Action::TrimAudit { before } => To::TrimAudit(command::TrimAudit { before: before.0 }),
         Action::CountUnique => To::CountUnique(command::CountUnique {}),
+        Action::NoteAuditSent { number } => {
+            To::NoteAuditSent(command::NoteAuditSent { number: *number })
+        }
+        Action::KeepAside { upload, bytes } => {
+            To::KeepAside(command::KeepAside { upload: name_to_proto(upload.0), bytes: *bytes })
+        }
         _ => return None,
     })
 }
@@ -419,6 +424,11 @@ pub(super) fn action_from_proto(action: command::command::Action) -> Result<Acti
         }
         From::TrimAudit(m) => Action::TrimAudit { before: Timestamp(m.before) },
         From::CountUnique(command::CountUnique {}) => Action::CountUnique,
+        From::NoteAuditSent(m) => Action::NoteAuditSent { number: m.number },
+        From::KeepAside(m) => Action::KeepAside {
+            upload: UploadId(name_from_proto(&m.upload, "keep_aside.upload")?),
+            bytes: m.bytes,
+        },
         _ => return Err(DecodeError::Unknown("command.action")),
     })
 }

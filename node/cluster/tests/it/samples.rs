@@ -78,11 +78,13 @@ pub fn action_name(action: &Action) -> &'static str {
         Action::NoteRefusals { .. } => "note-refusals",
         Action::TrimAudit { .. } => "trim-audit",
         Action::CountUnique => "count-unique",
+        Action::KeepAside { .. } => "keep-aside",
+        Action::NoteAuditSent { .. } => "note-audit-sent",
     }
 }
 
 /// How many names [`action_name`] gives.
-pub const ACTIONS: usize = 30;
+pub const ACTIONS: usize = 32;
 
 fn profile() -> NodeProfile {
     NodeProfile {

@@ -159,31 +159,6 @@ impl<S: Store> Step<'_, S> {
         }
     }
 
-    /// Whether only foreseen tags name an artifact that is to go: those that may go with it.
-    fn check_takes_along(
-        &self,
-        repository: &RepositoryKey,
-        digest: Digest,
-        foreseen: &[TagName],
-    ) -> Decision<(), S::Error> {
-        let mut after = None;
-        loop {
-            let rows = Rows::TagsOf { repository: repository.clone(), digest, after: after.take() };
-            let page = self.store.scan(&rows, TAGS_PAGE)?;
-            let is_last = page.len() < TAGS_PAGE;
-            for (key, _) in page {
-                let Key::TagOf(_, _, tag) = key else { continue };
-                if foreseen.binary_search(&tag).is_err() {
-                    return Err(Stop::Refused(Refusal::TagUnforeseen(tag)));
-                }
-                after = Some(tag);
-            }
-            if is_last {
-                return Ok(());
-            }
-        }
-    }
-
     /// Lets a tag name an artifact that is there.
     fn put_tag(
         &mut self,
@@ -217,8 +192,13 @@ impl<S: Store> Step<'_, S> {
         let Some(record) = self.artifact(repository, digest)? else {
             return Err(Stop::Refused(Refusal::ArtifactUnknown(digest)));
         };
-        if let Some(foreseen) = &self.terms.takes_along {
-            self.check_takes_along(repository, digest, foreseen)?;
+        // Whether an immutable tag needs the artifact is found out by whoever proposes: a tag that names it, or an index
+        // that a tag names and that lists it. Whatever came to the repository since may be such a one.
+        if let Some(judged) = self.terms.revision {
+            let known = read!(self.store, Repository, Key::Repository(repository.clone()));
+            if known.is_none_or(|known| known.revision != judged) {
+                return Err(Stop::Refused(Refusal::RepositoryChanged));
+            }
         }
         let mut ledger = self.ledger(repository)?;
         let tags = self.remove_tags_of(&mut ledger, digest)?;

@@ -43,11 +43,6 @@ fn described(action: &Action) -> Option<(&'static str, String)> {
             (action, format!("{}/{}", record.owner, record.name))
         }
         Action::RevokeAccessToken { token } => ("token.revoke", format!("{:032x}", token.0)),
-        Action::CreateJoinToken { .. } => ("node.token", "cluster".to_owned()),
-        Action::SetStanding { node, standing } => {
-            ("node.standing", format!("node {} {standing:?}", node.0))
-        }
-        Action::RaiseFeatureLevel { level } => ("cluster.upgrade", format!("level {}", level.0)),
         _ => return None,
     })
 }
@@ -71,7 +66,7 @@ impl<S: Store> Step<'_, S> {
         let result = match answer {
             Ok(_) => DONE.to_owned(),
             // Asked again under the policy that is in force now.
-            Err(Refusal::PolicyChanged { .. } | Refusal::TagUnforeseen(_)) => return Ok(false),
+            Err(Refusal::PolicyChanged { .. } | Refusal::RepositoryChanged) => return Ok(false),
             Err(refusal) => format!("refused: {}", refusal.reason()),
         };
         self.append_entry(actor, action, resource, result, 1)?;
@@ -117,6 +112,17 @@ impl<S: Store> Step<'_, S> {
     fn audit_head(&self) -> Result<AuditHeadRecord, S::Error> {
         let head = read!(self.store, AuditHead, Key::AuditHead);
         Ok(head.unwrap_or_else(|| AuditHeadRecord { first: 1, next: 1, ..Default::default() }))
+    }
+
+    /// Whoever leads sends entries; of two who believe they do, the one that is ahead counts.
+    pub(super) fn note_audit_sent(&mut self, number: u64) -> Decision<Outcome, S::Error> {
+        let mut head = self.audit_head()?;
+        let sent = head.sent.max(number.min(head.next.saturating_sub(1)));
+        if sent != head.sent {
+            head.sent = sent;
+            self.store.put(Key::AuditHead, Record::AuditHead(head))?;
+        }
+        Ok(Outcome::AuditSentNoted)
     }
 
     pub(super) fn trim_audit(&mut self, before: Timestamp) -> Decision<Outcome, S::Error> {

@@ -23,6 +23,9 @@ const PAGE: usize = 256;
 /// More tenants, and more signing keys, than there are.
 const FEW_MAX: usize = 100_000;
 
+/// How long a key signs at least.
+const SIGNS_MILLIS_MIN: u64 = 24 * 3_600_000;
+
 /// How many signing keys there may be: the newest signs, the others are still good for what they signed.
 const SIGNING_KEYS_MAX: usize = 16;
 
@@ -173,10 +176,14 @@ impl<S: Store> Step<'_, S> {
                 return Err(Stop::Refused(Refusal::AccessTokensTooMany(TOKENS_MAX)));
             }
         }
-        if let Some((hash, _)) = assertion
-            && read!(self.store, Assertion, Key::Assertion(hash)).is_some()
-        {
-            return Err(Stop::Refused(Refusal::AssertionUsed));
+        if let Some((hash, expires_at)) = assertion {
+            // What has expired may be swept: whoever's clock still believes the token must not find it unused.
+            if expires_at <= self.now {
+                return Err(Stop::Refused(Refusal::AssertionOver));
+            }
+            if read!(self.store, Assertion, Key::Assertion(hash)).is_some() {
+                return Err(Stop::Refused(Refusal::AssertionUsed));
+            }
         }
         if let Some((owner, name)) = found_by {
             let key = Key::TokenOf(owner.clone(), name.clone());
@@ -266,6 +273,14 @@ impl<S: Store> Step<'_, S> {
             _ => None,
         });
         if let Some(newest) = newest.filter(|newest| Some(*newest) != after) {
+            return Err(Stop::Refused(Refusal::SigningKeyKnown(newest)));
+        }
+        // A node whose clock is ahead must not push out the keys that are in use.
+        let is_young = |record: &Record| {
+            matches!(record, Record::SigningKey(key)
+                if key.created_at.plus_millis(SIGNS_MILLIS_MIN) > self.now)
+        };
+        if let Some(newest) = newest.filter(|_| keys.last().is_some_and(|(_, key)| is_young(key))) {
             return Err(Stop::Refused(Refusal::SigningKeyKnown(newest)));
         }
         let number = newest.unwrap_or(0).saturating_add(1);

@@ -198,6 +198,7 @@ impl<S: Store> Step<'_, S> {
             Action::OpenUpload { upload, repository, node, expires_at, reserve } => {
                 self.open_upload(*upload, repository, *node, *expires_at, *reserve)
             }
+            Action::KeepAside { upload, bytes } => self.keep_aside(*upload, *bytes),
             Action::CloseUpload { upload } => self.close_upload(*upload),
             Action::ExpireUploads { uploads } => self.expire_uploads(uploads),
             Action::CommitBlob {
@@ -281,6 +282,7 @@ impl<S: Store> Step<'_, S> {
             }
             Action::NoteRefusals { refusals } => self.note_refusals(refusals),
             Action::TrimAudit { before } => self.trim_audit(*before),
+            Action::NoteAuditSent { number } => self.note_audit_sent(*number),
             Action::CountUnique => self.count_unique(),
         }
     }

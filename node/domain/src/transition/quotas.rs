@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::{Decision, Step, Stop, lower, raise};
 use crate::command::{Outcome, Quota, Refusal};
 use crate::digest::Digest;
-use crate::identity::{BudgetRecord, Rate, TenantRecord};
+use crate::identity::{BudgetRecord, HOUR_MILLIS, Rate, TenantRecord};
 use crate::name::{RepositoryKey, TenantName};
 use crate::record::{FeatureLevel, Key, Record, UniqueTo, UploadId, UsageRecord};
 use crate::store::{Rows, Store};
@@ -18,7 +18,6 @@ use crate::store::{Rows, Store};
 const COUNTED_BLOBS: usize = 64;
 /// Links of one blob that are read at a time.
 const LINKS_PAGE: usize = 256;
-const HOUR_MILLIS: u64 = 3_600_000;
 /// More tenants than there are.
 const TENANTS_MAX: usize = 100_000;
 

@@ -1,7 +1,7 @@
 //! Upload sessions that outlive one request: the cluster knows which node holds their bytes, and what is set aside of the
 //! tenant's quota for them.
 
-use super::{Decision, Step, Stop, raise};
+use super::{Decision, Step, Stop, lower, raise};
 use crate::command::{Outcome, Refusal};
 use crate::name::RepositoryKey;
 use crate::record::{Key, NodeId, Record, Timestamp, UploadId, UploadRecord};
@@ -47,6 +47,25 @@ impl<S: Store> Step<'_, S> {
         }
         self.store.put(key, Record::Upload(record))?;
         Ok(Outcome::UploadOpened)
+    }
+
+    pub(super) fn keep_aside(
+        &mut self,
+        upload: UploadId,
+        bytes: u64,
+    ) -> Decision<Outcome, S::Error> {
+        let key = Key::Upload(upload);
+        if let Some(known) = read!(self.store, Upload, key)
+            && known.reserved_bytes > bytes
+        {
+            let tenant = known.repository.tenant.clone();
+            let mut usage = self.usage(&tenant)?;
+            lower(&mut usage.reserved_bytes, known.reserved_bytes - bytes);
+            self.put_usage(&tenant, usage)?;
+            let record = UploadRecord { reserved_bytes: bytes, ..known };
+            self.store.put(key, Record::Upload(record))?;
+        }
+        Ok(Outcome::RoomKept)
     }
 
     pub(super) fn close_upload(&mut self, upload: UploadId) -> Decision<Outcome, S::Error> {

@@ -105,6 +105,13 @@ fn room_set_aside_is_nobody_elses() {
     world.check(open(8, 51), over(Quota::Storage, 250, 200, 51));
     world.given([open(8, 50), open(7, 100)]);
     assert_eq!(used(&world), (0, 250), "nothing is given back while the upload runs");
+    // Whoever ended early gives back what it did not take; nothing is ever set aside by giving back.
+    let keep = |upload, bytes| Action::KeepAside { upload: UploadId(upload), bytes };
+    world.given([open(6, 0), keep(6, 90), keep(99, 90), keep(8, 70)]);
+    assert_eq!(used(&world), (0, 250));
+    world.given([keep(8, 20)]);
+    assert_eq!(used(&world), (0, 220));
+    world.given([open(8, 50)]);
     world.check(commit(0, 1), over(Quota::Storage, 250, 250, 100));
     // Whoever set it aside uses it; the rest of it is free then.
     let mut mine = commit(0, 1);
@@ -172,15 +179,18 @@ fn terms_decide_between_racing_pushes() {
     world.given([policy(900, 9)]);
     let late = told(&mut world, create_only(), put(0, 7, &["v2"]));
     assert_eq!(late.answer, Err(Refusal::PolicyChanged { epoch: 2 }));
-    // A tag that came in between.
-    let foreseen = |tags: &[&str]| Terms {
-        policy: Some(2),
-        takes_along: Some(tags.iter().map(|name| tag(name)).collect()),
-        ..Terms::NONE
+    // Something that came to the repository in between.
+    let judged_by = |revision| Terms { policy: Some(2), revision: Some(revision), ..Terms::NONE };
+    let revision = |world: &World| match row(&world.store, &Key::Repository(repository(0))) {
+        Some(Record::Repository(known)) => known.revision,
+        other => panic!("{other:?}"),
     };
-    let unforeseen = told(&mut world, foreseen(&[]), delete(0, 6));
-    assert_eq!(unforeseen.answer, Err(Refusal::TagUnforeseen(tag("v1"))));
-    let deleted = told(&mut world, foreseen(&["v1", "v2"]), delete(0, 6));
+    let before = revision(&world);
+    world.given([put(0, 7, &["v2"])]);
+    let late = told(&mut world, judged_by(before), delete(0, 6));
+    assert_eq!(late.answer, Err(Refusal::RepositoryChanged));
+    let now = revision(&world);
+    let deleted = told(&mut world, judged_by(now), delete(0, 6));
     assert_eq!(deleted.answer, Ok(Outcome::ArtifactDeleted { tags: vec![tag("v1")] }));
 }
 
@@ -244,6 +254,15 @@ fn tokens_go_with_their_account_and_times_are_the_clusters() {
     // An issuer's token is taken once.
     world.given([token(7, "w", Some([9; 32]))]);
     world.check(token(8, "x", Some([9; 32])), Err(Refusal::AssertionUsed));
+    // One that is over by the cluster's clock may be forgotten already.
+    let Action::CreateAccessToken { token: id, found_by, account, record, .. } =
+        token(9, "y", None)
+    else {
+        panic!()
+    };
+    let assertion = Some(([8; 32], Timestamp(0)));
+    let over = Action::CreateAccessToken { token: id, found_by, account, record, assertion };
+    world.check(over, Err(Refusal::AssertionOver));
 }
 
 #[test]

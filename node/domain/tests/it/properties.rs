@@ -181,7 +181,7 @@ fn check_noted(
         Action::PutArtifact { .. } | Action::DeleteArtifact { .. } | Action::SetPolicy { .. }
     );
     let is_asked_again =
-        matches!(applied.answer, Err(Refusal::PolicyChanged { .. } | Refusal::TagUnforeseen(_)));
+        matches!(applied.answer, Err(Refusal::PolicyChanged { .. } | Refusal::RepositoryChanged));
     let has_terms = matches!(row(before, &Key::Cluster),
         Some(Record::Cluster(cluster)) if cluster.feature_level >= FeatureLevel::IDENTITY);
     if has_terms && command.terms.by.is_some() && is_told && !is_asked_again {
@@ -360,10 +360,12 @@ fn answer_kind(answer: &Result<Outcome, Refusal>) -> &'static str {
         Ok(Outcome::RefusalsNoted) => "RefusalsNoted",
         Ok(Outcome::AuditTrimmed { .. }) => "AuditTrimmed",
         Ok(Outcome::UniqueCounted { .. }) => "UniqueCounted",
+        Ok(Outcome::RoomKept) => "RoomKept",
+        Ok(Outcome::AuditSentNoted) => "AuditSentNoted",
         Err(Refusal::PolicyChanged { .. }) => "PolicyChanged",
         Err(Refusal::TagExists(_)) => "TagExists",
         Err(Refusal::TagImmutable(_)) => "TagImmutable",
-        Err(Refusal::TagUnforeseen(_)) => "TagUnforeseen",
+        Err(Refusal::RepositoryChanged) => "RepositoryChanged",
         Err(Refusal::QuotaExceeded { .. }) => "QuotaExceeded",
         Err(Refusal::AccountExists(_)) => "AccountExists",
         Err(Refusal::AccountUnknown(_)) => "AccountUnknown",
@@ -371,6 +373,7 @@ fn answer_kind(answer: &Result<Outcome, Refusal>) -> &'static str {
         Err(Refusal::AccessTokensTooMany(_)) => "AccessTokensTooMany",
         Err(Refusal::AccessTokenUnknown) => "AccessTokenUnknown",
         Err(Refusal::AssertionUsed) => "AssertionUsed",
+        Err(Refusal::AssertionOver) => "AssertionOver",
         Err(Refusal::SigningKeyKnown(_)) => "SigningKeyKnown",
         Err(Refusal::NotLimited) => "NotLimited",
     }
@@ -450,10 +453,12 @@ fn random_commands_reach_every_answer_and_event() {
         "RefusalsNoted",
         "AuditTrimmed",
         "UniqueCounted",
+        "RoomKept",
+        "AuditSentNoted",
         "PolicyChanged",
         "TagExists",
         "TagImmutable",
-        "TagUnforeseen",
+        "RepositoryChanged",
         "QuotaExceeded",
         "AccountExists",
         "AccountUnknown",

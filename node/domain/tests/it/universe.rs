@@ -88,7 +88,7 @@ struct TermsOp {
     outdated: bool,
     create_only: u8,
     immutable: u8,
-    takes_along: Option<u8>,
+    revision: Option<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -105,6 +105,8 @@ enum Kind {
     Refused { count: u32 },
     Trim { before: i64 },
     Count,
+    Sent { number: u8 },
+    Keep { upload: u8, bytes: u64 },
     Start { node: u8, name: u8 },
     Found,
     Token { token: u8, for_millis: u64 },
@@ -201,6 +203,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (1..9u32).prop_map(|count| Kind::Refused { count }),
         1 => (-3_000..100i64).prop_map(|before| Kind::Trim { before }),
         1 => Just(Kind::Count),
+        1 => any::<u8>().prop_map(|number| Kind::Sent { number }),
+        2 => (0..4u8, 0..60u64).prop_map(|(upload, bytes)| Kind::Keep { upload, bytes }),
         3 => (blob.clone(), 1..=NODES, rarely())
             .prop_map(|(blob, node, stale)| Kind::Hold { blob, node, stale }),
         3 => (blob.clone(), 1..=NODES, rarely(), 0..3u32)
@@ -228,12 +232,12 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..4u8).prop_map(|tag| Kind::DeleteTag { tag }),
     ];
     let terms = (0..6u8, rarely(), any::<u8>(), any::<u8>(), proptest::option::of(any::<u8>()))
-        .prop_map(|(by, outdated, create_only, immutable, takes_along)| TermsOp {
+        .prop_map(|(by, outdated, create_only, immutable, revision)| TermsOp {
             by,
             outdated,
             create_only,
             immutable: immutable & create_only,
-            takes_along,
+            revision,
         });
     (-50..150i64, 0..3u8, kind, terms).prop_map(|(tick, repository, kind, terms)| Op {
         tick,
@@ -260,7 +264,7 @@ pub fn ops() -> impl Strategy<Value = Vec<Op>> {
             given.push(Kind::Raise { level: FeatureLevel::IDENTITY.0 });
         }
         let terms =
-            TermsOp { by: 0, outdated: false, create_only: 0, immutable: 0, takes_along: None };
+            TermsOp { by: 0, outdated: false, create_only: 0, immutable: 0, revision: None };
         let given =
             given.into_iter().map(|kind| Op { tick: 1, repository: 0, kind, terms: terms.clone() });
         given.chain(ops).collect()
@@ -310,7 +314,11 @@ fn access_token(
 }
 
 impl TermsOp {
-    fn terms(&self, store: &MemoryStore) -> Terms {
+    fn terms(&self, store: &MemoryStore, of: u8) -> Terms {
+        let revision = match row(store, &Key::Repository(repository(of))) {
+            Some(Record::Repository(known)) => known.revision,
+            _ => 0,
+        };
         let epoch = match row(store, &Key::Cluster) {
             Some(Record::Cluster(cluster)) => cluster.policy_epoch,
             _ => 0,
@@ -322,7 +330,7 @@ impl TermsOp {
             policy: is_judged.then_some(epoch + u64::from(self.outdated)),
             create_only: if is_judged { tags(self.create_only) } else { Vec::new() },
             immutable: if is_judged { tags(self.immutable) } else { Vec::new() },
-            takes_along: self.takes_along.filter(|_| is_judged).map(tags),
+            revision: self.revision.filter(|_| is_judged).map(|i| revision + u64::from(i % 4 == 0)),
         }
     }
 }
@@ -347,7 +355,7 @@ impl Op {
             _ => Timestamp(1_000),
         };
         let at = Timestamp(clock.0.saturating_add_signed(self.tick));
-        let terms = self.terms.terms(store);
+        let terms = self.terms.terms(store, self.repository);
         Command { at, origin: None, terms, action: self.action(store, at, serial) }
     }
 
@@ -454,6 +462,8 @@ impl Op {
                 Action::TrimAudit { before: Timestamp(at.0.saturating_add_signed(before)) }
             }
             Kind::Count => Action::CountUnique,
+            Kind::Sent { number } => Action::NoteAuditSent { number: u64::from(number) },
+            Kind::Keep { upload: id, bytes } => Action::KeepAside { upload: upload(id), bytes },
             Kind::Open { upload: id, node, for_millis, reserve } => Action::OpenUpload {
                 reserve,
                 upload: upload(id),

@@ -175,6 +175,7 @@ impl From<Error> for ApiError {
             )
             .with_detail("digest", digest.to_string())
             .with_detail("referenced_by", by.to_string()),
+            Error::PolicyChanged => Self::unavailable(&message),
             Error::NotPermitted => Self::new(StatusCode::FORBIDDEN, Code::Denied, message),
             Error::TagExists(tag) => Self::new(
                 StatusCode::FORBIDDEN,
@@ -195,8 +196,8 @@ impl From<Error> for ApiError {
                     StatusCode::FORBIDDEN,
                     Code::Denied,
                     format!(
-                        "over the quota: {asked} {unit} more than the {} of {limit} that are left; delete what is not \
-                         needed, or ask for a larger quota",
+                        "over the quota: {asked} {unit} more than the {} of {limit} that are left; ask for a larger \
+                         quota, or delete what is not needed (layers are freed by garbage collection)",
                         limit.saturating_sub(used)
                     ),
                 )
@@ -207,7 +208,7 @@ impl From<Error> for ApiError {
             }
             Error::Conflict { what } => Self::new(StatusCode::CONFLICT, Code::Denied, what),
             Error::IdentityUnknown { what } => Self::new(StatusCode::NOT_FOUND, Code::Denied, what),
-            Error::AssertionUsed => Self::new(StatusCode::FORBIDDEN, Code::Denied, message),
+            Error::AssertionUsed | Error::AssertionOver => Self::new(StatusCode::FORBIDDEN, Code::Denied, message),
             Error::BodyBroken(_) => Self::new(
                 StatusCode::BAD_REQUEST,
                 Code::BlobUploadInvalid,

@@ -169,6 +169,9 @@ fn needed(target: &Target, method: &Method) -> Action {
 
 /// Whether whoever asks may go on with an upload session: with what it was opened with, or not at all.
 fn owns_session(api: &Api, caller: &Caller, id: UploadId, query: &[(String, String)]) -> bool {
+    if !api.guard.asks_for_proofs() {
+        return true;
+    }
     let Some(proof) = api.guard.session_proof(caller, id) else { return true };
     let shown = query.iter().find(|(key, _)| key == PROOF).map(|(_, value)| value.as_bytes());
     shown.is_some_and(|shown| {
@@ -178,7 +181,7 @@ fn owns_session(api: &Api, caller: &Caller, id: UploadId, query: &[(String, Stri
 
 /// Puts what is left of a limit into the answer, in the words of Docker's registry and of the IETF's draft alike.
 fn tell_allowance(response: &mut Response, allowance: Allowance) {
-    let Allowance { limit, remaining, reset_secs } = allowance;
+    let Allowance { limit, remaining, reset_secs, .. } = allowance;
     let headers = response.headers_mut();
     let texts = [
         ("ratelimit-limit", format!("{limit};w=3600")),
@@ -204,16 +207,16 @@ async fn told_after(api: &Api, error: ApiError, request: Request) -> ApiError {
 }
 
 fn over_limit(allowance: Allowance, rate: Rate) -> ApiError {
-    let Allowance { limit, reset_secs, .. } = allowance;
+    let Allowance { limit, reset_secs, is_spent, .. } = allowance;
     let seconds = reset_secs.to_string();
-    ApiError::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        Code::TooManyRequests,
-        format!(
-            "{limit} requests to {} an hour are this namespace's limit; it begins anew in {seconds} seconds",
-            rate.name()
+    let rate = rate.name();
+    let told = match is_spent {
+        true => format!(
+            "{limit} requests to {rate} an hour are this namespace's limit; it begins anew in {seconds} seconds"
         ),
-    )
+        false => format!("too many requests to {rate} at once for this namespace; try again in a second"),
+    };
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, told)
     .with_header(RETRY_AFTER, &seconds)
     .with_header(HeaderName::from_static("ratelimit-limit"), &format!("{limit};w=3600"))
     .with_header(HeaderName::from_static("ratelimit-remaining"), "0;w=3600")
@@ -255,6 +258,9 @@ async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     }
     if let Target::Upload { id, .. } = &target {
         if !is_forwarded && !owns_session(&api, &caller, *id, &query) {
+            if !matches!(*request.method(), Method::GET | Method::HEAD) {
+                caller.note_refusal("blob.push", &repository.to_string(), "another's upload");
+            }
             return Err(nora_app::Error::UploadUnknown(*id).into());
         }
         if let Some(owner) = api.registry.upload_owner(*id)

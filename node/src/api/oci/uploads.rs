@@ -193,7 +193,11 @@ fn start_of(call: &Call) -> Result<Option<u64>, ApiError> {
 async fn append(mut call: Call, id: UploadId) -> Result<Response, Failure> {
     let start = start_of(&call)?;
     let body = call.take_body(call.api.settings.upload_bytes_max).await?;
-    let state = call.registry.append_upload(&call.repository, id, start, body).await?;
+    let (registry, repository) = (call.registry.clone(), call.repository.clone());
+    // To the end: what was set aside for bytes that do not come is given back there.
+    let state =
+        to_the_end(async move { registry.append_upload(&repository, id, start, body).await })
+            .await??;
     let location = call.session_location(id);
     Ok(session_response(&location, StatusCode::ACCEPTED, &state)?)
 }

@@ -18,9 +18,6 @@ use super::tables::{
 use crate::config::collection::{Keyed, OneOrMany};
 use crate::config::setting::Size;
 
-const GITHUB: &str = "https://token.actions.githubusercontent.com";
-const GITLAB: &str = "https://gitlab.com";
-
 /// The tables of a file that are policy.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tables {
@@ -100,10 +97,11 @@ fn auth_table(auth: &Auth) -> AuthTable {
 }
 
 fn provider(table: ProviderTable) -> Provider {
-    let kind = match (table.kind, table.issuer.as_str()) {
-        (Some(IssuerKind::Github), _) | (None, GITHUB) => ProviderKind::Github,
-        (Some(IssuerKind::Gitlab), _) | (None, GITLAB) => ProviderKind::Gitlab,
-        (Some(IssuerKind::Generic) | None, _) => ProviderKind::Generic,
+    let kind = match table.kind {
+        Some(IssuerKind::Github) => ProviderKind::Github,
+        Some(IssuerKind::Gitlab) => ProviderKind::Gitlab,
+        Some(IssuerKind::Generic) => ProviderKind::Generic,
+        None => ProviderKind::of_issuer(&table.issuer).unwrap_or_default(),
     };
     let rule = |rule: ProviderRuleTable| ProviderRule {
         claims: rule.matching.0.into_iter().map(|(claim, globs)| (claim, globs.0)).collect(),

@@ -101,9 +101,9 @@ section! {
     AuthTable in "auth" {
         /// Permissions of whoever shows no login.
         anonymous: Vec<String> = "[]";
-        /// A file of logins as `htpasswd -B` writes it. It is read together with this file and is part of the policy. `nora user add` makes further ones that are not in it.
+        /// A file of logins as `htpasswd -B` writes it. It is read together with this file and is part of the policy, which has 200 KiB at most: about 2,000 users. `nora user add` makes further ones that are not in it.
         htpasswd: Option<LoginFile> = none;
-        /// Groups and who is in them.
+        /// Groups, and the users and robots in them.
         groups: Keyed<GroupKey, Vec<String>> = "{}";
     }
     tables {
@@ -119,7 +119,7 @@ section! {
 section! {
     /// What a subject may do, and what it may not, whatever other rules say. All rules about a subject count together.
     RuleTable in "auth.rules" {
-        /// Whom it is about: `user:alice`, `group:devs`, `robot:ci`, `token:ci/deploy`, `oidc:github-actions`, `authenticated`, `anonymous`, or a bare name of a user, robot or group.
+        /// Whom it is about: `user:alice`, `group:devs`, `robot:ci`, `token:ci/deploy`, `oidc:github-actions`, `authenticated`, `anonymous`, or a bare name of a user, robot or group. `authenticated` is whoever logged in, workloads of every provider included.
         subject: String = required;
         /// What it allows.
         permissions: Vec<String> = "[]";
@@ -167,13 +167,13 @@ section! {
 section! {
     /// What runs get whose token has such claims. All rules that match count together.
     ProviderRuleTable in "auth.oidc.providers.rules" {
-        /// Each claim, and the pattern or patterns one of which it must fit. All claims that are named must fit.
+        /// Each claim, and the pattern or patterns one of which it must fit. All claims that are named must fit. `*` stays within one segment, even at the end; `**` crosses segments: `my-group/**` is what GitLab subgroups need.
         matching as "match": Keyed<ClaimKey, OneOrMany<String>> = required;
         /// What they get.
         permissions: Vec<String> = required;
         /// Whether runs for pull requests and merge requests get more than `pull`. Anybody may be able to start one.
         pull_requests: bool = "false";
-        /// Whether runs for branches and tags that are not protected, outside any environment, get more than `pull`.
+        /// Whether runs for branches and tags that are not protected get more than `pull`. An environment counts as protection only if `match` names it literally, as `production` and without a wildcard, or if the issuer sends `environment_protected`.
         unprotected_refs: bool = "false";
     }
 }
@@ -217,7 +217,7 @@ section! {
     RateLimitTable in "tenants.rate_limit" {
         /// Artifacts pushed.
         push: Option<usize> = none, "1" ..= "1000000000000";
-        /// Artifacts pulled.
+        /// Artifacts pulled. An image for several platforms counts twice: its index, and the platform's manifest.
         pull: Option<usize> = none, "1" ..= "1000000000000";
     }
 }

@@ -201,8 +201,9 @@ fn known_issuers_are_recognised_unless_the_file_says_otherwise() {
         ProviderKind::Github
     );
     assert_eq!(kind(github, "kind = \"generic\""), ProviderKind::Generic);
-    // An issuer is known to the letter.
-    assert_eq!(kind(&format!("{github}/acme"), ""), ProviderKind::Generic);
+    // Enterprises have issuers of their own below GitHub's; otherwise an issuer is known to the letter.
+    assert_eq!(kind(&format!("{github}/acme"), ""), ProviderKind::Github);
+    assert_eq!(kind(&format!("{github}.example.com"), ""), ProviderKind::Generic);
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub fn actions() -> Vec<(Terms, Action)> {
         policy: Some(7),
         create_only: vec![tag()],
         immutable: vec![tag()],
-        takes_along: None,
+        revision: None,
     };
     let (found_by, account) = (Some(names()), account());
     let asked = Terms { by, ..Terms::NONE };
@@ -78,11 +78,12 @@ pub fn actions() -> Vec<(Terms, Action)> {
         reserve: 1 << 33,
     };
     let delete = Action::DeleteArtifact { repository: repository(Format::Oci), digest: sha256(9) };
-    let takes_along = |tags| Terms { takes_along: Some(tags), policy: Some(0), ..Terms::NONE };
+    let unchanged_since =
+        |revision| Terms { revision: Some(revision), policy: Some(0), ..Terms::NONE };
     vec![
         (judged, Action::DeleteTag { repository: repository(Format::Oci), tag: tag() }),
-        (takes_along(vec![]), delete.clone()),
-        (takes_along(vec![tag()]), delete),
+        (unchanged_since(0), delete.clone()),
+        (unchanged_since(1 << 40), delete),
         (Terms::NONE, upload),
         (
             asked.clone(),
@@ -157,6 +158,8 @@ pub fn actions() -> Vec<(Terms, Action)> {
         ),
         (Terms::NONE, Action::TrimAudit { before: AT }),
         (Terms::NONE, Action::CountUnique),
+        (Terms::NONE, Action::NoteAuditSent { number: 4_711 }),
+        (Terms::NONE, Action::KeepAside { upload: super::upload(), bytes: 1 << 20 }),
     ]
 }
 
@@ -194,7 +197,14 @@ pub fn records() -> Vec<Record> {
         Record::SigningKey(signing_key()),
         Record::Assertion(AssertionRecord { expires_at: LATER }),
         Record::Budget(BudgetRecord { hour: 472_222, granted: 20 }),
-        Record::AuditHead(AuditHeadRecord { first: 3, next: 9, anchor: [6; 32], head: [7; 32] }),
+        Record::AuditHead(AuditHeadRecord {
+            first: 3,
+            next: 9,
+            anchor: [6; 32],
+            head: [7; 32],
+            sent: 0,
+        }),
+        Record::AuditHead(AuditHeadRecord { first: 3, next: 9, sent: 7, ..Default::default() }),
         Record::Audit(AuditRecord {
             at: AT,
             actor: actor(),

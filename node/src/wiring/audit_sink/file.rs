@@ -1,0 +1,293 @@
+//! The file of this node that gets every entry.
+//!
+//! Guarantees: entries come in order, each once, but for those that were written a moment before the node was killed and
+//! then rotated away; where some are missing because they were dropped before they could be written, a line says which.
+//! Whatever fails is tried again. This node alone writes to the file.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use nora_app::Registry;
+use tracing::{info, warn};
+
+use super::trouble::Trouble;
+use super::{Failed, Gap, PAGE, disk, lines, ticks};
+
+/// Appends what this node applies to a file.
+pub(in crate::wiring) async fn to_file(path: PathBuf, registry: Registry) {
+    let mut sink = Sink::new(path, registry);
+    let mut ticks = ticks();
+    loop {
+        ticks.tick().await;
+        sink.turn().await;
+    }
+}
+
+/// Runs what waits for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+struct Sink {
+    path: PathBuf,
+    registry: Registry,
+    /// Number of the last entry that was written; `None` until that is known.
+    last: Option<u64>,
+    /// The number that is noted beside the file.
+    noted: u64,
+    writing: Trouble,
+    noting: Trouble,
+}
+
+impl Sink {
+    fn new(path: PathBuf, registry: Registry) -> Self {
+        let (writing, noting) = (Trouble::default(), Trouble::default());
+        Self { path, registry, last: None, noted: 0, writing, noting }
+    }
+
+    /// Writes what is new, unless that failed a moment ago.
+    async fn turn(&mut self) {
+        if self.writing.is_pausing(Instant::now()) {
+            return;
+        }
+        match self.write().await {
+            Ok(()) => {
+                if let Some(entries) = self.writing.over() {
+                    info!(path = %self.path.display(), entries, "audit entries are written to this file again");
+                }
+            }
+            Err(error) => {
+                if self.writing.failed(Instant::now()) {
+                    warn!(path = %self.path.display(), %error, "audit entries are not written to this file; trying again");
+                }
+            }
+        }
+    }
+
+    async fn write(&mut self) -> Result<(), Failed> {
+        let mut last = match self.last {
+            Some(last) => last,
+            None => self.begin().await?,
+        };
+        self.last = Some(last);
+        self.note(last).await;
+        loop {
+            let page = self.registry.audit_entries(last, PAGE).await?;
+            let (Some((first, _)), Some((newest, _))) = (page.items.first(), page.items.last())
+            else {
+                return Ok(());
+            };
+            let (gap, newest) = (Gap::between(last, *first), *newest);
+            let said = gap.map(|gap| gap.line() + "\n").unwrap_or_default();
+            let text = said + &lines(&page.items);
+            let path = self.path.clone();
+            blocking(move || disk::append(&path, text.as_bytes())).await?;
+            last = newest;
+            self.last = Some(last);
+            self.writing.took(page.items.len() as u64);
+            if let Some(Gap { after, before }) = gap {
+                warn!(
+                    path = %self.path.display(), after, before,
+                    "audit entries are missing in this file: they were dropped before they could be written"
+                );
+            }
+            self.note(last).await;
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The number to go on after: the last one in the file, or the one beside it if the file was rotated away.
+    async fn begin(&mut self) -> Result<u64, Failed> {
+        let path = self.path.clone();
+        let (in_file, beside) =
+            blocking(move || Ok((disk::last_number(&path)?, disk::noted(&path)?))).await?;
+        self.noted = beside;
+        let written = in_file.max(beside);
+        if written <= self.newest().await? {
+            return Ok(written);
+        }
+        // This node may not have applied again yet what it wrote before it was restarted.
+        self.registry.catch_up().await?;
+        let newest = self.newest().await?;
+        if written <= newest {
+            return Ok(written);
+        }
+        warn!(
+            path = %self.path.display(), written, newest,
+            "this file goes further than the audit log does, so it is another cluster's: entries follow from the log's beginning"
+        );
+        Ok(0)
+    }
+
+    /// Number of the log's last entry.
+    async fn newest(&self) -> Result<u64, nora_app::Error> {
+        Ok(self.registry.audit_head().await?.next.saturating_sub(1))
+    }
+
+    /// Notes beside the file how far it goes. Lines are written whether or not that can be done.
+    async fn note(&mut self, last: u64) {
+        if self.noted == last || self.noting.is_pausing(Instant::now()) {
+            return;
+        }
+        let path = self.path.clone();
+        match blocking(move || disk::note(&path, last)).await {
+            Ok(()) => {
+                self.noted = last;
+                if self.noting.over().is_some() {
+                    info!(path = %self.path.display(), "how far this file goes is noted beside it again");
+                }
+            }
+            Err(error) => {
+                if self.noting.failed(Instant::now()) {
+                    warn!(
+                        path = %self.path.display(), %error,
+                        "how far this file goes cannot be noted beside it; if it is rotated before a restart, entries come twice"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    use nora_domain::record::Timestamp;
+
+    use crate::wiring::audit_sink::tests::refuse;
+    use crate::world::{NOW, World};
+
+    fn sink(path: &Path, world: &World) -> Sink {
+        Sink::new(path.to_owned(), world.registry.clone())
+    }
+
+    /// What is in the file: the numbers of entries, and of those around gaps.
+    fn shown(path: &Path) -> Vec<String> {
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines = text.lines().map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            match line["number"].as_u64() {
+                Some(number) => number.to_string(),
+                None => format!("{}..{}", line["gap"]["after"], line["gap"]["before"]),
+            }
+        });
+        lines.collect()
+    }
+
+    #[tokio::test]
+    async fn the_file_goes_on_where_it_ended_rotated_or_not() {
+        let (world, dir) = (World::without_policy(true).await, tempfile::tempdir().unwrap());
+        let path = dir.path().join("audit.jsonl");
+        let rotate = || std::fs::rename(&path, dir.path().join("audit.jsonl.1")).unwrap();
+        let mut running = sink(&path, &world);
+        running.turn().await;
+        refuse(&world, 3).await;
+        running.turn().await;
+        assert_eq!(shown(&path), ["1", "2", "3"]);
+        rotate();
+        refuse(&world, 1).await;
+        running.turn().await;
+        assert_eq!(shown(&path), ["4"]);
+        // Restarted.
+        refuse(&world, 1).await;
+        sink(&path, &world).turn().await;
+        assert_eq!(shown(&path), ["4", "5"]);
+        // Rotated, then restarted.
+        rotate();
+        refuse(&world, 1).await;
+        sink(&path, &world).turn().await;
+        assert_eq!(shown(&path), ["6"]);
+        // Killed before the number was noted, or written by an older release.
+        std::fs::remove_file(dir.path().join("audit.jsonl.position")).unwrap();
+        refuse(&world, 1).await;
+        sink(&path, &world).turn().await;
+        assert_eq!(shown(&path), ["6", "7"]);
+        assert_eq!(disk::noted(&path).unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn all_pages_are_written_in_one_turn() {
+        let (world, dir) = (World::without_policy(true).await, tempfile::tempdir().unwrap());
+        let path = dir.path().join("audit.jsonl");
+        refuse(&world, 2 * PAGE + 1).await;
+        sink(&path, &world).turn().await;
+        let numbers: Vec<_> = (1..=2 * PAGE + 1).map(|number| number.to_string()).collect();
+        assert_eq!(shown(&path), numbers);
+    }
+
+    #[tokio::test]
+    async fn dropped_entries_leave_a_line_that_says_so() {
+        let (world, dir) = (World::without_policy(true).await, tempfile::tempdir().unwrap());
+        let path = dir.path().join("audit.jsonl");
+        let mut running = sink(&path, &world);
+        refuse(&world, 2).await;
+        running.turn().await;
+        refuse(&world, 2).await;
+        world.clock.advance(1_000);
+        refuse(&world, 2).await;
+        world.registry.trim_audit(Timestamp(NOW.0 + 1)).await.unwrap();
+        running.turn().await;
+        running.turn().await;
+        assert_eq!(shown(&path), ["1", "2", "2..5", "5", "6"]);
+        let late = dir.path().join("late.jsonl");
+        sink(&late, &world).turn().await;
+        assert_eq!(shown(&late), ["0..5", "5", "6"]);
+    }
+
+    #[tokio::test]
+    async fn another_cluster_s_log_is_written_from_its_beginning() {
+        let (world, dir) = (World::without_policy(true).await, tempfile::tempdir().unwrap());
+        let path = dir.path().join("audit.jsonl");
+        std::fs::write(&path, "{\"number\":1000}\n").unwrap();
+        disk::note(&path, 1_001).unwrap();
+        refuse(&world, 2).await;
+        for _ in 0..2 {
+            sink(&path, &world).turn().await;
+            assert_eq!(shown(&path), ["1000", "1", "2"]);
+            assert_eq!(disk::noted(&path).unwrap(), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_fails_at_the_start_is_tried_again_after_a_pause() {
+        let (world, dir) = (World::without_policy(true).await, tempfile::tempdir().unwrap());
+        let folder = dir.path().join("log");
+        let path = folder.join("audit.jsonl");
+        refuse(&world, 2).await;
+        let mut running = sink(&path, &world);
+        running.turn().await;
+        assert!(running.writing.is_pausing(Instant::now()));
+        std::fs::create_dir(&folder).unwrap();
+        // The pause is over.
+        running.writing = Trouble::default();
+        running.turn().await;
+        assert_eq!(shown(&path), ["1", "2"]);
+        // A folder has the file's name.
+        let mut misled = sink(&folder, &world);
+        misled.turn().await;
+        assert!(misled.writing.is_pausing(Instant::now()));
+    }
+
+    #[tokio::test]
+    async fn lines_are_written_even_if_nothing_can_be_noted_beside_them() {
+        let (world, dir) = (World::without_policy(true).await, tempfile::tempdir().unwrap());
+        let path = dir.path().join("audit.jsonl");
+        std::fs::create_dir(dir.path().join("audit.jsonl.position.part")).unwrap();
+        refuse(&world, 1).await;
+        let mut running = sink(&path, &world);
+        running.turn().await;
+        refuse(&world, 1).await;
+        running.turn().await;
+        assert_eq!(shown(&path), ["1", "2"]);
+        assert!(running.noting.is_pausing(Instant::now()));
+        assert!(!running.writing.is_pausing(Instant::now()));
+    }
+}
