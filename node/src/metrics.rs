@@ -291,7 +291,11 @@ impl Metrics {
                 &gauges.metadata_memory_bytes,
             ),
             ("metadata_disk_bytes", "Files of the metadata stores", &gauges.metadata_disk_bytes),
-            ("usage_bytes", "Bytes stored, a blob in each repository that shows it", &gauges.usage_bytes),
+            (
+                "usage_bytes",
+                "Bytes stored, a blob in each repository that shows it",
+                &gauges.usage_bytes,
+            ),
             ("usage_artifacts", "Artifacts stored", &gauges.usage_artifacts),
             ("usage_tags", "Tags stored", &gauges.usage_tags),
             (

@@ -230,6 +230,17 @@ impl World {
 
     /// Makes a token of a user's, cut down to these permissions.
     pub async fn token(&self, user: &str, name: &str, scope: &[&str]) -> String {
+        let (secret, token) = Self::new_token(user, name, scope);
+        self.registry.create_token(token).await.unwrap();
+        secret
+    }
+
+    /// Such a token, and what it is made with.
+    pub fn new_token(
+        user: &str,
+        name: &str,
+        scope: &[&str],
+    ) -> (String, nora_app::commands::NewToken) {
         let mut random = [0; 32];
         getrandom::fill(&mut random).unwrap();
         let secret = ApiToken::generate(TokenKind::Personal, random);
@@ -251,8 +262,7 @@ impl World {
             assertion: None,
             policy: None,
         };
-        self.registry.create_token(token).await.unwrap();
-        secret.reveal()
+        (secret.reveal(), token)
     }
 
     pub async fn ask(&self, method: Method, path: &str, shown: &Shown) -> Answer {

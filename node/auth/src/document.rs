@@ -33,7 +33,7 @@ pub struct Auth {
     pub anonymous: Vec<String>,
     /// The logins of the htpasswd file: user name to bcrypt hash. Users made by `nora user add` are not here.
     pub htpasswd: BTreeMap<String, String>,
-    /// Groups and their users: `[auth.groups]`.
+    /// Groups and who is in them, users and robots: `[auth.groups]`.
     pub groups: BTreeMap<String, Vec<String>>,
     /// `[[auth.rules]]`.
     pub rules: Vec<Rule>,

@@ -223,6 +223,10 @@ impl Sessions {
         Ok(Some(session.state()))
     }
 
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        self.lock().values().cloned().collect()
+    }
+
     pub(crate) fn last_written_before(&self, before: Timestamp) -> Vec<Arc<Session>> {
         self.lock().values().filter(|session| session.written_at() < before).cloned().collect()
     }

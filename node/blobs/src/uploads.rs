@@ -113,6 +113,10 @@ impl Uploads for LocalBlobs {
         })
     }
 
+    fn list(&self) -> Vec<UploadState> {
+        self.inner.sessions.all().iter().map(|session| session.state()).collect()
+    }
+
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
         Box::pin(self.blocking("expire uploads", move |inner| {
             let mut expired = Vec::new();

@@ -141,6 +141,10 @@ impl Sessions {
         self.lock().remove(&writer.id());
     }
 
+    pub(crate) fn all(&self) -> Vec<Arc<Session>> {
+        self.lock().values().cloned().collect()
+    }
+
     pub(crate) fn last_written_before(&self, before: Timestamp) -> Vec<Arc<Session>> {
         self.lock().values().filter(|session| session.written_at() < before).cloned().collect()
     }

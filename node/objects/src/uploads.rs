@@ -90,6 +90,10 @@ impl Uploads for ObjectBlobs {
         })
     }
 
+    fn list(&self) -> Vec<UploadState> {
+        self.inner.sessions.all().iter().map(|session| session.state()).collect()
+    }
+
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
         Box::pin(async move {
             let mut expired = Vec::new();

@@ -151,7 +151,9 @@ impl Cluster for Admin {
         }
         let about = format!("valid for {} s", valid_millis / SECOND_MILLIS);
         let token = self
-            .change(caller, "node.token", about, move |members| members.create_join_token(valid_millis))
+            .change(caller, "node.token", about, move |members| {
+                members.create_join_token(valid_millis)
+            })
             .await?;
         tracing::info!(valid_millis, "a join token was made");
         Ok(Response::new(proto::CreateJoinTokenResponse { token }))
@@ -163,8 +165,7 @@ impl Cluster for Admin {
     ) -> Result<Response<proto::PromoteResponse>, Status> {
         let caller = caller_of(&request)?;
         let node = node(request.into_inner().node)?;
-        self
-            .change(caller, "node.promote", about(node), move |members| members.promote(node))
+        self.change(caller, "node.promote", about(node), move |members| members.promote(node))
             .await?;
         tracing::info!(node = node.0, "promoted by the administrator");
         Ok(Response::new(proto::PromoteResponse {}))
@@ -176,9 +177,7 @@ impl Cluster for Admin {
     ) -> Result<Response<proto::DrainResponse>, Status> {
         let caller = caller_of(&request)?;
         let node = node(request.into_inner().node)?;
-        self
-            .change(caller, "node.drain", about(node), move |members| members.drain(node))
-            .await?;
+        self.change(caller, "node.drain", about(node), move |members| members.drain(node)).await?;
         tracing::info!(node = node.0, "drained by the administrator");
         Ok(Response::new(proto::DrainResponse {}))
     }
@@ -191,8 +190,7 @@ impl Cluster for Admin {
         let proto::RemoveRequest { node: number, force } = request.into_inner();
         let node = node(number)?;
         let about = format!("{}{}", about(node), if force { ", by force" } else { "" });
-        self
-            .change(caller, "node.remove", about, move |members| members.remove(node, force))
+        self.change(caller, "node.remove", about, move |members| members.remove(node, force))
             .await?;
         tracing::warn!(node = node.0, force, "removed by the administrator");
         Ok(Response::new(proto::RemoveResponse {}))
@@ -206,7 +204,9 @@ impl Cluster for Admin {
         let to = Some(request.into_inner().to).filter(|to| *to != 0).map(NodeId);
         let about = to.map_or_else(|| "cluster".to_owned(), about);
         let leader = self
-            .change(caller, "cluster.transfer-leader", about, move |members| members.transfer_leader(to))
+            .change(caller, "cluster.transfer-leader", about, move |members| {
+                members.transfer_leader(to)
+            })
             .await?;
         Ok(Response::new(proto::TransferLeaderResponse { leader: leader.0 }))
     }
@@ -228,7 +228,9 @@ impl Cluster for Admin {
     ) -> Result<Response<proto::FinalizeUpgradeResponse>, Status> {
         let caller = caller_of(&request)?;
         let level = self
-            .change(caller, "cluster.upgrade", "cluster".to_owned(), |members| members.finalize_upgrade())
+            .change(caller, "cluster.upgrade", "cluster".to_owned(), |members| {
+                members.finalize_upgrade()
+            })
             .await?;
         tracing::info!(level = level.0, "feature level raised by the administrator");
         Ok(Response::new(proto::FinalizeUpgradeResponse { feature_level: level.0 }))

@@ -1,7 +1,7 @@
 //! `nora.v1.Policy`, `nora.v1.Tenants` and `nora.v1.Audit`: what is in force, what is used, what was done.
 
-use nora_auth::document::PolicyDocument;
 use nora_app::queries::TenantUsage;
+use nora_auth::document::PolicyDocument;
 use nora_domain::hex;
 use nora_domain::identity::AuditRecord;
 use nora_domain::record::Timestamp;

@@ -247,8 +247,7 @@ fn exchange_failed(failure: &ExchangeFailure, caller: &Caller, id: &RequestId) -
             (StatusCode::UNAUTHORIZED, "invalid_token")
         }
         ExchangeFailure::TooMany(wait) => {
-            let mut response =
-                oauth_error(StatusCode::TOO_MANY_REQUESTS, "slow_down", &told, id);
+            let mut response = oauth_error(StatusCode::TOO_MANY_REQUESTS, "slow_down", &told, id);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
             return response;
         }

@@ -192,6 +192,7 @@ pub fn router(api: Arc<Api>) -> Router {
 
 #[cfg(test)]
 mod tests {
+    mod audit;
     mod isolation;
     mod openapi;
     mod permissions;

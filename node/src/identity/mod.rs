@@ -65,7 +65,7 @@ const LOGINS_WAITING_MAX: usize = 100;
 
 /// Whom a credential is of, as of an identity epoch.
 #[derive(Clone)]
-pub(self) struct Remembered {
+struct Remembered {
     known: Arc<Known>,
     epoch: u64,
 }
@@ -87,9 +87,9 @@ pub struct GuardSettings {
 
 /// Recognises callers, and keeps what decisions rest on up to date.
 pub struct Guard {
-    pub(self) registry: Registry,
-    pub(self) clock: Arc<dyn Clock>,
-    pub(self) policies: Arc<Policies>,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    policies: Arc<Policies>,
     is_loopback: bool,
     admin: Option<AdminPasswords>,
     /// Made from what all nodes know.

@@ -476,3 +476,31 @@ fn split_workload(owner: &str) -> (Box<str>, Box<str>) {
     let (provider, subject) = rest.split_once(':').unwrap_or((rest, ""));
     (provider.into(), subject.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::World;
+
+    #[tokio::test]
+    async fn who_hangs_up_has_guessed_all_the_same() {
+        let world = World::with("[auth]\n").await;
+        world.users(&["alice"]).await;
+        let guard = &world.guard;
+        let address = IpAddr::from([192, 0, 2, 7]);
+        for guess in 0..5 {
+            let password = Secret::new(format!("guess {guess}"));
+            let login = guard.login("alice", "alice", password, Some(address));
+            assert!(futures_util::FutureExt::now_or_never(login).is_none());
+        }
+        assert_eq!(
+            guard.waiting.load(Ordering::Relaxed),
+            5,
+            "nobody's place is free before its time"
+        );
+        while guard.waiting.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(guard.lockout.wait(address, "alice").is_some());
+    }
+}

@@ -127,3 +127,98 @@ pub async fn end_tokens_of_removed(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Overrides, parse};
+    use crate::world::World;
+
+    /// The policy, with the lines of a file beside it.
+    fn document(policy: &str, listed: &[&str]) -> PolicyDocument {
+        let mut document = parse(policy, None, &Overrides::default()).unwrap().config.policy;
+        let hash = "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC";
+        let lines = listed.iter().map(|name| ((*name).into(), hash.into()));
+        document.auth.as_mut().unwrap().htpasswd = lines.collect();
+        document
+    }
+
+    #[tokio::test]
+    async fn whoever_is_not_there_is_told() {
+        let world = World::without_policy(false).await;
+        let document = document(
+            r#"
+[auth]
+groups = { team = ["alice", "carol", "dave"] }
+[[auth.rules]]
+subject = "user:alice"
+permissions = ["pull:*"]
+[[auth.rules]]
+subject = "group:team"
+permissions = ["pull:*"]
+[[auth.rules]]
+subject = "group:temp"
+permissions = ["pull:*"]
+[[auth.rules]]
+subject = "robot:alice"
+permissions = ["pull:*"]
+[[auth.rules]]
+subject = "token:alice/laptop"
+permissions = ["pull:*"]
+[[auth.rules]]
+subject = "token:alice/phone"
+permissions = ["pull:*"]
+[[auth.rules]]
+subject = "authenticated"
+permissions = ["pull:*"]
+[[auth.rules]]
+subject = "erin"
+permissions = ["pull:*"]
+"#,
+            &["carol"],
+        );
+        world.apply_document(&document).await;
+        world.users(&["alice"]).await;
+        world.token("alice", "laptop", &[]).await;
+        let in_force = world.guard.policies().in_force();
+        let told = unmatched(&world.registry, in_force.policy()).await.unwrap();
+        let places: Vec<_> = told.iter().filter_map(|line| line.split_once(':')).collect();
+        let places: Vec<_> = places.iter().map(|(place, _)| *place).collect();
+        assert_eq!(
+            places,
+            [
+                "auth.groups.team[2]",
+                "auth.rules[2].subject",
+                "auth.rules[3].subject",
+                "auth.rules[5].subject",
+                "auth.rules[7].subject",
+            ],
+            "{told:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn who_leaves_the_htpasswd_file_leaves_no_token() {
+        let world = World::without_policy(false).await;
+        let before = document("[auth]\n", &["carol", "dave", "alice"]);
+        world.apply_document(&before).await;
+        world.users(&["alice"]).await;
+        world.token("alice", "laptop", &[]).await;
+        for user in ["carol", "dave"] {
+            let (_, token) = World::new_token(user, "laptop", &[]);
+            let token = nora_app::commands::NewToken { account: None, ..token };
+            world.registry.create_token(token).await.unwrap();
+        }
+        let mut now = before.clone();
+        let listed = &mut now.auth.as_mut().unwrap().htpasswd;
+        listed.remove("carol");
+        listed.remove("alice");
+        end_tokens_of_removed(&world.registry, &before, &now).await;
+        let mut left = Vec::new();
+        for user in ["alice", "carol", "dave"] {
+            let owner = OwnerName::parse(&format!("user:{user}")).unwrap();
+            left.push(world.registry.tokens_of(owner).await.unwrap().len());
+        }
+        assert_eq!(left, [1, 0, 1], "alice has an account of her own");
+    }
+}

@@ -101,9 +101,7 @@ impl Caller for FromFile {
         Judgement { is_permitted: true, ..Judgement::default() }
     }
 
-    fn still_stands(
-        &self,
-    ) -> nora_app::ports::BoxFuture<'_, Result<bool, Error>> {
+    fn still_stands(&self) -> nora_app::ports::BoxFuture<'_, Result<bool, Error>> {
         Box::pin(std::future::ready(Ok(true)))
     }
 

@@ -251,5 +251,30 @@ pub async fn issuer_gone(stage: &Stage) -> Step<String> {
     }
     stage.issuers.github.set_fault(Fault::None)?;
     outcome?;
-    Ok("exchanges go on with the keys that are known, on all nodes".into())
+    let asked = issuer_that_forgot(stage).await;
+    stage.issuers.fresh.set_fault(Fault::None)?;
+    let asked = asked?;
+    Ok(format!(
+        "exchanges go on with the keys that are known, on all nodes; and after an answer without keys ({asked} asked)"
+    ))
+}
+
+/// An answer that is no key set takes no key away.
+async fn issuer_that_forgot(stage: &Stage) -> Step<usize> {
+    let issuer = &stage.issuers.fresh;
+    exchanged(stage, 0, &issuer.mint(&claims())?).await?;
+    issuer.set_fault(Fault::EmptyKeys)?;
+    let before = issuer.fetches().keys();
+    let mut header = Map::new();
+    header.insert("kid".into(), "never-heard-of".into());
+    let mut asked = 0;
+    while issuer.fetches().keys() == before {
+        ensure(asked < 120, || "it was never asked again".into())?;
+        asked += 1;
+        let answer = stage.exchange(0, &issuer.mint_with("ES256", &claims(), &header)?).await?;
+        ensure(answer.status == 401, || format!("an unknown key: {}", answer.status))?;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    exchanged(stage, 0, &issuer.mint(&claims())?).await?;
+    Ok(asked)
 }

@@ -4,13 +4,14 @@
 //! metadata calls live was whole before on every node that it names. What a refused or repeated push wrote is deleted
 //! again; what an unknown outcome left is not, because the log may have made it the live copy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join;
 use nora_domain::command::{Action, Outcome, Refusal};
-use nora_domain::record::{Key, NodeId, Record, UploadId, UploadRecord};
+use nora_domain::record::{Key, NodeId, Record, Timestamp, UploadId, UploadRecord};
 use nora_domain::store::Rows;
-use nora_domain::{Algorithm, Digest, RepositoryKey};
+use nora_domain::{Algorithm, Digest, RepositoryKey, TenantName};
 use tracing::warn;
 
 use super::room::Room;
@@ -27,6 +28,31 @@ const UPKEEP_PAGE_ROWS: usize = 256;
 /// How long what is set aside waits for bytes that do not come: longer than a client waits before it goes on.
 const ROOM_IDLE_MILLIS: u64 = 15 * 60 * 1_000;
 
+/// How long nobody wrote to a session that may be ended for another's.
+const PLACE_IDLE_MILLIS: u64 = 60_000;
+
+/// The session, idle since `before`, that whoever pushes to a tenant may have ended: the oldest of the tenant that has the
+/// most, so that nobody who opens many keeps the others out; of the tenant itself only one that holds nothing.
+fn dispensable(
+    sessions: &[UploadState],
+    tenant: &TenantName,
+    before: Timestamp,
+) -> Option<UploadId> {
+    let mut counts: BTreeMap<&TenantName, usize> = BTreeMap::new();
+    for state in sessions {
+        *counts.entry(&state.repository.tenant).or_default() += 1;
+    }
+    let own = counts.get(tenant).copied().unwrap_or(0);
+    let most = counts.iter().max_by_key(|(_, count)| **count);
+    let most = most.filter(|(_, count)| **count > own).map(|(name, _)| *name);
+    let may_go = |state: &&UploadState| match most {
+        _ if state.written_at >= before => false,
+        Some(most) => state.repository.tenant == *most,
+        None => state.repository.tenant == *tenant && state.offset == 0,
+    };
+    sessions.iter().filter(may_go).min_by_key(|state| state.written_at).map(|state| state.id)
+}
+
 impl Registry {
     /// Opens an upload session.
     pub async fn start_upload(
@@ -35,10 +61,28 @@ impl Registry {
         algorithm: Algorithm,
     ) -> Result<UploadState, Error> {
         let id = self.ids.upload_id();
-        self.uploads
-            .open(id, repository, algorithm, self.now())
-            .await
-            .map_err(|error| Error::of_upload(id, error))
+        let open = || self.uploads.open(id, repository.clone(), algorithm, self.now());
+        let mut opened = open().await;
+        if let Err(UploadError::TooMany { .. }) = opened
+            && self.make_place(&repository.tenant).await
+        {
+            opened = open().await;
+        }
+        opened.map_err(|error| Error::of_upload(id, error))
+    }
+
+    /// Ends a session that nobody writes to, for somebody who needs its place; false if none may be ended.
+    async fn make_place(&self, tenant: &TenantName) -> bool {
+        let before = Timestamp(self.now().0.saturating_sub(PLACE_IDLE_MILLIS));
+        let Some(id) = dispensable(&self.uploads.list(), tenant, before) else { return false };
+        if let Err(error) = self.uploads.cancel(id).await {
+            warn!(%error, "an idle upload was not ended for another");
+            return false;
+        }
+        if let Err(error) = self.by_itself().close_upload(id).await {
+            warn!(%error, "what was set aside for an upload stays so for a while");
+        }
+        true
     }
 
     /// The node that holds a session's bytes, if it is not this one: its requests belong there.
@@ -227,9 +271,7 @@ impl Registry {
     /// and then on every node.
     pub async fn expire_uploads(&self) -> Result<usize, Error> {
         let now = self.now();
-        let before = nora_domain::record::Timestamp(
-            now.0.saturating_sub(self.settings.upload_expiry_millis),
-        );
+        let before = Timestamp(now.0.saturating_sub(self.settings.upload_expiry_millis));
         let dropped = self.uploads.expire(before).await.map_err(|error| Error::Internal {
             what: "expired uploads could not be dropped",
             source: Some(Box::new(error)),

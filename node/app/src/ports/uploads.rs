@@ -121,6 +121,9 @@ pub trait Uploads: Send + Sync {
     /// Drops the session and its bytes.
     fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>>;
 
+    /// All sessions that are open here.
+    fn list(&self) -> Vec<UploadState>;
+
     /// Drops sessions that nobody wrote to since `before`, and tells which.
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>>;
 }

@@ -31,6 +31,7 @@ struct State {
     copies: BTreeMap<(Digest, Generation), Bytes>,
     deletes: Vec<(Digest, Generation)>,
     lacks_nodes: bool,
+    sessions_max: Option<usize>,
 }
 
 struct Session {
@@ -65,6 +66,11 @@ impl State {
 }
 
 impl MemoryBlobs {
+    /// Lets so many sessions be open.
+    pub fn limit_sessions(&self, sessions_max: usize) {
+        self.lock().sessions_max = Some(sessions_max);
+    }
+
     /// A store with nothing in it; sessions age by `clock`.
     pub fn new(hashes: Hashes, clock: Arc<dyn Clock>) -> Self {
         Self { hashes, clock, state: Mutex::default() }
@@ -176,6 +182,11 @@ impl Uploads for MemoryBlobs {
             if state.sessions.contains_key(&id) {
                 return Err(UploadError::Io { step: "open", source: "it is there".into() });
             }
+            if let Some(sessions_max) =
+                state.sessions_max.filter(|max| state.sessions.len() >= *max)
+            {
+                return Err(UploadError::TooMany { sessions_max });
+            }
             let session = Session {
                 repository,
                 opened_at: now,
@@ -221,6 +232,10 @@ impl Uploads for MemoryBlobs {
             state.sessions.remove(&id);
             Ok(())
         })
+    }
+
+    fn list(&self) -> Vec<UploadState> {
+        self.lock().sessions.iter().map(|(id, session)| session.state(*id)).collect()
     }
 
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {

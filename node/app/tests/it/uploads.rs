@@ -9,7 +9,7 @@ use nora_domain::command::Action;
 use nora_domain::record::{
     BlobRecord, Epoch, FeatureLevel, Generation, Key, NodeId, Placement, Record, Standing, UploadId,
 };
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, Digest, RepositoryKey, TenantName};
 
 use crate::support::{HASHES, NODE, NOW, World, settings, sha256, world};
 
@@ -345,4 +345,48 @@ async fn upkeep_drops_idle_sessions_and_stale_leases() {
     assert!((6000..6600).all(|upload| !leased(UploadId(upload))) && !leased(UploadId(5000)));
     assert!(world.metadata.counts().proposals - before <= 4, "many at once");
     assert!(leased(ids[1]));
+}
+
+#[tokio::test]
+async fn nobody_takes_all_places() {
+    let world = world();
+    world.blobs.limit_sessions(6);
+    let of = |tenant: &str| RepositoryKey {
+        tenant: TenantName::parse(tenant).unwrap(),
+        ..repository("app")
+    };
+    let (greedy, modest) = (of("greedy"), of("modest"));
+    let start = async |to: &RepositoryKey| {
+        let started = world.registry.start_upload(to.clone(), Algorithm::Sha256).await;
+        started.map(|state| state.id)
+    };
+    let full = |answer: Result<UploadId, Error>| {
+        assert!(matches!(answer, Err(Error::TooManyUploads { .. })), "{answer:?}");
+    };
+    let mut taken = Vec::new();
+    for _ in 0..6 {
+        let id = start(&greedy).await.unwrap();
+        world.registry.append_upload(&greedy, id, None, body(b"begun", 5)).await.unwrap();
+        taken.push(id);
+        world.clock.advance(1);
+    }
+    full(start(&modest).await);
+    world.clock.advance(61_000);
+    // One's own are not ended for one's own, as long as they hold something.
+    full(start(&greedy).await);
+    let first = start(&modest).await.unwrap();
+    assert!(!world.blobs.sessions().contains(&taken[0]), "the oldest makes place");
+    assert!(world.metadata.row(&Key::Upload(taken[0])).is_none(), "and holds nothing");
+    let second = start(&modest).await.unwrap();
+    let third = start(&modest).await.unwrap();
+    // As many as the other: theirs are left to them; the own ones are not idle yet.
+    full(start(&modest).await);
+    world.registry.append_upload(&modest, second, None, body(b"begun", 5)).await.unwrap();
+    world.clock.advance(61_000);
+    let fourth = start(&modest).await.unwrap();
+    let mut left = vec![taken[3], taken[4], taken[5], second, third, fourth];
+    let mut open = world.blobs.sessions();
+    left.sort();
+    open.sort();
+    assert_eq!(open, left, "{first:?} held nothing");
 }

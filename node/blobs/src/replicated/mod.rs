@@ -305,6 +305,10 @@ impl Uploads for ReplicatedBlobs {
         self.shared.local.cancel(id)
     }
 
+    fn list(&self) -> Vec<UploadState> {
+        self.shared.local.list()
+    }
+
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
         self.shared.local.expire(before)
     }

@@ -214,13 +214,15 @@ fn over_limit(allowance: Allowance, rate: Rate) -> ApiError {
         true => format!(
             "{limit} requests to {rate} an hour are this namespace's limit; it begins anew in {seconds} seconds"
         ),
-        false => format!("too many requests to {rate} at once for this namespace; try again in a second"),
+        false => {
+            format!("too many requests to {rate} at once for this namespace; try again in a second")
+        }
     };
     ApiError::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, told)
-    .with_header(RETRY_AFTER, &seconds)
-    .with_header(HeaderName::from_static("ratelimit-limit"), &format!("{limit};w=3600"))
-    .with_header(HeaderName::from_static("ratelimit-remaining"), "0;w=3600")
-    .with_header(HeaderName::from_static("ratelimit-reset"), &seconds)
+        .with_header(RETRY_AFTER, &seconds)
+        .with_header(HeaderName::from_static("ratelimit-limit"), &format!("{limit};w=3600"))
+        .with_header(HeaderName::from_static("ratelimit-remaining"), "0;w=3600")
+        .with_header(HeaderName::from_static("ratelimit-reset"), &seconds)
 }
 
 async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {

@@ -390,7 +390,7 @@ async fn who_one_is_is_answered_as_described() {
     let path = "/api/v1/whoami";
     let ask = async |world: &World, shown: &Shown| {
         let answer = world.ask(Method::GET, path, shown).await;
-        check(&document, &Method::GET, path, &[answer.clone()]);
+        check(&document, &Method::GET, path, std::slice::from_ref(&answer));
         answer
     };
     for shown in [&Shown::admin(), &session] {
@@ -415,7 +415,7 @@ async fn usage_is_answered_as_described() {
     let path = "/api/v1/usage";
     let answer = world.ask(Method::GET, path, &Shown::admin()).await;
     assert_eq!(answer.status, StatusCode::OK);
-    check(&document, &Method::GET, path, &[answer.clone()]);
+    check(&document, &Method::GET, path, std::slice::from_ref(&answer));
     let answer = answer.json();
     let tenant = |name: &str| {
         let tenants = answer["tenants"].as_array().unwrap();
@@ -490,8 +490,7 @@ async fn workload_tokens_are_refused_and_ended_as_described() {
     assert_eq!(post("/auth/oidc/revoke", &FORM, &format!("token={token}")).await, 200);
     let session = world.session(&Shown::login("alice"), &[]).await.json();
     let body = json!({"token": session["token"]}).to_string();
-    let ended = post("/auth/oidc/revoke", &kind, &body).await;
-    assert!(matches!(ended, 200 | 400), "{ended}");
+    assert_eq!(post("/auth/oidc/revoke", &kind, &body).await, 400, "a session ends by itself");
 }
 
 #[tokio::test]

@@ -295,9 +295,32 @@ async fn immutable_tags_stay_whoever_asks_and_however() {
     assert_eq!(world.ask(Method::DELETE, "/v2/team/app/manifests/other", &lead).await.status, 202);
     let there = world.ask(Method::GET, by_tag, &lead).await;
     assert_eq!(there.header("docker-content-digest"), digest);
+    // What an immutable index lists stays with it: without its parts it could not be pulled.
+    let (part, _) = world.push(&lead, "team/app", "part", b"part").await.unwrap();
+    let by_part = format!("/v2/team/app/manifests/{part}");
+    let got = world.ask(Method::GET, &by_part, &lead).await;
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": kind,
+        "manifests": [{
+            "mediaType": got.header("content-type"), "digest": part, "size": got.body.len(),
+        }],
+    });
+    let (path, kind) = ("/v2/team/app/manifests/v2", [("content-type", kind)]);
+    let put = world.send(Method::PUT, path, &alice, &kind, index.to_string()).await;
+    assert_eq!(put.status, StatusCode::CREATED, "{put:?}");
+    for shown in [&alice, &lead, &admin] {
+        let deleted = world.ask(Method::DELETE, &by_part, shown).await;
+        assert_eq!(deleted.status, StatusCode::FORBIDDEN, "part deleted by {shown:?}");
+    }
+    assert_eq!(world.ask(Method::DELETE, "/v2/team/app/manifests/part", &lead).await.status, 202);
+    assert_eq!(world.ask(Method::GET, &by_part, &lead).await.status, 200);
     // Without the rule they go.
     world.apply(&POLICY.replace("tags = [\"v*\"]", "tags = [\"release-*\"]")).await;
-    assert_eq!(world.ask(Method::DELETE, &by_digest, &lead).await.status, 202);
+    for path in [by_digest, by_part] {
+        assert_eq!(world.ask(Method::DELETE, &path, &lead).await.status, 202);
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use nora_domain::TenantName;
+use nora_app::ports::{BoxError, Incoming};
+use nora_domain::identity::Rate;
+use nora_domain::{Algorithm, Format, RepositoryPath, TenantName};
 
 use crate::world::{Shown, World};
 
@@ -33,12 +35,11 @@ async fn used(world: &World) -> (u64, u64) {
 
 async fn upload(world: &World, bytes: Bytes) -> (StatusCode, String) {
     let red = Shown::login("red");
-    let digest = crate::hash::digest(nora_domain::Algorithm::Sha256, &bytes);
+    let digest = crate::hash::digest(Algorithm::Sha256, &bytes);
     let opened = world.ask(Method::POST, "/v2/red/app/blobs/uploads/", &red).await;
     let location = opened.header("location").to_owned();
     let patched = world.send(Method::PATCH, &location, &red, &[], bytes).await;
     if patched.status != StatusCode::ACCEPTED {
-        world.ask(Method::DELETE, &location, &red).await;
         return (patched.status, String::from_utf8_lossy(&patched.body).into_owned());
     }
     let path = format!("{location}&digest={digest}");
@@ -58,7 +59,7 @@ async fn bytes_over_a_quota_are_refused_before_they_are_taken() {
     assert_eq!(used(&world).await, (6_000, 0), "what was set aside is free again");
     // What is there counts once, in however many repositories it is shown.
     let red = Shown::login("red");
-    let digest = crate::hash::digest(nora_domain::Algorithm::Sha256, &Bytes::from(vec![1; 6_000]));
+    let digest = crate::hash::digest(Algorithm::Sha256, &Bytes::from(vec![1; 6_000]));
     let path = format!("/v2/red/other/blobs/uploads/?mount={digest}&from=red/app");
     assert_eq!(world.ask(Method::POST, &path, &red).await.status, StatusCode::CREATED);
     assert_eq!(used(&world).await.0, 6_000);
@@ -125,4 +126,98 @@ async fn an_hour_has_so_many_requests() {
     assert_eq!(head.status, StatusCode::OK);
     world.clock.advance(wait * 1_000);
     assert_eq!(pull().await.status, StatusCode::OK, "the next hour begins anew");
+}
+
+fn tenant() -> TenantName {
+    TenantName::parse("red").unwrap()
+}
+
+/// A body that announces so many bytes, or none, and breaks off after others.
+fn broken(bytes: &'static [u8], length: Option<u64>) -> Incoming {
+    let parts: [Result<Bytes, BoxError>; 2] =
+        [Ok(Bytes::from_static(bytes)), Err("the connection is gone".into())];
+    Incoming { stream: Box::pin(futures_util::stream::iter(parts)), length }
+}
+
+#[tokio::test]
+async fn room_for_bytes_that_do_not_come_is_given_back() {
+    let world = world().await;
+    let path = RepositoryPath::parse("red/app").unwrap();
+    let repository = world.registry.repository(Format::Oci, path);
+    assert_eq!(repository.tenant, tenant());
+    let id = world.registry.start_upload(repository.clone(), Algorithm::Sha256).await.unwrap().id;
+    for (length, kept) in [(Some(9_000), 5), (None, 10)] {
+        let broke =
+            world.registry.append_upload(&repository, id, None, broken(b"12345", length)).await;
+        assert!(broke.is_err());
+        assert_eq!(used(&world).await, (0, kept), "only what came stays set aside");
+    }
+    // Nobody goes on with it: the room is free long before the session is over, and whoever does goes on all the same.
+    world.clock.advance(16 * 60 * 1_000);
+    world.registry.expire_uploads().await.unwrap();
+    assert_eq!(used(&world).await, (0, 0));
+}
+
+#[tokio::test]
+async fn a_blob_without_a_length_that_does_not_fit_leaves_nothing_behind() {
+    let world = world().await;
+    let path = RepositoryPath::parse("red/app").unwrap();
+    let repository = world.registry.repository(Format::Oci, path);
+    let registry = &world.registry;
+    let id = registry.start_upload(repository.clone(), Algorithm::Sha256).await.unwrap().id;
+    let parts = (0..12).map(|_| Ok(Bytes::from_static(&[7; 1_000])));
+    let body = Incoming { stream: Box::pin(futures_util::stream::iter(parts)), length: None };
+    let refused = registry.append_upload(&repository, id, None, body).await.unwrap_err();
+    assert!(matches!(refused, nora_app::Error::QuotaExceeded { .. }), "{refused:?}");
+    assert_eq!(used(&world).await, (0, 0));
+    let gone = registry.upload_state(&repository, id).await;
+    assert!(matches!(gone, Err(nora_app::Error::UploadUnknown(_))), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_refused_manifest_leaves_none_of_its_bytes() {
+    let world = World::with(
+        r#"
+[auth]
+[[auth.rules]]
+subject = "red"
+permissions = ["pull:*", "push:red/*"]
+[[tenants]]
+name = "red"
+namespaces = { oci = ["red/*"] }
+storage_quota = "1MB"
+"#,
+    )
+    .await;
+    world.users(&["red"]).await;
+    let red = Shown::login("red");
+    world.push(&red, "red/app", "v1", b"layer").await.unwrap();
+    let before = used(&world).await;
+    // Too large to be kept in the log: its bytes become a blob, and red may delete none.
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [],
+        "annotations": {"padding": "x".repeat(100_000)},
+    });
+    let kind = [("content-type", "application/vnd.oci.image.index.v1+json")];
+    let path = "/v2/red/app/manifests/v1";
+    let refused = world.send(Method::PUT, path, &red, &kind, index.to_string()).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{refused:?}");
+    assert_eq!(used(&world).await, before);
+}
+
+#[tokio::test]
+async fn a_burst_gets_what_the_hour_has_and_no_more() {
+    let world = std::sync::Arc::new(world().await);
+    let path = RepositoryPath::parse("red/app").unwrap();
+    let repository = world.registry.repository(Format::Oci, path);
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let (guard, repository) = (world.guard.clone(), repository.clone());
+        asking.spawn(async move { guard.allow(&repository, Rate::Pull).await.unwrap() });
+    }
+    let answers = asking.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 10);
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok() || answer.unwrap_err().is_spent));
 }

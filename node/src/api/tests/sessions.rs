@@ -1,7 +1,12 @@
 //! Docker's token flow: what sessions hold, and when they end.
 
+use std::sync::Arc;
+
 use http::{Method, StatusCode};
+use nora_auth::credential::{ApiToken, Credential, Secret};
 use nora_domain::name::AccountName;
+use nora_domain::record::TokenId;
+use nora_domain::{Format, Reference, RepositoryPath, TagName};
 
 use crate::world::{PASSWORD, Shown, World};
 
@@ -76,6 +81,7 @@ async fn forms_get_and_refresh_sessions() {
     };
     let answer = ask(&refresh).await;
     assert_eq!(answer.json()["scope"], "repository:team/other:pull");
+    assert_eq!(answer.json()["refresh_token"], refresh, "it is never renewed by itself");
     // A refresh token opens nothing by itself, and a session refreshes nothing.
     let shown = Shown::Bearer(refresh.clone());
     assert_eq!(world.ask(Method::GET, "/v2/", &shown).await.status, StatusCode::UNAUTHORIZED);
@@ -104,8 +110,8 @@ async fn what_a_session_came_from_ends_it() {
         world.ask(Method::GET, "/v2/team/app/manifests/v1", shown).await.status.as_u16()
     };
     assert_eq!((asked(&of_token).await, asked(&of_password).await), (200, 200));
-    let id = nora_auth::credential::ApiToken::parse(&token).unwrap().id;
-    world.registry.revoke_token(nora_domain::record::TokenId(id)).await.unwrap();
+    let id = ApiToken::parse(&token).unwrap().id;
+    world.registry.revoke_token(TokenId(id)).await.unwrap();
     world.guard.reload().await.unwrap();
     assert_eq!((asked(&of_token).await, asked(&of_password).await), (401, 200));
     assert_eq!(asked(&Shown::Bearer(token)).await, 401);
@@ -113,6 +119,80 @@ async fn what_a_session_came_from_ends_it() {
     world.registry.remove_account(alice).await.unwrap();
     world.guard.reload().await.unwrap();
     assert_eq!(asked(&of_password).await, 401);
+}
+
+#[tokio::test]
+async fn a_chosen_password_ends_what_the_administrator_had() {
+    let world = world().await;
+    let scopes = ["repository:team/app:pull"];
+    let session = world.session_token(&Shown::admin(), &scopes).await;
+    let asked = async |shown: &Shown| {
+        world.ask(Method::GET, "/v2/team/app/manifests/v1", shown).await.status.as_u16()
+    };
+    assert_eq!((asked(&session).await, asked(&Shown::admin()).await), (200, 200));
+    let hash = nora_auth::password::hash("a password of my own").unwrap();
+    let admin = AccountName::parse("admin").unwrap();
+    world.registry.create_account(admin, false, hash, Vec::new()).await.unwrap();
+    world.guard.reload().await.unwrap();
+    assert_eq!((asked(&session).await, asked(&Shown::admin()).await), (401, 401));
+    let chosen = Shown::Basic("admin".into(), "a password of my own".into());
+    assert_eq!(asked(&chosen).await, 200);
+}
+
+#[tokio::test]
+async fn who_is_known_is_not_kept_out_by_who_guesses() {
+    let world = world().await;
+    let asked = async |password: &str| {
+        let shown = Shown::Basic("alice".into(), password.into());
+        world.ask(Method::GET, "/v2/", &shown).await.status.as_u16()
+    };
+    assert_eq!(asked(PASSWORD).await, 200);
+    for _ in 0..5 {
+        assert_eq!(asked("a guess").await, 401);
+    }
+    // Something changes that has nothing to do with her: she is still known, and her password is not hashed again.
+    world.users(&["bob"]).await;
+    assert_eq!((asked(PASSWORD).await, asked("a guess").await), (200, 429));
+    // What does have to do with her makes her log in, and that has to wait.
+    let hash = nora_auth::password::hash(PASSWORD).unwrap();
+    let alice = AccountName::parse("alice").unwrap();
+    world.registry.set_password(alice, hash).await.unwrap();
+    world.guard.reload().await.unwrap();
+    assert_eq!(asked(PASSWORD).await, 429);
+}
+
+#[tokio::test]
+async fn what_is_revoked_while_a_request_runs_ends_it() {
+    let world = world().await;
+    let token = world.token("alice", "laptop", &[]).await;
+    let credential = Credential::Bearer(Secret::new(&token));
+    let caller = world.guard.recognise(credential, None, "request".into()).await.unwrap();
+    let registry = world.registry.by(Arc::new(caller));
+    let path = RepositoryPath::parse("team/app").unwrap();
+    let repository = registry.repository(Format::Oci, path);
+    let v1 = Reference::Tag(TagName::parse("v1").unwrap());
+    let again = async |name: &str| {
+        let tag = TagName::parse(name).unwrap();
+        registry.set_tag(repository.clone(), tag, v1.clone()).await
+    };
+    again("v2").await.unwrap();
+    let id = ApiToken::parse(&token).unwrap().id;
+    world.registry.revoke_token(TokenId(id)).await.unwrap();
+    let refused = again("v3").await.unwrap_err();
+    assert!(matches!(refused, nora_app::Error::NotPermitted), "{refused:?}");
+    let v3 = TagName::parse("v3").unwrap();
+    assert!(world.registry.resolve(&repository, &v3).await.is_err());
+}
+
+#[tokio::test]
+async fn a_token_is_made_under_the_policy_that_was_looked_at() {
+    let world = world().await;
+    let epoch = world.registry.cluster().await.unwrap().policy_epoch;
+    world.apply("[auth]\n").await;
+    let token = World::new_token("alice", "late", &[]).1;
+    let late = nora_app::commands::NewToken { policy: Some(epoch), ..token };
+    let refused = world.registry.create_token(late).await.unwrap_err();
+    assert!(matches!(refused, nora_app::Error::PolicyChanged), "{refused:?}");
 }
 
 #[tokio::test]
