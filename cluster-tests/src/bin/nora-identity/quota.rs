@@ -47,15 +47,24 @@ fn chunked(bytes: &[u8]) -> Body {
     Body::wrap_stream(stream::iter(parts.into_iter().map(Ok::<_, std::io::Error>)))
 }
 
-/// Pushes a blob its way; the answer of the step that ended it. Who is refused gives up the session, which could go on
-/// later otherwise and keeps what it has until then.
+/// Pushes a blob its way; the answer of the step that ended it. Who is refused has no session any more that would keep
+/// what it has; who got no answer gives theirs up.
 async fn push(stage: &Stage, login: &Login, blob: &Blob) -> Step<Answer> {
     let mut session = None;
     let answer = push_through(stage, login, blob, &mut session).await;
-    let refused = answer.as_ref().map_or(true, |answer| answer.status == 403);
-    if let (true, Some(place)) = (refused, session) {
-        let given_up = send(stage.request(blob.node, Method::DELETE, &place, login)).await?;
-        given_up.must_be(204, "giving up a session")?;
+    let Some(place) = session else { return answer };
+    match &answer {
+        Ok(answer) if answer.status == 403 => {
+            let looked = send(stage.request(blob.node, Method::GET, &place, login)).await?;
+            looked.must_be(404, "a refused session")?;
+        }
+        Ok(_) => {}
+        Err(_) => {
+            let gone = send(stage.request(blob.node, Method::DELETE, &place, login)).await?;
+            ensure(matches!(gone.status, 204 | 404), || {
+                format!("giving up a session: {} {}", gone.status, gone.text())
+            })?;
+        }
     }
     answer
 }
@@ -259,8 +268,8 @@ pub async fn tells(stage: &Stage, login: &Login) -> Step<String> {
             }
         }
         told += 1;
-        let given_up = send(stage.request(number, Method::DELETE, &place, login)).await?;
-        given_up.must_be(204, "giving up a session")?;
+        let looked = send(stage.request(number, Method::GET, &place, login)).await?;
+        looked.must_be(404, "a refused session")?;
     }
     ensure(told == tries, || format!("{} of {tries} were cut off: {cut}", tries - told))?;
     Ok(format!("{told} of {tries} bodies that were refused midway got their answer"))
