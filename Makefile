@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test conformance interop chaos bench bench-cluster fix shell
+.PHONY: help run cluster test conformance interop chaos bench bench-cluster bench-auth fix shell
 
 setup = . deploy/dev/setup.sh
 
@@ -37,6 +37,9 @@ bench: ## measure a release build on this machine
 
 bench-cluster: ## measure a cluster of three beside etcd; BENCH_QUICK=1 only shows that everything works
 	@$(setup); cargo build --quiet --release --bin nora; exec cluster-tests/bench/cluster.sh
+
+bench-auth: ## measure what logins and permissions cost; BENCH_QUICK=1 only shows that everything works
+	@$(setup); cargo build --quiet --release --bin nora; exec cluster-tests/bench/auth.sh
 
 fix: ## format the code and apply what the lints can mend by themselves
 	@exec deploy/dev/fix.sh
