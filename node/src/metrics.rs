@@ -184,6 +184,8 @@ pub struct Metrics {
     connections: Gauge,
     gauges: Gauges,
     refresh: Mutex<Option<Refresh>>,
+    /// Held while gauges are filled and shown.
+    pub scraping: tokio::sync::Mutex<()>,
 }
 
 impl Default for Metrics {
@@ -337,6 +339,7 @@ impl Metrics {
             connections,
             gauges,
             refresh: Mutex::new(None),
+            scraping: tokio::sync::Mutex::default(),
         }
     }
 

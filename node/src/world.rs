@@ -171,7 +171,7 @@ impl World {
                 artifact_bytes_max: 1 << 20,
                 references_max: 10,
                 pin_millis: 60_000,
-                upload_expiry_millis: 60_000,
+                upload_expiry_millis: 86_400_000,
             },
         });
         let settings = GuardSettings {
@@ -278,11 +278,26 @@ impl World {
         body: impl Into<Bytes>,
     ) -> Answer {
         let body = body.into();
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "nora.example")
-            .header("content-length", body.len());
+        let length = body.len().to_string();
+        let headers = [headers, &[("content-length", length.as_str())]].concat();
+        self.send_as_it_is(method, path, shown, &headers, body).await
+    }
+
+    /// A request without a body, which does not say so.
+    pub async fn send_unannounced(&self, method: Method, path: &str, shown: &Shown) -> Answer {
+        self.send_as_it_is(method, path, shown, &[], Bytes::new()).await
+    }
+
+    async fn send_as_it_is(
+        &self,
+        method: Method,
+        path: &str,
+        shown: &Shown,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Answer {
+        let mut request =
+            Request::builder().method(method).uri(path).header("host", "nora.example");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

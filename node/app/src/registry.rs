@@ -150,6 +150,13 @@ impl Registry {
         Self { shared: self.shared.clone(), caller: None }
     }
 
+    /// Writes down that whoever acts was refused a change for a reason that no command is refused for.
+    pub(crate) fn note_refusal(&self, action: &str, resource: &str, why: &str) {
+        if let Some(caller) = &self.caller {
+            caller.note_refusal(action, resource, why);
+        }
+    }
+
     /// The registry in the hands of `caller`: what it changes is judged by the policy and noted as theirs.
     pub fn by(&self, caller: Arc<dyn Caller>) -> Self {
         Self { shared: self.shared.clone(), caller: Some(caller) }
@@ -212,8 +219,8 @@ impl Registry {
         }
     }
 
-    /// Proposes a change on the terms of whoever acts, and again if the policy under which they were judged, or the tags
-    /// repository that they spoke of, have changed meanwhile. What is judged anew may have another end than before.
+    /// Proposes a change on the terms of whoever acts, and again if the policy under which they were judged, or the
+    /// repository that they spoke of, has changed meanwhile. What is judged anew may have another end than before.
     pub(crate) async fn propose_judged(
         &self,
         action: Action,
@@ -286,7 +293,14 @@ impl Registry {
             | Action::MountBlob { to: repository, .. }
             | Action::UnlinkBlob { repository, .. }
             | Action::DeleteArtifact { repository, .. } => repository,
-            _ => return Ok(Terms { by, ..Terms::NONE }),
+            action => {
+                if !caller.still_stands().await? {
+                    let (verb, about) = action.described().unwrap_or(("change", String::new()));
+                    caller.note_refusal(verb, &about, "not permitted any more");
+                    return Err(Error::NotPermitted);
+                }
+                return Ok(Terms { by, ..Terms::NONE });
+            }
         };
         let change = match action {
             Action::DeleteTag { .. }
@@ -309,6 +323,8 @@ impl Registry {
         if let Action::MountBlob { from, .. } = action {
             let read = caller.judge(Change::Pull, from, &[]);
             is_permitted &= read.is_permitted;
+            // What stayed with another tenant when the name went over is not theirs who have the name now.
+            is_permitted &= read.owner.is_none_or(|owner| owner == from.tenant);
             // Two policies cannot both be in force: the older number makes that both are judged again.
             policy = policy.min(read.policy);
         }

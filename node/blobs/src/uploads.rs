@@ -117,6 +117,10 @@ impl Uploads for LocalBlobs {
         self.inner.sessions.all().iter().map(|session| session.state()).collect()
     }
 
+    fn is_written(&self, id: UploadId) -> bool {
+        self.inner.sessions.get(id).is_some_and(|session| session.is_written())
+    }
+
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
         Box::pin(self.blocking("expire uploads", move |inner| {
             let mut expired = Vec::new();

@@ -161,6 +161,8 @@ pub enum Action {
         upload: UploadId,
         /// Bytes that stay set aside.
         bytes: u64,
+        /// When it may be dropped, as whoever gives back knows it. Later means that somebody goes on with it.
+        lease: Timestamp,
     },
     /// An upload session ends without a blob.
     CloseUpload {
@@ -626,6 +628,8 @@ pub enum Refusal {
 impl Refusal {
     /// Why a tag that the policy keeps is neither moved nor deleted.
     pub const TAG_IMMUTABLE: &'static str = "the tag is immutable";
+    /// Why a push ends that has no room in its tenant.
+    pub const QUOTA_EXCEEDED: &'static str = "over the quota";
 
     /// Why, in a few words: what the audit log says.
     pub const fn reason(&self) -> &'static str {
@@ -653,7 +657,7 @@ impl Refusal {
             Self::TagExists(_) => "the tag exists and may not be overwritten",
             Self::TagImmutable(_) => Self::TAG_IMMUTABLE,
             Self::RepositoryChanged => "the repository changed meanwhile",
-            Self::QuotaExceeded { .. } => "over the quota",
+            Self::QuotaExceeded { .. } => Self::QUOTA_EXCEEDED,
             Self::AccountExists(_) => "the account exists",
             Self::AccountUnknown(_) => "no such account",
             Self::AccessTokenExists => "the token exists",

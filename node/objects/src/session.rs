@@ -55,6 +55,11 @@ impl Session {
         self.written_at.store(timestamp(SystemTime::now()).0, Ordering::Release);
     }
 
+    /// Whether somebody has claimed it. Does not claim it itself, which another's claim would find.
+    pub(crate) fn is_written(&self) -> bool {
+        Arc::strong_count(&self.writer) > 1
+    }
+
     pub(crate) fn state(&self) -> UploadState {
         UploadState {
             id: self.id,

@@ -94,6 +94,10 @@ impl Uploads for ObjectBlobs {
         self.inner.sessions.all().iter().map(|session| session.state()).collect()
     }
 
+    fn is_written(&self, id: UploadId) -> bool {
+        self.inner.sessions.get(id).is_ok_and(|session| session.is_written())
+    }
+
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
         Box::pin(async move {
             let mut expired = Vec::new();

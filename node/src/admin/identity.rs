@@ -221,7 +221,7 @@ impl Identity for Admin {
         let request = request.into_inner();
         let after = match request.after.as_str() {
             "" => None,
-            name => Some(account_name(name)?),
+            name => Some(changed_name(name)?),
         };
         let rows = page_rows(request.page_size);
         let page = self.api.registry.accounts(after.clone(), rows).await.map_err(refused)?;

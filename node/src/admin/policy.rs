@@ -14,7 +14,8 @@ use tonic::{Request, Response, Status};
 use super::{Admin, caller_of, page_rows, refused, to_the_end};
 use crate::config::policy_changes;
 use crate::identity::{
-    Policies, PolicyFailure, canonical, end_tokens_of_removed, stranded, tenant_limits, unmatched,
+    OnceBegun, Policies, PolicyFailure, canonical, end_tokens_of_nobody, stranded, tenant_limits,
+    unmatched,
 };
 
 /// A document as it may be shown: who is listed in the htpasswd file, and no hashes.
@@ -106,11 +107,13 @@ impl Policy for Admin {
         let (bytes, hash) =
             canonical(&document).map_err(|error| Status::internal(error.to_string()))?;
         let by_caller = registry.by(std::sync::Arc::new(caller.clone()));
+        // Their own login may be what the policy takes away.
+        let by_itself = registry.by(std::sync::Arc::new(OnceBegun { actor: caller.actor() }));
         let tenants = tenant_limits(&document);
         // What was looked at above is what is changed.
         let set = to_the_end(async move {
             let epoch = by_caller.set_policy(Some(epoch), bytes, hash, tenants).await?;
-            end_tokens_of_removed(&by_caller, &before, &document).await;
+            end_tokens_of_nobody(&by_itself).await;
             Ok(epoch)
         });
         let epoch = set.await?.map_err(refused)?;
@@ -118,10 +121,14 @@ impl Policy for Admin {
             tracing::error!(%error, "the policy that was just applied cannot be used here");
         }
         // Pushes that were judged before it may have come in between; those judged after it cannot.
-        if let Some(stranded) = stranded(registry, &policy).await.map_err(refused)? {
-            warnings.push(format!(
+        match stranded(registry, &policy).await {
+            Ok(None) => {}
+            Ok(Some(stranded)) => warnings.push(format!(
                 "{stranded}: it was pushed while the policy was applied, and is out of sight now; push it again"
-            ));
+            )),
+            Err(error) => warnings.push(format!(
+                "the policy is in force; whether a push came in between that is out of sight now could not be looked at: {error}"
+            )),
         }
         Ok(Response::new(proto::ApplyPolicyResponse { epoch, changes, warnings }))
     }

@@ -111,6 +111,13 @@ impl Challenge {
         }))
     }
 
+    /// What whoever pushes to a repository is to log in for.
+    pub(super) fn of_push(&self, repository: &RepositoryKey) -> HeaderValue {
+        let scope = format!("repository:{}:pull,push", repository.path);
+        let text = self.header(Some(&scope), false);
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Basic realm=\"nora\""))
+    }
+
     fn header(&self, scope: Option<&str>, is_insufficient: bool) -> String {
         // Without a token endpoint clients send name and password with each request.
         let Some(base) = self.0.as_ref().and_then(AskedAt::base) else {

@@ -41,6 +41,8 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
 
 /// `GET /metrics`: OpenMetrics text.
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    // One at a time: the next would clear what this one has not shown yet.
+    let _turn = api.metrics.scraping.lock().await;
     let gauges = api.metrics.gauges();
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     if let (Some(own), Ok(in_force)) = (api.settings.policy_file, api.registry.policy().await) {

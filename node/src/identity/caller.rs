@@ -78,9 +78,15 @@ impl Caller {
         self.guard.policies.in_force()
     }
 
+    /// Whether they are asked for nothing still: a policy that has come meanwhile asks for what they did not show.
+    fn is_free(&self) -> bool {
+        self.is_open && (self.behalf.is_some() || self.guard.is_open())
+    }
+
     /// Whether they may do that: the one decision point.
     pub fn may(&self, action: Action, what: &Resource<'_>) -> bool {
-        self.is_open || self.in_force().decisions.decide(&self.known.identity, action, what)
+        let in_force = self.in_force();
+        self.is_free() || in_force.decisions.decide(&self.known.identity, action, what)
     }
 
     /// Whether they may do that to a repository.
@@ -97,7 +103,7 @@ impl Caller {
         let in_force = self.in_force();
         let policy = in_force.policy();
         let mut who = self.known.uncut.iter().chain([&self.known.identity]);
-        self.is_open || who.any(|who| policy.decide(who, Action::Pull, &what))
+        self.is_free() || who.any(|who| policy.decide(who, Action::Pull, &what))
     }
 
     /// Whether they may administer the registry.
@@ -164,6 +170,32 @@ impl Caller {
     }
 }
 
+/// Whoever began what is carried to its end now, whatever becomes of them meanwhile.
+pub struct OnceBegun {
+    /// Who that is.
+    pub actor: Actor,
+}
+
+impl Judge for OnceBegun {
+    fn actor(&self) -> Actor {
+        self.actor.clone()
+    }
+
+    fn judge(&self, _: Change, _: &RepositoryKey, _: &[TagName]) -> Judgement {
+        Judgement { is_permitted: true, ..Judgement::default() }
+    }
+
+    fn still_stands(&self) -> BoxFuture<'_, Result<bool, nora_app::Error>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
+    fn note_refusal(&self, _: &str, _: &str, _: &str) {}
+
+    fn refresh(&self) -> BoxFuture<'_, Result<(), MetadataError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 impl Judge for Caller {
     fn actor(&self) -> Actor {
         Self::actor(self)
@@ -172,10 +204,12 @@ impl Judge for Caller {
     fn judge(&self, change: Change, repository: &RepositoryKey, tags: &[TagName]) -> Judgement {
         let in_force = self.in_force();
         let (format, path) = (repository.format, repository.path.as_str());
-        // All of it by one policy, whose number the command then carries.
+        // All of it by one policy, whose number the command then carries. It is read first: should another come now, that
+        // one is what the command fails by.
+        let is_free = self.is_free();
         let may = |action| {
             let what = Resource::Repository { format, path };
-            self.is_open || in_force.decisions.decide(&self.known.identity, action, &what)
+            is_free || in_force.decisions.decide(&self.known.identity, action, &what)
         };
         let is_permitted = match change {
             Change::Pull => may(Action::Pull),
@@ -206,7 +240,7 @@ impl Judge for Caller {
 
     fn still_stands(&self) -> BoxFuture<'_, Result<bool, nora_app::Error>> {
         Box::pin(async {
-            if self.is_open || self.behalf.is_some() {
+            if self.is_free() || self.behalf.is_some() {
                 return Ok(true);
             }
             self.guard.still_stands(&self.known, self.epoch).await

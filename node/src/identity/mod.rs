@@ -34,13 +34,13 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, admin_passwords, shared_password};
-pub use caller::{Caller, Known};
+pub use caller::{Caller, Known, OnceBegun};
 pub use issuers::{ExchangeFailure, Exchanged, Issuers};
 pub use limits::Allowance;
 pub use policies::{InForce, Policies, PolicyFailure, canonical, stranded, tenant_limits};
 pub use recognise::Rejected;
 pub use sessions::{Session, SessionRequest};
-pub use unmatched::{end_tokens_of_removed, unmatched};
+pub use unmatched::{end_tokens_of_nobody, unmatched};
 
 use limits::Limits;
 use lockout::Lockout;

@@ -18,7 +18,8 @@ use super::lockout::neighbours;
 /// Different refusals that are kept between two writes; more are counted as one.
 const REFUSALS_MAX: usize = 500;
 
-/// Different refusals of one subject at one address that are kept between two writes; more are one entry of theirs.
+/// Different refusals of one subject, with whichever token and from wherever, that are kept between two writes; more are one
+/// entry of theirs. Of whoever has no name, at one address.
 const OF_SOURCE_MAX: usize = 20;
 
 /// Refusals that one step writes down: each has a bounded size, and a log entry has one.
@@ -46,11 +47,14 @@ fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(Actor::TEXT_BYTES_MAX / 4).collect()
 }
 
+fn is_nobody(subject: &str) -> bool {
+    matches!(subject, "anonymous" | "unknown")
+}
+
 /// Where refusals of whoever has no name come from: whoever has an IPv6 address has 2^64 of them.
 fn source(subject: &str, address: String) -> String {
-    let is_nobody = matches!(subject, "anonymous" | "unknown");
     match address.parse() {
-        Ok(IpAddr::V6(of)) if is_nobody => match neighbours(IpAddr::V6(of)) {
+        Ok(IpAddr::V6(of)) if is_nobody(subject) => match neighbours(IpAddr::V6(of)) {
             IpAddr::V6(net) => format!("{net}/64"),
             IpAddr::V4(same) => same.to_string(),
         },
@@ -75,16 +79,22 @@ impl Notes {
     pub fn refused(&self, actor: Actor, action: &str, resource: &str, why: &str) {
         let Actor { subject, address, request } = actor;
         let address = source(&subject, address);
+        let owner = subject.split(" (token ").next().unwrap_or(&subject).to_owned();
+        let from = if is_nobody(&subject) { address.clone() } else { String::new() };
         let mut refusals = locked(&self.refusals);
         let mut key =
             (subject, address, cut(action), cut(resource), format!("refused: {}", cut(why)));
-        let first = (key.0.clone(), key.1.clone(), String::new(), String::new(), String::new());
-        let own = refusals
-            .range(first..)
-            .take_while(|(known, _)| (&known.0, &known.1) == (&key.0, &key.1));
+        let first = (owner.clone(), from.clone(), String::new(), String::new(), String::new());
+        let is_own = |known: &Refused| {
+            let rest = known.0.strip_prefix(&owner);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" (token "))
+                && (from.is_empty() || known.1 == from)
+        };
+        let alike = refusals.range(first..).take_while(|(known, _)| known.0.starts_with(&owner));
+        let own = alike.filter(|(known, _)| is_own(known));
         if own.take(OF_SOURCE_MAX).count() >= OF_SOURCE_MAX && !refusals.contains_key(&key) {
             let what = "refused: more than are written one by one".to_owned();
-            key = (key.0, key.1, "several".to_owned(), String::new(), what);
+            key = (owner, from, "several".to_owned(), String::new(), what);
         }
         if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&key) {
             key = (
@@ -188,6 +198,18 @@ mod tests {
         let near = |i: usize| Actor { address: format!("2001:db8::{i:x}"), ..actor("unknown") };
         (1..9).for_each(|i| notes.refused(near(i), "login", "", "wrong credential"));
         assert_eq!(of("unknown"), 1);
+        // Tokens and addresses do not make more of one.
+        for i in 0..3 * OF_SOURCE_MAX {
+            let subject = format!("user:owner (token {})", i % 7);
+            let at = Actor { address: format!("192.0.2.{i}"), ..actor(&subject) };
+            notes.refused(at, "artifact.push", &format!("oci:{i}"), "no");
+        }
+        notes.refused(actor("user:owner2"), "artifact.push", "oci:app", "no");
+        let owners = {
+            let refusals = locked(&notes.refusals);
+            refusals.keys().filter(|key| key.0.starts_with("user:owner")).count()
+        };
+        assert_eq!(owners, OF_SOURCE_MAX + 2);
         locked(&notes.refusals).clear();
         for _ in 0..3 {
             notes.refused(actor("user:a"), "artifact.push", "oci:app", "not permitted");

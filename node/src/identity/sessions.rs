@@ -133,9 +133,10 @@ impl Guard {
             scopes,
             aud: nora_auth::session::AUDIENCE.to_owned(),
             iat: now,
-            exp: now + ACCESS_SECS,
+            exp: (now + ACCESS_SECS).min(known.expires_at / 1_000),
             use_: Use::Access,
         };
+        let expires_in_secs = claims.exp.saturating_sub(now);
         let keys = self.keys.all();
         let Some(key) = keys.last() else {
             return Err(Rejected::Failed(Error::Unavailable {
@@ -160,7 +161,7 @@ impl Guard {
         Ok(Session {
             access,
             refresh: refresh.transpose().map_err(failed)?,
-            expires_in_secs: ACCESS_SECS,
+            expires_in_secs,
             issued_at_secs: now,
             granted,
         })

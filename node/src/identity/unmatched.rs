@@ -94,36 +94,41 @@ async fn has_token(registry: &Registry, named: &str) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Ends the tokens of users who were in the htpasswd file and are no more: a later namesake must not come into them. As
-/// with accounts that are removed; those tokens go with the account.
-pub async fn end_tokens_of_removed(
-    registry: &Registry,
-    before: &PolicyDocument,
-    now: &PolicyDocument,
-) {
-    let logins = |document: &PolicyDocument| -> BTreeSet<String> {
-        document.auth.iter().flat_map(|auth| auth.htpasswd.keys().cloned()).collect()
-    };
-    for user in logins(before).difference(&logins(now)) {
-        let Ok(owner) = OwnerName::parse(&format!("user:{user}")) else { continue };
-        let ended = async {
-            // Who has an account of the same name has tokens of their own.
-            let name = AccountName::parse(user).ok();
-            if let Some(name) = name
+/// Ends the tokens of users who are neither in the htpasswd file nor have an account any more: they open nothing, and a later
+/// namesake must not come into them. Those of an account go with it.
+pub async fn end_tokens_of_nobody(registry: &Registry) {
+    if let Err(error) = end_tokens(registry).await {
+        warn!(%error, "tokens of users who are not in the htpasswd file any more may still be there");
+    }
+}
+
+async fn end_tokens(registry: &Registry) -> Result<(), Error> {
+    let mut after = None;
+    loop {
+        // Before the logins: whose token is seen here had theirs by now.
+        let page = registry.tokens(after.take(), PAGE).await?;
+        after = page.items.last().map(|(id, _)| *id);
+        let policy = registry.policy().await?;
+        let document: Option<PolicyDocument> =
+            policy.and_then(|policy| serde_json::from_slice(&policy.document).ok());
+        let auth = document.and_then(|document| document.auth).unwrap_or_default();
+        for (id, token) in page.items {
+            let Some(user) = token.owner.strip_prefix("user:") else { continue };
+            if auth.htpasswd.contains_key(user) {
+                continue;
+            }
+            if let Ok(name) = AccountName::parse(user)
                 && registry.account(name).await?.is_some()
             {
-                return Ok(());
+                continue;
             }
-            for (id, _) in registry.tokens_of(owner).await? {
-                match registry.revoke_token(id).await {
-                    Ok(()) | Err(Error::IdentityUnknown { .. }) => {}
-                    Err(error) => return Err(error),
-                }
+            match registry.revoke_token(id).await {
+                Ok(()) | Err(Error::IdentityUnknown { .. }) => {}
+                Err(error) => return Err(error),
             }
-            Ok(())
-        };
-        if let Err(error) = ended.await {
-            warn!(user, %error, "tokens of a user who is not in the htpasswd file any more are still there");
+        }
+        if !page.more {
+            return Ok(());
         }
     }
 }
@@ -213,7 +218,8 @@ permissions = ["pull:*"]
         let listed = &mut now.auth.as_mut().unwrap().htpasswd;
         listed.remove("carol");
         listed.remove("alice");
-        end_tokens_of_removed(&world.registry, &before, &now).await;
+        world.apply_document(&now).await;
+        end_tokens_of_nobody(&world.registry).await;
         let mut left = Vec::new();
         for user in ["alice", "carol", "dave"] {
             let owner = OwnerName::parse(&format!("user:{user}")).unwrap();

@@ -5,21 +5,24 @@
 //! (`nora policy apply` does).
 
 use nora_app::ports::members::Members;
-use nora_app::ports::policy::{Caller, Change, Judgement};
 use nora_app::{Error, Registry};
 use nora_auth::document::PolicyDocument;
 use nora_auth::policy::Policy;
 use nora_domain::identity::Actor;
-use nora_domain::{RepositoryKey, TagName};
 use tracing::{error, info, warn};
 
 use super::error::ServeError;
 use crate::identity::{
-    Policies, canonical, end_tokens_of_removed, stranded, tenant_limits, unmatched,
+    OnceBegun, Policies, canonical, end_tokens_of_nobody, stranded, tenant_limits, unmatched,
 };
 
 fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> ServeError {
     ServeError::Policy(Box::new(error))
+}
+
+/// Who acts when a node starts with a file.
+fn by_file() -> Actor {
+    Actor { subject: "nora.toml".to_owned(), ..Actor::default() }
 }
 
 /// Brings the policy of this node's file into force where that is this node's to do.
@@ -41,7 +44,10 @@ pub(super) async fn bring(
     }
     let (document, hash) = canonical(own).map_err(unusable)?;
     let known = registry.policy().await.map_err(unusable)?;
+    let by_file = registry.by(std::sync::Arc::new(OnceBegun { actor: by_file() }));
     if known.as_ref().is_some_and(|known| known.hash == hash) {
+        // It may have come into force in the moment in which this node ended.
+        end_tokens_of_nobody(&by_file).await;
         return Ok(());
     }
     let is_alone = members.view().await.map(|view| view.members.len() <= 1).unwrap_or(false);
@@ -67,14 +73,13 @@ pub(super) async fn bring(
         return Ok(());
     }
     let expected = Some(known.as_ref().map_or(0, |known| known.epoch));
-    let by_file = registry.by(std::sync::Arc::new(FromFile));
     match by_file.set_policy(expected, document, hash, tenant_limits(own)).await {
         Ok(epoch) => {
             info!(epoch, "the policy of this node's file is in force");
-            let before = known.and_then(|known| serde_json::from_slice(&known.document).ok());
-            end_tokens_of_removed(&by_file, &before.unwrap_or_default(), own).await;
-            for told in unmatched(registry, &compiled).await.map_err(unusable)? {
-                warn!("{told}");
+            end_tokens_of_nobody(&by_file).await;
+            match unmatched(registry, &compiled).await {
+                Ok(lines) => lines.iter().for_each(|told| warn!("{told}")),
+                Err(error) => warn!(%error, "whom the policy speaks of could not be looked up"),
             }
         }
         // Another node was quicker, or the cluster's upgrade is not finished.
@@ -87,29 +92,4 @@ pub(super) async fn bring(
     }
     policies.reload(registry).await.map_err(unusable)?;
     Ok(())
-}
-
-/// Who acts when a node starts with a file.
-struct FromFile;
-
-impl Caller for FromFile {
-    fn actor(&self) -> Actor {
-        Actor { subject: "nora.toml".to_owned(), ..Actor::default() }
-    }
-
-    fn judge(&self, _: Change, _: &RepositoryKey, _: &[TagName]) -> Judgement {
-        Judgement { is_permitted: true, ..Judgement::default() }
-    }
-
-    fn still_stands(&self) -> nora_app::ports::BoxFuture<'_, Result<bool, Error>> {
-        Box::pin(std::future::ready(Ok(true)))
-    }
-
-    fn note_refusal(&self, _: &str, _: &str, _: &str) {}
-
-    fn refresh(
-        &self,
-    ) -> nora_app::ports::BoxFuture<'_, Result<(), nora_app::ports::metadata::MetadataError>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{StreamExt, stream};
 use nora_domain::RepositoryKey;
 use nora_domain::command::{Action, Outcome, Quota};
-use nora_domain::record::UploadId;
+use nora_domain::record::{Timestamp, UploadId};
 
 use crate::ports::uploads::UploadState;
 use crate::ports::{ByteStream, Incoming};
@@ -50,29 +50,31 @@ struct Growing {
     reserved: u64,
     /// How much was set aside last.
     step: u64,
+    lease: Timestamp,
     room: Room,
 }
 
 impl Room {
-    /// Sets room aside for a body that an upload is to grow by. The stream ends in an error if there is none left for the
+    /// Sets room aside, under a lease, for a body that an upload is to grow by. The stream ends in an error if there is none left for the
     /// rest; [`Room::refusal`] then says so.
     pub(super) async fn made(
         registry: &Registry,
         repository: &RepositoryKey,
         upload: &UploadState,
         body: Incoming,
+        lease: Timestamp,
     ) -> Result<(ByteStream, Self), Error> {
         let room = Self::default();
         let Incoming { stream, length } = body;
         if let Some(length) = length {
             let end = upload.offset.saturating_add(length);
-            if let Err(error) = registry.set_aside(repository, upload.id, end).await {
+            if let Err(error) = registry.set_aside(repository, upload.id, end, lease).await {
                 return Err(told_after(error, stream, length).await);
             }
             return Ok((stream, room));
         }
         let step = STEP_BYTES_MIN;
-        let made = registry.set_more_aside(repository, upload.id, upload.offset, step).await;
+        let made = registry.set_more_aside(repository, upload.id, upload.offset, step, lease).await;
         let reserved = match made {
             Ok(reserved) => reserved,
             Err(error) => return Err(told_after(error, stream, 0).await),
@@ -85,6 +87,7 @@ impl Room {
             taken: upload.offset,
             reserved,
             step,
+            lease,
             room: room.clone(),
         };
         let body = stream::try_unfold(growing, |mut growing| async move {
@@ -92,8 +95,9 @@ impl Room {
             growing.taken = growing.taken.saturating_add(bytes.len() as u64);
             while growing.taken > growing.reserved {
                 growing.step = growing.step.saturating_mul(2).min(STEP_BYTES_MAX);
-                let Growing { registry, repository, upload, reserved, step, .. } = &growing;
-                match registry.set_more_aside(repository, *upload, *reserved, *step).await {
+                let Growing { registry, repository, upload, reserved, step, lease, .. } = &growing;
+                let more = registry.set_more_aside(repository, *upload, *reserved, *step, *lease);
+                match more.await {
                     Ok(reserved) => growing.reserved = reserved,
                     Err(error) => {
                         let message = error.to_string();
@@ -125,12 +129,13 @@ impl Registry {
         repository: &RepositoryKey,
         upload: UploadId,
         end: u64,
+        lease: Timestamp,
     ) -> Result<(), Error> {
         let action = Action::OpenUpload {
             upload,
             repository: repository.clone(),
             node: self.node,
-            expires_at: self.now().plus_millis(self.settings.upload_expiry_millis),
+            expires_at: lease,
             reserve: end,
         };
         match self.propose(action).await? {
@@ -146,15 +151,16 @@ impl Registry {
         upload: UploadId,
         reserved: u64,
         step: u64,
+        lease: Timestamp,
     ) -> Result<u64, Error> {
         let end = reserved.saturating_add(step);
-        match self.set_aside(repository, upload, end).await {
+        match self.set_aside(repository, upload, end, lease).await {
             Ok(()) => Ok(end),
             Err(Error::QuotaExceeded { quota: Quota::Storage, limit, used, .. })
                 if used < limit =>
             {
                 let end = reserved.saturating_add(limit - used);
-                self.set_aside(repository, upload, end).await.map(|()| end)
+                self.set_aside(repository, upload, end, lease).await.map(|()| end)
             }
             Err(error) => Err(error),
         }

@@ -31,13 +31,10 @@ const ROOM_IDLE_MILLIS: u64 = 15 * 60 * 1_000;
 /// How long nobody wrote to a session that may be ended for another's.
 const PLACE_IDLE_MILLIS: u64 = 60_000;
 
-/// The session, idle since `before`, that whoever pushes to a tenant may have ended: the oldest of the tenant that has the
-/// most, so that nobody who opens many keeps the others out; of the tenant itself only one that holds nothing.
-fn dispensable(
-    sessions: &[UploadState],
-    tenant: &TenantName,
-    before: Timestamp,
-) -> Option<UploadId> {
+/// Sessions, idle since `before`, of which whoever pushes to a tenant may have one ended: those of the tenant that has the
+/// most, the oldest first, so that nobody who opens many keeps the others out; of the tenant itself only such as hold
+/// nothing.
+fn dispensable(sessions: &[UploadState], tenant: &TenantName, before: Timestamp) -> Vec<UploadId> {
     let mut counts: BTreeMap<&TenantName, usize> = BTreeMap::new();
     for state in sessions {
         *counts.entry(&state.repository.tenant).or_default() += 1;
@@ -50,7 +47,9 @@ fn dispensable(
         Some(most) => state.repository.tenant == *most,
         None => state.repository.tenant == *tenant && state.offset == 0,
     };
-    sessions.iter().filter(may_go).min_by_key(|state| state.written_at).map(|state| state.id)
+    let mut open: Vec<_> = sessions.iter().filter(may_go).collect();
+    open.sort_by_key(|state| state.written_at);
+    open.into_iter().map(|state| state.id).collect()
 }
 
 impl Registry {
@@ -74,15 +73,22 @@ impl Registry {
     /// Ends a session that nobody writes to, for somebody who needs its place; false if none may be ended.
     async fn make_place(&self, tenant: &TenantName) -> bool {
         let before = Timestamp(self.now().0.saturating_sub(PLACE_IDLE_MILLIS));
-        let Some(id) = dispensable(&self.uploads.list(), tenant, before) else { return false };
-        if let Err(error) = self.uploads.cancel(id).await {
-            warn!(%error, "an idle upload was not ended for another");
-            return false;
+        for id in dispensable(&self.uploads.list(), tenant, before) {
+            match self.uploads.cancel(id).await {
+                Ok(()) => {
+                    self.free_room(id).await;
+                    return true;
+                }
+                // It is over by itself, or ended for somebody else who needs a place: that one is theirs.
+                // Or somebody writes to it, too slowly to be seen.
+                Err(UploadError::Unknown | UploadError::Busy) => {}
+                Err(error) => {
+                    warn!(%error, "an idle upload was not ended for another");
+                    return false;
+                }
+            }
         }
-        if let Err(error) = self.by_itself().close_upload(id).await {
-            warn!(%error, "what was set aside for an upload stays so for a while");
-        }
-        true
+        false
     }
 
     /// The node that holds a session's bytes, if it is not this one: its requests belong there.
@@ -145,17 +151,26 @@ impl Registry {
         body: Incoming,
     ) -> Result<UploadState, Error> {
         let id = state.id;
-        let (body, room) = match Room::made(self, repository, state, body).await {
+        // Whoever lost count is told so, and not that there is no room for bytes that are there already.
+        if let Some(start) = start.filter(|start| *start != state.offset) {
+            let error = UploadError::WrongOffset { offset: state.offset, start };
+            return Err(Error::of_upload(id, error));
+        }
+        let lease = self.now().plus_millis(self.settings.upload_expiry_millis);
+        let (body, room) = match Room::made(self, repository, state, body, lease).await {
             Ok(made) => made,
             Err(error) => {
-                self.without_room(id, &error).await;
+                self.without_room(repository, id, &error).await;
                 return Err(error);
             }
         };
         // Where nobody says where the body goes, it goes where room was made for it.
         let appended = self.uploads.append(id, start.or(Some(state.offset)), body).await;
         if let Some(refusal) = room.refusal() {
-            self.without_room(id, &refusal).await;
+            match refusal {
+                Error::QuotaExceeded { .. } => self.without_room(repository, id, &refusal).await,
+                _ => self.keep_room(id, lease).await,
+            }
             return Err(refusal);
         }
         match appended {
@@ -163,7 +178,7 @@ impl Registry {
             // Somebody else writes to it, and what is set aside is theirs.
             Err(error @ UploadError::Busy) => Err(Error::of_upload(id, error)),
             Err(error) => {
-                self.keep_room(id).await;
+                self.keep_room(id, lease).await;
                 Err(Error::of_upload(id, error))
             }
         }
@@ -171,10 +186,11 @@ impl Registry {
 
     /// A blob that there is no room for comes to an end: its client will not go on with it, and what it has set aside
     /// already would be missing to others.
-    async fn without_room(&self, id: UploadId, error: &Error) {
+    async fn without_room(&self, repository: &RepositoryKey, id: UploadId, error: &Error) {
         if !matches!(error, Error::QuotaExceeded { .. }) {
             return;
         }
+        self.note_refusal("blob.push", &repository.to_string(), Refusal::QUOTA_EXCEEDED);
         match self.uploads.cancel(id).await {
             Ok(()) | Err(UploadError::Unknown) => self.free_room(id).await,
             // Somebody else writes to it: it is not over.
@@ -182,10 +198,10 @@ impl Registry {
         }
     }
 
-    /// Gives back what was set aside for bytes that did not come.
-    async fn keep_room(&self, id: UploadId) {
+    /// Gives back what was set aside, under that lease, for bytes that did not come.
+    async fn keep_room(&self, id: UploadId, lease: Timestamp) {
         let kept = match self.uploads.state(id).await {
-            Ok(state) => self.keep_aside(id, state.offset).await,
+            Ok(state) => self.keep_aside(id, state.offset, lease).await,
             Err(UploadError::Unknown) => self.close_upload(id).await,
             Err(error) => Err(Error::of_upload(id, error)),
         };
@@ -194,8 +210,14 @@ impl Registry {
         }
     }
 
-    async fn keep_aside(&self, upload: UploadId, bytes: u64) -> Result<(), Error> {
-        match self.by_itself().propose(Action::KeepAside { upload, bytes }).await? {
+    /// Should somebody go on with the session meanwhile, under a later lease, what is set aside is theirs.
+    async fn keep_aside(
+        &self,
+        upload: UploadId,
+        bytes: u64,
+        lease: Timestamp,
+    ) -> Result<(), Error> {
+        match self.by_itself().propose(Action::KeepAside { upload, bytes, lease }).await? {
             Ok(Outcome::RoomKept) => Ok(()),
             other => Err(Error::impossible(other)),
         }
@@ -223,6 +245,10 @@ impl Registry {
                     .map_err(|error| Error::of_upload(id, error))?;
             }
         }
+        let lease = match is_limited {
+            true => self.lease_of(id).await?,
+            false => Timestamp(0),
+        };
         match self.uploads.finish(id, digest, self.next_generation()).await {
             Ok(stored) => self.commit_blob(repository, id, stored).await,
             Err(error @ (UploadError::TooFewCopies { .. } | UploadError::Unavailable(_)))
@@ -239,12 +265,22 @@ impl Registry {
                 let what = "the upload could not be stored; start it anew";
                 Err(Error::Unavailable { what, source: Some(Box::new(error)) })
             }
+            // Somebody else writes to it, and what is set aside is theirs.
+            Err(error @ UploadError::Busy) => Err(Error::of_upload(id, error)),
             Err(error) => {
                 if is_limited {
-                    self.keep_room(id).await;
+                    self.keep_room(id, lease).await;
                 }
                 Err(Error::of_upload(id, error))
             }
+        }
+    }
+
+    /// When what the cluster knows of a session may be dropped, as this node has it.
+    async fn lease_of(&self, id: UploadId) -> Result<Timestamp, Error> {
+        match self.metadata.get(Key::Upload(id)).await? {
+            Some(Record::Upload(record)) => Ok(record.expires_at),
+            _ => Ok(Timestamp(0)),
         }
     }
 
@@ -306,9 +342,12 @@ impl Registry {
         if leased_at > since {
             return Ok(());
         }
+        if self.uploads.is_written(id) {
+            return Ok(());
+        }
         match self.uploads.state(id).await {
             Ok(state) if state.written_at.0 > since => Ok(()),
-            Ok(_) => self.keep_aside(id, 0).await,
+            Ok(_) => self.keep_aside(id, 0, lease.expires_at).await,
             Err(UploadError::Unknown) => self.close_upload(id).await,
             // It is asked again next time.
             Err(_) => Ok(()),
@@ -364,10 +403,7 @@ impl Registry {
                 error @ (Unanswered::Unproposed(_)
                 | Unanswered::Metadata(MetadataError::NoLeader | MetadataError::Busy)),
             ) => {
-                self.delete_copy(stored).await;
-                if is_limited {
-                    self.free_room(upload).await;
-                }
+                self.without_copy(stored, upload, is_limited).await;
                 return Err(error.into());
             }
             // Any other failure leaves the outcome open: the copy may be live now. It stays; if the log never took
@@ -383,7 +419,7 @@ impl Registry {
             }
             Ok(other) => Err(Error::impossible(other)),
             Err(Refusal::SizeConflict { digest, live }) => {
-                self.delete_copy(stored).await;
+                self.without_copy(stored, upload, is_limited).await;
                 Err(Error::Internal {
                     what: "a stored blob has another size than the same digest pushed now",
                     source: Some(format!("{digest}: {live} bytes are stored").into()),
@@ -394,19 +430,26 @@ impl Registry {
             // The same, if the node was removed in between. What is an orphan of a retired epoch is found as such.
             Err(Refusal::RetiredEpoch) => Err(Error::retired()),
             Err(Refusal::TooFewHolders { .. }) => {
-                self.delete_copy(stored).await;
+                self.without_copy(stored, upload, is_limited).await;
                 let what = "the nodes that stored the blob were removed meanwhile; push it again";
                 Err(Error::Unavailable { what, source: None })
             }
             Err(Refusal::QuotaExceeded { quota, limit, used, asked }) => {
-                self.delete_copy(stored).await;
-                self.free_room(upload).await;
+                self.without_copy(stored, upload, true).await;
                 Err(Error::QuotaExceeded { quota, limit, used, asked })
             }
             Err(refusal) => {
-                self.delete_copy(stored).await;
+                self.without_copy(stored, upload, is_limited).await;
                 Err(Error::impossible(refusal))
             }
+        }
+    }
+
+    /// A push came to nothing: its copy goes, and what was set aside for it is free.
+    async fn without_copy(&self, stored: BlobCopy, upload: UploadId, is_limited: bool) {
+        self.delete_copy(stored).await;
+        if is_limited {
+            self.free_room(upload).await;
         }
     }
 

@@ -124,6 +124,9 @@ pub trait Uploads: Send + Sync {
     /// All sessions that are open here.
     fn list(&self) -> Vec<UploadState>;
 
+    /// Whether a request writes to a session now, however slowly.
+    fn is_written(&self, id: UploadId) -> bool;
+
     /// Drops sessions that nobody wrote to since `before`, and tells which.
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>>;
 }

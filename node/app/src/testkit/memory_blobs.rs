@@ -234,6 +234,10 @@ impl Uploads for MemoryBlobs {
         })
     }
 
+    fn is_written(&self, id: UploadId) -> bool {
+        self.lock().sessions.get(&id).is_some_and(|session| session.busy)
+    }
+
     fn list(&self) -> Vec<UploadState> {
         self.lock().sessions.iter().map(|(id, session)| session.state(*id)).collect()
     }

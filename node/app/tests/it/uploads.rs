@@ -374,7 +374,22 @@ async fn nobody_takes_all_places() {
     world.clock.advance(61_000);
     // One's own are not ended for one's own, as long as they hold something.
     full(start(&greedy).await);
+    // Who writes too slowly to be seen keeps their place, and keeps nobody out.
+    let (sender, parts) = tokio::sync::mpsc::unbounded_channel();
+    let parts = futures_util::stream::unfold(parts, async |mut parts| {
+        parts.recv().await.map(|part| (Ok(part), parts))
+    });
+    let writing = {
+        let (registry, greedy, id) = (world.registry.clone(), greedy.clone(), taken.remove(0));
+        let body: ByteStream = Box::pin(parts);
+        tokio::spawn(async move { registry.append_upload(&greedy, id, None, body).await })
+    };
+    tokio::task::yield_now().await;
     let first = start(&modest).await.unwrap();
+    sender.send(bytes::Bytes::from_static(b" again")).unwrap();
+    drop(sender);
+    let written = writing.await.unwrap().unwrap();
+    assert_eq!(written.offset, 11);
     assert!(!world.blobs.sessions().contains(&taken[0]), "the oldest makes place");
     assert!(world.metadata.row(&Key::Upload(taken[0])).is_none(), "and holds nothing");
     let second = start(&modest).await.unwrap();
@@ -384,7 +399,7 @@ async fn nobody_takes_all_places() {
     world.registry.append_upload(&modest, second, None, body(b"begun", 5)).await.unwrap();
     world.clock.advance(61_000);
     let fourth = start(&modest).await.unwrap();
-    let mut left = vec![taken[3], taken[4], taken[5], second, third, fourth];
+    let mut left = vec![written.id, taken[3], taken[4], second, third, fourth];
     let mut open = world.blobs.sessions();
     left.sort();
     open.sort();

@@ -309,6 +309,10 @@ impl Uploads for ReplicatedBlobs {
         self.shared.local.list()
     }
 
+    fn is_written(&self, id: UploadId) -> bool {
+        self.shared.local.is_written(id)
+    }
+
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
         self.shared.local.expire(before)
     }

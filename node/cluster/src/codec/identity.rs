@@ -340,9 +340,11 @@ pub(super) fn action_to_proto(action: &Action) -> Option<command::command::Actio
         Action::NoteAuditSent { number } => {
             To::NoteAuditSent(command::NoteAuditSent { number: *number })
         }
-        Action::KeepAside { upload, bytes } => {
-            To::KeepAside(command::KeepAside { upload: name_to_proto(upload.0), bytes: *bytes })
-        }
+        Action::KeepAside { upload, bytes, lease } => To::KeepAside(command::KeepAside {
+            upload: name_to_proto(upload.0),
+            bytes: *bytes,
+            lease: lease.0,
+        }),
         _ => return None,
     })
 }
@@ -428,6 +430,7 @@ pub(super) fn action_from_proto(action: command::command::Action) -> Result<Acti
         From::KeepAside(m) => Action::KeepAside {
             upload: UploadId(name_from_proto(&m.upload, "keep_aside.upload")?),
             bytes: m.bytes,
+            lease: Timestamp(m.lease),
         },
         _ => return Err(DecodeError::Unknown("command.action")),
     })

@@ -17,34 +17,39 @@ const TRIMMED_MAX: usize = 512;
 /// What an entry says of a change that went through.
 const DONE: &str = "done";
 
-/// What somebody asked for, and about what; `None` for what is no change of anything that people know of.
-fn described(action: &Action) -> Option<(&'static str, String)> {
-    let blob = |repository: &RepositoryKey, digest| format!("{repository}@{digest}");
-    Some(match action {
-        Action::CommitBlob { repository, digest, .. } => ("blob.push", blob(repository, digest)),
-        Action::MountBlob { to, digest, .. } => ("blob.mount", blob(to, digest)),
-        Action::UnlinkBlob { repository, digest } => ("blob.delete", blob(repository, digest)),
-        Action::PutArtifact { repository, digest, tags, .. } => {
-            let tags: Vec<_> = tags.iter().take(8).map(TagName::as_str).collect();
-            let colon = if tags.is_empty() { "" } else { ":" };
-            let resource = format!("{repository}{colon}{}@{digest}", tags.join(","));
-            ("artifact.push", resource)
-        }
-        Action::DeleteArtifact { repository, digest } => {
-            ("artifact.delete", blob(repository, digest))
-        }
-        Action::DeleteTag { repository, tag } => ("tag.delete", format!("{repository}:{tag}")),
-        Action::SetPolicy { .. } => ("policy.set", "policy".to_owned()),
-        Action::CreateAccount { account, .. } => ("account.create", account.to_string()),
-        Action::SetPassword { account, .. } => ("account.password", account.to_string()),
-        Action::RemoveAccount { account } => ("account.remove", account.to_string()),
-        Action::CreateAccessToken { record, assertion, .. } => {
-            let action = if assertion.is_some() { "token.exchange" } else { "token.create" };
-            (action, format!("{}/{}", record.owner, record.name))
-        }
-        Action::RevokeAccessToken { token } => ("token.revoke", format!("{:032x}", token.0)),
-        _ => return None,
-    })
+impl Action {
+    /// What somebody asks for with it, and about what, as the audit log says it; `None` for what is no change of anything
+    /// that people know of.
+    pub fn described(&self) -> Option<(&'static str, String)> {
+        let blob = |repository: &RepositoryKey, digest| format!("{repository}@{digest}");
+        Some(match self {
+            Action::CommitBlob { repository, digest, .. } => {
+                ("blob.push", blob(repository, digest))
+            }
+            Action::MountBlob { to, digest, .. } => ("blob.mount", blob(to, digest)),
+            Action::UnlinkBlob { repository, digest } => ("blob.delete", blob(repository, digest)),
+            Action::PutArtifact { repository, digest, tags, .. } => {
+                let tags: Vec<_> = tags.iter().take(8).map(TagName::as_str).collect();
+                let colon = if tags.is_empty() { "" } else { ":" };
+                let resource = format!("{repository}{colon}{}@{digest}", tags.join(","));
+                ("artifact.push", resource)
+            }
+            Action::DeleteArtifact { repository, digest } => {
+                ("artifact.delete", blob(repository, digest))
+            }
+            Action::DeleteTag { repository, tag } => ("tag.delete", format!("{repository}:{tag}")),
+            Action::SetPolicy { .. } => ("policy.set", "policy".to_owned()),
+            Action::CreateAccount { account, .. } => ("account.create", account.to_string()),
+            Action::SetPassword { account, .. } => ("account.password", account.to_string()),
+            Action::RemoveAccount { account } => ("account.remove", account.to_string()),
+            Action::CreateAccessToken { record, assertion, .. } => {
+                let action = if assertion.is_some() { "token.exchange" } else { "token.create" };
+                (action, format!("{}/{}", record.owner, record.name))
+            }
+            Action::RevokeAccessToken { token } => ("token.revoke", format!("{:032x}", token.0)),
+            _ => return None,
+        })
+    }
 }
 
 impl<S: Store> Step<'_, S> {
@@ -55,14 +60,7 @@ impl<S: Store> Step<'_, S> {
         answer: &Result<Outcome, Refusal>,
     ) -> Result<bool, S::Error> {
         let Some(actor) = &self.terms.by else { return Ok(false) };
-        let told = match (action, answer) {
-            // Room was asked for a blob, and there was none: the push ends here.
-            (Action::OpenUpload { repository, .. }, Err(Refusal::QuotaExceeded { .. })) => {
-                Some(("blob.push", repository.to_string()))
-            }
-            _ => described(action),
-        };
-        let Some((action, resource)) = told else { return Ok(false) };
+        let Some((action, resource)) = action.described() else { return Ok(false) };
         let result = match answer {
             Ok(_) => DONE.to_owned(),
             // Asked again under the policy that is in force now.

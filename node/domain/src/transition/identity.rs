@@ -7,7 +7,8 @@ use super::{Decision, Step, Stop, raise};
 use crate::command::{Outcome, Refusal};
 use crate::event::Event;
 use crate::identity::{
-    AccessTokenRecord, AccountRecord, AssertionRecord, PolicyRecord, SigningKeyRecord, TenantRecord,
+    AccessTokenRecord, AccountRecord, AssertionRecord, HOUR_MILLIS, PolicyRecord, SigningKeyRecord,
+    TenantRecord,
 };
 use crate::name::{AccountName, OwnerName, TenantName, TokenName};
 use crate::record::{Key, Record, Timestamp, TokenId};
@@ -206,12 +207,13 @@ impl<S: Store> Step<'_, S> {
         Ok(Outcome::AccessTokenCreated)
     }
 
-    /// Removes expired workload tokens among the neighbours of a new one. Tokens with names stay until they are revoked:
+    /// Removes workload tokens that have expired for an hour among the neighbours of a new one: a request that one of them
+    /// began may still run, and must find that it was not revoked. Tokens with names stay until they are revoked:
     /// their owners shall see that they expired.
     fn sweep_tokens(&mut self, token: TokenId) -> Result<(), S::Error> {
         let rows = Rows::AccessTokens { after: Some(token) };
         for (key, record) in self.store.scan(&rows, SWEPT_MAX)? {
-            if matches!(&record, Record::AccessToken(old) if old.is_workload && old.expires_at <= self.now)
+            if matches!(&record, Record::AccessToken(old) if old.is_workload && old.expires_at.plus_millis(HOUR_MILLIS) <= self.now)
             {
                 self.store.delete(&key)?;
             }

@@ -198,7 +198,7 @@ impl<S: Store> Step<'_, S> {
             Action::OpenUpload { upload, repository, node, expires_at, reserve } => {
                 self.open_upload(*upload, repository, *node, *expires_at, *reserve)
             }
-            Action::KeepAside { upload, bytes } => self.keep_aside(*upload, *bytes),
+            Action::KeepAside { upload, bytes, lease } => self.keep_aside(*upload, *bytes, *lease),
             Action::CloseUpload { upload } => self.close_upload(*upload),
             Action::ExpireUploads { uploads } => self.expire_uploads(uploads),
             Action::CommitBlob {

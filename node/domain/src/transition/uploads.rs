@@ -53,10 +53,13 @@ impl<S: Store> Step<'_, S> {
         &mut self,
         upload: UploadId,
         bytes: u64,
+        lease: Timestamp,
     ) -> Decision<Outcome, S::Error> {
         let key = Key::Upload(upload);
+        // What a later request set aside is that request's.
         if let Some(known) = read!(self.store, Upload, key)
             && known.reserved_bytes > bytes
+            && known.expires_at <= lease
         {
             let tenant = known.repository.tenant.clone();
             let mut usage = self.usage(&tenant)?;

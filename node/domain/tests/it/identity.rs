@@ -2,7 +2,8 @@
 
 use nora_domain::command::{Action, Command, Outcome, Quota, Refusal, Terms};
 use nora_domain::identity::{
-    AccessTokenRecord, Actor, AuditHeadRecord, AuditRecord, BudgetRecord, Rate, TenantRecord,
+    AccessTokenRecord, Actor, AuditHeadRecord, AuditRecord, BudgetRecord, HOUR_MILLIS, Rate,
+    TenantRecord,
 };
 use nora_domain::name::{OwnerName, TokenName};
 use nora_domain::record::{
@@ -106,9 +107,13 @@ fn room_set_aside_is_nobody_elses() {
     world.given([open(8, 50), open(7, 100)]);
     assert_eq!(used(&world), (0, 250), "nothing is given back while the upload runs");
     // Whoever ended early gives back what it did not take; nothing is ever set aside by giving back.
-    let keep = |upload, bytes| Action::KeepAside { upload: UploadId(upload), bytes };
-    world.given([open(6, 0), keep(6, 90), keep(99, 90), keep(8, 70)]);
-    assert_eq!(used(&world), (0, 250));
+    let keep = |upload, bytes| {
+        let lease = Timestamp(90_000);
+        Action::KeepAside { upload: UploadId(upload), bytes, lease }
+    };
+    let stale = Action::KeepAside { upload: UploadId(8), bytes: 0, lease: Timestamp(89_999) };
+    world.given([open(6, 0), keep(6, 90), keep(99, 90), keep(8, 70), stale]);
+    assert_eq!(used(&world), (0, 250), "somebody goes on with it");
     world.given([keep(8, 20)]);
     assert_eq!(used(&world), (0, 220));
     world.given([open(8, 50)]);
@@ -387,4 +392,28 @@ fn usage_that_lies_is_found() {
         let Ok(()) = store.put(Key::Usage(repository(0).tenant), Record::Usage(lie));
         assert!(!nora_domain::audit::audit(store.rows()).is_empty());
     }
+}
+
+#[test]
+fn a_workload_token_is_remembered_for_an_hour_after_its_end() {
+    let mut world = limited(9, 9);
+    let workload = |id| {
+        let mut action = token(id, "t", None);
+        let Action::CreateAccessToken { found_by, account, record, .. } = &mut action else {
+            panic!()
+        };
+        (*found_by, *account) = (None, None);
+        record.is_workload = true;
+        record.owner = "oidc:ci:job".into();
+        action
+    };
+    let created = |world: &World, id| {
+        matches!(row(&world.store, &Key::AccessToken(TokenId(id))), Some(Record::AccessToken(_)))
+    };
+    world.answer(10_000, workload(9)).unwrap();
+    // It ends at 15,000. What it began may still run, and must not look as if it had been revoked.
+    world.answer(15_000 + HOUR_MILLIS - 1, workload(8)).unwrap();
+    assert!(created(&world, 9));
+    world.answer(15_000 + HOUR_MILLIS, workload(7)).unwrap();
+    assert_eq!((created(&world, 9), created(&world, 8)), (false, true));
 }

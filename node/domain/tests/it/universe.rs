@@ -106,7 +106,7 @@ enum Kind {
     Trim { before: i64 },
     Count,
     Sent { number: u8 },
-    Keep { upload: u8, bytes: u64 },
+    Keep { upload: u8, bytes: u64, lease: i64 },
     Start { node: u8, name: u8 },
     Found,
     Token { token: u8, for_millis: u64 },
@@ -204,7 +204,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (-3_000..100i64).prop_map(|before| Kind::Trim { before }),
         1 => Just(Kind::Count),
         1 => any::<u8>().prop_map(|number| Kind::Sent { number }),
-        2 => (0..4u8, 0..60u64).prop_map(|(upload, bytes)| Kind::Keep { upload, bytes }),
+        2 => (0..4u8, 0..60u64, -100..100i64).prop_map(|(upload, bytes, lease)| Kind::Keep { upload, bytes, lease }),
         3 => (blob.clone(), 1..=NODES, rarely())
             .prop_map(|(blob, node, stale)| Kind::Hold { blob, node, stale }),
         3 => (blob.clone(), 1..=NODES, rarely(), 0..3u32)
@@ -463,7 +463,11 @@ impl Op {
             }
             Kind::Count => Action::CountUnique,
             Kind::Sent { number } => Action::NoteAuditSent { number: u64::from(number) },
-            Kind::Keep { upload: id, bytes } => Action::KeepAside { upload: upload(id), bytes },
+            Kind::Keep { upload: id, bytes, lease } => Action::KeepAside {
+                upload: upload(id),
+                bytes,
+                lease: Timestamp(at.0.saturating_add_signed(lease)),
+            },
             Kind::Open { upload: id, node, for_millis, reserve } => Action::OpenUpload {
                 reserve,
                 upload: upload(id),

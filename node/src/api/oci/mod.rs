@@ -15,7 +15,9 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderName, Method, StatusCode, Version};
 use nora_app::Registry;
 use nora_app::ports::Incoming;
@@ -268,7 +270,13 @@ async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
         if let Some(owner) = api.registry.upload_owner(*id)
             && !is_forwarded
         {
-            return pass_through(api.peers.as_ref(), owner, request).await;
+            let mut answer = pass_through(api.peers.as_ref(), owner, request).await?;
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                // The owner knows only where this node found it.
+                let here = challenge.of_push(&repository);
+                answer.headers_mut().insert(WWW_AUTHENTICATE, here);
+            }
+            return Ok(answer);
         }
     }
     let (parts, request_body) = request.into_parts();

@@ -1,6 +1,6 @@
 //! Upload sessions: open, append, ask, finish, cancel; and mounting, which is an upload that needs no bytes.
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::response::Response;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderValue, LOCATION, RANGE};
 use http::{HeaderName, Method, StatusCode};
@@ -147,8 +147,11 @@ async fn mount(call: Call, digest: Digest) -> Result<Response, ApiError> {
             Some(from).filter(|from| call.caller.may_in(Action::Pull, from))
         }
         None => {
+            // A link that stayed with another tenant, when its repository's name went over, is nobody's to read.
             let may_read = |key: &RepositoryKey| {
-                key.format == Format::Oci && call.caller.may_in(Action::Pull, key)
+                key.format == Format::Oci
+                    && registry.repository(key.format, key.path.clone()) == *key
+                    && call.caller.may_in(Action::Pull, key)
             };
             registry.find_blob(digest, &to, may_read).await?
         }
@@ -213,7 +216,8 @@ async fn finish(mut call: Call, id: UploadId) -> Result<Response, Failure> {
     };
     let digest = parse_digest(text)?;
     let start = start_of(&call)?;
-    let empty = call.header(CONTENT_LENGTH).is_some_and(|length| length.trim() == "0");
+    // Not every client that sends nothing says so with a header.
+    let empty = call.body.is_end_stream();
     let rest =
         if empty { None } else { Some(call.take_body(call.api.settings.upload_bytes_max).await?) };
     let location = call.location(&format!("blobs/{digest}"));

@@ -173,3 +173,30 @@ async fn nobody_says_on_whose_behalf_but_members() {
     assert_eq!(refused.1.actor.address, "192.0.2.9");
     assert_eq!(refused.1.resource, "oci:red/app");
 }
+
+#[tokio::test]
+async fn what_stayed_with_another_tenant_is_mounted_by_nobody() {
+    let world = world().await;
+    let (red, blue) = (Shown::login("red"), Shown::login("blue"));
+    let bytes = b"the red secret".to_vec();
+    let digest = crate::hash::digest(nora_domain::Algorithm::Sha256, &bytes).to_string();
+    let path = format!("/v2/red/app/blobs/uploads/?digest={digest}");
+    let pushed = world.send(Method::POST, &path, &red, &[], bytes).await;
+    assert_eq!(pushed.status, StatusCode::CREATED);
+    // No manifest holds the name, so it may go over to the other.
+    world
+        .apply(
+            &POLICY
+                .replace(r#"["red/*"] }"#, r#"["red2/*"] }"#)
+                .replace(r#"["blue/*"] }"#, r#"["blue/*", "red/*"] }"#)
+                .replace(r#"["pull:blue/*""#, r#"["pull:red/*", "pull:blue/*""#),
+        )
+        .await;
+    for from in ["", "&from=red/app"] {
+        let path = format!("/v2/blue/app/blobs/uploads/?mount={digest}{from}");
+        let answer = world.ask(Method::POST, &path, &blue).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{from}");
+    }
+    let there = format!("/v2/red/app/blobs/{digest}");
+    assert_eq!(world.ask(Method::GET, &there, &blue).await.status, StatusCode::NOT_FOUND);
+}

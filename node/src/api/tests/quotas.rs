@@ -5,6 +5,7 @@ use http::{Method, StatusCode};
 use nora_app::ports::{BoxError, Incoming};
 use nora_domain::identity::Rate;
 use nora_domain::{Algorithm, Format, RepositoryPath, TenantName};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::world::{Shown, World};
 
@@ -172,6 +173,73 @@ async fn a_blob_without_a_length_that_does_not_fit_leaves_nothing_behind() {
     assert_eq!(used(&world).await, (0, 0));
     let gone = registry.upload_state(&repository, id).await;
     assert!(matches!(gone, Err(nora_app::Error::UploadUnknown(_))), "{gone:?}");
+}
+
+/// A body that announces so many bytes and goes on as somebody sends.
+fn slow(length: u64) -> (UnboundedSender<Result<Bytes, BoxError>>, Incoming) {
+    let (sender, parts) = unbounded_channel();
+    let stream = futures_util::stream::unfold(parts, async |mut parts| {
+        parts.recv().await.map(|part| (part, parts))
+    });
+    (sender, Incoming { stream: Box::pin(stream), length: Some(length) })
+}
+
+#[tokio::test]
+async fn room_stays_with_whoever_writes_however_slowly() {
+    let world = world().await;
+    let path = RepositoryPath::parse("red/app").unwrap();
+    let repository = world.registry.repository(Format::Oci, path);
+    let registry = world.registry.clone();
+    let id = registry.start_upload(repository.clone(), Algorithm::Sha256).await.unwrap().id;
+    let (sender, body) = slow(9_000);
+    let writing = {
+        let (registry, repository) = (registry.clone(), repository.clone());
+        tokio::spawn(async move { registry.append_upload(&repository, id, None, body).await })
+    };
+    while used(&world).await != (0, 9_000) {
+        tokio::task::yield_now().await;
+    }
+    // Another request comes in between, and so does upkeep.
+    let bytes = Bytes::from(vec![1; 9_000]);
+    let digest = crate::hash::digest(Algorithm::Sha256, &bytes);
+    let nothing: Option<Incoming> = None;
+    let busy = registry.finish_upload(repository.clone(), id, None, nothing, digest).await;
+    assert!(matches!(busy, Err(nora_app::Error::UploadBusy)), "{busy:?}");
+    assert_eq!(used(&world).await, (0, 9_000));
+    world.clock.advance(16 * 60 * 1_000);
+    registry.expire_uploads().await.unwrap();
+    assert_eq!(used(&world).await, (0, 9_000));
+    sender.send(Ok(bytes)).unwrap();
+    drop(sender);
+    writing.await.unwrap().unwrap();
+    let nothing: Option<Incoming> = None;
+    registry.finish_upload(repository, id, None, nothing, digest).await.unwrap();
+    assert_eq!(used(&world).await, (9_000, 0));
+}
+
+#[tokio::test]
+async fn a_full_tenant_still_takes_what_it_has_room_for() {
+    let world = world().await;
+    let red = Shown::login("red");
+    let opened = world.ask(Method::POST, "/v2/red/app/blobs/uploads/", &red).await;
+    let location = opened.header("location").to_owned();
+    let bytes = Bytes::from(vec![3; 10_000]);
+    let part = world.send(Method::PATCH, &location, &red, &[], bytes.slice(..6_000)).await;
+    assert_eq!(part.status, StatusCode::ACCEPTED);
+    // Its answer is lost, and the same comes again: that is no question of room.
+    let range = [("content-range", "0-5999")];
+    let again = world.send(Method::PATCH, &location, &red, &range, bytes.slice(..6_000)).await;
+    assert_eq!(again.status, StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(again.header("range"), "0-5999");
+    let rest = world.send(Method::PATCH, &location, &red, &[], bytes.slice(6_000..)).await;
+    assert_eq!(rest.status, StatusCode::ACCEPTED);
+    assert_eq!(used(&world).await, (0, 10_000), "it is full");
+    // Not every client says that it sends nothing.
+    let digest = crate::hash::digest(Algorithm::Sha256, &bytes);
+    let path = format!("{location}&digest={digest}");
+    let finished = world.send_unannounced(Method::PUT, &path, &red).await;
+    assert_eq!(finished.status, StatusCode::CREATED, "{finished:?}");
+    assert_eq!(used(&world).await, (10_000, 0));
 }
 
 #[tokio::test]

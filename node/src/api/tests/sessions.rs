@@ -185,6 +185,54 @@ async fn what_is_revoked_while_a_request_runs_ends_it() {
 }
 
 #[tokio::test]
+async fn what_a_new_password_ended_sets_no_password() {
+    let world = world().await;
+    let shown = Credential::of_login("alice".into(), Secret::new(PASSWORD));
+    let old = world.guard.recognise(shown, None, "request".into()).await.unwrap();
+    let alice = AccountName::parse("alice").unwrap();
+    let hash = |password: &str| nora_auth::password::hash(password).unwrap();
+    world.registry.set_password(alice.clone(), hash("set by the administrator")).await.unwrap();
+    let by_old = world.registry.by(Arc::new(old));
+    let refused = by_old.set_password(alice, hash("set by the thief")).await.unwrap_err();
+    assert!(matches!(refused, nora_app::Error::NotPermitted), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_session_ends_whatever_it_asks_for() {
+    let world = world().await;
+    let scopes = ["repository:team/app:pull"];
+    let session = world.session_token(&Shown::login("alice"), &scopes).await;
+    world.clock.advance(200_000);
+    let next = world.session(&session, &scopes).await.json();
+    assert_eq!(next["expires_in"], 100);
+    let next = Shown::Bearer(next["token"].as_str().unwrap().to_owned());
+    let asked =
+        async || world.ask(Method::GET, "/v2/team/app/manifests/v1", &next).await.status.as_u16();
+    assert_eq!(asked().await, 200);
+    world.clock.advance(100_000);
+    assert_eq!(asked().await, 401);
+}
+
+#[tokio::test]
+async fn who_was_asked_for_nothing_is_asked_once_a_policy_asks() {
+    let world = World::without_policy(true).await;
+    world.push(&Shown::Nothing, "team/app", "v1", b"layer").await.unwrap();
+    let caller = world.guard.recognise(Credential::None, None, "request".into()).await.unwrap();
+    let registry = world.registry.by(Arc::new(caller));
+    let path = RepositoryPath::parse("team/app").unwrap();
+    let repository = registry.repository(Format::Oci, path);
+    let v1 = Reference::Tag(TagName::parse("v1").unwrap());
+    let again = async |name: &str| {
+        let tag = TagName::parse(name).unwrap();
+        registry.set_tag(repository.clone(), tag, v1.clone()).await
+    };
+    again("v2").await.unwrap();
+    world.apply("[auth]\n").await;
+    let refused = again("v3").await.unwrap_err();
+    assert!(matches!(refused, nora_app::Error::NotPermitted), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_token_is_made_under_the_policy_that_was_looked_at() {
     let world = world().await;
     let epoch = world.registry.cluster().await.unwrap().policy_epoch;

@@ -85,6 +85,8 @@ impl Sink {
             let said = gap.map(|gap| gap.line() + "\n").unwrap_or_default();
             let text = said + &lines(&page.items);
             let path = self.path.clone();
+            // Should it fail, the file's end is looked at again: some of it may be there.
+            self.last = None;
             blocking(move || disk::append(&path, text.as_bytes())).await?;
             last = newest;
             self.last = Some(last);

@@ -159,7 +159,7 @@ pub fn actions() -> Vec<(Terms, Action)> {
         (Terms::NONE, Action::TrimAudit { before: AT }),
         (Terms::NONE, Action::CountUnique),
         (Terms::NONE, Action::NoteAuditSent { number: 4_711 }),
-        (Terms::NONE, Action::KeepAside { upload: super::upload(), bytes: 1 << 20 }),
+        (Terms::NONE, Action::KeepAside { upload: super::upload(), bytes: 1 << 20, lease: AT }),
     ]
 }
 
