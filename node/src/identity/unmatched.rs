@@ -102,19 +102,27 @@ pub async fn end_tokens_of_nobody(registry: &Registry) {
     }
 }
 
+/// The logins of the policy in force. One that cannot be read is an error: who would be missing in it is not gone.
+async fn listed(registry: &Registry) -> Result<BTreeSet<String>, Error> {
+    let Some(policy) = registry.policy().await? else { return Ok(BTreeSet::new()) };
+    let document = serde_json::from_slice::<PolicyDocument>(&policy.document);
+    let document = document.map_err(|error| Error::Internal {
+        what: "the policy in force is not one that this version reads",
+        source: Some(Box::new(error)),
+    })?;
+    Ok(document.auth.into_iter().flat_map(|auth| auth.htpasswd.into_keys()).collect())
+}
+
 async fn end_tokens(registry: &Registry) -> Result<(), Error> {
     let mut after = None;
     loop {
         // Before the logins: whose token is seen here had theirs by now.
         let page = registry.tokens(after.take(), PAGE).await?;
         after = page.items.last().map(|(id, _)| *id);
-        let policy = registry.policy().await?;
-        let document: Option<PolicyDocument> =
-            policy.and_then(|policy| serde_json::from_slice(&policy.document).ok());
-        let auth = document.and_then(|document| document.auth).unwrap_or_default();
+        let listed = listed(registry).await?;
         for (id, token) in page.items {
             let Some(user) = token.owner.strip_prefix("user:") else { continue };
-            if auth.htpasswd.contains_key(user) {
+            if listed.contains(user) {
                 continue;
             }
             if let Ok(name) = AccountName::parse(user)

@@ -45,12 +45,14 @@ pub(super) async fn bring(
     let (document, hash) = canonical(own).map_err(unusable)?;
     let known = registry.policy().await.map_err(unusable)?;
     let by_file = registry.by(std::sync::Arc::new(OnceBegun { actor: by_file() }));
+    let is_alone = members.view().await.map(|view| view.members.len() <= 1).unwrap_or(false);
     if known.as_ref().is_some_and(|known| known.hash == hash) {
-        // It may have come into force in the moment in which this node ended.
-        end_tokens_of_nobody(&by_file).await;
+        if is_alone {
+            // It may have come into force in the moment in which this node ended.
+            end_tokens_of_nobody(&by_file).await;
+        }
         return Ok(());
     }
-    let is_alone = members.view().await.map(|view| view.members.len() <= 1).unwrap_or(false);
     if known.is_some() && !is_alone {
         warn!(
             "the policy in this node's file is not the one that the cluster runs by: see 'nora policy diff', and apply it \

@@ -55,8 +55,8 @@ struct Growing {
 }
 
 impl Room {
-    /// Sets room aside, under a lease, for a body that an upload is to grow by. The stream ends in an error if there is none left for the
-    /// rest; [`Room::refusal`] then says so.
+    /// Sets room aside, under a lease, for a body that an upload is to grow by. The stream ends in an error if there is
+    /// none left for the rest; [`Room::refusal`] then says so.
     pub(super) async fn made(
         registry: &Registry,
         repository: &RepositoryKey,
