@@ -39,6 +39,8 @@ part() {
 # node starts open and gets its policy then.
 login_action() {
   local issuer_line
+  # In a pipe this is a shell of its own, which does not inherit what ends the node.
+  trap stop_node EXIT
   coproc ISSUER { exec "$CARGO_TARGET_DIR/debug/nora-test-issuer" --until-stdin-closes; }
   read -r issuer_line <&"${ISSUER[0]}"
   said() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"$issuer_line"; }
