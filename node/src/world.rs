@@ -31,7 +31,7 @@ use tower::ServiceExt;
 
 use crate::api::forward::Forward;
 use crate::api::{Api, ApiSettings, ConnectionInfo, router};
-use crate::config::{Overrides, parse};
+use crate::config::{Network, Overrides, parse};
 use crate::identity::{AdminPasswords, Guard, GuardSettings, Policies, canonical, tenant_limits};
 
 pub const NODE: NodeId = NodeId(1);
@@ -67,6 +67,27 @@ impl Ids for OwnIds {
     fn upload_id(&self) -> UploadId {
         UploadId::made_by(NODE, self.0.fetch_add(1, Ordering::Relaxed).into())
     }
+}
+
+/// What requests are served with, where proxies from these networks are believed.
+pub fn surface(registry: Registry, guard: Arc<Guard>, trusted_proxies: Vec<Network>) -> Arc<Api> {
+    Arc::new(Api {
+        registry,
+        probe: Arc::new(Still),
+        metrics: Arc::new(crate::metrics::Metrics::new()),
+        guard,
+        peers: Arc::new(Still),
+        forwarded: Arc::default(),
+        settings: ApiSettings {
+            public_url: None,
+            upload_bytes_max: 1 << 20,
+            manifest_bytes_max: 1 << 20,
+            page_size_max: 10,
+            body_idle_timeout: Duration::from_secs(1),
+            trusted_proxies,
+            policy_file: None,
+        },
+    })
 }
 
 /// A node over memory.
@@ -184,23 +205,7 @@ impl World {
         let ticking: Arc<dyn Clock> = clock.clone();
         let guard = Guard::new(registry.clone(), ticking, policies, settings).unwrap();
         guard.make_keys().await;
-        let api = Arc::new(Api {
-            registry: registry.clone(),
-            probe: Arc::new(Still),
-            metrics: Arc::new(crate::metrics::Metrics::new()),
-            guard: guard.clone(),
-            peers: Arc::new(Still),
-            forwarded: Arc::default(),
-            settings: ApiSettings {
-                public_url: None,
-                upload_bytes_max: 1 << 20,
-                manifest_bytes_max: 1 << 20,
-                page_size_max: 10,
-                body_idle_timeout: Duration::from_secs(1),
-                trusted_proxies: Vec::new(),
-                policy_file: None,
-            },
-        });
+        let api = surface(registry.clone(), guard.clone(), Vec::new());
         let router = router(api);
         Self { guard, registry, clock, router }
     }

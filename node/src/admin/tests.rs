@@ -34,9 +34,9 @@ use tonic::{Code, Request as Call};
 use tower::ServiceExt;
 
 use super::*;
-use crate::api::ApiSettings;
 use crate::api::forward::Forward;
 use crate::identity::{AdminPasswords, Guard, GuardSettings, Policies};
+use crate::world::surface;
 
 const NODE: NodeId = NodeId(1);
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -213,23 +213,7 @@ fn world(password: Option<&str>) -> World {
         shared_secret: Some(vec![7; 32]),
     };
     let guard = Guard::new(registry.clone(), clock, policies, settings).unwrap();
-    let api = Arc::new(Api {
-        registry,
-        probe: Arc::new(Still),
-        metrics: Arc::new(crate::metrics::Metrics::new()),
-        guard,
-        peers: Arc::new(Still),
-        forwarded: Arc::default(),
-        settings: ApiSettings {
-            public_url: None,
-            upload_bytes_max: 1 << 20,
-            manifest_bytes_max: 1 << 20,
-            page_size_max: 10,
-            body_idle_timeout: Duration::from_secs(1),
-            trusted_proxies: Vec::new(),
-            policy_file: None,
-        },
-    });
+    let api = surface(registry, guard, Vec::new());
     let admin = Admin {
         api,
         members: book.clone(),

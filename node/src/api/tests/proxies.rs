@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -14,10 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{HOST, WWW_AUTHENTICATE};
 use tower::ServiceExt;
 
-use crate::api::{Api, ApiSettings, ConnectionInfo, router};
+use crate::api::{ConnectionInfo, router};
 use crate::config::{Overrides, parse};
-use crate::metrics::Metrics;
-use crate::world::{ADMIN_PASSWORD, Still, World};
+use crate::world::{ADMIN_PASSWORD, World, surface};
 
 /// Failed logins after which an address has to wait, in any [`World`].
 const FAILURES_MAX: usize = 5;
@@ -41,23 +38,8 @@ impl Node {
         let world = World::with("[auth]\n").await;
         let text = format!("[server]\ntrusted_proxies = {networks:?}\n");
         let config = parse(&text, None, &Overrides::default()).unwrap().config;
-        let router = router(Arc::new(Api {
-            registry: world.registry.clone(),
-            probe: Arc::new(Still),
-            metrics: Arc::new(Metrics::new()),
-            guard: world.guard.clone(),
-            peers: Arc::new(Still),
-            forwarded: Arc::default(),
-            settings: ApiSettings {
-                public_url: None,
-                upload_bytes_max: 1 << 20,
-                manifest_bytes_max: 1 << 20,
-                page_size_max: 10,
-                body_idle_timeout: Duration::from_secs(1),
-                trusted_proxies: config.server.trusted_proxies,
-                policy_file: None,
-            },
-        }));
+        let trusted = config.server.trusted_proxies;
+        let router = router(surface(world.registry.clone(), world.guard.clone(), trusted));
         Self { world, router }
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
+use nora_app::Registry;
 use nora_auth::credential::{ApiToken, Credential, Secret};
 use nora_domain::name::AccountName;
 use nora_domain::record::TokenId;
-use nora_domain::{Format, Reference, RepositoryPath, TagName};
+use nora_domain::{Digest, Format, Reference, RepositoryKey, RepositoryPath, TagName};
 
 use crate::world::{PASSWORD, Shown, World};
 
@@ -24,6 +25,16 @@ async fn world() -> World {
         world.push(&Shown::admin(), repository, "v1", b"layer").await.unwrap();
     }
     world
+}
+
+fn app(registry: &Registry) -> RepositoryKey {
+    registry.repository(Format::Oci, RepositoryPath::parse("team/app").unwrap())
+}
+
+/// What a request does that goes on: gives what `v1` names another tag.
+async fn tag_v1_as(registry: &Registry, name: &str) -> Result<Digest, nora_app::Error> {
+    let v1 = Reference::Tag(TagName::parse("v1").unwrap());
+    registry.set_tag(app(registry), TagName::parse(name).unwrap(), v1).await
 }
 
 #[tokio::test]
@@ -168,20 +179,14 @@ async fn what_is_revoked_while_a_request_runs_ends_it() {
     let credential = Credential::Bearer(Secret::new(&token));
     let caller = world.guard.recognise(credential, None, "request".into()).await.unwrap();
     let registry = world.registry.by(Arc::new(caller));
-    let path = RepositoryPath::parse("team/app").unwrap();
-    let repository = registry.repository(Format::Oci, path);
-    let v1 = Reference::Tag(TagName::parse("v1").unwrap());
-    let again = async |name: &str| {
-        let tag = TagName::parse(name).unwrap();
-        registry.set_tag(repository.clone(), tag, v1.clone()).await
-    };
+    let again = async |name: &str| tag_v1_as(&registry, name).await;
     again("v2").await.unwrap();
     let id = ApiToken::parse(&token).unwrap().id;
     world.registry.revoke_token(TokenId(id)).await.unwrap();
     let refused = again("v3").await.unwrap_err();
     assert!(matches!(refused, nora_app::Error::NotPermitted), "{refused:?}");
     let v3 = TagName::parse("v3").unwrap();
-    assert!(world.registry.resolve(&repository, &v3).await.is_err());
+    assert!(world.registry.resolve(&app(&registry), &v3).await.is_err());
 }
 
 #[tokio::test]
@@ -219,13 +224,7 @@ async fn who_was_asked_for_nothing_is_asked_once_a_policy_asks() {
     world.push(&Shown::Nothing, "team/app", "v1", b"layer").await.unwrap();
     let caller = world.guard.recognise(Credential::None, None, "request".into()).await.unwrap();
     let registry = world.registry.by(Arc::new(caller));
-    let path = RepositoryPath::parse("team/app").unwrap();
-    let repository = registry.repository(Format::Oci, path);
-    let v1 = Reference::Tag(TagName::parse("v1").unwrap());
-    let again = async |name: &str| {
-        let tag = TagName::parse(name).unwrap();
-        registry.set_tag(repository.clone(), tag, v1.clone()).await
-    };
+    let again = async |name: &str| tag_v1_as(&registry, name).await;
     again("v2").await.unwrap();
     world.apply("[auth]\n").await;
     let refused = again("v3").await.unwrap_err();
