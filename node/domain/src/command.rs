@@ -1,19 +1,226 @@
 //! What can be asked of the replicated state, and how it answers.
 //!
-//! Commands are imperatives and carry everything a decision needs; [`Command::at`] is the proposer's clock. A
-//! [`Refusal`] is an ordinary answer that every replica computes alike: nothing was changed.
+//! Each command is a struct in its noun's folder, with an outcome type of its own. The list below is the only place that
+//! names them all: from it come [`Action`], [`Outcome`], and the dispatch to the transition. Commands carry everything a
+//! decision needs; [`Command::at`] is the leader's time. A [`Refusal`] is an ordinary answer that every replica computes
+//! alike: nothing was changed.
 
+use crate::account::{AccountRemoved, CreateAccount, RemoveAccount, SetPassword};
+use crate::artifact::{ArtifactDeleted, ArtifactStored, DeleteArtifact, PutArtifact};
+use crate::blob::{
+    AddHolder, BlobCommitted, CommitBlob, DropHolder, Holder, LoseObject, MountBlob, PinBlob,
+    UnlinkBlob,
+};
+use crate::cluster::{FeatureLevel, FoundCluster, RaiseFeatureLevel, SetReplicas};
 use crate::digest::Digest;
-use crate::identity::{
-    AccessTokenRecord, Actor, BudgetRecord, Rate, RefusalNote, SigningKeyRecord, TenantRecord,
+use crate::ids::{Epoch, NodeId};
+use crate::join_token::{AdmitNode, CreateJoinToken};
+use crate::journal::{
+    About, Actor, AdvanceCursor, Deed, DropSegments, NoteRefusals, Reason, RemoveCursor,
+    SealJournal, SegmentsDropped, Verb,
 };
-use crate::name::{
-    AccountName, MediaType, OwnerName, RepositoryKey, TagName, TenantName, TokenName,
+use crate::names::{AccountName, FileName, TagName, VersionName};
+use crate::node::{SetStanding, Standing, StartNode};
+use crate::policy::SetPolicy;
+use crate::signing_key::AddSigningKey;
+use crate::state::Store;
+use crate::tag::{DeleteTag, NotePulls, SetTag, Target};
+use crate::tenant::{BudgetLeased, LeaseBudget, Quota};
+use crate::time::Timestamp;
+use crate::token::{CreateAccessToken, RevokeAccessToken, TouchAccessTokens};
+use crate::transition::{Decision, Step};
+use crate::upload::{CloseUpload, ExpireUploads, OpenUpload, ShrinkReservation};
+use crate::version::{
+    DeleteFile, DeleteVersion, PutVersion, SetVersionState, VersionDeleted, VersionStored,
 };
-use crate::record::{
-    AuthorityRecord, Body, ClusterId, Epoch, FeatureLevel, Generation, NodeId, NodeProfile,
-    Placement, Standing, Timestamp, TokenId, UploadId,
-};
+
+/// Calls a macro with the list of all commands: `Name method -> Outcome`. Encodings use it, so that a command which no
+/// codec knows does not compile.
+#[macro_export]
+macro_rules! for_each_command {
+    ($callback:ident) => {
+        $callback! {
+            FoundCluster found_cluster -> (),
+            RaiseFeatureLevel raise_feature_level -> (),
+            SetReplicas set_replicas -> (),
+            StartNode start_node -> Epoch,
+            SetStanding set_standing -> (),
+            CreateJoinToken create_join_token -> (),
+            AdmitNode admit_node -> NodeId,
+            OpenUpload open_upload -> Timestamp,
+            ShrinkReservation shrink_reservation -> (),
+            CloseUpload close_upload -> (),
+            ExpireUploads expire_uploads -> (),
+            CommitBlob commit_blob -> BlobCommitted,
+            MountBlob mount_blob -> (),
+            PinBlob pin_blob -> (),
+            UnlinkBlob unlink_blob -> (),
+            AddHolder add_holder -> (),
+            DropHolder drop_holder -> (),
+            LoseObject lose_object -> (),
+            PutArtifact put_artifact -> ArtifactStored,
+            DeleteArtifact delete_artifact -> ArtifactDeleted,
+            SetTag set_tag -> (),
+            DeleteTag delete_tag -> Target,
+            NotePulls note_pulls -> (),
+            PutVersion put_version -> VersionStored,
+            SetVersionState set_version_state -> (),
+            DeleteVersion delete_version -> VersionDeleted,
+            DeleteFile delete_file -> (),
+            LeaseBudget lease_budget -> BudgetLeased,
+            SetPolicy set_policy -> u64,
+            CreateAccount create_account -> (),
+            SetPassword set_password -> (),
+            RemoveAccount remove_account -> AccountRemoved,
+            CreateAccessToken create_access_token -> (),
+            RevokeAccessToken revoke_access_token -> (),
+            TouchAccessTokens touch_access_tokens -> (),
+            AddSigningKey add_signing_key -> u64,
+            NoteRefusals note_refusals -> (),
+            AdvanceCursor advance_cursor -> (),
+            RemoveCursor remove_cursor -> (),
+            SealJournal seal_journal -> (),
+            DropSegments drop_segments -> SegmentsDropped,
+        }
+    };
+}
+
+/// A command: something that can be asked of the state, with the type of its answer.
+pub trait Ask: Into<Action> {
+    /// What the state answers if the command is carried out.
+    type Done;
+
+    /// The answer, if it is one to this kind of command; the answer unchanged if it is another's.
+    fn done(outcome: Outcome) -> Result<Self::Done, Outcome>;
+}
+
+macro_rules! commands {
+    ($($name:ident $method:ident -> $done:ty,)*) => {
+        /// A change asked for: one of the commands.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Action {
+            $($name($name),)*
+        }
+
+        /// What was done, by the kind of command.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Outcome {
+            $($name($done),)*
+        }
+
+        impl Action {
+            /// The command's name, for logs and metrics.
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$name(_) => stringify!($name),)*
+                }
+            }
+        }
+
+        $(
+            impl From<$name> for Action {
+                fn from(command: $name) -> Self {
+                    Self::$name(command)
+                }
+            }
+
+            impl Ask for $name {
+                type Done = $done;
+
+                fn done(outcome: Outcome) -> Result<$done, Outcome> {
+                    match outcome {
+                        Outcome::$name(done) => Ok(done),
+                        other => Err(other),
+                    }
+                }
+            }
+        )*
+
+        impl<S: Store> Step<'_, S> {
+            /// Decides a command by its noun's transition.
+            pub(crate) fn carry_out(&mut self, action: &Action) -> Decision<Outcome, S::Error> {
+                match action {
+                    $(Action::$name(command) => self.$method(command).map(Outcome::$name),)*
+                }
+            }
+        }
+    };
+}
+
+for_each_command!(commands);
+
+impl Action {
+    /// The feature level from which on the command may be used: below it, a member might not understand it.
+    pub const fn needs(&self) -> FeatureLevel {
+        FeatureLevel::FIRST
+    }
+
+    /// What a caller asks for with the command, as the journal notes it; `None` for a change of nothing that people know
+    /// of.
+    pub fn deed(&self) -> Option<Deed> {
+        let (verb, about) = match self {
+            Self::CommitBlob(CommitBlob { repository, digest, .. }) => {
+                (Verb::BlobPush, About::Content(repository.clone(), *digest))
+            }
+            Self::MountBlob(MountBlob { to, digest, .. }) => {
+                (Verb::BlobMount, About::Content(to.clone(), *digest))
+            }
+            Self::UnlinkBlob(UnlinkBlob { repository, digest }) => {
+                (Verb::BlobDelete, About::Content(repository.clone(), *digest))
+            }
+            Self::PutArtifact(PutArtifact { repository, digest, tags, .. }) => {
+                let tags = tags.iter().take(About::TAGS_MAX).cloned().collect();
+                (Verb::ArtifactPush, About::Tagged(repository.clone(), *digest, tags))
+            }
+            Self::DeleteArtifact(DeleteArtifact { repository, digest }) => {
+                (Verb::ArtifactDelete, About::Content(repository.clone(), *digest))
+            }
+            Self::SetTag(SetTag { repository, tag, .. }) => {
+                (Verb::TagSet, About::Tag(repository.clone(), tag.clone()))
+            }
+            Self::DeleteTag(DeleteTag { repository, tag }) => {
+                (Verb::TagDelete, About::Tag(repository.clone(), tag.clone()))
+            }
+            Self::PutVersion(PutVersion { repository, version, .. }) => {
+                (Verb::VersionPublish, About::Version(repository.clone(), version.clone()))
+            }
+            Self::SetVersionState(SetVersionState { repository, version, .. }) => {
+                (Verb::VersionState, About::Version(repository.clone(), version.clone()))
+            }
+            Self::DeleteVersion(DeleteVersion { repository, version, .. }) => {
+                (Verb::VersionDelete, About::Version(repository.clone(), version.clone()))
+            }
+            Self::DeleteFile(DeleteFile { repository, version, file }) => {
+                (Verb::FileDelete, About::File(repository.clone(), version.clone(), file.clone()))
+            }
+            Self::SetPolicy(_) => (Verb::PolicySet, About::Policy),
+            Self::SetReplicas(_) => (Verb::ClusterReplicas, About::Cluster),
+            Self::CreateAccount(CreateAccount { account, .. }) => {
+                (Verb::AccountCreate, About::Account(account.clone()))
+            }
+            Self::SetPassword(SetPassword { account, .. }) => {
+                (Verb::AccountPassword, About::Account(account.clone()))
+            }
+            Self::RemoveAccount(RemoveAccount { account }) => {
+                (Verb::AccountRemove, About::Account(account.clone()))
+            }
+            Self::CreateAccessToken(CreateAccessToken { record, assertion, .. }) => {
+                let about =
+                    About::NamedToken(record.owner.as_str().into(), record.name.as_str().into());
+                let verb =
+                    if assertion.is_some() { Verb::TokenExchange } else { Verb::TokenCreate };
+                (verb, about)
+            }
+            Self::RevokeAccessToken(RevokeAccessToken { token }) => {
+                (Verb::TokenRevoke, About::Token(*token))
+            }
+            _ => return None,
+        };
+        Some(Deed::new(verb, about))
+    }
+}
 
 /// Which proposal of which start of a node a command is. However often it stands in the log, it takes effect once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,19 +239,19 @@ pub struct Origin {
 pub struct Terms {
     /// Who asks; `None` is the cluster itself.
     pub by: Option<Actor>,
-    /// The policy under which the change was judged: refused if another is in force. `None` if none has a say.
+    /// The policy under which the change was judged: refused if another is in force. `None` if no policy has a say.
     pub policy: Option<u64>,
-    /// Tags that may be made and not moved: who asks may not overwrite there. Sorted.
+    /// Tags that may be made and not moved: the caller may not overwrite there. Sorted.
     pub create_only: Vec<TagName>,
     /// Tags that the policy keeps as they are, once they are there. Sorted.
     pub immutable: Vec<TagName>,
-    /// For [`Action::DeleteArtifact`] where tags may be immutable: the repository's revision by which it was judged that
-    /// none of them needs the artifact. Refused if the repository has changed since; `None` if that has no say.
+    /// For [`DeleteArtifact`] where tags may be immutable: the repository's revision by which it was judged that none of
+    /// them needs the artifact. Refused if the repository has changed since; `None` if that has no say.
     pub revision: Option<u64>,
 }
 
 impl Terms {
-    /// The cluster asks, and nobody has a say.
+    /// The cluster asks, and no policy has a say.
     pub const NONE: Self = Self {
         by: None,
         policy: None,
@@ -54,450 +261,17 @@ impl Terms {
     };
 }
 
-/// A change asked for.
+/// A change asked for, with its circumstances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// The time: the leader's, or the proposer's until the leader has stamped it.
     pub at: Timestamp,
     /// Which proposal it is; `None` takes effect each time it is applied.
     pub origin: Option<Origin>,
-    /// Who asks, and on what terms. Below [`FeatureLevel::IDENTITY`] they have no say.
+    /// Who asks, and on what terms.
     pub terms: Terms,
     /// What to do.
     pub action: Action,
-}
-
-/// What a command does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// A cluster begins: give it its name and its certificate authority. Refused if it has one.
-    FoundCluster {
-        /// Its name.
-        cluster: ClusterId,
-        /// Its authority.
-        authority: AuthorityRecord,
-    },
-    /// A node has started: give it an epoch and retire its earlier ones. It is active from then on, unless it is
-    /// draining. Refused for a node that was removed, for one that does not understand the feature level, and for one
-    /// that was never admitted, other than node 1, which founds the cluster.
-    StartNode {
-        /// Who.
-        node: NodeId,
-        /// Names this start: proposed twice, it gives the same epoch; a running node that was away comes back so. 0, as
-        /// from before there was a name, makes each proposal a start of its own.
-        start: u128,
-        /// What it tells of itself.
-        profile: NodeProfile,
-    },
-    /// Let nodes join that know a secret. Tokens that have expired go.
-    CreateJoinToken {
-        /// The public part.
-        token: TokenId,
-        /// SHA-256 of the secret part.
-        secret_hash: [u8; 32],
-        /// When it ends.
-        expires_at: Timestamp,
-    },
-    /// A node wants to join: give it a number that no node ever had.
-    AdmitNode {
-        /// The token it showed.
-        token: TokenId,
-        /// SHA-256 of the secret it showed.
-        secret_hash: [u8; 32],
-        /// SHA-256 of its public key.
-        key_hash: [u8; 32],
-        /// What it tells of itself.
-        profile: NodeProfile,
-    },
-    /// A node's standing changes. Nothing comes back from [`Standing::Removed`], and nothing goes to
-    /// [`Standing::Joining`].
-    SetStanding {
-        /// Who.
-        node: NodeId,
-        /// How it stands from now on.
-        standing: Standing,
-    },
-    /// Allow what every member understands by now. Never goes down.
-    RaiseFeatureLevel {
-        /// The level.
-        level: FeatureLevel,
-    },
-    /// Another node has a whole, durable copy of a blob's live generation.
-    AddHolder {
-        /// The blob.
-        digest: Digest,
-        /// The copy.
-        generation: Generation,
-        /// The node.
-        node: NodeId,
-    },
-    /// A node gives up its copy of a blob's live generation, or has found it gone or damaged.
-    DropHolder {
-        /// The blob.
-        digest: Digest,
-        /// The copy.
-        generation: Generation,
-        /// The node.
-        node: NodeId,
-        /// How many active holders must be left for it to be accepted; 0 if the copy is lost anyway.
-        keep: u32,
-    },
-    /// An upload session outlives its first request, or goes on: keep it known until `expires_at`.
-    OpenUpload {
-        /// The session.
-        upload: UploadId,
-        /// Where its blob will be linked.
-        repository: RepositoryKey,
-        /// The node that holds its bytes.
-        node: NodeId,
-        /// When it may be dropped.
-        expires_at: Timestamp,
-        /// Bytes of the tenant's quota to set aside for it in all; what was set aside before stays.
-        reserve: u64,
-    },
-    /// An upload session needs no more of what was set aside for it than this. What it has less of stays less.
-    KeepAside {
-        /// The session.
-        upload: UploadId,
-        /// Bytes that stay set aside.
-        bytes: u64,
-        /// When it may be dropped, as whoever gives back knows it. Later means that somebody goes on with it.
-        lease: Timestamp,
-    },
-    /// An upload session ends without a blob.
-    CloseUpload {
-        /// The session.
-        upload: UploadId,
-    },
-    /// Of these upload sessions, those whose time is over end without a blob. Their nodes may be gone for good.
-    ExpireUploads {
-        /// The sessions.
-        uploads: Vec<UploadId>,
-    },
-    /// A blob's bytes are durable under `digest/generation`: make them the live copy if there is none, and make the
-    /// blob visible in a repository.
-    CommitBlob {
-        /// Where it becomes visible.
-        repository: RepositoryKey,
-        /// Its name.
-        digest: Digest,
-        /// Its size in bytes.
-        size: u64,
-        /// The copy that was written.
-        generation: Generation,
-        /// The node that wrote it: refused if its epoch is not the generation's.
-        node: NodeId,
-        /// Root of its chunk table.
-        chunk_root: [u8; 32],
-        /// The session that it ends; also names the pin.
-        upload: UploadId,
-        /// How long it is kept with no artifact referencing it.
-        pinned_until: Timestamp,
-        /// Where its bytes are durable.
-        placement: Placement,
-    },
-    /// Make a blob that is visible in one repository visible in another.
-    MountBlob {
-        /// Where it is visible. The proposer has checked that the caller may read it there.
-        from: RepositoryKey,
-        /// Where it becomes visible.
-        to: RepositoryKey,
-        /// The blob.
-        digest: Digest,
-        /// Names the pin.
-        pin: UploadId,
-        /// How long it is kept with no artifact referencing it.
-        pinned_until: Timestamp,
-    },
-    /// A client was told that a blob is there and will rely on it.
-    PinBlob {
-        /// Where the client saw it.
-        repository: RepositoryKey,
-        /// The blob.
-        digest: Digest,
-        /// Names the pin.
-        pin: UploadId,
-        /// How long it is kept with no artifact referencing it.
-        pinned_until: Timestamp,
-    },
-    /// Take a blob out of a repository; refused while an artifact there references it.
-    UnlinkBlob {
-        /// The repository.
-        repository: RepositoryKey,
-        /// The blob.
-        digest: Digest,
-    },
-    /// Store an artifact and move tags to it, in one step.
-    PutArtifact {
-        /// The repository.
-        repository: RepositoryKey,
-        /// The digest of its bytes, computed by the proposer.
-        digest: Digest,
-        /// Its media type, as sent.
-        media_type: MediaType,
-        /// Its size in bytes.
-        size: u64,
-        /// Its bytes.
-        body: Body,
-        /// The artifact it speaks about.
-        subject: Option<Digest>,
-        /// What kind of thing it is.
-        artifact_type: Option<MediaType>,
-        /// Blobs it needs; sorted, each once. Every one must be live, not lost, and linked, or the command is refused.
-        blobs: Vec<Digest>,
-        /// Artifacts it lists; sorted, each once. Every one must be there, or the command is refused.
-        children: Vec<Digest>,
-        /// Tags that shall name it.
-        tags: Vec<TagName>,
-    },
-    /// Remove an artifact and every tag that names it.
-    DeleteArtifact {
-        /// The repository.
-        repository: RepositoryKey,
-        /// The artifact.
-        digest: Digest,
-    },
-    /// Remove a tag; the artifact stays.
-    DeleteTag {
-        /// The repository.
-        repository: RepositoryKey,
-        /// The tag.
-        tag: TagName,
-    },
-    /// Put a policy into force. Its limits for tenants are told apart from the document, which is opaque here.
-    SetPolicy {
-        /// Refused if another policy than this one is in force; `None` takes whatever is.
-        expected: Option<u64>,
-        /// The document.
-        document: Vec<u8>,
-        /// SHA-256 of it.
-        hash: [u8; 32],
-        /// What tenants may use; sorted by name, each once.
-        tenants: Vec<(TenantName, TenantRecord)>,
-    },
-    /// Make an account. Refused if there is one of that name.
-    CreateAccount {
-        /// Its name.
-        account: AccountName,
-        /// Whether it is a program.
-        is_robot: bool,
-        /// Its password's hash; empty for a robot.
-        password_hash: String,
-        /// Its groups.
-        groups: Vec<String>,
-    },
-    /// Give an account another password: its sessions end.
-    SetPassword {
-        /// The account.
-        account: AccountName,
-        /// The new password's hash.
-        password_hash: String,
-    },
-    /// Remove an account and every token of it.
-    RemoveAccount {
-        /// The account.
-        account: AccountName,
-    },
-    /// Make a token. Its times are counted from the cluster's clock.
-    CreateAccessToken {
-        /// Its public part.
-        token: TokenId,
-        /// Its owner and its name, if it is to be found by them; then they are unique.
-        found_by: Option<(OwnerName, TokenName)>,
-        /// The account whose it is, if the cluster keeps that: refused if it is gone, for a later account of the same name
-        /// must not come into tokens of the earlier.
-        account: Option<AccountName>,
-        /// What is known of it.
-        record: AccessTokenRecord,
-        /// An issuer's token that it is exchanged for, by a hash of its name, and when that expires: refused if it was
-        /// exchanged before.
-        assertion: Option<([u8; 32], Timestamp)>,
-    },
-    /// End a token.
-    RevokeAccessToken {
-        /// Its public part.
-        token: TokenId,
-    },
-    /// Tokens were seen used.
-    TouchAccessTokens {
-        /// Which, and when last.
-        uses: Vec<(TokenId, Timestamp)>,
-    },
-    /// Sign with another key from now on. Keys whose time is over go.
-    AddSigningKey {
-        /// The newest key that the proposer knows of; refused if there is a newer one already.
-        after: Option<u64>,
-        /// The key.
-        key: SigningKeyRecord,
-    },
-    /// Grant a node some of a tenant's requests in an hour, or take back what it did not use.
-    LeaseBudget {
-        /// The tenant.
-        tenant: TenantName,
-        /// Of which kind.
-        rate: Rate,
-        /// What hour the node takes it to be: hours since the Unix epoch. What is granted is of the cluster's hour; only
-        /// what was granted in that one is taken back.
-        hour: u64,
-        /// How many more it would like.
-        take: u64,
-        /// How many it gives back of what it was granted in that hour.
-        give_back: u64,
-    },
-    /// Note refusals that never became commands.
-    NoteRefusals {
-        /// What was refused.
-        refusals: Vec<RefusalNote>,
-    },
-    /// Forget audit entries from before a time, some of them at a time.
-    TrimAudit {
-        /// Entries from before go.
-        before: Timestamp,
-    },
-    /// The webhook has taken the audit's entries up to this one.
-    NoteAuditSent {
-        /// The entry's number.
-        number: u64,
-    },
-    /// Count the next blobs once in each tenant that shows them: a step of [`crate::record::UniqueTo`].
-    CountUnique,
-}
-
-impl Action {
-    /// The feature level from which on the command may be used: below it, a member might not understand it. Founding and
-    /// starting are understood by every program that can be in such a place.
-    pub fn needs(&self) -> FeatureLevel {
-        match self {
-            Self::CreateJoinToken { .. }
-            | Self::AdmitNode { .. }
-            | Self::SetStanding { .. }
-            | Self::RaiseFeatureLevel { .. }
-            | Self::AddHolder { .. }
-            | Self::DropHolder { .. } => FeatureLevel::CLUSTER,
-            Self::ExpireUploads { .. } => FeatureLevel::EXPIRY,
-            Self::SetPolicy { .. }
-            | Self::CreateAccount { .. }
-            | Self::SetPassword { .. }
-            | Self::RemoveAccount { .. }
-            | Self::CreateAccessToken { .. }
-            | Self::RevokeAccessToken { .. }
-            | Self::TouchAccessTokens { .. }
-            | Self::AddSigningKey { .. }
-            | Self::LeaseBudget { .. }
-            | Self::NoteRefusals { .. }
-            | Self::TrimAudit { .. }
-            | Self::NoteAuditSent { .. }
-            | Self::KeepAside { .. }
-            | Self::CountUnique => FeatureLevel::IDENTITY,
-            Self::OpenUpload { reserve, .. } if *reserve > 0 => FeatureLevel::IDENTITY,
-            Self::FoundCluster { .. }
-            | Self::StartNode { .. }
-            | Self::OpenUpload { .. }
-            | Self::CloseUpload { .. }
-            | Self::CommitBlob { .. }
-            | Self::MountBlob { .. }
-            | Self::PinBlob { .. }
-            | Self::UnlinkBlob { .. }
-            | Self::PutArtifact { .. }
-            | Self::DeleteArtifact { .. }
-            | Self::DeleteTag { .. } => FeatureLevel::SINGLE,
-        }
-    }
-}
-
-/// What was done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The node runs under this epoch.
-    NodeStarted(Epoch),
-    /// The cluster has its name.
-    ClusterFounded,
-    /// Nodes may join with the token.
-    JoinTokenCreated,
-    /// The node has this number.
-    NodeAdmitted(NodeId),
-    /// The node stands as was asked.
-    StandingSet,
-    /// The level is at least what was asked.
-    FeatureLevelRaised,
-    /// The node is known to hold the blob.
-    HolderAdded,
-    /// The node is no longer counted as holding the blob: it may delete its copy.
-    HolderDropped,
-    /// The session is known, or known for longer.
-    UploadOpened,
-    /// The session is gone, or was not known.
-    UploadClosed,
-    /// Those sessions whose time was over are gone.
-    UploadsExpired,
-    /// The blob is visible; `live` is the copy to read. If it is not the one just written, the writer deletes its own.
-    BlobCommitted {
-        /// The copy to read.
-        live: Generation,
-    },
-    /// The blob is visible in the target.
-    BlobMounted,
-    /// The blob stays until the pin expires.
-    BlobPinned,
-    /// The blob is no longer visible there.
-    BlobUnlinked,
-    /// The artifact is stored and its tags name it.
-    ArtifactStored {
-        /// False if it was there before.
-        created: bool,
-    },
-    /// The artifact is gone, and so are these tags.
-    ArtifactDeleted {
-        /// Tags that named it; sorted.
-        tags: Vec<TagName>,
-    },
-    /// The tag is gone; it named this artifact.
-    TagDeleted {
-        /// What it named.
-        digest: Digest,
-    },
-    /// The policy is in force under this number.
-    PolicySet(u64),
-    /// The account is there.
-    AccountCreated,
-    /// The account has the new password.
-    PasswordSet,
-    /// The account is gone.
-    AccountRemoved {
-        /// Tokens that went with it.
-        tokens: u32,
-    },
-    /// The token opens what it is for.
-    AccessTokenCreated,
-    /// The token opens nothing any more.
-    AccessTokenRevoked,
-    /// The uses are noted.
-    AccessTokensTouched,
-    /// The key has this number.
-    SigningKeyAdded(u64),
-    /// What was granted of the tenant's requests.
-    BudgetLeased {
-        /// How many more the node may let through.
-        granted: u64,
-        /// What all nodes together were granted in the hour.
-        budget: BudgetRecord,
-    },
-    /// The refusals are in the audit log.
-    RefusalsNoted,
-    /// Entries that were too old are gone.
-    AuditTrimmed {
-        /// Whether there are more of them.
-        more: bool,
-    },
-    /// No more than that is set aside.
-    RoomKept,
-    /// It is noted how far the webhook is.
-    AuditSentNoted,
-    /// A step was counted.
-    UniqueCounted {
-        /// Whether every blob is counted now.
-        done: bool,
-    },
 }
 
 /// Why nothing was done.
@@ -509,6 +283,8 @@ pub enum Refusal {
     Duplicate,
     /// The cluster has its name already.
     ClusterFounded,
+    /// The cluster has no name yet.
+    NotFounded,
     /// No such node.
     NodeUnknown(NodeId),
     /// The node was removed; it must join anew under another number.
@@ -547,11 +323,11 @@ pub enum Refusal {
     },
     /// The generation is not the blob's live one.
     StaleGeneration(Digest),
-    /// Too few others hold the blob.
+    /// Too few nodes hold the blob.
     TooFewHolders {
         /// The blob.
         digest: Digest,
-        /// Active holders that would be left.
+        /// Serving holders that there are, or would be left.
         left: u32,
     },
     /// An upload session of that name is known already, for another repository or on another node.
@@ -569,12 +345,12 @@ pub enum Refusal {
         /// Artifacts.
         children: Vec<Digest>,
     },
-    /// The blob is referenced by this artifact of the same repository.
+    /// Something in the same repository needs the blob.
     BlobReferenced {
         /// The blob.
         digest: Digest,
-        /// One of the artifacts that need it.
-        by: Digest,
+        /// One of those that need it.
+        by: Holder,
     },
     /// What is stored under the digest has another size than the command says: one of the two is corrupt.
     SizeConflict {
@@ -588,7 +364,7 @@ pub enum Refusal {
         /// The number of the one in force.
         epoch: u64,
     },
-    /// The tag is there, and who asks may only make tags.
+    /// The tag is there, and the caller may only make tags.
     TagExists(TagName),
     /// The tag is there, and the policy keeps it as it is.
     TagImmutable(TagName),
@@ -600,7 +376,7 @@ pub enum Refusal {
         quota: Quota,
         /// The limit.
         limit: u64,
-        /// What is used and set aside.
+        /// What is used and reserved.
         used: u64,
         /// What was asked for.
         asked: u64,
@@ -623,69 +399,73 @@ pub enum Refusal {
     SigningKeyKnown(u64),
     /// The tenant is not limited in this.
     NotLimited,
+    /// The version is there already.
+    VersionExists(VersionName),
+    /// The version is not as it was when its publisher looked.
+    VersionChanged(VersionName),
+    /// The version was deleted, and its name may not be given again.
+    VersionGone(VersionName),
+    /// The version is not in the repository.
+    VersionUnknown(VersionName),
+    /// The version has a file of that name with other bytes.
+    FileExists(FileName),
+    /// The version has no such file.
+    FileUnknown(FileName),
+    /// A version may have this many files.
+    FilesTooMany(u32),
+    /// The journal's rows begin elsewhere: another node has sealed them.
+    JournalMoved {
+        /// Number of their first entry.
+        first: u64,
+    },
 }
 
 impl Refusal {
-    /// Why a tag that the policy keeps is neither moved nor deleted.
-    pub const TAG_IMMUTABLE: &'static str = "the tag is immutable";
-    /// Why a push ends that has no room in its tenant.
-    pub const QUOTA_EXCEEDED: &'static str = "over the quota";
-
-    /// Why, in a few words: what the audit log says.
-    pub const fn reason(&self) -> &'static str {
+    /// Why, as the code that the journal notes.
+    pub const fn reason(&self) -> Reason {
         match self {
-            Self::RetiredEpoch => "the node was started anew",
-            Self::Duplicate => "applied before",
-            Self::ClusterFounded => "founded already",
-            Self::NodeUnknown(_) => "no such node",
-            Self::NodeRemoved(_) => "the node was removed",
-            Self::StandingImpossible { .. } => "not possible from where the node stands",
-            Self::TokenUnknown => "no such join token",
-            Self::TokenExpired => "the join token has expired",
-            Self::FeatureTooOld { .. } | Self::MemberTooOld { .. } => "the program is too old",
-            Self::FeatureNotReached { .. } => "the upgrade is not finished",
-            Self::StaleGeneration(_) => "another copy is the live one",
-            Self::TooFewHolders { .. } => "too few copies",
-            Self::UploadConflict => "the upload belongs elsewhere",
-            Self::BlobUnknown(_) => "no such blob",
-            Self::ArtifactUnknown(_) => "no such artifact",
-            Self::TagUnknown(_) => "no such tag",
-            Self::ReferencesMissing { .. } => "what it references is missing",
-            Self::BlobReferenced { .. } => "an artifact needs the blob",
-            Self::SizeConflict { .. } => "another size is stored",
-            Self::PolicyChanged { .. } => "the policy changed meanwhile",
-            Self::TagExists(_) => "the tag exists and may not be overwritten",
-            Self::TagImmutable(_) => Self::TAG_IMMUTABLE,
-            Self::RepositoryChanged => "the repository changed meanwhile",
-            Self::QuotaExceeded { .. } => Self::QUOTA_EXCEEDED,
-            Self::AccountExists(_) => "the account exists",
-            Self::AccountUnknown(_) => "no such account",
-            Self::AccessTokenExists => "the token exists",
-            Self::AccessTokensTooMany(_) => "too many tokens",
-            Self::AccessTokenUnknown => "no such token",
-            Self::AssertionUsed => "the token was exchanged before",
-            Self::AssertionOver => "the token has expired",
-            Self::SigningKeyKnown(_) => "there is a newer key",
-            Self::NotLimited => "no limit",
-        }
-    }
-}
-
-/// What a tenant has a limited amount of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quota {
-    /// Unique bytes.
-    Storage,
-    /// Artifacts.
-    Artifacts,
-}
-
-impl Quota {
-    /// What it counts.
-    pub const fn unit(self) -> &'static str {
-        match self {
-            Self::Storage => "bytes",
-            Self::Artifacts => "artifacts",
+            Self::RetiredEpoch => Reason::RetiredEpoch,
+            Self::Duplicate => Reason::Duplicate,
+            Self::ClusterFounded => Reason::ClusterFounded,
+            Self::NotFounded => Reason::NotFounded,
+            Self::NodeUnknown(_) => Reason::NodeUnknown,
+            Self::NodeRemoved(_) => Reason::NodeRemoved,
+            Self::StandingImpossible { .. } => Reason::StandingImpossible,
+            Self::TokenUnknown => Reason::JoinTokenUnknown,
+            Self::TokenExpired => Reason::JoinTokenExpired,
+            Self::FeatureTooOld { .. } | Self::MemberTooOld { .. } => Reason::ProgramTooOld,
+            Self::FeatureNotReached { .. } => Reason::UpgradeUnfinished,
+            Self::StaleGeneration(_) => Reason::StaleCopy,
+            Self::TooFewHolders { .. } => Reason::TooFewCopies,
+            Self::UploadConflict => Reason::UploadConflict,
+            Self::BlobUnknown(_) => Reason::BlobUnknown,
+            Self::ArtifactUnknown(_) => Reason::ArtifactUnknown,
+            Self::TagUnknown(_) => Reason::TagUnknown,
+            Self::ReferencesMissing { .. } => Reason::ReferencesMissing,
+            Self::BlobReferenced { .. } => Reason::BlobReferenced,
+            Self::SizeConflict { .. } => Reason::SizeConflict,
+            Self::PolicyChanged { .. } => Reason::PolicyChanged,
+            Self::TagExists(_) => Reason::TagExists,
+            Self::TagImmutable(_) => Reason::TagImmutable,
+            Self::RepositoryChanged => Reason::RepositoryChanged,
+            Self::QuotaExceeded { .. } => Reason::QuotaExceeded,
+            Self::AccountExists(_) => Reason::AccountExists,
+            Self::AccountUnknown(_) => Reason::AccountUnknown,
+            Self::AccessTokenExists => Reason::TokenExists,
+            Self::AccessTokensTooMany(_) => Reason::TokensTooMany,
+            Self::AccessTokenUnknown => Reason::TokenUnknown,
+            Self::AssertionUsed => Reason::AssertionUsed,
+            Self::AssertionOver => Reason::AssertionOver,
+            Self::SigningKeyKnown(_) => Reason::SigningKeyKnown,
+            Self::NotLimited => Reason::NotLimited,
+            Self::VersionExists(_) => Reason::VersionExists,
+            Self::VersionChanged(_) => Reason::VersionChanged,
+            Self::VersionGone(_) => Reason::VersionGone,
+            Self::VersionUnknown(_) => Reason::VersionUnknown,
+            Self::FileExists(_) => Reason::FileExists,
+            Self::FileUnknown(_) => Reason::FileUnknown,
+            Self::FilesTooMany(_) => Reason::FilesTooMany,
+            Self::JournalMoved { .. } => Reason::JournalMoved,
         }
     }
 }

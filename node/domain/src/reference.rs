@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::digest::Digest;
-use crate::name::TagName;
+use crate::names::TagName;
 
 /// A tag or a digest.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,67 +1,60 @@
-//! Accounts, tokens, quotas, terms and the audit log, one question at a time.
+//! Accounts, tokens, quotas, terms and the journal, one question at a time.
 
-use nora_domain::command::{Action, Command, Outcome, Quota, Refusal, Terms};
-use nora_domain::identity::{
-    AccessTokenRecord, Actor, AuditHeadRecord, AuditRecord, BudgetRecord, HOUR_MILLIS, Rate,
-    TenantRecord,
+use nora_domain::{
+    AccessTokenRecord, AccountRemoved, Action, Actor, ArtifactStored, Body, BudgetLeased,
+    BudgetRecord, CommitBlob, CreateAccessToken, CreateAccount, Entry, ExpireUploads, HOUR_MILLIS,
+    Key, LeaseBudget, LimitsRecord, MemoryStore, OpenUpload, Outcome, OwnerName, PutArtifact,
+    Quota, Rate, Reason, Record, Refusal, RemoveAccount, RevokeAccessToken, SetPolicy,
+    ShrinkReservation, Store, Subject, Terms, Timestamp, TokenId, TokenName, TouchAccessTokens,
+    UploadId, UsageRecord, Verb, Verdict, recount::recount,
 };
-use nora_domain::name::{OwnerName, TokenName};
-use nora_domain::record::{
-    Body, FeatureLevel, Key, Record, Timestamp, TokenId, UniqueTo, UploadId, UsageRecord,
-};
-use nora_domain::transition::Applied;
 
-use crate::universe::{account_name, digest, found, media_type, repository, row, run, tag};
-use crate::world::{NODE, World, commit, delete, unlink};
+use crate::universe::{account_name, digest, found, media_type, repository, row, tag};
+use crate::world::{NODE, World, artifact, close, commit, delete, gone, unlink};
 
 /// With policies, and tenant `acme` limited to so much.
 fn limited(storage: u64, artifacts: u64) -> World {
     let mut world = World::new();
-    world.given([found(), Action::RaiseFeatureLevel { level: FeatureLevel::NEWEST }]);
-    world.given([policy(storage, artifacts)]);
+    world.given([found(), policy(storage, artifacts)]);
     world
 }
 
 fn policy(storage: u64, artifacts: u64) -> Action {
-    let limits = TenantRecord {
+    let limits = LimitsRecord {
         storage_quota: Some(storage),
         artifact_quota: Some(artifacts),
         push_limit: Some(10),
         pull_limit: None,
     };
-    Action::SetPolicy {
+    Action::SetPolicy(SetPolicy {
         expected: None,
         document: Vec::new(),
         hash: [0; 32],
         tenants: vec![(repository(0).tenant, limits)],
-    }
+    })
 }
 
 fn put(repo: u8, i: u8, tags: &[&str]) -> Action {
-    Action::PutArtifact {
+    Action::PutArtifact(PutArtifact {
         repository: repository(repo),
         digest: digest(i),
         media_type: media_type("a/b"),
         size: 1,
-        body: Body::Inline(vec![i]),
+        body: Body::Inline(vec![i].into()),
         subject: None,
         artifact_type: None,
         blobs: vec![],
         children: vec![],
         tags: tags.iter().map(|name| tag(name)).collect(),
-    }
+    })
 }
 
-fn told(world: &mut World, terms: Terms, action: Action) -> Applied {
-    world.position += 1;
-    let at = Timestamp(world.position * 1_000);
-    let command = Command { at, origin: None, terms, action };
-    run(&mut world.store, world.position, &command)
+fn user(name: &str) -> Subject {
+    Subject::User(name.into())
 }
 
 fn by(name: &str) -> Terms {
-    let actor = Actor { subject: name.into(), ..Actor::default() };
-    Terms { by: Some(actor), ..Terms::NONE }
+    Terms { by: Some(Actor::named(user(name))), ..Terms::NONE }
 }
 
 fn used(world: &World) -> (u64, u64) {
@@ -73,13 +66,13 @@ fn over(quota: Quota, limit: u64, used: u64, asked: u64) -> Result<Outcome, Refu
 }
 
 fn open(upload: u128, reserve: u64) -> Action {
-    Action::OpenUpload {
+    Action::OpenUpload(OpenUpload {
         upload: UploadId(upload),
         repository: repository(0),
         node: NODE,
-        expires_at: Timestamp(90_000),
+        lives_millis: 90_000,
         reserve,
-    }
+    })
 }
 
 #[test]
@@ -107,11 +100,17 @@ fn room_set_aside_is_nobody_elses() {
     world.given([open(8, 50), open(7, 100)]);
     assert_eq!(used(&world), (0, 250), "nothing is given back while the upload runs");
     // Whoever ended early gives back what it did not take; nothing is ever set aside by giving back.
-    let keep = |upload, bytes| {
-        let lease = Timestamp(90_000);
-        Action::KeepAside { upload: UploadId(upload), bytes, lease }
+    let shrink = |upload, bytes, lease| {
+        Action::ShrinkReservation(ShrinkReservation {
+            tenant: repository(0).tenant,
+            upload: UploadId(upload),
+            bytes,
+            lease: Timestamp(lease),
+        })
     };
-    let stale = Action::KeepAside { upload: UploadId(8), bytes: 0, lease: Timestamp(89_999) };
+    let keep = |upload, bytes| shrink(upload, bytes, 200_000);
+    // Session 8 was opened at 6,000 and is kept until 96,000.
+    let stale = shrink(8, 0, 95_999);
     world.given([open(6, 0), keep(6, 90), keep(99, 90), keep(8, 70), stale]);
     assert_eq!(used(&world), (0, 250), "somebody goes on with it");
     world.given([keep(8, 20)]);
@@ -120,17 +119,20 @@ fn room_set_aside_is_nobody_elses() {
     world.check(commit(0, 1), over(Quota::Storage, 250, 250, 100));
     // Whoever set it aside uses it; the rest of it is free then.
     let mut mine = commit(0, 1);
-    if let Action::CommitBlob { upload, .. } = &mut mine {
+    if let Action::CommitBlob(CommitBlob { upload, .. }) = &mut mine {
         *upload = UploadId(7);
     }
     world.given([mine]);
     assert_eq!(used(&world), (100, 50));
-    world.given([Action::CloseUpload { upload: UploadId(8) }]);
+    world.given([close(8, 2), close(8, 1)]);
     assert_eq!(used(&world), (100, 0));
     world.given([open(9, 150)]);
-    let at = 100_000;
-    let expired = world.answer(at, Action::ExpireUploads { uploads: vec![UploadId(9)] });
-    assert_eq!((expired, used(&world)), (Ok(Outcome::UploadsExpired), (100, 0)));
+    let expire = Action::ExpireUploads(ExpireUploads {
+        tenant: repository(0).tenant,
+        uploads: vec![UploadId(9)],
+    });
+    let expired = world.answer(200_000, expire);
+    assert_eq!((expired, used(&world)), (Ok(Outcome::ExpireUploads(())), (100, 0)));
 }
 
 #[test]
@@ -146,43 +148,27 @@ fn artifacts_and_their_own_bytes_are_limited() {
 }
 
 #[test]
-fn what_was_there_before_quotas_is_counted_in_steps() {
-    let mut world = World::new();
-    world.given([commit(0, 1), commit(1, 1), commit(0, 3), commit(2, 1)]);
-    world.given([found(), Action::RaiseFeatureLevel { level: FeatureLevel::NEWEST }]);
-    assert_eq!(used(&world), (300, 0), "each link counts until its blob was counted");
-    let Some(Record::Cluster(cluster)) = row(&world.store, &Key::Cluster) else { panic!() };
-    assert_eq!(cluster.unique_to, UniqueTo::Nothing);
-    world.check(Action::CountUnique, Ok(Outcome::UniqueCounted { done: true }));
-    assert_eq!(used(&world), (200, 0));
-    world.check(Action::CountUnique, Ok(Outcome::UniqueCounted { done: true }));
-    world.given([unlink(0, 1)]);
-    assert_eq!(used(&world), (200, 0));
-}
-
-#[test]
 fn terms_decide_between_racing_pushes() {
     let mut world = limited(900, 9);
-    let create_only =
-        || Terms { policy: Some(1), create_only: vec![tag("v1")], ..by("user:alice") };
+    let create_only = || Terms { policy: Some(1), create_only: vec![tag("v1")], ..by("alice") };
     // Both saw no tag; the log makes one of them first.
-    let first = told(&mut world, create_only(), put(0, 6, &["v1"]));
-    let second = told(&mut world, create_only(), put(0, 7, &["v1"]));
-    assert_eq!(first.answer, Ok(Outcome::ArtifactStored { created: true }));
+    let first = world.told(create_only(), put(0, 6, &["v1"]));
+    let second = world.told(create_only(), put(0, 7, &["v1"]));
+    assert_eq!(first.answer, Ok(Outcome::PutArtifact(ArtifactStored { created: true })));
     assert_eq!(second.answer, Err(Refusal::TagExists(tag("v1"))));
-    assert_eq!(world.tag(0, "v1").unwrap().digest, digest(6));
+    assert_eq!(world.tag(0, "v1").unwrap().target, artifact(6));
     assert!(
         !world.has(&Key::Artifact(repository(0), digest(7))),
         "half of a refused push is there"
     );
-    let again = told(&mut world, create_only(), put(0, 6, &["v1"]));
-    assert_eq!(again.answer, Ok(Outcome::ArtifactStored { created: false }));
+    let again = world.told(create_only(), put(0, 6, &["v1"]));
+    assert_eq!(again.answer, Ok(Outcome::PutArtifact(ArtifactStored { created: false })));
     let immutable = Terms { immutable: vec![tag("v1")], create_only: vec![], ..create_only() };
-    let moved = told(&mut world, immutable, put(0, 7, &["v1"]));
+    let moved = world.told(immutable, put(0, 7, &["v1"]));
     assert_eq!(moved.answer, Err(Refusal::TagImmutable(tag("v1"))));
     // A policy that came in between.
     world.given([policy(900, 9)]);
-    let late = told(&mut world, create_only(), put(0, 7, &["v2"]));
+    let late = world.told(create_only(), put(0, 7, &["v2"]));
     assert_eq!(late.answer, Err(Refusal::PolicyChanged { epoch: 2 }));
     // Something that came to the repository in between.
     let judged_by = |revision| Terms { policy: Some(2), revision: Some(revision), ..Terms::NONE };
@@ -192,27 +178,16 @@ fn terms_decide_between_racing_pushes() {
     };
     let before = revision(&world);
     world.given([put(0, 7, &["v2"])]);
-    let late = told(&mut world, judged_by(before), delete(0, 6));
+    let late = world.told(judged_by(before), delete(0, 6));
     assert_eq!(late.answer, Err(Refusal::RepositoryChanged));
     let now = revision(&world);
-    let deleted = told(&mut world, judged_by(now), delete(0, 6));
-    assert_eq!(deleted.answer, Ok(Outcome::ArtifactDeleted { tags: vec![tag("v1")] }));
-}
-
-#[test]
-fn below_their_level_terms_have_no_say() {
-    let mut world = World::new();
-    let terms = Terms { policy: Some(9), immutable: vec![tag("v1")], ..by("user:alice") };
-    world.given([put(0, 6, &["v1"])]);
-    let moved = told(&mut world, terms, put(0, 7, &["v1"]));
-    assert_eq!(moved.answer, Ok(Outcome::ArtifactStored { created: true }));
-    assert!(!world.has(&Key::AuditHead), "older programs would not write it");
-    assert_eq!(world.usage(0).map(|usage| usage.unique_bytes), Some(0));
+    let deleted = world.told(judged_by(now), delete(0, 6));
+    assert_eq!(deleted.answer, gone(&["v1"]));
 }
 
 fn token(i: u128, name: &str, assertion: Option<[u8; 32]>) -> Action {
     let owner = "user:a0".to_owned();
-    Action::CreateAccessToken {
+    Action::CreateAccessToken(CreateAccessToken {
         token: TokenId(i),
         found_by: Some((OwnerName::parse(&owner).unwrap(), TokenName::parse(name).unwrap())),
         account: Some(account_name(0)),
@@ -227,18 +202,20 @@ fn token(i: u128, name: &str, assertion: Option<[u8; 32]>) -> Action {
             last_used_at: Timestamp(0),
         },
         assertion: assertion.map(|hash| (hash, Timestamp(1 << 40))),
-    }
+    })
 }
 
 #[test]
 fn tokens_go_with_their_account_and_times_are_the_clusters() {
     let mut world = limited(9, 9);
     world.check(token(1, "t", None), Err(Refusal::AccountUnknown(account_name(0))));
-    let create = || Action::CreateAccount {
-        account: account_name(0),
-        is_robot: false,
-        password_hash: "h".into(),
-        groups: vec![],
+    let create = || {
+        Action::CreateAccount(CreateAccount {
+            account: account_name(0),
+            is_robot: false,
+            password_hash: "h".into(),
+            groups: vec![],
+        })
     };
     world.given([create(), token(1, "t", None), token(2, "u", None)]);
     world.check(token(3, "t", None), Err(Refusal::AccessTokenExists));
@@ -248,11 +225,13 @@ fn tokens_go_with_their_account_and_times_are_the_clusters() {
     };
     assert_eq!(known.expires_at.0 - known.created_at.0, 5_000);
     assert!(known.created_at.0 > 1_000, "it counts from the cluster's clock");
-    let touched = Action::TouchAccessTokens { uses: vec![(TokenId(1), Timestamp(1 << 50))] };
-    world.given([touched, Action::RevokeAccessToken { token: TokenId(2) }]);
+    let touched = Action::TouchAccessTokens(TouchAccessTokens {
+        uses: vec![(TokenId(1), Timestamp(1 << 50))],
+    });
+    world.given([touched, Action::RevokeAccessToken(RevokeAccessToken { token: TokenId(2) })]);
     world.check(
-        Action::RemoveAccount { account: account_name(0) },
-        Ok(Outcome::AccountRemoved { tokens: 1 }),
+        Action::RemoveAccount(RemoveAccount { account: account_name(0) }),
+        Ok(Outcome::RemoveAccount(AccountRemoved { tokens: 1 })),
     );
     world.given([create()]);
     assert!(!world.has(&Key::AccessToken(TokenId(1))), "a later namesake came into a token");
@@ -260,28 +239,40 @@ fn tokens_go_with_their_account_and_times_are_the_clusters() {
     world.given([token(7, "w", Some([9; 32]))]);
     world.check(token(8, "x", Some([9; 32])), Err(Refusal::AssertionUsed));
     // One that is over by the cluster's clock may be forgotten already.
-    let Action::CreateAccessToken { token: id, found_by, account, record, .. } =
-        token(9, "y", None)
+    let Action::CreateAccessToken(CreateAccessToken {
+        token: id, found_by, account, record, ..
+    }) = token(9, "y", None)
     else {
         panic!()
     };
     let assertion = Some(([8; 32], Timestamp(0)));
-    let over = Action::CreateAccessToken { token: id, found_by, account, record, assertion };
+    let over = Action::CreateAccessToken(CreateAccessToken {
+        token: id,
+        found_by,
+        account,
+        record,
+        assertion,
+    });
     world.check(over, Err(Refusal::AssertionOver));
 }
 
 #[test]
 fn an_hour_grants_no_more_than_its_limit() {
     let mut world = limited(9, 9);
-    let lease = |hour, take, give_back| Action::LeaseBudget {
-        tenant: repository(0).tenant,
-        rate: Rate::Push,
-        hour,
-        take,
-        give_back,
+    let lease = |hour, take, give_back| {
+        Action::LeaseBudget(LeaseBudget {
+            tenant: repository(0).tenant,
+            rate: Rate::Push,
+            hour,
+            take,
+            give_back,
+        })
     };
     let granted = |granted, hour, all| {
-        Ok(Outcome::BudgetLeased { granted, budget: BudgetRecord { hour, granted: all } })
+        Ok(Outcome::LeaseBudget(BudgetLeased {
+            granted,
+            budget: BudgetRecord { hour, granted: all },
+        }))
     };
     world.check(lease(0, 6, 0), granted(6, 0, 6));
     world.check(lease(0, 6, 0), granted(4, 0, 10));
@@ -293,94 +284,96 @@ fn an_hour_grants_no_more_than_its_limit() {
     let at = 3_600_000;
     assert_eq!(world.answer(at, lease(0, 6, 6)), granted(6, 1, 6), "the next hour begins anew");
     assert_eq!(world.answer(at, lease(1, 6, 0)), granted(4, 1, 10));
-    let unlimited = Action::LeaseBudget {
+    let unlimited = Action::LeaseBudget(LeaseBudget {
         tenant: repository(0).tenant,
         rate: Rate::Pull,
         hour: 6,
         take: 1,
         give_back: 0,
-    };
-    world.check(unlimited, Err(Refusal::NotLimited));
-}
-
-fn entries(world: &World) -> Vec<(u64, AuditRecord)> {
-    let rows = world.store.rows().filter_map(|(key, record)| match (key, record) {
-        (Key::Audit(number), Record::Audit(entry)) => Some((*number, entry.clone())),
-        _ => None,
     });
-    rows.collect()
+    world.check(unlimited, Err(Refusal::NotLimited));
 }
 
 #[test]
 fn who_did_what_is_written_with_the_change() {
     let mut world = limited(900, 1);
-    told(&mut world, by("user:alice"), put(0, 6, &["v1"]));
-    told(&mut world, by("user:bob"), put(0, 7, &["v2"]));
-    told(&mut world, Terms::NONE, delete(0, 6));
-    told(&mut world, by("user:bob"), delete(0, 6));
-    let told_of: Vec<_> = entries(&world)
+    let before = world.store.head().journal.next;
+    world.told(by("alice"), put(0, 6, &["v1"]));
+    world.told(by("bob"), put(0, 7, &["v2"]));
+    // Nobody asked for it, and nothing changed.
+    world.told(Terms::NONE, delete(0, 8));
+    let deleted = world.told(Terms::NONE, delete(0, 6));
+    world.told(by("bob"), delete(0, 6));
+    // The proposer asks again under the policy that is in force.
+    world.told(Terms { policy: Some(9), ..by("bob") }, delete(0, 6));
+    let told_of: Vec<_> = world
+        .entries()
         .into_iter()
-        .map(|(number, entry)| (number, entry.actor.subject, entry.action, entry.result))
+        .filter(|(number, _)| *number >= before)
+        .map(|(number, entry)| {
+            let subject = entry.by.map(|actor| actor.subject);
+            (number - before, subject, entry.deed.map(|deed| deed.verb), entry.verdict)
+        })
         .collect();
-    let line = |number, who: &str, what: &str, result: &str| {
-        (number, who.to_owned(), what.to_owned(), result.to_owned())
-    };
+    let refused = Verdict::Refused;
+    let (alice, bob) = (Some(user("alice")), Some(user("bob")));
     assert_eq!(
         told_of,
         [
-            line(1, "user:alice", "artifact.push", "done"),
-            line(2, "user:bob", "artifact.push", "refused: over the quota"),
-            line(3, "user:bob", "artifact.delete", "refused: no such artifact"),
+            (0, alice, Some(Verb::ArtifactPush), Verdict::Done),
+            (1, bob.clone(), Some(Verb::ArtifactPush), refused(Reason::QuotaExceeded)),
+            (2, None, None, Verdict::Done),
+            (3, bob, Some(Verb::ArtifactDelete), refused(Reason::ArtifactUnknown)),
         ]
     );
-    // Old entries go, and the chain still holds.
-    let before = entries(&world)[1].1.at;
-    let trimmed = told(&mut world, Terms::NONE, Action::TrimAudit { before });
-    assert_eq!(trimmed.answer, Ok(Outcome::AuditTrimmed { more: false }));
-    assert_eq!(entries(&world).first().map(|(number, _)| *number), Some(2));
-    assert_eq!(nora_domain::audit::audit(world.store.rows()), Vec::new());
+    let entries = world.entries();
+    assert_eq!(entries[entries.len() - 2].1.events, deleted.events);
+    assert_eq!(entries.last().map(|(_, entry)| entry.events.len()), Some(0));
+    assert_eq!(recount(&world.store), Vec::new());
 }
 
 #[test]
-fn a_forged_audit_log_is_found() {
-    use nora_domain::store::Store;
-    type Forgery = fn(&mut nora_domain::store::MemoryStore);
-    let forgeries: [(&str, Forgery); 4] = [
-        ("changed", |store| {
-            if let Some(Record::Audit(entry)) = row(store, &Key::Audit(2)) {
-                let entry = AuditRecord { result: "done".into(), ..entry };
-                let Ok(()) = store.put(Key::Audit(2), Record::Audit(entry));
+fn a_forged_journal_is_found() {
+    type Forgery = fn(&mut MemoryStore, u64);
+    let forgeries: [(&str, Forgery); 5] = [
+        ("changed", |store, second| {
+            if let Some(Record::Journal(entry)) = row(store, &Key::Journal(second)) {
+                let entry = Entry { verdict: Verdict::Done, ..entry };
+                let Ok(()) = store.put(Key::Journal(second), Record::Journal(entry));
             }
         }),
-        ("left out", |store| {
-            let Ok(()) = store.delete(&Key::Audit(2));
+        ("left out", |store, second| {
+            let Ok(()) = store.delete(&Key::Journal(second));
         }),
-        ("cut off", |store| {
-            let Ok(()) = store.delete(&Key::Audit(3));
+        ("cut off", |store, second| {
+            let Ok(()) = store.delete(&Key::Journal(second + 1));
         }),
-        ("begun later", |store| {
-            if let Some(Record::AuditHead(head)) = row(store, &Key::AuditHead) {
-                let Ok(()) = store.delete(&Key::Audit(1));
-                let head = AuditHeadRecord { first: 2, ..head };
-                let Ok(()) = store.put(Key::AuditHead, Record::AuditHead(head));
+        ("begun later", |store, _| {
+            let Ok(()) = store.delete(&Key::Journal(1));
+            store.head_mut().journal.first = 2;
+        }),
+        ("moved", |store, second| {
+            let rows = (row(store, &Key::Journal(second)), row(store, &Key::Journal(second + 1)));
+            if let (Some(one), Some(other)) = rows {
+                let Ok(()) = store.put(Key::Journal(second), other);
+                let Ok(()) = store.put(Key::Journal(second + 1), one);
             }
         }),
     ];
     for (what, forge) in forgeries {
         let mut world = limited(900, 1);
-        told(&mut world, by("user:alice"), put(0, 6, &["v1"]));
-        told(&mut world, by("user:bob"), put(0, 7, &["v2"]));
-        told(&mut world, by("user:carol"), put(1, 8, &["v3"]));
-        assert_eq!(nora_domain::audit::audit(world.store.rows()), Vec::new());
-        forge(&mut world.store);
-        let found = nora_domain::audit::audit(world.store.rows());
-        assert!(!found.is_empty(), "an entry was {what}, and nobody noticed");
+        world.told(by("alice"), put(0, 6, &["v1"]));
+        let second = world.store.head().journal.next;
+        world.told(by("bob"), put(0, 7, &["v2"]));
+        world.told(by("carol"), put(1, 8, &["v3"]));
+        assert_eq!(recount(&world.store), Vec::new());
+        forge(&mut world.store, second);
+        assert!(!recount(&world.store).is_empty(), "an entry was {what}, and nobody noticed");
     }
 }
 
 #[test]
 fn usage_that_lies_is_found() {
-    use nora_domain::store::Store;
     let mut world = limited(900, 9);
     world.given([commit(0, 1), open(7, 20)]);
     let honest = world.usage(0).unwrap();
@@ -390,7 +383,7 @@ fn usage_that_lies_is_found() {
     ] {
         let mut store = world.store.clone();
         let Ok(()) = store.put(Key::Usage(repository(0).tenant), Record::Usage(lie));
-        assert!(!nora_domain::audit::audit(store.rows()).is_empty());
+        assert!(!recount(&store).is_empty());
     }
 }
 
@@ -399,7 +392,9 @@ fn a_workload_token_is_remembered_for_an_hour_after_its_end() {
     let mut world = limited(9, 9);
     let workload = |id| {
         let mut action = token(id, "t", None);
-        let Action::CreateAccessToken { found_by, account, record, .. } = &mut action else {
+        let Action::CreateAccessToken(CreateAccessToken { found_by, account, record, .. }) =
+            &mut action
+        else {
             panic!()
         };
         (*found_by, *account) = (None, None);

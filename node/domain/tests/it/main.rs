@@ -4,11 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answers;
-mod audit;
 mod cluster;
 mod faults;
 mod identity;
+mod journal;
 mod projection;
 mod properties;
+mod recount;
 mod universe;
+mod versions;
 mod world;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nora_domain::event::Event;
-use nora_domain::record::{Key, Record};
-use nora_domain::store::MemoryStore;
-use nora_domain::{Digest, MediaType, RepositoryKey, TagName};
+use nora_domain::{
+    Digest, Event, FileName, Key, MediaType, MemoryStore, Record, RepositoryKey, TagName, Target,
+    VersionName, VersionState,
+};
 
 /// The repositories and their contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,7 +13,10 @@ pub struct Projection {
     repositories: BTreeSet<RepositoryKey>,
     links: BTreeMap<(RepositoryKey, Digest), u64>,
     artifacts: BTreeMap<(RepositoryKey, Digest), (MediaType, u64)>,
-    tags: BTreeMap<(RepositoryKey, TagName), Digest>,
+    /// Without tombstones: those are gone for whoever reads events.
+    versions: BTreeSet<(RepositoryKey, VersionName)>,
+    files: BTreeMap<(RepositoryKey, VersionName, FileName), (Digest, u64)>,
+    tags: BTreeMap<(RepositoryKey, TagName), Target>,
 }
 
 impl Projection {
@@ -25,7 +28,7 @@ impl Projection {
                 (Key::Repository(repository), _) => {
                     this.repositories.insert(repository);
                 }
-                (Key::Link(digest, repository), Record::Link(link)) => {
+                (Key::Link(repository, digest), Record::Link(link)) => {
                     this.links.insert((repository, digest), link.size);
                 }
                 (Key::Artifact(repository, digest), Record::Artifact(artifact)) => {
@@ -33,7 +36,16 @@ impl Projection {
                     this.artifacts.insert((repository, digest), told);
                 }
                 (Key::Tag(repository, tag), Record::Tag(record)) => {
-                    this.tags.insert((repository, tag), record.digest);
+                    this.tags.insert((repository, tag), record.target.clone());
+                }
+                (Key::Version(repository, version), Record::Version(record))
+                    if record.state != VersionState::Tombstone =>
+                {
+                    this.versions.insert((repository, version));
+                }
+                (Key::File(repository, version, file), Record::File(record)) => {
+                    let told = (record.digest, record.size);
+                    this.files.insert((repository, version, file), told);
                 }
                 _ => {}
             }
@@ -59,50 +71,69 @@ impl Projection {
                 self.artifacts.remove(&(repository, digest)).is_some()
             }
             Event::TagMoved { repository, tag, from, to } => {
-                from != Some(to) && self.tags.insert((repository, tag), to) == from
+                from.as_ref() != Some(&to) && self.tags.insert((repository, tag), to) == from
             }
-            Event::TagDeleted { repository, tag, digest } => {
-                self.tags.remove(&(repository, tag)) == Some(digest)
+            Event::TagDeleted { repository, tag, target } => {
+                self.tags.remove(&(repository, tag)) == Some(target)
+            }
+            Event::VersionPublished { repository, version, created } => {
+                self.versions.insert((repository, version)) == created
+            }
+            Event::VersionStateChanged { repository, version } => {
+                self.versions.contains(&(repository, version))
+            }
+            Event::VersionDeleted { repository, version } => {
+                // Its files go with it, and no event says so of each.
+                self.files.retain(|(at, of, _), _| (at, of) != (&repository, &version));
+                self.versions.remove(&(repository, version))
+            }
+            Event::FilePublished { repository, version, file, digest, size } => {
+                self.files.insert((repository, version, file), (digest, size)).is_none()
+            }
+            Event::FileDeleted { repository, version, file } => {
+                self.files.remove(&(repository, version, file)).is_some()
             }
             // These say where to look; what is there is in the rows.
             Event::BlobPlaced { .. }
             | Event::NodeChanged { .. }
             | Event::IdentityChanged
-            | Event::FeatureLevelRaised { .. } => true,
+            | Event::FeatureLevelRaised { .. }
+            | Event::ReplicasChanged { .. }
+            | Event::JournalSealed { .. }
+            | Event::JournalDropped { .. } => true,
         }
     }
 }
 
 /// An event's kind, for counting.
 pub fn kind(event: &Event) -> &'static str {
-    match event {
-        Event::RepositoryCreated { .. } => "RepositoryCreated",
-        Event::RepositoryRemoved { .. } => "RepositoryRemoved",
-        Event::BlobLinked { .. } => "BlobLinked",
-        Event::BlobUnlinked { .. } => "BlobUnlinked",
-        Event::ArtifactPushed { .. } => "ArtifactPushed",
-        Event::ArtifactDeleted { .. } => "ArtifactDeleted",
-        Event::TagMoved { .. } => "TagMoved",
-        Event::TagDeleted { .. } => "TagDeleted",
-        Event::BlobPlaced { .. } => "BlobPlaced",
-        Event::NodeChanged { .. } => "NodeChanged",
-        Event::IdentityChanged => "IdentityChanged",
-        Event::FeatureLevelRaised { .. } => "FeatureLevelRaised",
-    }
+    event.name()
 }
 
 /// Every kind of event that tells of contents.
-pub const KINDS: [&str; 8] = [
-    "RepositoryCreated",
-    "RepositoryRemoved",
-    "BlobLinked",
-    "BlobUnlinked",
-    "ArtifactPushed",
-    "ArtifactDeleted",
-    "TagMoved",
-    "TagDeleted",
+pub const KINDS: [&str; 12] = [
+    "repository_created",
+    "repository_removed",
+    "blob_linked",
+    "blob_unlinked",
+    "artifact_pushed",
+    "artifact_deleted",
+    "tag_moved",
+    "tag_deleted",
+    "version_published",
+    "version_deleted",
+    "file_published",
+    "file_deleted",
 ];
 
 /// Every kind of event that tells where to look.
-pub const POINTERS: [&str; 4] =
-    ["BlobPlaced", "NodeChanged", "IdentityChanged", "FeatureLevelRaised"];
+pub const POINTERS: [&str; 8] = [
+    "version_state_changed",
+    "blob_placed",
+    "node_changed",
+    "identity_changed",
+    "feature_level_raised",
+    "replicas_changed",
+    "journal_sealed",
+    "journal_dropped",
+];

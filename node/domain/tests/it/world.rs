@@ -1,14 +1,12 @@
 //! A state to give commands to, and short names for commands, answers and events.
 
-use nora_domain::Digest;
-use nora_domain::audit::audit;
-use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
-use nora_domain::event::Event;
-use nora_domain::record::{
-    ArtifactRecord, BlobRecord, Body, Epoch, Generation, Key, NodeId, PinRecord, Placement, Record,
-    RepositoryRecord, TagRecord, Timestamp, UploadId, UsageRecord,
+use nora_domain::{
+    Action, Applied, ArtifactDeleted, ArtifactRecord, ArtifactStored, BlobCommitted, BlobRecord,
+    Body, CloseUpload, Command, CommitBlob, DeleteArtifact, DeleteTag, Digest, Entry, Epoch, Event,
+    Generation, Key, LinkRecord, MemoryStore, MountBlob, NodeId, OpenUpload, Outcome, PinBlob,
+    Placement, PutArtifact, Record, Refusal, RepositoryRecord, SetTag, TagName, TagRecord, Target,
+    TenantBlobRecord, Terms, Timestamp, UnlinkBlob, UploadId, UsageRecord, recount::recount,
 };
-use nora_domain::store::MemoryStore;
 
 use crate::projection::{POINTERS, kind};
 use crate::universe::{digest, media_type, repository, row, run, start, tag};
@@ -30,7 +28,7 @@ impl World {
     /// With node 1 started under epoch 1.
     pub fn new() -> Self {
         let mut world = Self::default();
-        world.check(start(NODE), Ok(Outcome::NodeStarted(Epoch(1))));
+        world.check(start(NODE), Ok(Outcome::StartNode(Epoch(1))));
         world
     }
 
@@ -40,7 +38,7 @@ impl World {
         self.position += 1;
         let command = Command { at: Timestamp(at), origin: None, terms: Terms::default(), action };
         let applied = run(&mut self.store, self.position, &command);
-        assert_eq!(audit(self.store.rows()), Vec::new(), "after {command:?}");
+        assert_eq!(recount(&self.store), Vec::new(), "after {command:?}");
         if applied.answer.is_err() {
             assert_eq!((&before, applied.events.len()), (&self.store, 0), "{command:?}");
         }
@@ -65,6 +63,17 @@ impl World {
             assert!(answer.is_ok(), "{action:?}: {answer:?}");
         }
         self
+    }
+
+    /// What comes of an action on these terms.
+    #[track_caller]
+    pub fn told(&mut self, terms: Terms, action: Action) -> Applied {
+        self.position += 1;
+        let at = Timestamp(self.position * 1_000);
+        let applied =
+            run(&mut self.store, self.position, &Command { at, origin: None, terms, action });
+        assert_eq!(recount(&self.store), Vec::new());
+        applied
     }
 
     #[track_caller]
@@ -104,12 +113,34 @@ impl World {
         }
     }
 
-    /// (pin, expiry) of a blob.
-    pub fn pins(&self, blob: u8) -> Vec<(u128, u64)> {
+    /// What a repository says of a blob that it shows.
+    #[track_caller]
+    pub fn link(&self, repo: u8, i: u8) -> LinkRecord {
+        match row(&self.store, &Key::Link(repository(repo), digest(i))) {
+            Some(Record::Link(link)) => link,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Until when a repository keeps a blob that nothing needs.
+    #[track_caller]
+    pub fn pinned(&self, repo: u8, i: u8) -> u64 {
+        self.link(repo, i).pinned_until.0
+    }
+
+    /// What a repository's tenant does with a blob.
+    #[track_caller]
+    pub fn held(&self, repo: u8, i: u8) -> TenantBlobRecord {
+        match row(&self.store, &Key::TenantBlob(repository(repo).tenant, digest(i))) {
+            Some(Record::TenantBlob(held)) => held,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Entries of the journal that are in the state.
+    pub fn entries(&self) -> Vec<(u64, Entry)> {
         let rows = self.store.rows().filter_map(|(key, record)| match (key, record) {
-            (Key::Pin(of, id), Record::Pin(PinRecord { expires_at })) if *of == digest(blob) => {
-                Some((id.0, expires_at.0))
-            }
+            (Key::Journal(number), Record::Journal(entry)) => Some((*number, entry.clone())),
             _ => None,
         });
         rows.collect()
@@ -124,7 +155,7 @@ pub fn generation(epoch: u64, sequence: u64) -> Generation {
     Generation { epoch: Epoch(epoch), sequence }
 }
 
-/// Commits blob `i` of 100 bytes as its i-th copy, through upload session 1, pinned until 50000.
+/// Commits blob `i` of 100 bytes as its i-th copy, through upload session 1, pinned for 50000.
 pub fn commit(repo: u8, i: u8) -> Action {
     commit_as(repo, i, 100, generation(1, u64::from(i)), 1, 50_000)
 }
@@ -135,9 +166,9 @@ pub fn commit_as(
     size: u64,
     generation: Generation,
     upload: u128,
-    pinned_until: u64,
+    pin_millis: u64,
 ) -> Action {
-    Action::CommitBlob {
+    Action::CommitBlob(CommitBlob {
         repository: repository(repo),
         digest: digest(i),
         size,
@@ -145,48 +176,42 @@ pub fn commit_as(
         node: NODE,
         chunk_root: [i; 32],
         upload: UploadId(upload),
-        pinned_until: Timestamp(pinned_until),
+        pin_millis,
         placement: Placement::Nodes(vec![NODE]),
-    }
+    })
 }
 
 pub fn mount(from: u8, to: u8, i: u8) -> Action {
-    Action::MountBlob {
+    Action::MountBlob(MountBlob {
         from: repository(from),
         to: repository(to),
         digest: digest(i),
-        pin: UploadId(2),
-        pinned_until: Timestamp(60_000),
-    }
+        pin_millis: 60_000,
+    })
 }
 
-pub fn pin(repo: u8, i: u8, id: u128, pinned_until: u64) -> Action {
-    Action::PinBlob {
-        repository: repository(repo),
-        digest: digest(i),
-        pin: UploadId(id),
-        pinned_until: Timestamp(pinned_until),
-    }
+pub fn pin(repo: u8, i: u8, pin_millis: u64) -> Action {
+    Action::PinBlob(PinBlob { repository: repository(repo), digest: digest(i), pin_millis })
 }
 
 pub fn unlink(repo: u8, i: u8) -> Action {
-    Action::UnlinkBlob { repository: repository(repo), digest: digest(i) }
+    Action::UnlinkBlob(UnlinkBlob { repository: repository(repo), digest: digest(i) })
 }
 
 /// An artifact with an inline body of 10 bytes.
 pub fn put(repo: u8, i: u8, blobs: &[u8], children: &[u8], tags: &[&str]) -> Action {
-    Action::PutArtifact {
+    Action::PutArtifact(PutArtifact {
         repository: repository(repo),
         digest: digest(i),
         media_type: media_type("type/one"),
         size: 10,
-        body: Body::Inline(vec![i; 10]),
+        body: Body::Inline(vec![i; 10].into()),
         subject: None,
         artifact_type: None,
         blobs: blobs.iter().copied().map(digest).collect(),
         children: children.iter().copied().map(digest).collect(),
         tags: tags.iter().map(|name| tag(name)).collect(),
-    }
+    })
 }
 
 /// The same artifact, with some parts told otherwise.
@@ -194,28 +219,47 @@ pub fn put_with(
     mut action: Action,
     change: impl FnOnce(&mut Body, &mut u64, &mut Option<Digest>),
 ) -> Action {
-    if let Action::PutArtifact { body, size, subject, .. } = &mut action {
+    if let Action::PutArtifact(PutArtifact { body, size, subject, .. }) = &mut action {
         change(body, size, subject);
     }
     action
 }
 
 pub fn delete(repo: u8, i: u8) -> Action {
-    Action::DeleteArtifact { repository: repository(repo), digest: digest(i) }
+    Action::DeleteArtifact(DeleteArtifact { repository: repository(repo), digest: digest(i) })
 }
 
 pub fn delete_tag(repo: u8, name: &str) -> Action {
-    Action::DeleteTag { repository: repository(repo), tag: tag(name) }
+    Action::DeleteTag(DeleteTag { repository: repository(repo), tag: tag(name) })
 }
 
-pub fn open(upload: u128, repo: u8, node: NodeId, expires_at: u64) -> Action {
-    Action::OpenUpload {
+pub fn set_tag(repo: u8, name: &str, target: Target) -> Action {
+    Action::SetTag(SetTag { repository: repository(repo), tag: tag(name), target })
+}
+
+pub fn open(upload: u128, repo: u8, node: NodeId, lives_millis: u64) -> Action {
+    Action::OpenUpload(OpenUpload {
         upload: UploadId(upload),
         repository: repository(repo),
         node,
-        expires_at: Timestamp(expires_at),
+        lives_millis,
         reserve: 0,
-    }
+    })
+}
+
+pub fn close(upload: u128, repo: u8) -> Action {
+    let tenant = repository(repo).tenant;
+    Action::CloseUpload(CloseUpload { tenant, upload: UploadId(upload) })
+}
+
+pub fn opened(expires_at: u64) -> Result<Outcome, Refusal> {
+    Ok(Outcome::OpenUpload(Timestamp(expires_at)))
+}
+
+/// An artifact is gone, with all its tags.
+pub fn gone(tags: &[&str]) -> Result<Outcome, Refusal> {
+    let tags: Vec<TagName> = tags.iter().map(|name| tag(name)).collect();
+    Ok(Outcome::DeleteArtifact(ArtifactDeleted { tags, more: false }))
 }
 
 pub fn missing(blobs: &[u8], children: &[u8]) -> Result<Outcome, Refusal> {
@@ -226,11 +270,11 @@ pub fn missing(blobs: &[u8], children: &[u8]) -> Result<Outcome, Refusal> {
 }
 
 pub fn committed(epoch: u64, sequence: u64) -> Result<Outcome, Refusal> {
-    Ok(Outcome::BlobCommitted { live: generation(epoch, sequence) })
+    Ok(Outcome::CommitBlob(BlobCommitted { live: generation(epoch, sequence) }))
 }
 
 pub fn stored(created: bool) -> Result<Outcome, Refusal> {
-    Ok(Outcome::ArtifactStored { created })
+    Ok(Outcome::PutArtifact(ArtifactStored { created }))
 }
 
 pub fn linked(repo: u8, i: u8) -> Event {
@@ -254,9 +298,14 @@ pub fn moved(repo: u8, name: &str, from: Option<u8>, to: u8) -> Event {
     Event::TagMoved {
         repository: repository(repo),
         tag: tag(name),
-        from: from.map(digest),
-        to: digest(to),
+        from: from.map(artifact),
+        to: artifact(to),
     }
+}
+
+/// What a tag names that names artifact `i`.
+pub fn artifact(i: u8) -> Target {
+    Target::Artifact(digest(i))
 }
 
 pub fn created(repo: u8) -> Event {
