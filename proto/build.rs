@@ -6,6 +6,7 @@ const FILES: &[&str] = &[
     "nora/name/v1/name.proto",
     "nora/command/v1/command.proto",
     "nora/record/v1/record.proto",
+    "nora/record/v1/head.proto",
     "nora/raft/v1/raft.proto",
     "nora/peer/v1/peer.proto",
     "nora/exchange/v1/exchange.proto",
@@ -19,6 +20,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // What the reflection service tells of.
     std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
+        // What may be large is a slice of what was received, not a copy of it.
+        .bytes(".nora.record.v1.Body")
+        .bytes(".nora.record.v1.Facts")
         .bytes(".nora.raft.v1.Entry")
         .bytes(".nora.exchange.v1")
         .bytes(".nora.peer.v1")

@@ -1,24 +1,95 @@
 //! Encodings: domain words to stored bytes and back.
 //!
+//! Each noun of the domain has a file of its name here, with the encodings of its records and commands. [`Codec`] is
+//! the one way from a value to its message and back. For most structs, the macro below implements it from a list of
+//! fields.
+//!
 //! Guarantees: every value decodes to what was encoded; keys' bytes order as the keys do; what this version does not
 //! know is a [`DecodeError`], never a panic and never skipped. Golden files in `tests/golden` hold every encoding to
 //! what earlier releases wrote. Must not know: where bytes are stored.
 
+/// Encodes a struct as the message whose fields have the same names. Those under `required` are messages of their own,
+/// and bytes without them are refused.
+macro_rules! fields {
+    (
+        $type:ident => $message:path { $($field:ident),* $(,)? }
+        $(required { $($part:ident),* $(,)? })?
+    ) => {
+        impl $crate::codec::Codec for $type {
+            type Message = $message;
+
+            fn to_proto(&self) -> $message {
+                $message {
+                    $($field: $crate::codec::Codec::to_proto(&self.$field),)*
+                    $($($part: Some($crate::codec::Codec::to_proto(&self.$part)),)*)?
+                }
+            }
+
+            fn from_proto(message: $message) -> Result<Self, $crate::codec::DecodeError> {
+                Ok(Self {
+                    $($field: $crate::codec::Codec::from_proto(message.$field)?,)*
+                    $($($part: $crate::codec::required(
+                        message.$part,
+                        concat!(stringify!($type), ".", stringify!($part)),
+                    )?,)*)?
+                })
+            }
+        }
+    };
+}
+
+/// Encodes an enum without contents as the enum of the same variants; 0 and unknown numbers are refused.
+macro_rules! codes {
+    ($type:ident => $message:path { $($variant:ident),* $(,)? }) => {
+        impl $crate::codec::Codec for $type {
+            type Message = i32;
+
+            fn to_proto(&self) -> i32 {
+                use $message as Code;
+                match self {
+                    $(Self::$variant => Code::$variant.into(),)*
+                }
+            }
+
+            fn from_proto(code: i32) -> Result<Self, $crate::codec::DecodeError> {
+                use $message as Code;
+                match Code::try_from(code) {
+                    $(Ok(Code::$variant) => Ok(Self::$variant),)*
+                    Ok(Code::Unspecified) | Err(_) => {
+                        Err($crate::codec::DecodeError::Unknown(stringify!($type)))
+                    }
+                }
+            }
+        }
+    };
+}
+
 pub mod command;
-mod identity;
+pub mod head;
+pub mod journal;
 pub mod key;
-pub(crate) mod members;
 pub mod raft;
 pub mod record;
 
-use nora_domain::name::NameError;
-use nora_domain::record::{Body, Epoch, Generation, UploadId};
-use nora_domain::{
-    Algorithm, Digest, Format, MediaType, RepositoryKey, RepositoryPath, TenantName,
-};
-use nora_proto::name::v1 as proto;
+mod account;
+mod artifact;
+mod blob;
+mod cluster;
+mod join_token;
+mod names;
+mod node;
+mod policy;
+mod repository;
+mod signing_key;
+mod tag;
+mod tenant;
+mod token;
+mod upload;
+mod version;
 
-pub(crate) use self::members::{profile_from_proto, profile_to_proto};
+use nora_domain::NameError;
+
+pub(crate) use self::node::{profile_from_proto, profile_to_proto};
 
 /// Why stored or sent bytes could not be understood.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +112,9 @@ pub enum DecodeError {
     /// A membership contradicts itself.
     #[error("the membership is malformed")]
     Membership,
+    /// A sealed part of the journal is damaged or too large.
+    #[error("the journal segment is malformed: {0}")]
+    Segment(&'static str),
 }
 
 impl From<NameError> for DecodeError {
@@ -49,145 +123,77 @@ impl From<NameError> for DecodeError {
     }
 }
 
-fn algorithm_to_proto(algorithm: Algorithm) -> proto::Algorithm {
-    match algorithm {
-        Algorithm::Sha256 => proto::Algorithm::Sha256,
-        Algorithm::Sha512 => proto::Algorithm::Sha512,
-    }
+/// A value with a message in protobuf. `from_proto` gives back what `to_proto` was given.
+pub(crate) trait Codec: Sized {
+    /// The message, or the field, that says the value.
+    type Message;
+
+    /// The value as its message.
+    fn to_proto(&self) -> Self::Message;
+
+    /// The value that the message says.
+    fn from_proto(message: Self::Message) -> Result<Self, DecodeError>;
 }
 
-fn digest_to_proto(digest: &Digest) -> proto::Digest {
-    proto::Digest {
-        algorithm: algorithm_to_proto(digest.algorithm()).into(),
-        value: digest.value().to_vec(),
-    }
+/// The value of a message that must be there.
+pub(crate) fn required<T: Codec>(
+    message: Option<T::Message>,
+    field: &'static str,
+) -> Result<T, DecodeError> {
+    T::from_proto(message.ok_or(DecodeError::Unknown(field))?)
 }
 
-fn digest_from_proto(digest: &proto::Digest) -> Result<Digest, DecodeError> {
-    let algorithm = match digest.algorithm() {
-        proto::Algorithm::Sha256 => Algorithm::Sha256,
-        proto::Algorithm::Sha512 => Algorithm::Sha512,
-        proto::Algorithm::Unspecified => return Err(DecodeError::Unknown("digest.algorithm")),
+/// Types that messages hold as they are.
+macro_rules! as_they_are {
+    ($($type:ty),*) => {
+        $(impl Codec for $type {
+            type Message = Self;
+
+            fn to_proto(&self) -> Self {
+                self.clone()
+            }
+
+            fn from_proto(message: Self) -> Result<Self, DecodeError> {
+                Ok(message)
+            }
+        })*
     };
-    Digest::from_parts(algorithm, &digest.value).ok_or(DecodeError::Length("digest.value"))
 }
 
-fn digest_required(digest: Option<&proto::Digest>) -> Result<Digest, DecodeError> {
-    digest_from_proto(digest.ok_or(DecodeError::Unknown("digest"))?)
-}
+as_they_are!(bool, u32, u64, String, Vec<u8>);
 
-fn digest_optional(digest: Option<&proto::Digest>) -> Result<Option<Digest>, DecodeError> {
-    digest.map(digest_from_proto).transpose()
-}
+impl Codec for Box<str> {
+    type Message = String;
 
-fn digests_to_proto(digests: &[Digest]) -> Vec<proto::Digest> {
-    digests.iter().map(digest_to_proto).collect()
-}
+    fn to_proto(&self) -> String {
+        self.as_ref().to_owned()
+    }
 
-fn digests_from_proto(digests: &[proto::Digest]) -> Result<Vec<Digest>, DecodeError> {
-    digests.iter().map(digest_from_proto).collect()
-}
-
-fn format_to_proto(format: Format) -> proto::Format {
-    match format {
-        Format::Oci => proto::Format::Oci,
-        Format::Npm => proto::Format::Npm,
-        Format::Pypi => proto::Format::Pypi,
-        Format::Maven => proto::Format::Maven,
-        Format::Cargo => proto::Format::Cargo,
+    fn from_proto(message: String) -> Result<Self, DecodeError> {
+        Ok(message.into())
     }
 }
 
-fn format_from_proto(format: proto::Format) -> Result<Format, DecodeError> {
-    match format {
-        proto::Format::Oci => Ok(Format::Oci),
-        proto::Format::Npm => Ok(Format::Npm),
-        proto::Format::Pypi => Ok(Format::Pypi),
-        proto::Format::Maven => Ok(Format::Maven),
-        proto::Format::Cargo => Ok(Format::Cargo),
-        proto::Format::Unspecified => Err(DecodeError::Unknown("repository.format")),
+impl<T: Codec> Codec for Option<T> {
+    type Message = Option<T::Message>;
+
+    fn to_proto(&self) -> Self::Message {
+        self.as_ref().map(Codec::to_proto)
+    }
+
+    fn from_proto(message: Self::Message) -> Result<Self, DecodeError> {
+        message.map(T::from_proto).transpose()
     }
 }
 
-fn repository_to_proto(repository: &RepositoryKey) -> proto::Repository {
-    proto::Repository {
-        tenant: repository.tenant.as_str().to_owned(),
-        format: format_to_proto(repository.format).into(),
-        path: repository.path.as_str().to_owned(),
+impl<T: Codec> Codec for Vec<T> {
+    type Message = Vec<T::Message>;
+
+    fn to_proto(&self) -> Self::Message {
+        self.iter().map(Codec::to_proto).collect()
     }
-}
 
-fn repository_required(
-    repository: Option<&proto::Repository>,
-) -> Result<RepositoryKey, DecodeError> {
-    let repository = repository.ok_or(DecodeError::Unknown("repository"))?;
-    Ok(RepositoryKey {
-        tenant: TenantName::parse(&repository.tenant)?,
-        format: format_from_proto(repository.format())?,
-        path: RepositoryPath::parse(&repository.path)?,
-    })
-}
-
-fn generation_to_proto(generation: &Generation) -> proto::Generation {
-    proto::Generation { epoch: generation.epoch.0, sequence: generation.sequence }
-}
-
-fn generation_required(generation: Option<&proto::Generation>) -> Result<Generation, DecodeError> {
-    let generation = generation.ok_or(DecodeError::Unknown("generation"))?;
-    Ok(Generation { epoch: Epoch(generation.epoch), sequence: generation.sequence })
-}
-
-fn body_to_proto(body: &Body) -> proto::Body {
-    let place = match body {
-        Body::Inline(bytes) => proto::body::Place::Inline(bytes.clone()),
-        Body::Blob => proto::body::Place::Blob(proto::BodyBlob {}),
-    };
-    proto::Body { place: Some(place) }
-}
-
-fn body_required(body: Option<proto::Body>) -> Result<Body, DecodeError> {
-    match body.and_then(|body| body.place) {
-        Some(proto::body::Place::Inline(bytes)) => Ok(Body::Inline(bytes)),
-        Some(proto::body::Place::Blob(proto::BodyBlob {})) => Ok(Body::Blob),
-        None => Err(DecodeError::Unknown("body.place")),
+    fn from_proto(message: Self::Message) -> Result<Self, DecodeError> {
+        message.into_iter().map(T::from_proto).collect()
     }
-}
-
-fn upload_to_proto(upload: UploadId) -> Vec<u8> {
-    name_to_proto(upload.0)
-}
-
-fn upload_from_proto(bytes: &[u8]) -> Result<UploadId, DecodeError> {
-    Ok(UploadId(name_from_proto(bytes, "upload")?))
-}
-
-fn hash_from_proto(bytes: &[u8], field: &'static str) -> Result<[u8; 32], DecodeError> {
-    bytes.try_into().map_err(|_| DecodeError::Length(field))
-}
-
-/// A random name: 16 bytes, most significant first.
-fn name_to_proto(name: u128) -> Vec<u8> {
-    name.to_be_bytes().to_vec()
-}
-
-fn name_from_proto(bytes: &[u8], field: &'static str) -> Result<u128, DecodeError> {
-    let bytes = bytes.try_into().map_err(|_| DecodeError::Length(field))?;
-    Ok(u128::from_be_bytes(bytes))
-}
-
-/// A 128-bit name that may be absent: no bytes are 0.
-fn name_or_zero_from_proto(bytes: &[u8], field: &'static str) -> Result<u128, DecodeError> {
-    if bytes.is_empty() { Ok(0) } else { name_from_proto(bytes, field) }
-}
-
-fn name_or_zero_to_proto(name: u128) -> Vec<u8> {
-    if name == 0 { Vec::new() } else { name.to_be_bytes().to_vec() }
-}
-
-fn media_type_to_proto(media_type: Option<&MediaType>) -> Option<String> {
-    media_type.map(|media_type| media_type.as_str().to_owned())
-}
-
-fn media_type_optional(media_type: Option<&String>) -> Result<Option<MediaType>, DecodeError> {
-    Ok(media_type.map(|text| MediaType::parse(text)).transpose()?)
 }

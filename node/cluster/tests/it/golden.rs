@@ -1,9 +1,7 @@
 //! What is on disk stays what it is: every encoding, compared with files that earlier releases wrote.
 //!
-//! `v1` is what a single node wrote before there were clusters, `v2` what feature level 2 added: of commands they are only
-//! read, and mean what they meant then; so are `v1`'s records. `v3` is what this version writes of commands, and `v2` of
-//! records. `NORA_UPDATE_GOLDEN=1` writes the other files anew; that is
-//! right only for kinds that no release has written yet.
+//! `v1` is what 0.3.0 writes. `NORA_UPDATE_GOLDEN=1` writes the files anew; that is right only for kinds that no release
+//! has written yet.
 
 use std::collections::BTreeSet;
 use std::fmt::{Debug, Write};
@@ -11,8 +9,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use nora_cluster::codec;
+use nora_domain::{Key, Record};
 
-use crate::samples;
+use crate::samples::{self, All};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -53,31 +52,12 @@ fn check<T: Debug + PartialEq>(
     }
 }
 
-/// What `decode` makes of a file that is no longer written, compared with the samples of the same names.
-fn check_old<T: Debug + PartialEq>(
-    file: &str,
-    samples: &[(String, T)],
-    decode: impl Fn(&[u8]) -> T,
-) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
-    let golden = fs::read_to_string(&path).unwrap();
-    assert!(golden.lines().count() > 10, "{file} is whole");
-    for line in golden.lines() {
-        let (name, bytes) = line.split_once(": ").unwrap();
-        let sample = samples.iter().find(|(of, _)| of == name).map(|(_, sample)| sample);
-        assert_eq!(Some(&decode(&unhex(bytes))), sample, "{file}: {name}");
-    }
-}
-
 #[test]
 fn commands() {
     let samples = samples::commands();
-    let kinds: BTreeSet<_> =
-        samples.iter().map(|(_, command)| samples::action_name(&command.action)).collect();
-    assert_eq!(kinds.len(), samples::ACTIONS, "every action has a sample");
-    check_old("v1/commands.txt", &samples, |bytes| codec::command::decode(bytes).unwrap());
-    check_old("v2/commands.txt", &samples, |bytes| codec::command::decode(bytes).unwrap());
-    check("v3/commands.txt", samples, codec::command::encode, |bytes| {
+    let kinds: BTreeSet<_> = samples.iter().map(|(_, command)| command.action.name()).collect();
+    assert_eq!(kinds, samples::ACTIONS.iter().copied().collect(), "every command has a sample");
+    check("v1/commands.txt", samples, codec::command::encode, |bytes| {
         codec::command::decode(bytes).unwrap()
     });
 }
@@ -85,11 +65,9 @@ fn commands() {
 #[test]
 fn records() {
     let samples = samples::records();
-    let kinds: BTreeSet<_> =
-        samples.iter().map(|(_, record)| samples::record_name(record)).collect();
-    assert_eq!(kinds.len(), samples::KINDS, "every kind of record has a sample");
-    check_old("v1/records.txt", &samples, |bytes| codec::record::decode(bytes).unwrap());
-    check("v2/records.txt", samples, codec::record::encode, |bytes| {
+    let kinds: BTreeSet<_> = samples.iter().map(|(_, record)| samples::kind(record)).collect();
+    assert_eq!(kinds.len(), Record::COUNT, "every kind of record has a sample");
+    check("v1/records.txt", samples, codec::record::encode, |bytes| {
         codec::record::decode(bytes).unwrap()
     });
 }
@@ -97,8 +75,8 @@ fn records() {
 #[test]
 fn keys() {
     let samples = samples::keys();
-    let kinds: BTreeSet<_> = samples.iter().map(|(_, key)| samples::key_name(key)).collect();
-    assert_eq!(kinds.len(), samples::KINDS, "every kind of key has a sample");
+    let kinds: BTreeSet<_> = samples.iter().map(|(_, key)| samples::kind(key)).collect();
+    assert_eq!(kinds.len(), Key::COUNT, "every kind of key has a sample");
     assert!(samples.is_sorted_by_key(|(_, key)| key), "the samples are in the keys' order");
     let bytes: Vec<_> = samples.iter().map(|(_, key)| codec::key::encode(key)).collect();
     assert!(bytes.is_sorted(), "and so are their bytes");
@@ -106,21 +84,39 @@ fn keys() {
 }
 
 #[test]
+fn heads() {
+    check("v1/heads.txt", samples::heads(), codec::head::encode, |bytes| {
+        codec::head::decode(bytes).unwrap()
+    });
+}
+
+#[test]
+fn segments() {
+    use codec::journal::{decode_segment, encode_segment};
+    check(
+        "v1/segments.txt",
+        samples::segments(),
+        |entries| encode_segment(entries),
+        |bytes| decode_segment(bytes).unwrap(),
+    );
+}
+
+#[test]
 fn raft() {
     use codec::raft;
-    check("v1/log_ids.txt", samples::log_ids(), raft::encode_log_id, |bytes| {
+    check("v1/log_ids.txt", samples::raft::log_ids(), raft::encode_log_id, |bytes| {
         raft::decode_log_id(bytes).unwrap()
     });
-    check("v1/votes.txt", samples::votes(), raft::encode_vote, |bytes| {
+    check("v1/votes.txt", samples::raft::votes(), raft::encode_vote, |bytes| {
         raft::decode_vote(bytes).unwrap()
     });
-    check("v1/memberships.txt", samples::memberships(), raft::encode_membership, |bytes| {
+    check("v1/memberships.txt", samples::raft::memberships(), raft::encode_membership, |bytes| {
         raft::decode_membership(bytes).unwrap()
     });
-    check("v1/entries.txt", samples::entries(), raft::encode_entry, |bytes| {
+    check("v1/entries.txt", samples::raft::entries(), raft::encode_entry, |bytes| {
         raft::decode_entry(bytes.to_vec().into()).unwrap()
     });
-    check("v1/manifests.txt", samples::manifests(), raft::encode_manifest, |bytes| {
+    check("v1/manifests.txt", samples::raft::manifests(), raft::encode_manifest, |bytes| {
         raft::decode_manifest(bytes).unwrap()
     });
 }
