@@ -1,9 +1,7 @@
 //! Why a use case did not do what was asked. Protocol surfaces match on this exhaustively, each into its own codes;
 //! causes are for logs and never reach clients.
 
-use nora_domain::command::Quota;
-use nora_domain::record::UploadId;
-use nora_domain::{Digest, TagName};
+use nora_domain::{Digest, Holder, Quota, Refusal, TagName, UploadId};
 
 use crate::ports::BoxError;
 use crate::ports::blobs::BlobError;
@@ -78,8 +76,8 @@ pub enum Error {
     BlobReferenced {
         /// The blob.
         digest: Digest,
-        /// An artifact that needs it.
-        by: Digest,
+        /// Something that needs it.
+        by: Holder,
     },
     /// What was asked for was judged under another policy than the one in force.
     #[error("the policy changed while the request ran")]
@@ -105,15 +103,15 @@ pub enum Error {
         /// What was asked for.
         asked: u64,
     },
-    /// An identity's change is refused; the sentence says why.
+    /// The change contradicts what is there; the sentence says why, and what to do.
     #[error("{what}")]
     Conflict {
         /// What is in the way.
         what: String,
     },
-    /// No such account or token.
+    /// No such account, token, version or file.
     #[error("{what}")]
-    IdentityUnknown {
+    NotFound {
         /// What there is none of.
         what: String,
     },
@@ -167,6 +165,10 @@ impl From<MetadataError> for Error {
             MetadataError::CommandTooLarge { bytes_max, .. } => {
                 Self::TooLarge { bytes_max: bytes_max as u64 }
             }
+            MetadataError::ForeignAnswer(_) => Self::Internal {
+                what: "the metadata answered another command",
+                source: Some(Box::new(error)),
+            },
             MetadataError::Store(_) => {
                 Self::Internal { what: "the metadata store failed", source: Some(Box::new(error)) }
             }
@@ -219,12 +221,98 @@ impl Error {
     pub(crate) fn retired() -> Self {
         Self::Unavailable { what: "this node has been started anew or removed", source: None }
     }
+}
 
-    /// An answer that the state machine never gives to such a command.
-    pub(crate) fn impossible(answer: impl std::fmt::Debug) -> Self {
-        Self::Internal {
-            what: "the state machine gave an answer that does not fit the command",
-            source: Some(format!("{answer:?}").into()),
+impl From<Refusal> for Error {
+    /// The one table from refusals to what use cases tell. Where a use case knows more of what was asked, it matches on
+    /// the refusal before.
+    fn from(refusal: Refusal) -> Self {
+        let conflict = |what: String| Self::Conflict { what };
+        match refusal {
+            Refusal::Duplicate => Self::OutcomeUnknown,
+            Refusal::RetiredEpoch => Self::retired(),
+            Refusal::BlobUnknown(digest) => Self::BlobUnknown(digest),
+            Refusal::ArtifactUnknown(digest) => Self::ArtifactUnknown(digest),
+            Refusal::TagUnknown(tag) => Self::TagUnknown(tag),
+            Refusal::ReferencesMissing { blobs, children } => {
+                Self::ReferencesMissing { blobs, children }
+            }
+            Refusal::BlobReferenced { digest, by } => Self::BlobReferenced { digest, by },
+            Refusal::TagExists(tag) => Self::TagExists(tag),
+            Refusal::TagImmutable(tag) => Self::TagImmutable(tag),
+            Refusal::QuotaExceeded { quota, limit, used, asked } => {
+                Self::QuotaExceeded { quota, limit, used, asked }
+            }
+            Refusal::PolicyChanged { .. } | Refusal::RepositoryChanged => Self::PolicyChanged,
+            Refusal::AssertionUsed => Self::AssertionUsed,
+            Refusal::AssertionOver => Self::AssertionOver,
+            Refusal::AccountExists(account) => {
+                conflict(format!("there is an account {account}; choose another name"))
+            }
+            Refusal::AccountUnknown(account) => {
+                Self::NotFound { what: format!("there is no account {account}") }
+            }
+            Refusal::AccessTokenExists => conflict(
+                "the owner has a token of that name; choose another, or revoke it first".to_owned(),
+            ),
+            Refusal::AccessTokensTooMany(max) => conflict(format!(
+                "the owner has {max} tokens, which is the most; revoke some first"
+            )),
+            Refusal::AccessTokenUnknown => Self::NotFound {
+                what: "there is no such token; it may be revoked already".to_owned(),
+            },
+            Refusal::FeatureNotReached { .. } => conflict(
+                "the cluster's upgrade is not finished: when every node runs this version, run 'nora cluster \
+                 finalize-upgrade'"
+                    .to_owned(),
+            ),
+            Refusal::VersionExists(version) => {
+                conflict(format!("version {version} exists; publish another version"))
+            }
+            Refusal::VersionGone(version) => conflict(format!(
+                "version {version} was deleted and its name may not be given again; publish another version"
+            )),
+            Refusal::VersionChanged(version) => {
+                conflict(format!("version {version} changed meanwhile; try again"))
+            }
+            Refusal::FileExists(file) => {
+                conflict(format!("the file {file} exists with other bytes; publish another version"))
+            }
+            Refusal::FilesTooMany(max) => {
+                conflict(format!("a version has at most {max} files"))
+            }
+            Refusal::VersionUnknown(version) => {
+                Self::NotFound { what: format!("there is no version {version}") }
+            }
+            Refusal::FileUnknown(file) => {
+                Self::NotFound { what: format!("there is no file {file}") }
+            }
+            Refusal::TooFewHolders { .. } => Self::Unavailable {
+                what: "too few nodes hold the blob durably; push it again",
+                source: None,
+            },
+            Refusal::SizeConflict { digest, live } => Self::Internal {
+                what: "a stored blob has another size than the same digest pushed now",
+                source: Some(format!("{digest}: {live} bytes are stored").into()),
+            },
+            // Use cases that propose such commands handle these themselves; clients can do nothing about them.
+            refusal @ (Refusal::ClusterFounded
+            | Refusal::NotFounded
+            | Refusal::NodeUnknown(_)
+            | Refusal::NodeRemoved(_)
+            | Refusal::StandingImpossible { .. }
+            | Refusal::TokenUnknown
+            | Refusal::TokenExpired
+            | Refusal::FeatureTooOld { .. }
+            | Refusal::MemberTooOld { .. }
+            | Refusal::StaleGeneration(_)
+            | Refusal::UploadConflict
+            | Refusal::SigningKeyKnown(_)
+            | Refusal::NotLimited
+            | Refusal::JournalMoved { .. }) => Self::Internal {
+                what: "the cluster refused a change of its own",
+                source: Some(format!("{refusal:?}").into()),
+            },
         }
     }
 }

@@ -11,6 +11,7 @@
 pub mod commands;
 pub mod error;
 pub mod ports;
+mod pulls;
 pub mod queries;
 mod registry;
 #[cfg(feature = "testkit")]

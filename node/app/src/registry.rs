@@ -1,21 +1,26 @@
 //! The registry: what every protocol surface talks to. Its use cases are in `commands` and `queries`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
-use nora_domain::record::{Epoch, FeatureLevel, Generation, Key, NodeId, Record, Timestamp};
-use nora_domain::store::Rows;
-use nora_domain::{Digest, Format, RepositoryKey, RepositoryPath, TagName};
+use nora_domain::{
+    About, Action, Ask, Command, CommitBlob, Deed, DeleteArtifact, DeleteFile, DeleteTag,
+    DeleteVersion, Digest, Epoch, Format, Generation, Key, MountBlob, NodeId, OpenUpload,
+    Placement, PutArtifact, PutVersion, Reason, Record, Refusal, RepositoryKey, RepositoryPath,
+    Rows, SetTag, SetVersionState, TagName, Target, Terms, Timestamp, UnlinkBlob, Verb,
+};
 
 use crate::Error;
 use crate::ports::blobs::Blobs;
 use crate::ports::clock::{Clock, Ids};
-use crate::ports::metadata::{Metadata, MetadataError};
+use crate::ports::journal::Segments;
+use crate::ports::metadata::{Metadata, MetadataError, answer_to};
 use crate::ports::policy::{Caller, Change, Judgement, Tenancy};
 use crate::ports::uploads::Uploads;
+use crate::pulls::Pulls;
+use crate::queries::ReadSegment;
 
 /// Limits and times that use cases keep.
 #[derive(Clone, Debug)]
@@ -55,6 +60,8 @@ pub struct Dependencies {
     pub ids: Arc<dyn Ids>,
     /// Who owns names.
     pub tenancy: Arc<dyn Tenancy>,
+    /// How sealed parts of the journal are written down.
+    pub segments: Arc<dyn Segments>,
     /// This node.
     pub node: NodeId,
     /// This start of it, as the log gave it.
@@ -63,11 +70,11 @@ pub struct Dependencies {
     pub settings: Settings,
 }
 
-/// The registry of one node, in the hands of whoever acts: a cheap handle.
+/// The registry of one node, on behalf of one caller: a cheap handle.
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,
-    /// Who acts; nobody but the cluster itself if there is none.
+    /// Who acts; the cluster itself if there is none.
     caller: Option<Arc<dyn Caller>>,
 }
 
@@ -79,6 +86,10 @@ pub struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) tenancy: Arc<dyn Tenancy>,
+    pub(crate) segments: Arc<dyn Segments>,
+    pub(crate) pulls: Pulls,
+    /// The sealed part of the journal that was read last.
+    pub(crate) segment: Mutex<Option<ReadSegment>>,
     pub(crate) node: NodeId,
     pub(crate) settings: Settings,
     epoch: Epoch,
@@ -119,17 +130,76 @@ impl From<MetadataError> for Unanswered {
 /// How often a change is judged anew because the policy changed in between.
 const JUDGED_MAX: usize = 4;
 
-/// Tags that a deletion is judged by, at a time.
-const TAGS_PAGE: usize = 512;
+/// Rows that a deletion is judged by, at a time.
+const PAGE_ROWS: usize = 512;
 
 /// How often a deletion is judged anew because something came to the repository in between.
 const UNCHANGED_MAX: usize = 32;
 
+/// What an action changes in a repository: how the policy judges it.
+struct Changed<'a> {
+    change: Change,
+    repository: &'a RepositoryKey,
+    tags: &'a [TagName],
+}
+
+impl<'a> Changed<'a> {
+    /// What an action changes; `None` if it changes no repository.
+    fn by(action: &'a Action) -> Option<Self> {
+        let mut tags: &[TagName] = &[];
+        let (change, repository) = match action {
+            Action::PutArtifact(PutArtifact { repository, tags: wanted, .. })
+            | Action::PutVersion(PutVersion { repository, tags: wanted, .. }) => {
+                tags = wanted;
+                (Change::Push, repository)
+            }
+            Action::SetTag(SetTag { repository, tag, .. }) => {
+                tags = std::slice::from_ref(tag);
+                (Change::Push, repository)
+            }
+            Action::DeleteTag(DeleteTag { repository, tag }) => {
+                tags = std::slice::from_ref(tag);
+                (Change::Delete, repository)
+            }
+            Action::CommitBlob(CommitBlob { repository, .. })
+            | Action::OpenUpload(OpenUpload { repository, .. })
+            | Action::SetVersionState(SetVersionState { repository, .. })
+            | Action::MountBlob(MountBlob { to: repository, .. }) => (Change::Push, repository),
+            Action::UnlinkBlob(UnlinkBlob { repository, .. })
+            | Action::DeleteVersion(DeleteVersion { repository, .. })
+            | Action::DeleteFile(DeleteFile { repository, .. })
+            | Action::DeleteArtifact(DeleteArtifact { repository, .. }) => {
+                (Change::Delete, repository)
+            }
+            _ => return None,
+        };
+        Some(Self { change, repository, tags })
+    }
+}
+
+/// An answer about the change itself. That the proposal came twice, or that its proposer was replaced, is an error.
+fn about_the_change<T>(answer: Result<T, Refusal>) -> Result<Result<T, Refusal>, Error> {
+    match answer {
+        Err(refusal @ (Refusal::Duplicate | Refusal::RetiredEpoch)) => Err(refusal.into()),
+        answer => Ok(answer),
+    }
+}
+
 impl Registry {
     /// A registry over these ports.
     pub fn new(dependencies: Dependencies) -> Self {
-        let Dependencies { metadata, blobs, uploads, clock, ids, tenancy, node, epoch, settings } =
-            dependencies;
+        let Dependencies {
+            metadata,
+            blobs,
+            uploads,
+            clock,
+            ids,
+            tenancy,
+            segments,
+            node,
+            epoch,
+            settings,
+        } = dependencies;
         let shared = Shared {
             metadata,
             blobs,
@@ -137,6 +207,9 @@ impl Registry {
             clock,
             ids,
             tenancy,
+            segments,
+            pulls: Pulls::default(),
+            segment: Mutex::default(),
             node,
             settings,
             epoch,
@@ -145,19 +218,19 @@ impl Registry {
         Self { shared: Arc::new(shared), caller: None }
     }
 
-    /// The registry in nobody's hands: what it changes then is the cluster's own doing.
+    /// The registry without a caller: what it changes then is the cluster's own doing.
     pub(crate) fn by_itself(&self) -> Self {
         Self { shared: self.shared.clone(), caller: None }
     }
 
-    /// Writes down that whoever acts was refused a change for a reason that no command is refused for.
-    pub(crate) fn note_refusal(&self, action: &str, resource: &str, why: &str) {
+    /// Notes that the caller was refused a change for a reason that no command is refused for.
+    pub(crate) fn note_refusal(&self, deed: Deed, why: Reason) {
         if let Some(caller) = &self.caller {
-            caller.note_refusal(action, resource, why);
+            caller.note_refusal(deed, why);
         }
     }
 
-    /// The registry in the hands of `caller`: what it changes is judged by the policy and noted as theirs.
+    /// The registry on behalf of `caller`: what it changes is judged by the policy and noted as theirs.
     pub fn by(&self, caller: Arc<dyn Caller>) -> Self {
         Self { shared: self.shared.clone(), caller: Some(caller) }
     }
@@ -182,64 +255,60 @@ impl Registry {
         self.clock.now()
     }
 
-    /// Proposes a change. The metadata stamps its own origin and the leader's time onto the command; refusals that speak
-    /// of the proposer and not of the change are errors.
-    pub(crate) async fn propose(&self, action: Action) -> Result<Result<Outcome, Refusal>, Error> {
-        Self::told(self.propose_judged(action).await?)
+    /// Asks for a change on behalf of the caller, and gives the log's answer to exactly that kind of command. Refusals
+    /// that are about the proposer and not about the change are errors.
+    pub(crate) async fn propose<A: Ask>(
+        &self,
+        command: A,
+    ) -> Result<Result<A::Done, Refusal>, Error> {
+        about_the_change(self.propose_judged(command).await?)
     }
 
-    /// Proposes a change that was judged already, under that policy; not again if another is in force.
-    pub(crate) async fn propose_under(
+    /// Asks for a change on behalf of the caller; a refusal is the error that clients see.
+    pub(crate) async fn change<A: Ask>(&self, command: A) -> Result<A::Done, Error> {
+        Ok(self.propose(command).await??)
+    }
+
+    /// Asks for a change that was judged already, under that policy; not again if another is in force.
+    pub(crate) async fn propose_under<A: Ask>(
         &self,
         policy: Option<u64>,
-        action: Action,
-    ) -> Result<Result<Outcome, Refusal>, Error> {
-        if let Some(refusal) = self.too_early(&action).await? {
-            return Ok(Err(refusal));
-        }
+        command: A,
+    ) -> Result<Result<A::Done, Refusal>, Error> {
         let by = self.caller.as_ref().map(|caller| caller.actor());
         let terms = Terms { by, policy, ..Terms::NONE };
-        Self::told(self.metadata.propose(self.command(terms, action)).await?)
+        about_the_change(self.answer::<A>(terms, command.into()).await?)
     }
 
-    fn command(&self, terms: Terms, action: Action) -> Command {
-        Command { at: self.now(), origin: None, terms, action }
-    }
-
-    fn told(answer: Result<Outcome, Refusal>) -> Result<Result<Outcome, Refusal>, Error> {
-        match answer {
-            Err(Refusal::Duplicate) => Err(Error::OutcomeUnknown),
-            Err(Refusal::RetiredEpoch) => Err(Error::retired()),
-            Err(Refusal::TagExists(tag)) => Err(Error::TagExists(tag)),
-            Err(Refusal::TagImmutable(tag)) => Err(Error::TagImmutable(tag)),
-            Err(Refusal::QuotaExceeded { quota, limit, used, asked }) => {
-                Err(Error::QuotaExceeded { quota, limit, used, asked })
-            }
-            answer => Ok(answer),
-        }
-    }
-
-    /// Proposes a change on the terms of whoever acts, and again if the policy under which they were judged, or the
-    /// repository that they spoke of, has changed meanwhile. What is judged anew may have another end than before.
-    pub(crate) async fn propose_judged(
+    /// Proposes an action and takes its answer as one to a command of that kind.
+    async fn answer<A: Ask>(
         &self,
+        terms: Terms,
         action: Action,
-    ) -> Result<Result<Outcome, Refusal>, Unanswered> {
-        if let Some(refusal) = self.too_early(&action).await? {
-            return Ok(Err(refusal));
-        }
+    ) -> Result<Result<A::Done, Refusal>, MetadataError> {
+        let command = Command { at: self.now(), origin: None, terms, action };
+        answer_to::<A>(self.metadata.as_ref(), command).await
+    }
+
+    /// Asks for a change on the caller's terms, and again if the policy under which they were judged, or the repository
+    /// that they spoke of, has changed meanwhile. What is judged anew may have another end than before.
+    pub(crate) async fn propose_judged<A: Ask>(
+        &self,
+        command: A,
+    ) -> Result<Result<A::Done, Refusal>, Unanswered> {
+        let action = command.into();
         let Some(caller) = &self.caller else {
-            return Ok(self.metadata.propose(self.command(Terms::NONE, action)).await?);
+            return Ok(self.answer::<A>(Terms::NONE, action).await?);
         };
         let (mut policies, mut repositories) = (0, 0);
         while policies < JUDGED_MAX && repositories < UNCHANGED_MAX {
             let terms =
                 self.terms(caller.as_ref(), &action).await.map_err(Unanswered::Unproposed)?;
             if terms.policy.is_none() {
-                return Ok(self.metadata.propose(self.command(terms, action)).await?);
+                return Ok(self.answer::<A>(terms, action).await?);
             }
             // Only what was judged can come back to be judged again.
-            match self.metadata.propose(self.command(terms, action.clone())).await? {
+            match self.answer::<A>(terms, action.clone()).await? {
                 Err(Refusal::PolicyChanged { .. }) => {
                     policies += 1;
                     caller.refresh().await?;
@@ -252,61 +321,16 @@ impl Registry {
         Err(Unanswered::Unproposed(Error::Unavailable { what, source: None }))
     }
 
-    /// Why a command cannot be proposed yet. A member that is older stops at a command that it does not know, rather than
-    /// skip it. Commands from before the level that clusters began with need no look.
-    async fn too_early(&self, action: &Action) -> Result<Option<Refusal>, MetadataError> {
-        let needed = action.needs();
-        if needed <= FeatureLevel::CLUSTER {
-            return Ok(None);
-        }
-        let mut level = self.feature_level().await?;
-        if level < needed {
-            // This node may be behind.
-            self.metadata.linearize().await?;
-            level = self.feature_level().await?;
-        }
-        Ok((level < needed).then_some(Refusal::FeatureNotReached { level, needed }))
-    }
-
-    async fn feature_level(&self) -> Result<FeatureLevel, MetadataError> {
-        match self.metadata.get(Key::Cluster).await? {
-            Some(Record::Cluster(cluster)) => Ok(cluster.feature_level),
-            _ => Ok(FeatureLevel::default()),
-        }
-    }
-
     /// The terms on which a change is proposed.
     async fn terms(&self, caller: &dyn Caller, action: &Action) -> Result<Terms, Error> {
         let by = Some(caller.actor());
-        let mut tags: &[TagName] = &[];
-        let repository = match action {
-            Action::PutArtifact { repository, tags: wanted, .. } => {
-                tags = wanted;
-                repository
+        let Some(Changed { change, repository, tags }) = Changed::by(action) else {
+            if !caller.still_stands().await? {
+                let deed = action.deed().unwrap_or(Deed::new(Verb::Several, About::Registry));
+                caller.note_refusal(deed, Reason::NotPermittedAnyMore);
+                return Err(Error::NotPermitted);
             }
-            Action::DeleteTag { repository, tag } => {
-                tags = std::slice::from_ref(tag);
-                repository
-            }
-            Action::CommitBlob { repository, .. }
-            | Action::OpenUpload { repository, .. }
-            | Action::MountBlob { to: repository, .. }
-            | Action::UnlinkBlob { repository, .. }
-            | Action::DeleteArtifact { repository, .. } => repository,
-            action => {
-                if !caller.still_stands().await? {
-                    let (verb, about) = action.described().unwrap_or(("change", String::new()));
-                    caller.note_refusal(verb, &about, "not permitted any more");
-                    return Err(Error::NotPermitted);
-                }
-                return Ok(Terms { by, ..Terms::NONE });
-            }
-        };
-        let change = match action {
-            Action::DeleteTag { .. }
-            | Action::DeleteArtifact { .. }
-            | Action::UnlinkBlob { .. } => Change::Delete,
-            _ => Change::Push,
+            return Ok(Terms { by, ..Terms::NONE });
         };
         let Judgement {
             mut policy,
@@ -320,44 +344,54 @@ impl Registry {
             let what = "the repository's owner changed while the request ran";
             return Err(Error::Unavailable { what, source: None });
         }
-        if let Action::MountBlob { from, .. } = action {
+        if let Action::MountBlob(MountBlob { from, .. }) = action {
             let read = caller.judge(Change::Pull, from, &[]);
             is_permitted &= read.is_permitted;
-            // What stayed with another tenant when the name went over is not theirs who have the name now.
+            // Content pushed before the namespace changed hands still belongs to the old tenant; the new owner may not
+            // mount it.
             is_permitted &= read.owner.is_none_or(|owner| owner == from.tenant);
             // Two policies cannot both be in force: the older number makes that both are judged again.
             policy = policy.min(read.policy);
         }
         is_permitted = is_permitted && caller.still_stands().await?;
         if !is_permitted {
-            let verb = if change == Change::Push { "artifact.push" } else { "artifact.delete" };
-            caller.note_refusal(verb, &repository.to_string(), "not permitted any more");
+            let verb = match change {
+                Change::Delete => Verb::ArtifactDelete,
+                Change::Push | Change::Pull => Verb::ArtifactPush,
+            };
+            let deed =
+                action.deed().unwrap_or(Deed::new(verb, About::Repository(repository.clone())));
+            caller.note_refusal(deed, Reason::NotPermittedAnyMore);
             return Err(Error::NotPermitted);
         }
         let mut terms = Terms { by, policy, create_only, immutable, revision: None };
-        match action {
-            Action::DeleteTag { tag, .. } if terms.immutable.contains(tag) => {
-                let resource = format!("{repository}:{tag}");
-                caller.note_refusal("tag.delete", &resource, Refusal::TAG_IMMUTABLE);
-                return Err(Error::TagImmutable(tag.clone()));
+        let immutable_tag = match action {
+            Action::DeleteTag(DeleteTag { tag, .. }) if terms.immutable.contains(tag) => {
+                Some(tag.clone())
             }
-            Action::DeleteArtifact { digest, .. } if has_immutable => {
+            Action::DeleteArtifact(DeleteArtifact { digest, .. }) if has_immutable => {
                 match self.kept_by(caller, repository, *digest).await? {
-                    Ok(revision) => terms.revision = Some(revision),
-                    Err(tag) => {
-                        let resource = format!("{repository}@{digest}");
-                        caller.note_refusal("artifact.delete", &resource, Refusal::TAG_IMMUTABLE);
-                        return Err(Error::TagImmutable(tag));
+                    Ok(revision) => {
+                        terms.revision = Some(revision);
+                        None
                     }
+                    Err(tag) => Some(tag),
                 }
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some(tag) = immutable_tag {
+            if let Some(deed) = action.deed() {
+                caller.note_refusal(deed, Reason::TagImmutable);
+            }
+            return Err(Error::TagImmutable(tag));
         }
         Ok(terms)
     }
 
     /// An immutable tag that needs an artifact, because it names it or names an index that lists it, at any depth; or
-    /// else the revision of the repository in which there is none. Reads every immutable tag: deletions are rare.
+    /// else the revision of the repository in which there is none. Walks up from the artifact to the indexes that list
+    /// it, so its cost grows with those and their tags, not with the repository.
     async fn kept_by(
         &self,
         caller: &dyn Caller,
@@ -370,53 +404,78 @@ impl Registry {
             Some(Record::Repository(record)) => record.revision,
             _ => 0,
         };
-        // What is known not to list the artifact.
-        let mut seen = BTreeSet::new();
+        let mut seen = BTreeSet::from([digest]);
+        let mut open = vec![digest];
+        while let Some(artifact) = open.pop() {
+            if let Some(tag) = self.immutable_tag_of(caller, repository, artifact).await? {
+                return Ok(Err(tag));
+            }
+            let mut after = None;
+            loop {
+                let rows = Rows::Parents {
+                    repository: repository.clone(),
+                    child: artifact,
+                    after: after.take(),
+                };
+                let page = self.metadata.scan(rows, PAGE_ROWS).await?;
+                let is_last = page.len() < PAGE_ROWS;
+                for (key, _) in page {
+                    if let Key::ParentOf(_, _, index) = key {
+                        after = Some(index);
+                        if seen.insert(index) {
+                            open.push(index);
+                        }
+                    }
+                }
+                if is_last {
+                    break;
+                }
+            }
+        }
+        Ok(Ok(revision))
+    }
+
+    /// One of the tags that name an artifact and that the policy keeps as they are.
+    async fn immutable_tag_of(
+        &self,
+        caller: &dyn Caller,
+        repository: &RepositoryKey,
+        artifact: Digest,
+    ) -> Result<Option<TagName>, Error> {
         let mut after = None;
         loop {
-            let rows = Rows::Tags { repository: repository.clone(), after: after.take() };
-            let page = self.metadata.scan(rows, TAGS_PAGE).await?;
-            let is_last = page.len() < TAGS_PAGE;
-            let mut named = BTreeMap::new();
-            for (key, record) in page {
-                if let (Key::Tag(_, tag), Record::Tag(record)) = (key, record) {
-                    after = Some(tag.clone());
-                    named.insert(tag, record.digest);
-                }
-            }
-            let tags: Vec<_> = named.keys().cloned().collect();
-            for tag in caller.judge(Change::Delete, repository, &tags).immutable {
-                let Some(of) = named.get(&tag) else { continue };
-                if self.lists(repository, *of, digest, &mut seen).await? {
-                    return Ok(Err(tag));
-                }
+            let rows = Rows::TagsOf {
+                repository: repository.clone(),
+                target: Target::Artifact(artifact),
+                after: after.take(),
+            };
+            let page = self.metadata.scan(rows, PAGE_ROWS).await?;
+            let is_last = page.len() < PAGE_ROWS;
+            let tags: Vec<TagName> = page
+                .into_iter()
+                .filter_map(|(key, _)| match key {
+                    Key::TagOf(_, _, tag) => Some(tag),
+                    _ => None,
+                })
+                .collect();
+            let immutable = caller.judge(Change::Delete, repository, &tags).immutable;
+            if let Some(tag) = immutable.into_iter().next() {
+                return Ok(Some(tag));
             }
             if is_last {
-                return Ok(Ok(revision));
+                return Ok(None);
             }
+            after = tags.last().cloned();
         }
     }
 
-    /// Whether an artifact is another, or lists it at any depth. `seen` are those that do not.
-    async fn lists(
-        &self,
-        repository: &RepositoryKey,
-        root: Digest,
-        wanted: Digest,
-        seen: &mut BTreeSet<Digest>,
-    ) -> Result<bool, Error> {
-        let mut open = vec![root];
-        while let Some(digest) = open.pop() {
-            if digest == wanted {
-                return Ok(true);
-            }
-            if !seen.insert(digest) {
-                continue;
-            }
-            if let Some(Record::Artifact(artifact)) =
-                self.row(Key::Artifact(repository.clone(), digest)).await?
-            {
-                open.extend(artifact.children);
+    /// Whether a copy is on a node that takes part, or in the object store.
+    pub(crate) async fn has_serving_copy(&self, placement: &Placement) -> Result<bool, Error> {
+        let Placement::Nodes(holders) = placement else { return Ok(true) };
+        for holder in holders {
+            match self.row(Key::Node(*holder)).await? {
+                Some(Record::Node(node)) if node.standing.serves() => return Ok(true),
+                _ => {}
             }
         }
         Ok(false)

@@ -1,9 +1,11 @@
 //! Storing and deleting artifacts and tags.
 
 use bytes::Bytes;
-use nora_domain::command::{Action, Outcome, Refusal};
-use nora_domain::record::{Body, Key};
-use nora_domain::{Digest, MediaType, RepositoryKey, TagName};
+use nora_domain as domain;
+use nora_domain::{
+    ArtifactDeleted, ArtifactStored, Body, DeleteArtifact, DeleteTag, Digest, Key, MediaType,
+    RepositoryKey, TagName, Target, UnlinkBlob,
+};
 use tracing::warn;
 
 use crate::{Error, Registry};
@@ -57,7 +59,7 @@ impl Registry {
             list.push(digest);
         }
         for digest in put.optional_blobs {
-            if self.is_there(Key::Link(digest, repository.clone())).await? {
+            if self.is_there(Key::Link(repository.clone(), digest)).await? {
                 blobs.push(digest);
             }
         }
@@ -72,18 +74,18 @@ impl Registry {
         let size = bytes.len() as u64;
         let mut own_link_is_new = false;
         let body = if is_large {
-            own_link_is_new = !self.is_there(Key::Link(digest, repository.clone())).await?;
+            own_link_is_new = !self.is_there(Key::Link(repository.clone(), digest)).await?;
             self.store_bytes(&repository, digest, bytes).await?;
             if let Err(at) = blobs.binary_search(&digest) {
                 blobs.insert(at, digest);
             }
             Body::Blob
         } else {
-            Body::Inline(bytes.into())
+            Body::Inline(bytes.as_ref().into())
         };
         tags.sort_unstable();
         tags.dedup();
-        let action = Action::PutArtifact {
+        let command = domain::PutArtifact {
             repository: repository.clone(),
             digest,
             media_type,
@@ -95,18 +97,10 @@ impl Registry {
             children,
             tags,
         };
-        let refused = match self.propose(action).await {
-            Ok(Ok(Outcome::ArtifactStored { created })) => return Ok(created),
-            Ok(Err(Refusal::ReferencesMissing { blobs, children })) => {
-                Error::ReferencesMissing { blobs, children }
-            }
-            Ok(other) => return Err(Error::impossible(other)),
-            Err(
-                refused @ (Error::TagExists(_)
-                | Error::TagImmutable(_)
-                | Error::QuotaExceeded { .. }
-                | Error::NotPermitted),
-            ) => refused,
+        let refused = match self.propose(command).await {
+            Ok(Ok(ArtifactStored { created })) => return Ok(created),
+            Ok(Err(refusal)) => Error::from(refusal),
+            Err(refused @ (Error::TagImmutable(_) | Error::NotPermitted)) => refused,
             // The artifact may be there after all.
             Err(error) => return Err(error),
         };
@@ -120,11 +114,11 @@ impl Registry {
         Ok(self.metadata.get(key).await?.is_some())
     }
 
-    /// Takes the blob of a refused artifact's bytes out of the repository again: nobody else would. Refused if another
-    /// push has stored the artifact meanwhile, which is right.
+    /// Takes the blob of a refused artifact's bytes out of the repository again: no client will. Refused if another push
+    /// has stored the artifact meanwhile, which is right.
     async fn drop_own_link(&self, repository: RepositoryKey, digest: Digest) {
-        // Whoever pushed need not have the right to delete.
-        match self.by_itself().propose(Action::UnlinkBlob { repository, digest }).await {
+        // The caller that pushed need not have the right to delete.
+        match self.by_itself().propose(UnlinkBlob { repository, digest }).await {
             Ok(_) => {}
             Err(error) => warn!(%digest, %error, "a refused artifact's bytes stay linked"),
         }
@@ -136,26 +130,24 @@ impl Registry {
         repository: RepositoryKey,
         digest: Digest,
     ) -> Result<Vec<TagName>, Error> {
-        match self.propose(Action::DeleteArtifact { repository, digest }).await? {
-            Ok(Outcome::ArtifactDeleted { tags }) => {
+        let mut removed = Vec::new();
+        loop {
+            let command = DeleteArtifact { repository: repository.clone(), digest };
+            let ArtifactDeleted { tags, more } = self.change(command).await?;
+            removed.extend(tags);
+            if !more {
                 self.metadata.settle().await;
-                Ok(tags)
+                return Ok(removed);
             }
-            Err(Refusal::ArtifactUnknown(digest)) => Err(Error::ArtifactUnknown(digest)),
-            other => Err(Error::impossible(other)),
         }
     }
 
-    /// Removes a tag; the artifact it named stays. Returns that artifact.
+    /// Removes a tag; what it named stays. Returns that.
     pub async fn delete_tag(
         &self,
         repository: RepositoryKey,
         tag: TagName,
-    ) -> Result<Digest, Error> {
-        match self.propose(Action::DeleteTag { repository, tag }).await? {
-            Ok(Outcome::TagDeleted { digest }) => Ok(digest),
-            Err(Refusal::TagUnknown(tag)) => Err(Error::TagUnknown(tag)),
-            other => Err(Error::impossible(other)),
-        }
+    ) -> Result<Target, Error> {
+        self.change(DeleteTag { repository, tag }).await
     }
 }

@@ -1,67 +1,56 @@
 //! Mounting, confirming and unlinking blobs that are stored already.
 
-use nora_domain::command::{Action, Outcome, Refusal};
-use nora_domain::record::{Key, Record};
-use nora_domain::{Digest, RepositoryKey};
+use nora_domain::{Digest, Key, MountBlob, PinBlob, Record, Refusal, RepositoryKey, UnlinkBlob};
 
 use crate::{Error, Registry};
 
 impl Registry {
-    /// Makes a blob of `from` visible in `to`; false if `from` does not show it, and then it has to be pushed. The
-    /// caller has checked that whoever asks may read `from`.
+    /// Makes a blob of `from` visible in `to`; false if `from` does not show it or no node serves a copy of it, and then
+    /// it has to be pushed. The surface has checked that the caller may read `from`.
     pub async fn mount_blob(
         &self,
         from: RepositoryKey,
         to: RepositoryKey,
         digest: Digest,
     ) -> Result<bool, Error> {
-        let action = Action::MountBlob {
-            from,
-            to,
-            digest,
-            pin: self.ids.upload_id(),
-            pinned_until: self.now().plus_millis(self.settings.pin_millis),
-        };
-        match self.propose(action).await {
-            Ok(Ok(Outcome::BlobMounted)) => Ok(true),
+        // A client that could mount a blob without a copy would not push it, and nobody could read it.
+        if let Some(Record::Blob(blob)) = self.row(Key::Blob(digest)).await?
+            && !self.has_serving_copy(&blob.placement).await?
+        {
+            return Ok(false);
+        }
+        let pin_millis = self.settings.pin_millis;
+        match self.propose(MountBlob { from, to, digest, pin_millis }).await {
+            Ok(Ok(())) => Ok(true),
             Ok(Err(Refusal::BlobUnknown(_))) => Ok(false),
-            // If they may not push either, the upload that comes instead says so.
+            Ok(Err(refusal)) => Err(refusal.into()),
+            // If the caller may not push either, the upload that comes instead says so.
             Err(Error::NotPermitted) => Ok(false),
-            Ok(other) => Err(Error::impossible(other)),
             Err(error) => Err(error),
         }
     }
 
-    /// Keeps a blob that a client was told of and that nothing references yet, so that the artifact it pushes next
-    /// finds it. Costs a write only when the blob was not relied on for half of the time it is kept.
+    /// Keeps a blob that a client was told of and that nothing in its repository needs yet, so that the artifact it pushes
+    /// next finds it. Costs a write only when the blob is kept for less than half of that time any more.
     pub async fn confirm_blob(
         &self,
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<(), Error> {
-        let now = self.now();
-        match self.metadata.get(Key::Blob(digest)).await? {
-            Some(Record::Blob(blob))
-                if blob.references > 0
-                    || blob.touched_at.plus_millis(self.settings.pin_millis / 2) > now =>
-            {
-                return Ok(());
-            }
-            Some(Record::Blob(_)) => {}
+        let half = self.now().plus_millis(self.settings.pin_millis / 2);
+        match self.metadata.get(Key::Link(repository.clone(), digest)).await? {
+            Some(Record::Link(link)) if link.pinned_until >= half => return Ok(()),
+            Some(Record::Link(_)) => {}
             Some(other) => return Err(Self::wrong_record(&other)),
             None => return Err(Error::BlobUnknown(digest)),
         }
-        let action = Action::PinBlob {
-            repository: repository.clone(),
-            digest,
-            pin: self.ids.upload_id(),
-            pinned_until: now.plus_millis(self.settings.pin_millis),
-        };
-        match self.propose(action).await? {
-            Ok(Outcome::BlobPinned) => Ok(()),
-            Err(Refusal::BlobUnknown(digest)) => Err(Error::BlobUnknown(digest)),
-            other => Err(Error::impossible(other)),
+        // Another repository's need does not count: that one may go, and this one's push comes later.
+        let edges = nora_domain::Rows::Edges { repository: repository.clone(), blob: digest };
+        if !self.metadata.scan(edges, 1).await?.is_empty() {
+            return Ok(());
         }
+        let pin_millis = self.settings.pin_millis;
+        self.change(PinBlob { repository: repository.clone(), digest, pin_millis }).await
     }
 
     /// Takes a blob out of a repository. Its bytes stay for the other repositories that show it.
@@ -70,16 +59,8 @@ impl Registry {
         repository: RepositoryKey,
         digest: Digest,
     ) -> Result<(), Error> {
-        match self.propose(Action::UnlinkBlob { repository, digest }).await? {
-            Ok(Outcome::BlobUnlinked) => {
-                self.metadata.settle().await;
-                Ok(())
-            }
-            Err(Refusal::BlobUnknown(digest)) => Err(Error::BlobUnknown(digest)),
-            Err(Refusal::BlobReferenced { digest, by }) => {
-                Err(Error::BlobReferenced { digest, by })
-            }
-            other => Err(Error::impossible(other)),
-        }
+        self.change(UnlinkBlob { repository, digest }).await?;
+        self.metadata.settle().await;
+        Ok(())
     }
 }

@@ -5,7 +5,8 @@
 mod artifacts;
 mod blobs;
 mod identity;
-mod room;
+mod journal;
+mod reservation;
 mod tags;
 mod uploads;
 

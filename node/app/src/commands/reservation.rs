@@ -1,29 +1,27 @@
-//! Room for bytes that come in: set aside of the tenant's quota before they are taken.
+//! Reserving some of a tenant's quota for bytes before they are taken.
 //!
-//! Guarantee: a byte of a tenant whose bytes are limited is taken only after the log has set room aside for it, so that
-//! uploads on all nodes together cannot overrun a quota. Only uploads to such tenants come by here.
+//! Guarantee: a byte of a tenant whose bytes are limited is taken only after the log has reserved room for it, so that
+//! uploads on all nodes together cannot overrun a quota. Uploads to other tenants reserve nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, stream};
-use nora_domain::RepositoryKey;
-use nora_domain::command::{Action, Outcome, Quota};
-use nora_domain::record::{Timestamp, UploadId};
+use nora_domain::{OpenUpload, Quota, RepositoryKey, Timestamp, UploadId};
 
 use crate::ports::uploads::UploadState;
 use crate::ports::{ByteStream, Incoming};
 use crate::{Error, Registry};
 
-/// How much is set aside at first for a body whose length nobody said, and at most at a time as it goes on: small blobs
-/// that come at once must not take each other's room, and large ones must not ask often.
+/// How much is reserved at first for a body whose length its client did not say, and at most at a time as it goes on:
+/// small blobs that come at once must not take each other's room, and large ones must not ask often.
 const STEP_BYTES_MIN: u64 = 1 << 20;
 const STEP_BYTES_MAX: u64 = 64 << 20;
 
-/// A refused body is taken in up to here: an answer that is given while the client still sends is lost with the connection.
+/// A refused body is read and dropped up to here: a client that still sends would lose an answer with its connection.
 const DISCARDED_BYTES_MAX: u64 = 16 << 20;
 
-/// The refusal, once what the client sends is out of the way, if that is not too much.
-async fn told_after(error: Error, mut stream: ByteStream, length: u64) -> Error {
+/// Reads and drops what the client still sends, if that is not too much, and then gives the refusal.
+async fn after_discarding(error: Error, mut stream: ByteStream, length: u64) -> Error {
     let mut taken = 0;
     while length <= DISCARDED_BYTES_MAX
         && taken <= DISCARDED_BYTES_MAX
@@ -34,11 +32,18 @@ async fn told_after(error: Error, mut stream: ByteStream, length: u64) -> Error 
     error
 }
 
-/// What is known of the room while a body streams in.
+/// What one request has reserved while its body streams in.
 #[derive(Clone, Default)]
-pub(super) struct Room(Arc<Mutex<Option<Error>>>);
+pub(super) struct Reservation(Arc<Mutex<State>>);
 
-/// A body that room is made for as it comes.
+#[derive(Default)]
+struct State {
+    /// Until when the cluster keeps the session, as of the request's last reservation.
+    lease: Timestamp,
+    refusal: Option<Error>,
+}
+
+/// A body that more is reserved for as it comes.
 struct Growing {
     body: ByteStream,
     registry: Registry,
@@ -46,39 +51,37 @@ struct Growing {
     upload: UploadId,
     /// Where the session ends once what came so far is appended.
     taken: u64,
-    /// Up to where room is set aside.
+    /// Up to where room is reserved.
     reserved: u64,
-    /// How much was set aside last.
+    /// How much was reserved last.
     step: u64,
-    lease: Timestamp,
-    room: Room,
+    reservation: Reservation,
 }
 
-impl Room {
-    /// Sets room aside, under a lease, for a body that an upload is to grow by. The stream ends in an error if there is
-    /// none left for the rest; [`Room::refusal`] then says so.
-    pub(super) async fn made(
+impl Reservation {
+    /// Reserves room for a body that an upload is to grow by. The stream ends in an error if there is none left for the
+    /// rest; [`Reservation::refusal`] then says so.
+    pub(super) async fn make(
+        &self,
         registry: &Registry,
         repository: &RepositoryKey,
         upload: &UploadState,
         body: Incoming,
-        lease: Timestamp,
-    ) -> Result<(ByteStream, Self), Error> {
-        let room = Self::default();
+    ) -> Result<ByteStream, Error> {
         let Incoming { stream, length } = body;
         if let Some(length) = length {
             let end = upload.offset.saturating_add(length);
-            if let Err(error) = registry.set_aside(repository, upload.id, end, lease).await {
-                return Err(told_after(error, stream, length).await);
+            if let Err(error) = self.reserve(registry, repository, upload.id, end).await {
+                return Err(after_discarding(error, stream, length).await);
             }
-            return Ok((stream, room));
+            return Ok(stream);
         }
         let step = STEP_BYTES_MIN;
-        let made = registry.set_more_aside(repository, upload.id, upload.offset, step, lease).await;
-        let reserved = match made {
-            Ok(reserved) => reserved,
-            Err(error) => return Err(told_after(error, stream, 0).await),
-        };
+        let reserved =
+            match self.reserve_more(registry, repository, upload.id, upload.offset, step).await {
+                Ok(reserved) => reserved,
+                Err(error) => return Err(after_discarding(error, stream, 0).await),
+            };
         let growing = Growing {
             body: stream,
             registry: registry.clone(),
@@ -87,80 +90,85 @@ impl Room {
             taken: upload.offset,
             reserved,
             step,
-            lease,
-            room: room.clone(),
+            reservation: self.clone(),
         };
         let body = stream::try_unfold(growing, |mut growing| async move {
             let Some(bytes) = growing.body.next().await.transpose()? else { return Ok(None) };
             growing.taken = growing.taken.saturating_add(bytes.len() as u64);
             while growing.taken > growing.reserved {
                 growing.step = growing.step.saturating_mul(2).min(STEP_BYTES_MAX);
-                let Growing { registry, repository, upload, reserved, step, lease, .. } = &growing;
-                let more = registry.set_more_aside(repository, *upload, *reserved, *step, *lease);
+                let Growing { registry, repository, upload, reserved, step, reservation, .. } =
+                    &growing;
+                let more =
+                    reservation.reserve_more(registry, repository, *upload, *reserved, *step);
                 match more.await {
                     Ok(reserved) => growing.reserved = reserved,
                     Err(error) => {
                         let message = error.to_string();
                         let body = std::mem::replace(&mut growing.body, Box::pin(stream::empty()));
-                        growing.room.refuse(told_after(error, body, 0).await);
+                        let refusal = after_discarding(error, body, 0).await;
+                        growing.reservation.state().refusal = Some(refusal);
                         return Err(message.into());
                     }
                 }
             }
             Ok(Some((bytes, growing)))
         });
-        Ok((Box::pin(body), room))
+        Ok(Box::pin(body))
     }
 
-    fn refuse(&self, error: Error) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why there was no room for the whole body, if there was not.
     pub(super) fn refusal(&self) -> Option<Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.state().refusal.take()
     }
-}
 
-impl Registry {
-    /// Sets room aside up to `end` bytes of an upload.
-    async fn set_aside(
+    /// Until when the cluster keeps the session, as of this request's last reservation.
+    pub(super) fn lease(&self) -> Timestamp {
+        self.state().lease
+    }
+
+    /// Reserves room up to `end` bytes of an upload.
+    async fn reserve(
         &self,
+        registry: &Registry,
         repository: &RepositoryKey,
         upload: UploadId,
         end: u64,
-        lease: Timestamp,
     ) -> Result<(), Error> {
-        let action = Action::OpenUpload {
+        let command = OpenUpload {
             upload,
             repository: repository.clone(),
-            node: self.node,
-            expires_at: lease,
+            node: registry.node,
+            lives_millis: registry.settings.upload_expiry_millis,
             reserve: end,
         };
-        match self.propose(action).await? {
-            Ok(Outcome::UploadOpened) => Ok(()),
-            other => Err(Error::impossible(other)),
-        }
+        let lease = registry.change(command).await?;
+        let mut state = self.state();
+        state.lease = state.lease.max(lease);
+        Ok(())
     }
 
-    /// Sets more room aside than `reserved`: a step, or what little is left. Returns up to where.
-    async fn set_more_aside(
+    /// Reserves more than `reserved`: a step, or what little is left. Returns up to where.
+    async fn reserve_more(
         &self,
+        registry: &Registry,
         repository: &RepositoryKey,
         upload: UploadId,
         reserved: u64,
         step: u64,
-        lease: Timestamp,
     ) -> Result<u64, Error> {
         let end = reserved.saturating_add(step);
-        match self.set_aside(repository, upload, end, lease).await {
+        match self.reserve(registry, repository, upload, end).await {
             Ok(()) => Ok(end),
             Err(Error::QuotaExceeded { quota: Quota::Storage, limit, used, .. })
                 if used < limit =>
             {
                 let end = reserved.saturating_add(limit - used);
-                self.set_aside(repository, upload, end, lease).await.map(|()| end)
+                self.reserve(registry, repository, upload, end).await.map(|()| end)
             }
             Err(error) => Err(error),
         }

@@ -1,56 +1,46 @@
 //! Moving a tag without pushing anything.
 
-use nora_domain::command::{Action, Outcome, Refusal};
-use nora_domain::record::{ArtifactRecord, Key, Record};
-use nora_domain::{Digest, Reference, RepositoryKey, TagName};
+use nora_domain::{Digest, Key, Record, Reference, RepositoryKey, SetTag, TagName, Target};
 
 use crate::{Error, Registry};
 
+/// How often a tag is resolved anew because its artifact went in between.
+const RESOLVED_MAX: usize = 16;
+
 impl Registry {
     /// Lets a tag name what a reference of the same repository names now; returns that artifact.
-    ///
-    /// It is the push of an artifact that is there: whoever deletes it in between has it back, as with any push.
     pub async fn set_tag(
         &self,
         repository: RepositoryKey,
         tag: TagName,
         to: Reference,
     ) -> Result<Digest, Error> {
-        self.metadata.linearize().await?;
-        let digest = match to {
-            Reference::Digest(digest) => digest,
-            Reference::Tag(named) => {
-                match self.metadata.get(Key::Tag(repository.clone(), named.clone())).await? {
-                    Some(Record::Tag(record)) => record.digest,
-                    Some(other) => return Err(Self::wrong_record(&other)),
-                    None => return Err(Error::TagUnknown(named)),
-                }
+        let named = match to {
+            Reference::Digest(digest) => {
+                self.change(SetTag { repository, tag, target: Target::Artifact(digest) }).await?;
+                return Ok(digest);
             }
+            Reference::Tag(named) => named,
         };
-        let record = match self.metadata.get(Key::Artifact(repository.clone(), digest)).await? {
-            Some(Record::Artifact(record)) => record,
-            Some(other) => return Err(Self::wrong_record(&other)),
-            None => return Err(Error::ArtifactUnknown(digest)),
-        };
-        let ArtifactRecord { media_type, size, body, subject, artifact_type, .. } = record;
-        let action = Action::PutArtifact {
-            repository,
-            digest,
-            media_type,
-            size,
-            body,
-            subject,
-            artifact_type,
-            blobs: record.blobs,
-            children: record.children,
-            tags: vec![tag],
-        };
-        match self.propose(action).await? {
-            Ok(Outcome::ArtifactStored { .. }) => Ok(digest),
-            Err(Refusal::ReferencesMissing { blobs, children }) => {
-                Err(Error::ReferencesMissing { blobs, children })
+        for _ in 0..RESOLVED_MAX {
+            self.metadata.linearize().await?;
+            let row = self.metadata.get(Key::Tag(repository.clone(), named.clone())).await?;
+            let digest = match row {
+                Some(Record::Tag(record)) => record.target.artifact(),
+                Some(other) => return Err(Self::wrong_record(&other)),
+                None => None,
+            };
+            let Some(digest) = digest else { return Err(Error::TagUnknown(named)) };
+            let target = Target::Artifact(digest);
+            let command = SetTag { repository: repository.clone(), tag: tag.clone(), target };
+            match self.change(command).await {
+                Ok(()) => return Ok(digest),
+                // The artifact was deleted in between: the tag names another by now, or nothing.
+                Err(Error::ArtifactUnknown(_)) => {}
+                Err(error) => return Err(error),
             }
-            other => Err(Error::impossible(other)),
         }
+        let what = "the tag kept moving while the request ran";
+        Err(Error::Unavailable { what, source: None })
     }
 }

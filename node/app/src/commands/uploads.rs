@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::future::join;
-use nora_domain::command::{Action, Outcome, Refusal};
-use nora_domain::record::{Key, NodeId, Record, Timestamp, UploadId, UploadRecord};
-use nora_domain::store::Rows;
-use nora_domain::{Algorithm, Digest, RepositoryKey, TenantName};
+use nora_domain::{
+    About, Algorithm, BlobCommitted, CloseUpload, CommitBlob, Deed, Digest, ExpireUploads, Key,
+    NodeId, OpenUpload, Reason, Record, Refusal, RepositoryKey, Rows, ShrinkReservation,
+    TenantName, Timestamp, UploadId, UploadRecord, Verb,
+};
 use tracing::warn;
 
-use super::room::Room;
+use super::reservation::Reservation;
 use crate::ports::blobs::BlobCopy;
 use crate::ports::metadata::MetadataError;
 use crate::ports::uploads::{UploadError, UploadState};
@@ -25,7 +25,7 @@ use crate::{BlobStat, Error, Registry};
 /// Rows that upkeep looks at in one step.
 const UPKEEP_PAGE_ROWS: usize = 256;
 
-/// How long what is set aside waits for bytes that do not come: longer than a client waits before it goes on.
+/// How long a reservation waits for bytes that do not come: longer than a client waits before it goes on.
 const ROOM_IDLE_MILLIS: u64 = 15 * 60 * 1_000;
 
 /// How long nobody wrote to a session that may be ended for another's.
@@ -34,7 +34,11 @@ const PLACE_IDLE_MILLIS: u64 = 60_000;
 /// Sessions, idle since `before`, of which whoever pushes to a tenant may have one ended: those of the tenant that has the
 /// most, the oldest first, so that nobody who opens many keeps the others out; of the tenant itself only such as hold
 /// nothing.
-fn dispensable(sessions: &[UploadState], tenant: &TenantName, before: Timestamp) -> Vec<UploadId> {
+fn dispensable(
+    sessions: &[UploadState],
+    tenant: &TenantName,
+    before: Timestamp,
+) -> Vec<(TenantName, UploadId)> {
     let mut counts: BTreeMap<&TenantName, usize> = BTreeMap::new();
     for state in sessions {
         *counts.entry(&state.repository.tenant).or_default() += 1;
@@ -49,7 +53,7 @@ fn dispensable(sessions: &[UploadState], tenant: &TenantName, before: Timestamp)
     };
     let mut open: Vec<_> = sessions.iter().filter(may_go).collect();
     open.sort_by_key(|state| state.written_at);
-    open.into_iter().map(|state| state.id).collect()
+    open.into_iter().map(|state| (state.repository.tenant.clone(), state.id)).collect()
 }
 
 impl Registry {
@@ -73,10 +77,10 @@ impl Registry {
     /// Ends a session that nobody writes to, for somebody who needs its place; false if none may be ended.
     async fn make_place(&self, tenant: &TenantName) -> bool {
         let before = Timestamp(self.now().0.saturating_sub(PLACE_IDLE_MILLIS));
-        for id in dispensable(&self.uploads.list(), tenant, before) {
+        for (of, id) in dispensable(&self.uploads.list(), tenant, before) {
             match self.uploads.cancel(id).await {
                 Ok(()) => {
-                    self.free_room(id).await;
+                    self.release(&of, id).await;
                     return true;
                 }
                 // It is over by itself, or ended for somebody else who needs a place: that one is theirs.
@@ -110,7 +114,8 @@ impl Registry {
         Ok(state)
     }
 
-    /// Appends a part of a blob, which a later request goes on from: the cluster gets to know the session.
+    /// Appends a part of a blob, which a later request goes on from. A session's id names its node, so the cluster learns
+    /// of a session only where some of a quota is reserved for it.
     pub async fn append_upload(
         &self,
         repository: &RepositoryKey,
@@ -123,26 +128,23 @@ impl Registry {
         if self.tenancy.has_storage_quota(&repository.tenant) {
             return self.append_within_quota(repository, &state, start, body).await;
         }
-        let body = body.stream;
-        let lease = self.propose(Action::OpenUpload {
-            upload: id,
-            repository: repository.clone(),
-            node: self.node,
-            expires_at: self.now().plus_millis(self.settings.upload_expiry_millis),
-            reserve: 0,
-        });
-        // The lease's round goes on while the bytes stream in.
-        let (appended, lease) = join(self.uploads.append(id, start, body), lease).await;
-        match lease {
-            Ok(Ok(_)) => {}
-            // The lease tells other nodes of the session; the bytes are safe without it.
-            Ok(Err(refusal)) => warn!(?refusal, "upload lease refused"),
-            Err(error) => warn!(%error, "upload lease not written"),
+        let age = self.now().millis_since(state.opened_at);
+        if age > self.settings.upload_expiry_millis {
+            // The sweep of abandoned uploads in a bucket goes by age, and spares what the cluster knows of.
+            let command = OpenUpload {
+                upload: id,
+                repository: repository.clone(),
+                node: self.node,
+                lives_millis: self.settings.upload_expiry_millis,
+                reserve: 0,
+            };
+            self.by_itself().change(command).await?;
         }
+        let appended = self.uploads.append(id, start, body.stream).await;
         appended.map_err(|error| Error::of_upload(id, error))
     }
 
-    /// Appends a part of a blob of a tenant whose bytes are limited: room is set aside before bytes are taken.
+    /// Appends a part of a blob of a tenant whose bytes are limited: room is reserved before bytes are taken.
     async fn append_within_quota(
         &self,
         repository: &RepositoryKey,
@@ -151,76 +153,79 @@ impl Registry {
         body: Incoming,
     ) -> Result<UploadState, Error> {
         let id = state.id;
-        // Whoever lost count is told so, and not that there is no room for bytes that are there already.
+        // A client that lost count must hear that, and not that there is no room for bytes that are there already.
         if let Some(start) = start.filter(|start| *start != state.offset) {
             let error = UploadError::WrongOffset { offset: state.offset, start };
             return Err(Error::of_upload(id, error));
         }
-        let lease = self.now().plus_millis(self.settings.upload_expiry_millis);
-        let (body, room) = match Room::made(self, repository, state, body, lease).await {
-            Ok(made) => made,
+        let reservation = Reservation::default();
+        let body = match reservation.make(self, repository, state, body).await {
+            Ok(body) => body,
             Err(error) => {
-                self.without_room(repository, id, &error).await;
+                self.end_without_room(repository, id, &error).await;
                 return Err(error);
             }
         };
-        // Where nobody says where the body goes, it goes where room was made for it.
+        // Where the client does not say where the body goes, it goes where room was reserved for it.
         let appended = self.uploads.append(id, start.or(Some(state.offset)), body).await;
-        if let Some(refusal) = room.refusal() {
+        let (tenant, lease) = (&repository.tenant, reservation.lease());
+        if let Some(refusal) = reservation.refusal() {
             match refusal {
-                Error::QuotaExceeded { .. } => self.without_room(repository, id, &refusal).await,
-                _ => self.keep_room(id, lease).await,
+                Error::QuotaExceeded { .. } => {
+                    self.end_without_room(repository, id, &refusal).await
+                }
+                _ => self.shrink_to_written(tenant, id, lease).await,
             }
             return Err(refusal);
         }
         match appended {
             Ok(state) => Ok(state),
-            // Somebody else writes to it, and what is set aside is theirs.
+            // Another request writes to the session, and the reservation is that one's.
             Err(error @ UploadError::Busy) => Err(Error::of_upload(id, error)),
             Err(error) => {
-                self.keep_room(id, lease).await;
+                self.shrink_to_written(tenant, id, lease).await;
                 Err(Error::of_upload(id, error))
             }
         }
     }
 
-    /// A blob that there is no room for comes to an end: its client will not go on with it, and what it has set aside
-    /// already would be missing to others.
-    async fn without_room(&self, repository: &RepositoryKey, id: UploadId, error: &Error) {
+    /// An upload without room comes to an end: its client will not go on with it, and what is reserved for it would be
+    /// missing to others.
+    async fn end_without_room(&self, repository: &RepositoryKey, id: UploadId, error: &Error) {
         if !matches!(error, Error::QuotaExceeded { .. }) {
             return;
         }
-        self.note_refusal("blob.push", &repository.to_string(), Refusal::QUOTA_EXCEEDED);
+        let deed = Deed::new(Verb::BlobPush, About::Repository(repository.clone()));
+        self.note_refusal(deed, Reason::QuotaExceeded);
         match self.uploads.cancel(id).await {
-            Ok(()) | Err(UploadError::Unknown) => self.free_room(id).await,
-            // Somebody else writes to it: it is not over.
+            Ok(()) | Err(UploadError::Unknown) => self.release(&repository.tenant, id).await,
+            // Another request writes to it: it is not over.
             Err(error) => warn!(%error, "an upload without room stays a session until it expires"),
         }
     }
 
-    /// Gives back what was set aside, under that lease, for bytes that did not come.
-    async fn keep_room(&self, id: UploadId, lease: Timestamp) {
-        let kept = match self.uploads.state(id).await {
-            Ok(state) => self.keep_aside(id, state.offset, lease).await,
-            Err(UploadError::Unknown) => self.close_upload(id).await,
+    /// Gives back what was reserved, under that lease, for bytes that did not come.
+    async fn shrink_to_written(&self, tenant: &TenantName, id: UploadId, lease: Timestamp) {
+        let shrunk = match self.uploads.state(id).await {
+            Ok(state) => self.shrink_reservation(tenant, id, state.offset, lease).await,
+            Err(UploadError::Unknown) => self.close_upload(tenant, id).await,
             Err(error) => Err(Error::of_upload(id, error)),
         };
-        if let Err(error) = kept {
-            warn!(%error, "what was set aside for an upload stays so for a while");
+        if let Err(error) = shrunk {
+            warn!(%error, "what is reserved for an upload stays so for a while");
         }
     }
 
-    /// Should somebody go on with the session meanwhile, under a later lease, what is set aside is theirs.
-    async fn keep_aside(
+    /// Shrinks a session's reservation, unless another request goes on with the session under a later lease.
+    async fn shrink_reservation(
         &self,
+        tenant: &TenantName,
         upload: UploadId,
         bytes: u64,
         lease: Timestamp,
     ) -> Result<(), Error> {
-        match self.by_itself().propose(Action::KeepAside { upload, bytes, lease }).await? {
-            Ok(Outcome::RoomKept) => Ok(()),
-            other => Err(Error::impossible(other)),
-        }
+        let tenant = tenant.clone();
+        self.by_itself().change(ShrinkReservation { tenant, upload, bytes, lease }).await
     }
 
     /// Appends what is left of a blob and makes it visible in the repository.
@@ -246,7 +251,7 @@ impl Registry {
             }
         }
         let lease = match is_limited {
-            true => self.lease_of(id).await?,
+            true => self.lease_of(&repository.tenant, id).await?,
             false => Timestamp(0),
         };
         match self.uploads.finish(id, digest, self.next_generation()).await {
@@ -256,7 +261,9 @@ impl Registry {
             {
                 // Sent again, the request would append its bytes a second time: it must find no session.
                 match self.uploads.cancel(id).await {
-                    Ok(()) | Err(UploadError::Unknown) if is_limited => self.free_room(id).await,
+                    Ok(()) | Err(UploadError::Unknown) if is_limited => {
+                        self.release(&repository.tenant, id).await;
+                    }
                     Ok(()) | Err(UploadError::Unknown) => {}
                     Err(error) => {
                         warn!(%error, "an upload that failed stays a session until it expires");
@@ -265,29 +272,29 @@ impl Registry {
                 let what = "the upload could not be stored; start it anew";
                 Err(Error::Unavailable { what, source: Some(Box::new(error)) })
             }
-            // Somebody else writes to it, and what is set aside is theirs.
+            // Another request writes to the session, and the reservation is that one's.
             Err(error @ UploadError::Busy) => Err(Error::of_upload(id, error)),
             Err(error) => {
                 if is_limited {
-                    self.keep_room(id, lease).await;
+                    self.shrink_to_written(&repository.tenant, id, lease).await;
                 }
                 Err(Error::of_upload(id, error))
             }
         }
     }
 
-    /// When what the cluster knows of a session may be dropped, as this node has it.
-    async fn lease_of(&self, id: UploadId) -> Result<Timestamp, Error> {
-        match self.metadata.get(Key::Upload(id)).await? {
+    /// Until when the cluster keeps a session, as this node has it.
+    async fn lease_of(&self, tenant: &TenantName, id: UploadId) -> Result<Timestamp, Error> {
+        match self.metadata.get(Key::Upload(tenant.clone(), id)).await? {
             Some(Record::Upload(record)) => Ok(record.expires_at),
             _ => Ok(Timestamp(0)),
         }
     }
 
-    /// Gives back what was set aside for an upload that is over. Should that fail, it is free when the session expires.
-    async fn free_room(&self, id: UploadId) {
-        if let Err(error) = self.close_upload(id).await {
-            warn!(%error, "what was set aside for an upload stays so until it expires");
+    /// Gives back what was reserved for an upload that is over. Should that fail, it is free when the session expires.
+    async fn release(&self, tenant: &TenantName, id: UploadId) {
+        if let Err(error) = self.close_upload(tenant, id).await {
+            warn!(%error, "what is reserved for an upload stays so until it expires");
         }
     }
 
@@ -299,12 +306,15 @@ impl Registry {
     ) -> Result<(), Error> {
         self.upload_state(repository, id).await?;
         self.uploads.cancel(id).await.map_err(|error| Error::of_upload(id, error))?;
-        self.close_upload(id).await
+        if self.metadata.get(Key::Upload(repository.tenant.clone(), id)).await?.is_some() {
+            self.close_upload(&repository.tenant, id).await?;
+        }
+        Ok(())
     }
 
-    /// Drops sessions that nobody wrote to for too long, and leases that outlived theirs; what is set aside for sessions of
-    /// this node that are gone, or that nobody writes to, is given back. Returns how many sessions were dropped. Runs now
-    /// and then on every node.
+    /// Drops sessions that no client wrote to for too long, and the cluster's rows of sessions that have expired; gives
+    /// back what is reserved for sessions of this node that are gone or idle. Returns how many sessions were dropped. Runs
+    /// now and then on every node.
     pub async fn expire_uploads(&self) -> Result<usize, Error> {
         let now = self.now();
         let before = Timestamp(now.0.saturating_sub(self.settings.upload_expiry_millis));
@@ -314,11 +324,30 @@ impl Registry {
         })?;
         let mut after = None;
         loop {
-            let rows = self.metadata.scan(Rows::Uploads { after }, UPKEEP_PAGE_ROWS).await?;
-            let Some((Key::Upload(last), _)) = rows.last() else { break };
+            let rows = Rows::Tenants { after: after.take() };
+            let tenants = self.metadata.scan(rows, UPKEEP_PAGE_ROWS).await?;
+            let is_last = tenants.len() < UPKEEP_PAGE_ROWS;
+            for (key, _) in tenants {
+                let Key::Tenant(tenant) = key else { continue };
+                self.expire_reservations(&tenant, now).await?;
+                after = Some(tenant);
+            }
+            if is_last {
+                return Ok(dropped.len());
+            }
+        }
+    }
+
+    /// Ends what is reserved for one tenant's uploads that have expired, and shrinks it for those that are idle.
+    async fn expire_reservations(&self, tenant: &TenantName, now: Timestamp) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let rows = Rows::Uploads { tenant: tenant.clone(), after };
+            let rows = self.metadata.scan(rows, UPKEEP_PAGE_ROWS).await?;
+            let Some((Key::Upload(_, last), _)) = rows.last() else { return Ok(()) };
             after = Some(*last);
             let leases = rows.iter().filter_map(|row| match row {
-                (Key::Upload(id), Record::Upload(lease)) => Some((*id, lease)),
+                (Key::Upload(_, id), Record::Upload(lease)) => Some((*id, lease)),
                 _ => None,
             });
             let (expired, running): (Vec<_>, Vec<_>) =
@@ -329,52 +358,32 @@ impl Registry {
                 }
             }
             if !expired.is_empty() {
-                self.drop_leases(&expired).await?;
+                // Other nodes' sessions too: those nodes may never come back to do it.
+                let uploads = expired.iter().map(|(id, _)| *id).collect();
+                self.change(ExpireUploads { tenant: tenant.clone(), uploads }).await?;
             }
         }
-        Ok(dropped.len())
     }
 
-    /// Gives back the room of a session that is gone, or that nobody writes to. Whoever goes on with it asks for room again.
+    /// Gives back what is reserved for a session that is gone or idle. A client that goes on with it reserves again.
     async fn give_back_if_idle(&self, id: UploadId, lease: &UploadRecord) -> Result<(), Error> {
+        let tenant = &lease.repository.tenant;
         let since = self.now().0.saturating_sub(ROOM_IDLE_MILLIS);
         let leased_at = lease.expires_at.0.saturating_sub(self.settings.upload_expiry_millis);
-        if leased_at > since {
-            return Ok(());
-        }
-        if self.uploads.is_written(id) {
+        if leased_at > since || self.uploads.is_written(id) {
             return Ok(());
         }
         match self.uploads.state(id).await {
             Ok(state) if state.written_at.0 > since => Ok(()),
-            Ok(_) => self.keep_aside(id, 0, lease.expires_at).await,
-            Err(UploadError::Unknown) => self.close_upload(id).await,
+            Ok(_) => self.shrink_reservation(tenant, id, 0, lease.expires_at).await,
+            Err(UploadError::Unknown) => self.close_upload(tenant, id).await,
             // It is asked again next time.
             Err(_) => Ok(()),
         }
     }
 
-    /// Drops leases that have expired; those of other nodes too, which may never come back to do it.
-    async fn drop_leases(&self, leases: &[(UploadId, &UploadRecord)]) -> Result<(), Error> {
-        let uploads = leases.iter().map(|(id, _)| *id).collect();
-        match self.propose(Action::ExpireUploads { uploads }).await? {
-            Ok(_) => Ok(()),
-            // Until an upgrade is finished, each node drops its own, one by one.
-            Err(Refusal::FeatureNotReached { .. }) => {
-                for (id, _) in leases.iter().filter(|(_, lease)| lease.node == self.node) {
-                    self.close_upload(*id).await?;
-                }
-                Ok(())
-            }
-            Err(refusal) => Err(Error::impossible(refusal)),
-        }
-    }
-
-    async fn close_upload(&self, upload: UploadId) -> Result<(), Error> {
-        match self.by_itself().propose(Action::CloseUpload { upload }).await? {
-            Ok(_) => Ok(()),
-            Err(refusal) => Err(Error::impossible(refusal)),
-        }
+    async fn close_upload(&self, tenant: &TenantName, upload: UploadId) -> Result<(), Error> {
+        self.by_itself().change(CloseUpload { tenant: tenant.clone(), upload }).await
     }
 
     /// Makes durable bytes visible, and tells which copy is the one to read.
@@ -385,8 +394,9 @@ impl Registry {
         stored: BlobCopy,
     ) -> Result<BlobStat, Error> {
         let BlobCopy { digest, generation, size, chunk_root, placement } = stored.clone();
-        let is_limited = self.tenancy.has_storage_quota(&repository.tenant);
-        let action = Action::CommitBlob {
+        let tenant = repository.tenant.clone();
+        let is_limited = self.tenancy.has_storage_quota(&tenant);
+        let command = CommitBlob {
             repository,
             digest,
             size,
@@ -394,16 +404,16 @@ impl Registry {
             node: self.node,
             chunk_root,
             upload,
-            pinned_until: self.now().plus_millis(self.settings.pin_millis),
+            pin_millis: self.settings.pin_millis,
             placement,
         };
-        let answer = match self.propose_judged(action).await {
+        let answer = match self.propose_judged(command).await {
             Ok(answer) => answer,
             Err(
                 error @ (Unanswered::Unproposed(_)
                 | Unanswered::Metadata(MetadataError::NoLeader | MetadataError::Busy)),
             ) => {
-                self.without_copy(stored, upload, is_limited).await;
+                self.without_copy(stored, &tenant, upload, is_limited).await;
                 return Err(error.into());
             }
             // Any other failure leaves the outcome open: the copy may be live now. It stays; if the log never took
@@ -411,45 +421,34 @@ impl Registry {
             Err(error) => return Err(error.into()),
         };
         match answer {
-            Ok(Outcome::BlobCommitted { live }) => {
+            Ok(BlobCommitted { live }) => {
                 if live != generation {
                     self.delete_copy(stored).await;
                 }
                 Ok(BlobStat { digest, size, generation: live })
             }
-            Ok(other) => Err(Error::impossible(other)),
-            Err(Refusal::SizeConflict { digest, live }) => {
-                self.without_copy(stored, upload, is_limited).await;
-                Err(Error::Internal {
-                    what: "a stored blob has another size than the same digest pushed now",
-                    source: Some(format!("{digest}: {live} bytes are stored").into()),
-                })
-            }
-            // Sent twice by the metadata, and the first answer missed: the copy may be live.
-            Err(Refusal::Duplicate) => Err(Error::OutcomeUnknown),
-            // The same, if the node was removed in between. What is an orphan of a retired epoch is found as such.
-            Err(Refusal::RetiredEpoch) => Err(Error::retired()),
-            Err(Refusal::TooFewHolders { .. }) => {
-                self.without_copy(stored, upload, is_limited).await;
-                let what = "the nodes that stored the blob were removed meanwhile; push it again";
-                Err(Error::Unavailable { what, source: None })
-            }
-            Err(Refusal::QuotaExceeded { quota, limit, used, asked }) => {
-                self.without_copy(stored, upload, true).await;
-                Err(Error::QuotaExceeded { quota, limit, used, asked })
-            }
+            // Sent twice by the metadata, and the first answer missed: the copy may be live. The same if the node was
+            // removed in between: what is an orphan of a retired epoch is found as such.
+            Err(refusal @ (Refusal::Duplicate | Refusal::RetiredEpoch)) => Err(refusal.into()),
             Err(refusal) => {
-                self.without_copy(stored, upload, is_limited).await;
-                Err(Error::impossible(refusal))
+                let is_limited = is_limited || matches!(refusal, Refusal::QuotaExceeded { .. });
+                self.without_copy(stored, &tenant, upload, is_limited).await;
+                Err(refusal.into())
             }
         }
     }
 
-    /// A push came to nothing: its copy goes, and what was set aside for it is free.
-    async fn without_copy(&self, stored: BlobCopy, upload: UploadId, is_limited: bool) {
+    /// A push came to nothing: its copy goes, and what was reserved for it is free.
+    async fn without_copy(
+        &self,
+        stored: BlobCopy,
+        tenant: &TenantName,
+        upload: UploadId,
+        is_limited: bool,
+    ) {
         self.delete_copy(stored).await;
         if is_limited {
-            self.free_room(upload).await;
+            self.release(tenant, upload).await;
         }
     }
 
@@ -471,10 +470,11 @@ impl Registry {
     ) -> Result<BlobStat, Error> {
         let is_limited = self.tenancy.has_storage_quota(&repository.tenant);
         let id = self.start_upload(repository.clone(), digest.algorithm()).await?.id;
+        let tenant = repository.tenant.clone();
         let finished = self.finish_upload(repository, id, None, Some(body), digest).await;
         if finished.is_err() {
             if is_limited {
-                self.free_room(id).await;
+                self.release(&tenant, id).await;
             }
             match self.uploads.cancel(id).await {
                 Ok(()) | Err(UploadError::Unknown) => {}

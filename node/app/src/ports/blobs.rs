@@ -3,8 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use nora_domain::Digest;
-use nora_domain::record::{Generation, NodeId, Placement};
+use nora_domain::{Digest, Generation, NodeId, Placement};
 
 use super::{BoxError, BoxFuture, ByteStream};
 

@@ -1,6 +1,6 @@
 //! Time and random values: the only place where use cases meet either.
 
-use nora_domain::record::{Timestamp, UploadId};
+use nora_domain::{Timestamp, UploadId};
 
 /// Tells the time.
 pub trait Clock: Send + Sync {

@@ -1,6 +1,6 @@
 //! Who takes part in the cluster, and the ways to change that.
 
-use nora_domain::record::{ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, Standing};
+use nora_domain::{ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, Standing};
 
 use super::BoxFuture;
 use super::metadata::MetadataError;

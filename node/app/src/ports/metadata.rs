@@ -1,8 +1,6 @@
 //! The replicated state, as use cases see it: propose a command, read rows.
 
-use nora_domain::command::{Command, Outcome, Refusal};
-use nora_domain::record::{Key, Record};
-use nora_domain::store::Rows;
+use nora_domain::{Ask, Command, Head, Key, Outcome, Record, Refusal, Rows, Terms, Timestamp};
 
 use super::{BoxError, BoxFuture};
 
@@ -26,6 +24,9 @@ pub enum MetadataError {
         /// What is allowed.
         bytes_max: usize,
     },
+    /// The answer is one to another kind of command: a fault of the metadata.
+    #[error("the metadata answered another command: {0}")]
+    ForeignAnswer(String),
     /// Reading or writing the local store failed.
     #[error("the metadata store failed")]
     Store(#[source] BoxError),
@@ -49,6 +50,9 @@ pub trait Metadata: Send + Sync {
         Box::pin(std::future::ready(()))
     }
 
+    /// The part of this node's applied state that every command changes.
+    fn head(&self) -> BoxFuture<'_, Result<Head, MetadataError>>;
+
     /// Reads one row from this node's applied state.
     fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>, MetadataError>>;
 
@@ -58,4 +62,28 @@ pub trait Metadata: Send + Sync {
         rows: Rows,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(Key, Record)>, MetadataError>>;
+}
+
+/// Proposes an action and takes its answer as one to a command of that kind: the one place where the kind is checked.
+pub async fn answer_to<A: Ask>(
+    metadata: &(impl Metadata + ?Sized),
+    command: Command,
+) -> Result<Result<A::Done, Refusal>, MetadataError> {
+    match metadata.propose(command).await? {
+        Ok(outcome) => match A::done(outcome) {
+            Ok(done) => Ok(Ok(done)),
+            Err(other) => Err(MetadataError::ForeignAnswer(format!("{other:?}"))),
+        },
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// Proposes a command as the cluster's own doing; the leader stamps its time.
+pub async fn ask<A: Ask>(
+    metadata: &(impl Metadata + ?Sized),
+    command: A,
+) -> Result<Result<A::Done, Refusal>, MetadataError> {
+    let action = command.into();
+    let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
+    answer_to::<A>(metadata, command).await
 }

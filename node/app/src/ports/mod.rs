@@ -3,6 +3,7 @@
 pub mod blobs;
 pub mod clock;
 pub mod health;
+pub mod journal;
 pub mod members;
 pub mod metadata;
 pub mod policy;

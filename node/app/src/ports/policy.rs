@@ -3,8 +3,9 @@
 //! Whether a request may be made at all was decided before a use case is called. What is asked here is what the log needs
 //! to know beside the change: under which policy it was judged, and where making and moving a tag are two things.
 
-use nora_domain::identity::Actor;
-use nora_domain::{Format, RepositoryKey, RepositoryPath, TagName, TenantName};
+use nora_domain::{
+    Actor, Deed, Format, Reason, RepositoryKey, RepositoryPath, TagName, TenantName,
+};
 
 use super::BoxFuture;
 use super::metadata::MetadataError;
@@ -62,8 +63,8 @@ pub trait Caller: Send + Sync {
     /// that was revoked, must not end what it had begun.
     fn still_stands(&self) -> BoxFuture<'_, Result<bool, Error>>;
 
-    /// Writes down a refusal that becomes no command.
-    fn note_refusal(&self, action: &str, resource: &str, why: &str);
+    /// Notes a refusal that becomes no command.
+    fn note_refusal(&self, deed: Deed, why: Reason);
 
     /// Waits until the newest policy that this node has applied is the one that judges.
     fn refresh(&self) -> BoxFuture<'_, Result<(), MetadataError>>;

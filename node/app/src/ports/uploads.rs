@@ -1,7 +1,6 @@
 //! Upload sessions: bytes on their way to becoming a blob, kept on the node that took them and across its restarts.
 
-use nora_domain::record::{Generation, Timestamp, UploadId};
-use nora_domain::{Algorithm, Digest, RepositoryKey};
+use nora_domain::{Algorithm, Digest, Generation, RepositoryKey, Timestamp, UploadId};
 
 use super::blobs::BlobCopy;
 use super::{BoxError, BoxFuture, ByteStream};

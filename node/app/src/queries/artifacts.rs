@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use nora_domain::record::{ArtifactRecord, Body, Key, Record};
-use nora_domain::{Digest, MediaType, Reference, RepositoryKey, TagName};
+use nora_domain::{
+    ArtifactRecord, Body, Digest, Key, MediaType, Record, Reference, RepositoryKey, TagName,
+    TagRecord, Target,
+};
 
 use crate::ports::blobs::{Delivery, OpenBlob};
 use crate::{Error, Registry};
+
+/// How often a tag is resolved anew because its artifact went in between.
+const RESOLVED_MAX: usize = 16;
 
 /// An artifact that was found.
 pub struct Artifact {
@@ -41,20 +46,48 @@ impl Registry {
         repository: &RepositoryKey,
         reference: &Reference,
     ) -> Result<Artifact, Error> {
-        let (digest, found) = match reference {
+        match reference {
             Reference::Digest(digest) => {
-                (*digest, self.get_immutable(Key::Artifact(repository.clone(), *digest)).await?)
+                let key = Key::Artifact(repository.clone(), *digest);
+                match self.get_immutable(key).await? {
+                    Some(Record::Artifact(record)) => {
+                        self.pulls.artifact(repository, *digest);
+                        if let Some(found) = self.with_body(repository, *digest, record).await? {
+                            return Ok(found);
+                        }
+                    }
+                    Some(other) => return Err(Self::wrong_record(&other)),
+                    None => {}
+                }
+                Err(self.absent(repository, Error::ArtifactUnknown(*digest)).await)
             }
-            Reference::Tag(tag) => {
-                let digest = self.resolve(repository, tag).await?;
-                (digest, self.metadata.get(Key::Artifact(repository.clone(), digest)).await?)
-            }
-        };
-        match found {
-            Some(Record::Artifact(record)) => self.with_body(repository, digest, record).await,
-            Some(other) => Err(Self::wrong_record(&other)),
-            None => Err(self.absent(repository, Error::ArtifactUnknown(digest)).await),
+            Reference::Tag(tag) => self.tagged_artifact(repository, tag).await,
         }
+    }
+
+    /// The artifact that a tag names. Tag, artifact and body are reads of different moments: an artifact, or a body, that
+    /// is gone at the later read was deleted in between, and the tag names another artifact by then, or nothing.
+    async fn tagged_artifact(
+        &self,
+        repository: &RepositoryKey,
+        tag: &TagName,
+    ) -> Result<Artifact, Error> {
+        for _ in 0..RESOLVED_MAX {
+            let digest = self.resolve(repository, tag).await?;
+            match self.metadata.get(Key::Artifact(repository.clone(), digest)).await? {
+                Some(Record::Artifact(record)) => {
+                    if let Some(found) = self.with_body(repository, digest, record).await? {
+                        self.pulls.artifact(repository, digest);
+                        self.pulls.tag(repository, tag);
+                        return Ok(found);
+                    }
+                }
+                Some(other) => return Err(Self::wrong_record(&other)),
+                None => {}
+            }
+        }
+        let what = "the tag kept moving while the request ran";
+        Err(Error::Unavailable { what, source: None })
     }
 
     /// The digest that a tag names: every move acknowledged before the call is seen.
@@ -65,24 +98,31 @@ impl Registry {
     ) -> Result<Digest, Error> {
         self.metadata.linearize().await?;
         match self.metadata.get(Key::Tag(repository.clone(), tag.clone())).await? {
-            Some(Record::Tag(record)) => Ok(record.digest),
+            Some(Record::Tag(TagRecord { target: Target::Artifact(digest), .. })) => Ok(digest),
+            Some(Record::Tag(_)) | None => {
+                Err(self.absent(repository, Error::TagUnknown(tag.clone())).await)
+            }
             Some(other) => Err(Self::wrong_record(&other)),
-            None => Err(self.absent(repository, Error::TagUnknown(tag.clone())).await),
         }
     }
 
+    /// An artifact with its body; `None` if it was deleted since its record was read, and its body with it.
     pub(super) async fn with_body(
         &self,
         repository: &RepositoryKey,
         digest: Digest,
         record: ArtifactRecord,
-    ) -> Result<Artifact, Error> {
+    ) -> Result<Option<Artifact>, Error> {
         let ArtifactRecord { media_type, size, blobs, children, .. } = record;
         let body = match record.body {
-            Body::Inline(bytes) => ArtifactBody::Bytes(Bytes::from(bytes)),
-            Body::Blob => ArtifactBody::Blob(self.open_blob(repository, digest).await?),
+            Body::Inline(bytes) => ArtifactBody::Bytes(Bytes::from_owner(bytes)),
+            Body::Blob => match self.open_blob(repository, digest).await {
+                Ok(open) => ArtifactBody::Blob(open),
+                Err(Error::BlobUnknown(_) | Error::RepositoryUnknown) => return Ok(None),
+                Err(error) => return Err(error),
+            },
         };
-        Ok(Artifact { digest, media_type, size, blobs, children, body })
+        Ok(Some(Artifact { digest, media_type, size, blobs, children, body }))
     }
 }
 

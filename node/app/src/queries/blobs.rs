@@ -2,31 +2,39 @@
 
 use std::sync::Arc;
 
-use nora_domain::record::{BlobRecord, Generation, Key, Record};
-use nora_domain::store::Rows;
-use nora_domain::{Digest, RepositoryKey};
+use nora_domain::{
+    BlobRecord, Digest, Format, Generation, Key, LoseObject, Placement, Record, RepositoryKey, Rows,
+};
+
+use tracing::warn;
 
 use crate::ports::blobs::{BlobCopy, BlobError, OpenBlob};
 use crate::{BlobStat, Error, Registry};
+
+/// The answer to a read of a blob that has no copy any more.
+fn lost(error: BlobError) -> Error {
+    let what = "every copy of a blob was lost; it can be read once it was pushed again";
+    Error::Internal { what, source: Some(Box::new(error)) }
+}
 
 /// Repositories that a mount without a source looks at.
 const SOURCES_MAX: usize = 100;
 
 impl Registry {
-    /// What is known of a blob, if the repository shows it. One that every holder has lost is unknown, so that clients
-    /// push it again.
+    /// What is known of a blob, if the repository shows it. A blob without a copy on a node that serves is unknown, so that
+    /// clients push it again: the push brings a new copy.
     pub async fn stat_blob(
         &self,
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<BlobStat, Error> {
         let mut copy = self.live_copy(repository, digest).await?;
-        if copy.placement.is_lost() {
+        if !self.has_serving_copy(&copy.placement).await? {
             self.metadata.linearize().await?;
             copy = self.live_copy(repository, digest).await?;
-        }
-        if copy.placement.is_lost() {
-            return Err(Error::BlobUnknown(digest));
+            if !self.has_serving_copy(&copy.placement).await? {
+                return Err(Error::BlobUnknown(digest));
+            }
         }
         Ok(BlobStat { digest, size: copy.size, generation: copy.generation })
     }
@@ -37,7 +45,7 @@ impl Registry {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<BlobCopy, Error> {
-        match self.get_immutable(Key::Link(digest, repository.clone())).await? {
+        match self.get_immutable(Key::Link(repository.clone(), digest)).await? {
             Some(Record::Link(_)) => {}
             Some(other) => return Err(Self::wrong_record(&other)),
             None => return Err(self.absent(repository, Error::BlobUnknown(digest)).await),
@@ -79,13 +87,48 @@ impl Registry {
         self.metadata.linearize().await?;
         let now = self.live_copy(repository, digest).await?;
         if now.placement.is_lost() {
-            let what = "every copy of a blob was lost; it can be read once it was pushed again";
-            return Err(Error::Internal { what, source: Some(Box::new(error)) });
+            return Err(lost(error));
         }
-        if now == copy {
-            return Err(error.into());
+        if now != copy {
+            return Ok(self.blobs.open(now).await?);
         }
-        Ok(self.blobs.open(now).await?)
+        match (&now.placement, error) {
+            (Placement::Object(_), BlobError::Absent { .. }) => self.open_object_again(now).await,
+            (_, error) => Err(error.into()),
+        }
+    }
+
+    /// Asks the object store a second time for an object that it did not have. If the object is still not there, the blob
+    /// counts as lost from then on, so that the next push of it brings a new copy.
+    ///
+    /// That is safe: the object store has answered twice that exactly this key is not there, and this node has caught up
+    /// with the log in between, so the key is that of the live copy. A live copy's object was durable before the log took
+    /// it, and a key is never used again: what is not there now will never come. If another copy has become live
+    /// meanwhile, the command names an old generation and is refused. A store that gives no answer, or any other one, is
+    /// never taken for an absent object.
+    async fn open_object_again(&self, copy: BlobCopy) -> Result<Arc<dyn OpenBlob>, Error> {
+        let (digest, generation) = (copy.digest, copy.generation);
+        let error = match self.blobs.open(copy).await {
+            Ok(open) => return Ok(open),
+            Err(error @ BlobError::Absent { .. }) => error,
+            Err(error) => return Err(error.into()),
+        };
+        // The caller that reads need not have the right to change anything.
+        match self.by_itself().propose(LoseObject { digest, generation }).await {
+            Ok(Ok(())) => {
+                warn!(%digest, "the object store has lost a blob; it must be pushed again");
+                Err(lost(error))
+            }
+            // Another copy is live by now.
+            Ok(Err(_)) => {
+                let what = "a blob's copy was replaced while it was opened";
+                Err(Error::Unavailable { what, source: Some(Box::new(error)) })
+            }
+            Err(unproposed) => {
+                warn!(%digest, error = %unproposed, "a lost blob could not be marked as lost");
+                Err(error.into())
+            }
+        }
     }
 
     /// A URL from which whoever asked gets the blob's bytes directly, if the store gives such out.
@@ -98,9 +141,9 @@ impl Registry {
         Ok(self.blobs.redirect(&copy).await?)
     }
 
-    /// A repository that shows a blob and that the caller may read, other than `except`: where a mount that names no
-    /// source can take it from. It gives a caller nothing that it could not pull already. Looks at a bounded number of
-    /// repositories; whoever is not served by those uploads.
+    /// A repository of the same tenant that shows a blob and that the caller may read: where a mount that names no source
+    /// can take it from. It gives a caller nothing that it could not pull already. Looks at a bounded number of artifacts'
+    /// repositories; a caller that is not served by those uploads.
     pub async fn find_blob(
         &self,
         digest: Digest,
@@ -108,14 +151,26 @@ impl Registry {
         may_read: impl Fn(&RepositoryKey) -> bool,
     ) -> Result<Option<RepositoryKey>, Error> {
         self.metadata.linearize().await?;
-        let rows = Rows::Links { blob: digest, after: None };
-        let rows = self.metadata.scan(rows, SOURCES_MAX).await?;
-        Ok(rows.into_iter().find_map(|(key, _)| match key {
-            Key::Link(_, repository) if repository != *except && may_read(&repository) => {
-                Some(repository)
+        // Most blobs are no other repository's: one row says so.
+        let held = Key::TenantBlob(except.tenant.clone(), digest);
+        if self.metadata.get(held).await?.is_none() {
+            return Ok(None);
+        }
+        for format in Format::ALL {
+            let tenant = except.tenant.clone();
+            let rows = Rows::Repositories { tenant, format, after: None };
+            for (key, _) in self.metadata.scan(rows, SOURCES_MAX).await? {
+                let Key::Repository(repository) = key else { continue };
+                if repository == *except || !may_read(&repository) {
+                    continue;
+                }
+                let link = Key::Link(repository.clone(), digest);
+                if self.metadata.get(link).await?.is_some() {
+                    return Ok(Some(repository));
+                }
             }
-            _ => None,
-        }))
+        }
+        Ok(None)
     }
 
     /// Whether a physical copy is the live one, or may become it because the start that wrote it still runs: what is
@@ -134,7 +189,7 @@ impl Registry {
 
     async fn shows_live_copy(&self, digest: Digest, generation: Generation) -> Result<bool, Error> {
         // In this order: once its session is gone, no command of that start can make the copy live.
-        if self.metadata.get(Key::Session(generation.epoch)).await?.is_some() {
+        if self.metadata.head().await?.sessions.contains_key(&generation.epoch) {
             return Ok(true);
         }
         let blob = self.blob_record(digest).await?;

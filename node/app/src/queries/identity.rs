@@ -1,13 +1,9 @@
-//! The policy, accounts, tokens and the audit log, as this node has applied them.
+//! The policy, accounts and tokens, as this node has applied them.
 
-use nora_domain::TenantName;
-use nora_domain::identity::{
-    AccessTokenRecord, AccountRecord, AuditHeadRecord, AuditRecord, BudgetRecord, PolicyRecord,
-    Rate, SigningKeyRecord, TenantRecord,
+use nora_domain::{
+    AccessTokenRecord, AccountName, AccountRecord, BudgetRecord, ClusterRecord, Key, LimitsRecord,
+    OwnerName, PolicyRecord, Rate, Record, Rows, SigningKeyRecord, TenantName, TokenId, TokenName,
 };
-use nora_domain::name::{AccountName, OwnerName, TokenName};
-use nora_domain::record::{ClusterRecord, Key, Record, Timestamp, TokenId};
-use nora_domain::store::Rows;
 
 use super::Page;
 use crate::{Error, Registry};
@@ -44,8 +40,8 @@ impl Registry {
     }
 
     /// What the policy lets a tenant use.
-    pub async fn tenant_limits(&self, tenant: TenantName) -> Result<TenantRecord, Error> {
-        let record: Result<Option<TenantRecord>, Error> = read!(self, Tenant, Key::Tenant(tenant));
+    pub async fn tenant_limits(&self, tenant: TenantName) -> Result<LimitsRecord, Error> {
+        let record: Result<Option<LimitsRecord>, Error> = read!(self, Limits, Key::Limits(tenant));
         Ok(record?.unwrap_or_default())
     }
 
@@ -139,81 +135,5 @@ impl Registry {
             _ => None,
         });
         Ok(keys.collect())
-    }
-
-    /// Where the audit log begins and ends.
-    pub async fn audit_head(&self) -> Result<AuditHeadRecord, Error> {
-        let record: Result<Option<AuditHeadRecord>, Error> = read!(self, AuditHead, Key::AuditHead);
-        let empty = AuditHeadRecord { first: 1, next: 1, ..AuditHeadRecord::default() };
-        Ok(record?.unwrap_or(empty))
-    }
-
-    /// Number of the last entry of the audit log that the webhook took; 0 if none.
-    pub async fn audit_sent(&self) -> Result<u64, Error> {
-        self.metadata.linearize().await?;
-        Ok(self.audit_head().await?.sent)
-    }
-
-    /// Number of the last entry of the audit log from before a time; entries are in the order of their times.
-    pub async fn audit_before(&self, time: Timestamp) -> Result<u64, Error> {
-        let head = self.audit_head().await?;
-        let (mut low, mut high) = (head.first, head.next);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let page = self.audit_entries(middle.saturating_sub(1), 1).await?;
-            match page.items.first() {
-                // Forgotten meanwhile: what is kept begins later.
-                Some((number, _)) if *number > middle => low = *number,
-                Some((_, entry)) if entry.at < time => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        Ok(low.saturating_sub(1))
-    }
-
-    /// Entries of the audit log after number `after`, as this node has applied them.
-    pub async fn audit_entries(
-        &self,
-        after: u64,
-        limit: usize,
-    ) -> Result<Page<(u64, AuditRecord)>, Error> {
-        let rows = self.metadata.scan(Rows::Audit { after }, limit + 1).await?;
-        let entries = rows.into_iter().filter_map(|row| match row {
-            (Key::Audit(number), Record::Audit(record)) => Some((number, record)),
-            _ => None,
-        });
-        Ok(Page::cut(entries.collect(), limit))
-    }
-
-    /// Recomputes the chain over all entries that are kept; the number of the first that does not follow from those
-    /// before it.
-    pub async fn verify_audit(&self) -> Result<Option<u64>, Error> {
-        self.metadata.linearize().await?;
-        loop {
-            let head = self.audit_head().await?;
-            let broken = self.verify_audit_from(&head).await?;
-            // What is forgotten while this reads breaks nothing.
-            if broken.is_none() || self.audit_head().await?.first == head.first {
-                return Ok(broken);
-            }
-        }
-    }
-
-    async fn verify_audit_from(&self, head: &AuditHeadRecord) -> Result<Option<u64>, Error> {
-        let (mut next, mut chain) = (head.first, head.anchor);
-        loop {
-            let page = self.audit_entries(next.saturating_sub(1), 1_000).await?;
-            for (number, entry) in &page.items {
-                if *number != next || entry.chained(&chain, *number) != entry.chain {
-                    return Ok(Some(next));
-                }
-                (next, chain) = (number + 1, entry.chain);
-            }
-            if !page.more {
-                // Entries that came since the head was read only go on.
-                let is_whole = next > head.next || (next == head.next && chain == head.head);
-                return Ok((!is_whole).then_some(next));
-            }
-        }
     }
 }

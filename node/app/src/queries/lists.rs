@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use nora_domain::record::{ArtifactRecord, Key, Record};
-use nora_domain::store::Rows;
-use nora_domain::{Digest, Format, MediaType, RepositoryKey, RepositoryPath, TagName, TenantName};
+use nora_domain::{
+    ArtifactRecord, Digest, Format, Key, MediaType, Record, RepositoryKey, RepositoryPath, Rows,
+    TagName, TenantName,
+};
 
 use super::Artifact;
 use crate::{Error, Registry};
@@ -175,8 +176,9 @@ impl Registry {
         for (digest, artifact_type) in page.items {
             // One that was deleted since the scan is left out.
             if let Some(record) = self.artifact_record(repository, digest).await? {
-                let artifact = self.with_body(repository, digest, record).await?;
-                items.push(Referrer { artifact, artifact_type });
+                if let Some(artifact) = self.with_body(repository, digest, record).await? {
+                    items.push(Referrer { artifact, artifact_type });
+                }
             }
         }
         Ok(Page { items, more: page.more })

@@ -1,4 +1,5 @@
-//! Use cases that read. None changes anything, and none calls a command.
+//! Use cases that read. None calls a command, and none changes what callers see, with one exception: a read that finds a
+//! blob's object gone marks the blob as lost.
 //!
 //! A tag is read after the metadata is known to be up to date. What a digest names cannot change, so a row found by
 //! digest is served as it is; only a miss is asked again after catching up, so that a client reads its own writes
@@ -7,15 +8,17 @@
 mod artifacts;
 mod blobs;
 mod identity;
+mod journal;
 mod lists;
 mod usage;
 
 pub use artifacts::{Artifact, ArtifactBody};
+pub use journal::JournalCheck;
+pub(crate) use journal::ReadSegment;
 pub use lists::{Page, Referrer};
 pub use usage::TenantUsage;
 
-use nora_domain::RepositoryKey;
-use nora_domain::record::{Key, Record};
+use nora_domain::{Key, Record, RepositoryKey};
 
 use crate::{Error, Registry};
 

@@ -1,8 +1,6 @@
 //! What a tenant uses, as quotas count it.
 
-use nora_domain::TenantName;
-use nora_domain::identity::{HOUR_MILLIS, Rate, TenantRecord};
-use nora_domain::record::{Key, Record, UsageRecord};
+use nora_domain::{HOUR_MILLIS, Key, LimitsRecord, Rate, Record, TenantName, UsageRecord};
 
 use crate::{Error, Registry};
 
@@ -14,7 +12,7 @@ pub struct TenantUsage {
     /// What is stored.
     pub used: UsageRecord,
     /// What it may use.
-    pub limits: TenantRecord,
+    pub limits: LimitsRecord,
     /// Pushes that nodes were granted in this hour; `None` if they are not limited, and so not counted.
     pub pushes: Option<u64>,
     /// The same of pulls.

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use nora_domain::command::Action;
-use nora_domain::record::{
-    AuthorityRecord, ClusterId, Epoch, FeatureLevel, Generation, NodeId, NodeProfile, Timestamp,
-    TokenId, UploadId,
+use nora_domain::{
+    Action, AdmitNode, Algorithm, AuthorityRecord, ClusterId, CreateJoinToken, Epoch, FeatureLevel,
+    Format, FoundCluster, Generation, NodeId, NodeProfile, RepositoryKey, RepositoryPath,
+    StartNode, Storage, StorageMode, TenantName, Timestamp, TokenId, UploadId,
 };
-use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName};
 
 use super::Hashes;
 use crate::ports::ByteStream;
@@ -53,25 +52,34 @@ pub fn repository(path: &str) -> RepositoryKey {
 /// What a node says when it starts, without a name for the start: each one is another.
 pub fn start_node(node: NodeId) -> Action {
     let profile = NodeProfile { feature_max: FeatureLevel::NEWEST, ..NodeProfile::default() };
-    Action::StartNode { node, start: 0, profile }
+    Action::StartNode(StartNode { node, start: 0, profile })
 }
 
 /// A cluster begins.
 pub fn found_cluster() -> Action {
     let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
-    Action::FoundCluster { cluster: ClusterId(0xc1), authority }
+    let storage = Storage { mode: StorageMode::Local, replicas: 1 };
+    Action::FoundCluster(FoundCluster { cluster: ClusterId(0xc1), authority, storage })
 }
 
 /// Lets [`admit_node`] in, whenever.
 pub fn create_join_token() -> Action {
-    let expires_at = Timestamp(u64::MAX);
-    Action::CreateJoinToken { token: TokenId(0x70), secret_hash: [7; 32], expires_at }
+    Action::CreateJoinToken(CreateJoinToken {
+        token: TokenId(0x70),
+        secret_hash: [7; 32],
+        lives_millis: u64::MAX,
+    })
 }
 
 /// A node asks for its number; the same `key` gives the same one until it has started.
 pub fn admit_node(key: u8) -> Action {
     let profile = NodeProfile { feature_max: FeatureLevel::NEWEST, ..NodeProfile::default() };
-    Action::AdmitNode { token: TokenId(0x70), secret_hash: [7; 32], key_hash: [key; 32], profile }
+    Action::AdmitNode(AdmitNode {
+        token: TokenId(0x70),
+        secret_hash: [7; 32],
+        key_hash: [key; 32],
+        profile,
+    })
 }
 
 /// A generation of the first epoch.

@@ -2,11 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use nora_domain::audit::{Finding, audit};
-use nora_domain::command::{Command, Outcome, Refusal};
-use nora_domain::record::{Key, Record};
-use nora_domain::store::{MemoryStore, Rows, Store};
-use nora_domain::transition;
+use nora_domain::recount::{Finding, recount};
+use nora_domain::{Command, Head, Key, MemoryStore, Outcome, Record, Refusal, Rows, Store, apply};
 
 use crate::ports::BoxFuture;
 use crate::ports::metadata::{Metadata, MetadataError};
@@ -55,7 +52,7 @@ struct State {
 impl State {
     fn apply(&mut self, command: &Command) -> Result<Outcome, Refusal> {
         self.position += 1;
-        let Ok(applied) = transition::apply(&mut self.log, self.position, command);
+        let Ok(applied) = apply(&mut self.log, self.position, command);
         applied.answer
     }
 
@@ -91,9 +88,14 @@ impl MemoryMetadata {
         row
     }
 
+    /// The key of every row, in order, as the log says; not counted.
+    pub fn keys(&self) -> Vec<Key> {
+        self.lock().log.rows().map(|(key, _)| key.clone()).collect()
+    }
+
     /// What contradicts itself in the state.
     pub fn audit(&self) -> Vec<Finding> {
-        audit(self.lock().log.rows())
+        recount(&self.lock().log)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -132,6 +134,10 @@ impl Metadata for MemoryMetadata {
             state.shown = None;
             Ok(())
         })
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Head, MetadataError>> {
+        Box::pin(async move { Ok(self.lock().read().head().clone()) })
     }
 
     fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>, MetadataError>> {

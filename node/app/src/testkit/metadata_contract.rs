@@ -1,12 +1,12 @@
 //! What every adapter of the port `Metadata` must do, whatever its log and its store are.
 
 use futures_util::future::join_all;
-use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
-use nora_domain::record::{
-    Body, Epoch, Generation, Key, NodeId, Placement, Record, Timestamp, UploadId,
+use nora_domain::{
+    Action, ArtifactStored, BlobCommitted, Body, CloseUpload, Command, CommitBlob, DeleteTag,
+    Digest, Epoch, Format, Generation, Holder, Key, MediaType, NodeId, OpenUpload, Outcome,
+    PinBlob, Placement, PutArtifact, Record, Refusal, RepositoryKey, Rows, TagName, Target,
+    TenantName, Terms, Timestamp, UploadId,
 };
-use nora_domain::store::Rows;
-use nora_domain::{Digest, Format, MediaType, RepositoryKey, TagName, TenantName};
 
 use super::{admit_node, create_join_token, found_cluster, repository, start_node};
 use crate::ports::metadata::Metadata;
@@ -14,8 +14,12 @@ use crate::ports::metadata::Metadata;
 /// Rows of each run that is paged through.
 const ROWS: u64 = 13;
 
-/// A time at which nothing of the suite has expired.
-const LATER: Timestamp = Timestamp(u64::MAX);
+/// A length of time in which nothing of the suite expires.
+const LONG: u64 = 1 << 40;
+
+fn tenant() -> TenantName {
+    TenantName::default_tenant()
+}
 
 /// Runs the whole suite on a state that holds no repository, blob or session yet. Founds the cluster, unless it is.
 pub async fn metadata_contract(metadata: &dyn Metadata) {
@@ -31,9 +35,9 @@ pub async fn metadata_contract(metadata: &dyn Metadata) {
 async fn admitted(metadata: &dyn Metadata) -> NodeId {
     let founded = propose(metadata, found_cluster()).await;
     assert!(matches!(founded, Ok(_) | Err(Refusal::ClusterFounded)), "{founded:?}");
-    assert_eq!(propose(metadata, create_join_token()).await, Ok(Outcome::JoinTokenCreated));
+    assert_eq!(propose(metadata, create_join_token()).await, Ok(Outcome::CreateJoinToken(())));
     match propose(metadata, admit_node(0xad)).await {
-        Ok(Outcome::NodeAdmitted(node)) => node,
+        Ok(Outcome::AdmitNode(node)) => node,
         other => panic!("{other:?}"),
     }
 }
@@ -47,19 +51,19 @@ async fn propose(metadata: &dyn Metadata, action: Action) -> Result<Outcome, Ref
 
 async fn start(metadata: &dyn Metadata, node: NodeId) -> Epoch {
     match propose(metadata, start_node(node)).await {
-        Ok(Outcome::NodeStarted(epoch)) => epoch,
+        Ok(Outcome::StartNode(epoch)) => epoch,
         other => panic!("{other:?}"),
     }
 }
 
 fn session(id: u64, repository: RepositoryKey, node: NodeId) -> Action {
-    Action::OpenUpload {
+    Action::OpenUpload(OpenUpload {
         upload: UploadId(id.into()),
         repository,
         node,
-        expires_at: LATER,
+        lives_millis: LONG,
         reserve: 0,
-    }
+    })
 }
 
 fn tag(number: u64) -> TagName {
@@ -81,23 +85,28 @@ async fn starts_get_growing_epochs(metadata: &dyn Metadata, node: NodeId) {
 
 async fn an_answer_means_applied(metadata: &dyn Metadata, node: NodeId) {
     for id in 1000..1020 {
-        let key = Key::Upload(UploadId(id.into()));
+        let key = Key::Upload(tenant(), UploadId(id.into()));
         assert_eq!(metadata.get(key.clone()).await.unwrap(), None);
         let opened = propose(metadata, session(id, repository("contract/s"), node)).await;
-        assert_eq!(opened, Ok(Outcome::UploadOpened));
+        assert!(matches!(opened, Ok(Outcome::OpenUpload(_))), "{opened:?}");
         let row = metadata.get(key.clone()).await.unwrap();
         assert!(matches!(&row, Some(Record::Upload(lease)) if lease.node == node), "{row:?}");
         metadata.linearize().await.unwrap();
         assert_eq!(metadata.get(key.clone()).await.unwrap(), row);
-        let closed = propose(metadata, Action::CloseUpload { upload: UploadId(id.into()) }).await;
-        assert_eq!(closed, Ok(Outcome::UploadClosed));
+        let closed = propose(
+            metadata,
+            Action::CloseUpload(CloseUpload { tenant: tenant(), upload: UploadId(id.into()) }),
+        )
+        .await;
+        assert_eq!(closed, Ok(Outcome::CloseUpload(())));
         assert_eq!(metadata.get(key).await.unwrap(), None);
     }
 }
 
 async fn a_refusal_is_an_answer_and_changes_nothing(metadata: &dyn Metadata) {
     let before = metadata.get(Key::Cluster).await.unwrap();
-    let action = Action::DeleteTag { repository: repository("contract/none"), tag: tag(1) };
+    let action =
+        Action::DeleteTag(DeleteTag { repository: repository("contract/none"), tag: tag(1) });
     // A refused command does not even move the clock.
     let answer = metadata
         .propose(Command { at: Timestamp(1 << 40), origin: None, terms: Terms::NONE, action })
@@ -112,17 +121,25 @@ async fn proposals_at_once_are_all_answered(metadata: &dyn Metadata, node: NodeI
     let opened =
         ids.clone().map(|id| propose(metadata, session(id, repository("contract/s"), node)));
     for answer in join_all(opened).await {
-        assert_eq!(answer, Ok(Outcome::UploadOpened));
+        assert!(matches!(answer, Ok(Outcome::OpenUpload(_))), "{answer:?}");
     }
-    let expected: Vec<_> = ids.clone().map(|id| Key::Upload(UploadId(id.into()))).collect();
-    let rows = metadata.scan(Rows::Uploads { after: None }, 1000).await.unwrap();
+    let expected: Vec<_> =
+        ids.clone().map(|id| Key::Upload(tenant(), UploadId(id.into()))).collect();
+    let rows = metadata.scan(Rows::Uploads { tenant: tenant(), after: None }, 1000).await.unwrap();
     assert_eq!(rows.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), expected);
-    let closed =
-        ids.map(|id| propose(metadata, Action::CloseUpload { upload: UploadId(id.into()) }));
+    let closed = ids.map(|id| {
+        propose(
+            metadata,
+            Action::CloseUpload(CloseUpload { tenant: tenant(), upload: UploadId(id.into()) }),
+        )
+    });
     for answer in join_all(closed).await {
-        assert_eq!(answer, Ok(Outcome::UploadClosed));
+        assert_eq!(answer, Ok(Outcome::CloseUpload(())));
     }
-    assert_eq!(metadata.scan(Rows::Uploads { after: None }, 1000).await.unwrap(), vec![]);
+    assert_eq!(
+        metadata.scan(Rows::Uploads { tenant: tenant(), after: None }, 1000).await.unwrap(),
+        vec![]
+    );
 }
 
 async fn rows_come_in_order_and_in_pages(metadata: &dyn Metadata, node: NodeId) {
@@ -132,17 +149,24 @@ async fn rows_come_in_order_and_in_pages(metadata: &dyn Metadata, node: NodeId) 
         fill(metadata, repository, node).await;
     }
     let subject = digest(100);
+    let named = Target::Artifact(digest(100));
     let keys = |key: &dyn Fn(u64) -> Key| {
         let mut keys: Vec<_> = (0..ROWS).map(key).collect();
         keys.sort();
         keys
     };
-    let (tenant, format) = (TenantName::default_tenant(), Format::Oci);
+    let format = Format::Oci;
     let repositories = vec![Key::Repository(here.clone()), Key::Repository(there.clone())];
-    let links = vec![Key::Link(digest(0), here.clone()), Key::Link(digest(0), there.clone())];
     let runs = [
-        (Rows::Repositories { tenant, format, after: None }, repositories),
-        (Rows::Links { blob: digest(0), after: None }, links),
+        (Rows::Repositories { tenant: tenant(), format, after: None }, repositories),
+        (
+            Rows::Links { repository: here.clone(), after: None },
+            keys(&|n| Key::Link(here.clone(), digest(n))),
+        ),
+        (
+            Rows::TenantBlobs { tenant: tenant(), after: None },
+            keys(&|n| Key::TenantBlob(tenant(), digest(n))),
+        ),
         (
             Rows::Artifacts { repository: here.clone(), after: None },
             keys(&|n| Key::Artifact(here.clone(), digest(100 + n))),
@@ -152,8 +176,8 @@ async fn rows_come_in_order_and_in_pages(metadata: &dyn Metadata, node: NodeId) 
             keys(&|n| Key::Tag(here.clone(), tag(n))),
         ),
         (
-            Rows::TagsOf { repository: here.clone(), digest: digest(100), after: None },
-            keys(&|n| Key::TagOf(here.clone(), digest(100), tag(n))),
+            Rows::TagsOf { repository: here.clone(), target: named.clone(), after: None },
+            keys(&|n| Key::TagOf(here.clone(), named.clone(), tag(n))),
         ),
         (
             Rows::Referrers { repository: here.clone(), subject, after: None },
@@ -161,14 +185,13 @@ async fn rows_come_in_order_and_in_pages(metadata: &dyn Metadata, node: NodeId) 
         ),
         (Rows::Blobs { after: None }, keys(&|n| Key::Blob(digest(n)))),
         (
-            Rows::EdgesIn { blob: digest(0), repository: here.clone() },
-            keys(&|n| Key::Edge(digest(0), here.clone(), digest(100 + n))),
+            Rows::Edges { repository: here.clone(), blob: digest(0) },
+            keys(&|n| Key::Edge(here.clone(), digest(0), Holder::Artifact(digest(100 + n)))),
         ),
         (
-            Rows::Pins { blob: digest(0), after: None },
-            keys(&|n| Key::Pin(digest(0), UploadId(n.into()))),
+            Rows::Uploads { tenant: tenant(), after: None },
+            keys(&|n| Key::Upload(tenant(), UploadId((5000 + n).into()))),
         ),
-        (Rows::Uploads { after: None }, keys(&|n| Key::Upload(UploadId((5000 + n).into())))),
     ];
     for (rows, expected) in runs {
         for limit in [1, 4, 13, 1000] {
@@ -188,7 +211,7 @@ async fn rows_come_in_order_and_in_pages(metadata: &dyn Metadata, node: NodeId) 
 async fn fill(metadata: &dyn Metadata, repository: &RepositoryKey, node: NodeId) {
     let epoch = start(metadata, node).await;
     for n in 0..ROWS {
-        let commit = Action::CommitBlob {
+        let commit = Action::CommitBlob(CommitBlob {
             repository: repository.clone(),
             digest: digest(n),
             size: 10,
@@ -196,33 +219,38 @@ async fn fill(metadata: &dyn Metadata, repository: &RepositoryKey, node: NodeId)
             node,
             chunk_root: [7; 32],
             upload: UploadId(0),
-            pinned_until: LATER,
+            pin_millis: LONG,
             placement: Placement::Nodes(vec![node]),
-        };
+        });
         let committed = propose(metadata, commit).await;
-        assert!(matches!(committed, Ok(Outcome::BlobCommitted { .. })), "{committed:?}");
+        assert!(
+            matches!(committed, Ok(Outcome::CommitBlob(BlobCommitted { .. }))),
+            "{committed:?}"
+        );
     }
     for n in 0..ROWS {
-        let pin = Action::PinBlob {
+        let pin = Action::PinBlob(PinBlob {
             repository: repository.clone(),
             digest: digest(0),
-            pin: UploadId(n.into()),
-            pinned_until: LATER,
-        };
-        assert_eq!(propose(metadata, pin).await, Ok(Outcome::BlobPinned));
-        let put = Action::PutArtifact {
+            pin_millis: LONG,
+        });
+        assert_eq!(propose(metadata, pin).await, Ok(Outcome::PinBlob(())));
+        let put = Action::PutArtifact(PutArtifact {
             repository: repository.clone(),
             digest: digest(100 + n),
             media_type: MediaType::parse("application/test").unwrap(),
             size: 2,
-            body: Body::Inline(b"{}".to_vec()),
+            body: Body::Inline(b"{}".as_slice().into()),
             subject: Some(digest(100)),
             artifact_type: None,
             blobs: vec![digest(0)],
             children: vec![],
             tags: if n == 0 { (0..ROWS).map(tag).collect() } else { vec![] },
-        };
-        assert_eq!(propose(metadata, put).await, Ok(Outcome::ArtifactStored { created: true }));
+        });
+        assert_eq!(
+            propose(metadata, put).await,
+            Ok(Outcome::PutArtifact(ArtifactStored { created: true }))
+        );
         // The second repository's are refused: a session does not change hands.
         let _ = propose(metadata, session(5000 + n, repository.clone(), node)).await;
     }
@@ -234,7 +262,7 @@ async fn pages(metadata: &dyn Metadata, rows: Rows, limit: usize) -> Vec<Key> {
     let mut found: Vec<Key> = Vec::new();
     while let Some(page) = rows.take() {
         // Some runs are not for paging: one page holds all of what is asked.
-        let limit = if matches!(page, Rows::EdgesIn { .. }) { 1000 } else { limit };
+        let limit = if matches!(page, Rows::Edges { .. }) { 1000 } else { limit };
         let read = metadata.scan(page.clone(), limit).await.unwrap();
         assert!(read.len() <= limit, "{} rows for {limit}", read.len());
         if read.len() == limit {
@@ -257,16 +285,22 @@ fn following(rows: Rows, last: &Key) -> Rows {
         (Rows::Tags { repository, .. }, Key::Tag(_, last)) => {
             Rows::Tags { repository, after: Some(last) }
         }
-        (Rows::TagsOf { repository, digest, .. }, Key::TagOf(_, _, last)) => {
-            Rows::TagsOf { repository, digest, after: Some(last) }
+        (Rows::TagsOf { repository, target, .. }, Key::TagOf(_, _, last)) => {
+            Rows::TagsOf { repository, target, after: Some(last) }
         }
-        (Rows::Links { blob, .. }, Key::Link(_, last)) => Rows::Links { blob, after: Some(last) },
+        (Rows::Links { repository, .. }, Key::Link(_, last)) => {
+            Rows::Links { repository, after: Some(last) }
+        }
+        (Rows::TenantBlobs { tenant, .. }, Key::TenantBlob(_, last)) => {
+            Rows::TenantBlobs { tenant, after: Some(last) }
+        }
         (Rows::Referrers { repository, subject, .. }, Key::Referrer(_, _, last)) => {
             Rows::Referrers { repository, subject, after: Some(last) }
         }
         (Rows::Blobs { .. }, Key::Blob(last)) => Rows::Blobs { after: Some(last) },
-        (Rows::Pins { blob, .. }, Key::Pin(_, last)) => Rows::Pins { blob, after: Some(last) },
-        (Rows::Uploads { .. }, Key::Upload(last)) => Rows::Uploads { after: Some(last) },
+        (Rows::Uploads { tenant, .. }, Key::Upload(_, last)) => {
+            Rows::Uploads { tenant, after: Some(last) }
+        }
         (rows, last) => panic!("{last:?} is no row of {rows:?} to go on from"),
     }
 }

@@ -13,6 +13,7 @@ mod blobs_contract;
 mod material;
 mod memory_blobs;
 mod memory_metadata;
+mod memory_segments;
 mod metadata_contract;
 mod uploads_contract;
 
@@ -23,13 +24,13 @@ pub use material::{
 };
 pub use memory_blobs::MemoryBlobs;
 pub use memory_metadata::{Counts, Failure, MemoryMetadata};
+pub use memory_segments::MemorySegments;
 pub use metadata_contract::metadata_contract;
 pub use uploads_contract::uploads_contract;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nora_domain::record::{Timestamp, UploadId};
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, Digest, Timestamp, UploadId};
 
 use crate::ports::clock::{Clock, Ids};
 

@@ -6,8 +6,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use nora_domain::record::{NodeId, Placement, Timestamp, UploadId};
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, Digest, NodeId, Placement, Timestamp, UploadId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Hashes, MIB, body, bytes, generation, open_session, push, read, repository};

@@ -1,13 +1,18 @@
 //! Artifacts: what they need, where their bytes go, and how fresh a read is.
 
-use nora_app::Error;
-use nora_app::queries::ArtifactBody;
-use nora_app::testkit::{Failure, bytes, repository};
-use nora_domain::command::{Action, Outcome};
-use nora_domain::record::{ArtifactRecord, Body, Key, Record, UploadId};
-use nora_domain::{Digest, Reference, RepositoryKey, TenantName};
+use std::sync::Arc;
 
-use crate::support::{NOW, World, artifact, media_type, settings, sha256, tag, world};
+use nora_app::Error;
+use nora_app::ports::BoxFuture;
+use nora_app::ports::metadata::ask;
+use nora_app::queries::ArtifactBody;
+use nora_app::testkit::{Failure, MemoryMetadata, bytes, repository};
+use nora_domain::{
+    Action, ArtifactRecord, ArtifactStored, Body, DeleteArtifact, DeleteTag, Digest, Key,
+    MountBlob, Outcome, PutArtifact, Record, Reference, RepositoryKey, SetTag, Target, TenantName,
+};
+
+use crate::support::{Call, Somebody, World, artifact, media_type, settings, sha256, tag, world};
 
 fn record(world: &World, repository: &RepositoryKey, digest: Digest) -> ArtifactRecord {
     match world.metadata.row(&Key::Artifact(repository.clone(), digest)) {
@@ -45,7 +50,10 @@ async fn a_tag_goes_alone() {
     let mut put = artifact(&here, "{}");
     put.tags = vec![tag("v1")];
     world.registry.put_artifact(put.clone()).await.unwrap();
-    assert_eq!(world.registry.delete_tag(here.clone(), tag("v1")).await.unwrap(), put.digest);
+    assert_eq!(
+        world.registry.delete_tag(here.clone(), tag("v1")).await.unwrap(),
+        Target::Artifact(put.digest)
+    );
     let gone = world.registry.delete_tag(here.clone(), tag("v1")).await;
     assert!(matches!(gone, Err(Error::TagUnknown(ref t)) if *t == tag("v1")), "{gone:?}");
     let gone = world.registry.resolve(&here, &tag("v1")).await;
@@ -91,7 +99,7 @@ async fn a_large_artifact_goes_as_a_blob_and_leaves_no_link() {
         let record = record(&world, &here, put.digest);
         assert_eq!((record.body == Body::Blob, record.size), (is_blob, len as u64));
         assert_eq!(record.blobs, if is_blob { vec![put.digest] } else { vec![] });
-        let link = || world.metadata.row(&Key::Link(put.digest, here.clone()));
+        let link = || world.metadata.row(&Key::Link(here.clone(), put.digest));
         assert_eq!(link().is_some(), is_blob);
         let found = world.registry.artifact(&here, &Reference::Digest(put.digest)).await.unwrap();
         assert_eq!(matches!(found.body, ArtifactBody::Blob(_)), is_blob);
@@ -116,7 +124,7 @@ async fn a_large_artifact_that_is_refused_leaves_no_link() {
     put.blobs = vec![sha256(b"missing")];
     let refused = world.registry.put_artifact(put.clone()).await;
     assert!(matches!(refused, Err(Error::ReferencesMissing { .. })), "{refused:?}");
-    assert_eq!(world.metadata.row(&Key::Link(put.digest, here.clone())), None);
+    assert_eq!(world.metadata.row(&Key::Link(here.clone(), put.digest)), None);
     let usage = world.registry.usage(&TenantName::default_tenant()).await.unwrap();
     assert_eq!((usage.bytes, usage.links), (0, 0));
     world.assert_sound();
@@ -181,13 +189,12 @@ async fn references_are_sorted_by_what_other_nodes_stored_too() {
     let here = repository("here");
     let layer = world.push(&repository("there"), b"layer").await.unwrap().digest;
     let child = put_elsewhere(&world, &here, "child", "child");
-    world.elsewhere(Action::MountBlob {
+    world.elsewhere(Action::MountBlob(MountBlob {
         from: repository("there"),
         to: here.clone(),
         digest: layer,
-        pin: UploadId(1 << 90),
-        pinned_until: NOW,
-    });
+        pin_millis: 0,
+    }));
     let mut put = artifact(&here, "index");
     (put.either, put.optional_blobs) = (vec![child], vec![layer]);
     world.registry.put_artifact(put.clone()).await.unwrap();
@@ -257,22 +264,28 @@ async fn an_artifact_whose_answer_was_lost_may_be_pushed_again() {
     assert!(!world.registry.put_artifact(put).await.unwrap());
 }
 
-/// Another node stores an artifact and moves a tag to it.
-fn put_elsewhere(world: &World, repository: &RepositoryKey, content: &str, name: &str) -> Digest {
-    let digest = sha256(content.as_bytes());
-    let stored = world.elsewhere(Action::PutArtifact {
+/// The command that stores an artifact that needs nothing.
+fn inline(repository: &RepositoryKey, content: &str) -> PutArtifact {
+    PutArtifact {
         repository: repository.clone(),
-        digest,
+        digest: sha256(content.as_bytes()),
         media_type: media_type("application/test"),
         size: content.len() as u64,
-        body: Body::Inline(content.as_bytes().to_vec()),
+        body: Body::Inline(content.as_bytes().into()),
         subject: None,
         artifact_type: None,
         blobs: vec![],
         children: vec![],
-        tags: vec![tag(name)],
-    });
-    assert_eq!(stored, Outcome::ArtifactStored { created: true });
+        tags: vec![],
+    }
+}
+
+/// Another node stores an artifact and moves a tag to it.
+fn put_elsewhere(world: &World, repository: &RepositoryKey, content: &str, name: &str) -> Digest {
+    let digest = sha256(content.as_bytes());
+    let put = PutArtifact { tags: vec![tag(name)], ..inline(repository, content) };
+    let stored = world.elsewhere(Action::PutArtifact(put));
+    assert_eq!(stored, Outcome::PutArtifact(ArtifactStored { created: true }));
     digest
 }
 
@@ -303,4 +316,238 @@ async fn a_tag_is_read_after_catching_up_and_a_digest_only_if_it_is_missed() {
     let none = world.registry.artifact(&here, &Reference::Digest(sha256(b"none"))).await.err();
     assert!(matches!(none, Some(Error::ArtifactUnknown(_))), "{none:?}");
     assert_eq!(world.counts().linearizations, 3);
+}
+
+/// A tag moves to another artifact, and the one that it named is deleted.
+async fn replace(metadata: Arc<MemoryMetadata>, name: &'static str, old: Digest, new: Digest) {
+    let (repository, target) = (repository("here"), Target::Artifact(new));
+    let set = SetTag { repository: repository.clone(), tag: tag(name), target };
+    ask(&*metadata, set).await.unwrap().unwrap();
+    ask(&*metadata, DeleteArtifact { repository, digest: old }).await.unwrap().unwrap();
+}
+
+/// Calls of a read to the metadata, and a few more.
+const CALLS: usize = 12;
+
+#[tokio::test]
+async fn a_tag_that_moves_while_it_is_read_is_never_unknown() {
+    let mut moved = 0;
+    // Both ways that bytes are kept.
+    for len in [10, Body::INLINE_BYTES_MAX + 1] {
+        for number in 0..CALLS {
+            let world = world();
+            let here = repository("here");
+            let (mut old, new) = (artifact(&here, bytes(len, 1)), artifact(&here, bytes(len, 2)));
+            old.tags = vec![tag("latest")];
+            world.registry.put_artifact(old.clone()).await.unwrap();
+            world.registry.put_artifact(new.clone()).await.unwrap();
+            let replaced = replace(world.metadata.clone(), "latest", old.digest, new.digest);
+            let registry = world.meddled_at(number, replaced);
+            let found = registry.artifact(&here, &Reference::Tag(tag("latest"))).await;
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => panic!("moved before call {number}: {error:?}"),
+            };
+            moved += usize::from(found.digest == new.digest);
+            let expected = if found.digest == new.digest { new.bytes } else { old.bytes };
+            assert_eq!(found.bytes().await.unwrap(), expected);
+        }
+    }
+    assert!(moved >= 3, "{moved}");
+}
+
+#[tokio::test]
+async fn a_tag_that_never_stands_still_is_not_waited_for_for_ever() {
+    let world = world();
+    let here = repository("here");
+    let mut put = artifact(&here, "first");
+    put.tags = vec![tag("latest")];
+    world.registry.put_artifact(put).await.unwrap();
+    let metadata = world.metadata.clone();
+    let registry = world.meddled(move |call| {
+        let Call::Get(Key::Artifact(_, digest)) = call else { return None };
+        let (metadata, old) = (metadata.clone(), *digest);
+        Some(Box::pin(async move {
+            let content = format!("after {old}");
+            let mut put = inline(&repository("here"), &content);
+            put.tags = vec![tag("latest")];
+            ask(&*metadata, put).await.unwrap().unwrap();
+            let delete = DeleteArtifact { repository: repository("here"), digest: old };
+            ask(&*metadata, delete).await.unwrap().unwrap();
+        }) as BoxFuture<'static, ()>)
+    });
+    let found = registry.artifact(&here, &Reference::Tag(tag("latest"))).await.err();
+    assert!(matches!(found, Some(Error::Unavailable { .. })), "{found:?}");
+    // A tag that goes is unknown, and so is an artifact that goes.
+    let latest = world.registry.resolve(&here, &tag("latest")).await.unwrap();
+    world.registry.put_artifact(artifact(&here, "other")).await.unwrap();
+    let metadata = world.metadata.clone();
+    let registry = world.meddled_at(1, async move {
+        let delete = DeleteArtifact { repository: repository("here"), digest: latest };
+        ask(&*metadata, delete).await.unwrap().unwrap();
+    });
+    let found = registry.artifact(&here, &Reference::Tag(tag("latest"))).await.err();
+    assert!(matches!(found, Some(Error::TagUnknown(_))), "{found:?}");
+}
+
+#[tokio::test]
+async fn an_artifact_that_goes_while_it_is_read_is_unknown_as_an_artifact() {
+    for number in 0..CALLS {
+        let world = world();
+        let here = repository("here");
+        let put = artifact(&here, bytes(Body::INLINE_BYTES_MAX + 1, 1));
+        world.registry.put_artifact(put.clone()).await.unwrap();
+        world.registry.put_artifact(artifact(&here, "other")).await.unwrap();
+        let (metadata, digest) = (world.metadata.clone(), put.digest);
+        let registry = world.meddled_at(number, async move {
+            let delete = DeleteArtifact { repository: repository("here"), digest };
+            ask(&*metadata, delete).await.unwrap().unwrap();
+        });
+        match registry.artifact(&here, &Reference::Digest(digest)).await {
+            Ok(found) => assert_eq!(found.bytes().await.unwrap(), put.bytes),
+            Err(Error::ArtifactUnknown(unknown)) => assert_eq!(unknown, digest),
+            Err(error) => panic!("gone before call {number}: {error:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_referrer_that_goes_while_the_list_is_read_is_left_out() {
+    for number in 0..CALLS {
+        let world = world();
+        let here = repository("here");
+        let mut put = artifact(&here, bytes(Body::INLINE_BYTES_MAX + 1, 1));
+        put.subject = Some(sha256(b"subject"));
+        world.registry.put_artifact(put.clone()).await.unwrap();
+        world.registry.put_artifact(artifact(&here, "other")).await.unwrap();
+        let (metadata, digest) = (world.metadata.clone(), put.digest);
+        let registry = world.meddled_at(number, async move {
+            let delete = DeleteArtifact { repository: repository("here"), digest };
+            ask(&*metadata, delete).await.unwrap().unwrap();
+        });
+        let page = registry.referrers(&here, sha256(b"subject"), None, None, 9).await;
+        let page = match page {
+            Ok(page) => page,
+            Err(error) => panic!("gone before call {number}: {error:?}"),
+        };
+        assert!(page.items.len() <= 1 && !page.more);
+    }
+}
+
+#[tokio::test]
+async fn a_tag_is_set_to_what_another_names_even_if_that_moves() {
+    for number in 0..4 {
+        let world = world();
+        let here = repository("here");
+        let (mut old, new) = (artifact(&here, "old"), artifact(&here, "new"));
+        old.tags = vec![tag("latest")];
+        world.registry.put_artifact(old.clone()).await.unwrap();
+        world.registry.put_artifact(new.clone()).await.unwrap();
+        let replaced = replace(world.metadata.clone(), "latest", old.digest, new.digest);
+        let registry = world.meddled_at(number, replaced);
+        let named = Reference::Tag(tag("latest"));
+        let set = registry.set_tag(here.clone(), tag("stable"), named).await.unwrap();
+        assert!(set == new.digest || set == old.digest && number >= 2, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn an_artifact_with_very_many_tags_goes_with_all_of_them() {
+    let world = world();
+    let here = repository("here");
+    let mut put = artifact(&here, "{}");
+    put.tags = (0..2 * DeleteArtifact::TAGS_MAX + 1).map(|n| tag(&format!("t{n:04}"))).collect();
+    world.registry.put_artifact(put.clone()).await.unwrap();
+    let mut kept = artifact(&here, "other");
+    kept.tags = vec![tag("kept")];
+    world.registry.put_artifact(kept).await.unwrap();
+    let before = world.counts().proposals;
+    let removed = world.registry.delete_artifact(here.clone(), put.digest).await.unwrap();
+    assert_eq!(world.counts().proposals, before + 3, "a step removes so many at most");
+    assert_eq!(removed, put.tags);
+    assert_eq!(world.registry.tags(&here, None, 10_000).await.unwrap().items, [tag("kept")]);
+    let gone = world.registry.artifact(&here, &Reference::Digest(put.digest)).await.err();
+    assert!(matches!(gone, Some(Error::ArtifactUnknown(_))), "{gone:?}");
+    world.assert_sound();
+}
+
+/// An index of `children`, under a tag if it has one.
+async fn index(world: &World, content: &str, children: &[Digest], name: Option<&str>) -> Digest {
+    let mut put = artifact(&repository("here"), content.to_owned());
+    put.children = children.to_vec();
+    put.tags = name.map(tag).into_iter().collect();
+    let digest = put.digest;
+    world.registry.put_artifact(put).await.unwrap();
+    digest
+}
+
+#[tokio::test]
+async fn an_immutable_tag_keeps_what_its_index_lists_at_any_depth() {
+    let world = world();
+    let here = repository("here");
+    let child = index(&world, "child", &[], Some("mutable")).await;
+    let middle = index(&world, "middle", &[child], None).await;
+    index(&world, "top", &[middle], Some("v1")).await;
+    let unrelated = index(&world, "unrelated", &[], Some("tag")).await;
+    let alice = world.registry.by(Arc::new(Somebody { stands: true }));
+    for digest in [child, middle] {
+        let refused = alice.delete_artifact(here.clone(), digest).await;
+        assert!(
+            matches!(&refused, Err(Error::TagImmutable(kept)) if *kept == tag("v1")),
+            "{refused:?}"
+        );
+    }
+    let refused = alice.delete_tag(here.clone(), tag("v1")).await;
+    assert!(matches!(refused, Err(Error::TagImmutable(_))), "{refused:?}");
+    assert_eq!(alice.delete_artifact(here.clone(), unrelated).await.unwrap(), [tag("tag")]);
+    // The policy has no say in what the cluster itself does.
+    world.registry.delete_tag(here.clone(), tag("v1")).await.unwrap();
+    assert_eq!(alice.delete_artifact(here.clone(), child).await.unwrap(), [tag("mutable")]);
+    world.assert_sound();
+}
+
+#[tokio::test]
+async fn a_deletion_reads_only_what_may_keep_the_artifact() {
+    let world = world();
+    let here = repository("here");
+    let mut put = artifact(&here, "unrelated");
+    put.tags = (0..1_000).map(|n| tag(&format!("v{n}"))).collect();
+    world.registry.put_artifact(put).await.unwrap();
+    let child = index(&world, "child", &[], None).await;
+    let listed = index(&world, "index", &[child], None).await;
+    let alice = world.registry.by(Arc::new(Somebody { stands: true }));
+    for (digest, reads_max) in [(child, 5), (listed, 3)] {
+        let before = world.counts().reads;
+        alice.delete_artifact(here.clone(), digest).await.unwrap();
+        let reads = world.counts().reads - before;
+        assert!(reads <= reads_max, "{reads} reads");
+    }
+}
+
+#[tokio::test]
+async fn an_immutable_tag_that_comes_while_a_deletion_is_judged_keeps_the_artifact() {
+    let world = world();
+    let here = repository("here");
+    let child = index(&world, "child", &[], None).await;
+    let metadata = world.metadata.clone();
+    let mut comes = true;
+    let registry = world.meddled(move |call| {
+        if !matches!(call, Call::Propose(Action::DeleteArtifact(_))) || !std::mem::take(&mut comes)
+        {
+            return None;
+        }
+        let metadata = metadata.clone();
+        Some(Box::pin(async move {
+            let mut put = inline(&repository("here"), "index");
+            (put.children, put.tags) = (vec![child], vec![tag("v1")]);
+            ask(&*metadata, put).await.unwrap().unwrap();
+        }) as BoxFuture<'static, ()>)
+    });
+    let refused =
+        registry.by(Arc::new(Somebody { stands: true })).delete_artifact(here.clone(), child).await;
+    assert!(matches!(refused, Err(Error::TagImmutable(_))), "{refused:?}");
+    let delete = DeleteTag { repository: here.clone(), tag: tag("v1") };
+    ask(&*world.metadata, delete).await.unwrap().unwrap();
+    world.registry.artifact(&here, &Reference::Digest(child)).await.unwrap();
+    world.assert_sound();
 }

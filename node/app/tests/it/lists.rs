@@ -2,11 +2,9 @@
 
 use nora_app::Error;
 use nora_app::testkit::repository;
-use nora_domain::command::Action;
-use nora_domain::record::{Body, UploadId};
-use nora_domain::{Digest, Format, MediaType, RepositoryKey};
+use nora_domain::{Action, Body, Digest, Format, MediaType, MountBlob, PutArtifact, RepositoryKey};
 
-use crate::support::{NOW, World, artifact, media_type, sha256, tag, world};
+use crate::support::{World, artifact, media_type, sha256, tag, world};
 
 #[tokio::test]
 async fn tags_come_page_by_page_and_after_any_name() {
@@ -41,17 +39,19 @@ async fn tags_come_page_by_page_and_after_any_name() {
 async fn lists_are_read_after_catching_up() {
     let world = world();
     let here = repository("here");
-    let put = |content: &str, subject: Option<Digest>| Action::PutArtifact {
-        repository: repository("here"),
-        digest: sha256(content.as_bytes()),
-        media_type: media_type("application/test"),
-        size: content.len() as u64,
-        body: Body::Inline(content.as_bytes().to_vec()),
-        subject,
-        artifact_type: None,
-        blobs: vec![],
-        children: vec![],
-        tags: vec![tag(content)],
+    let put = |content: &str, subject: Option<Digest>| {
+        Action::PutArtifact(PutArtifact {
+            repository: repository("here"),
+            digest: sha256(content.as_bytes()),
+            media_type: media_type("application/test"),
+            size: content.len() as u64,
+            body: Body::Inline(content.as_bytes().into()),
+            subject,
+            artifact_type: None,
+            blobs: vec![],
+            children: vec![],
+            tags: vec![tag(content)],
+        })
     };
     world.elsewhere(put("first", None));
     assert_eq!(world.registry.tags(&here, None, 9).await.unwrap().items, [tag("first")]);
@@ -111,18 +111,18 @@ fn refer(world: &World, repository: &RepositoryKey, subject: Digest) -> (Vec<Dig
         if is_signature {
             signatures.push(*digest);
         }
-        world.elsewhere(Action::PutArtifact {
+        world.elsewhere(Action::PutArtifact(PutArtifact {
             repository: repository.clone(),
             digest: *digest,
             media_type: media_type("application/test"),
             size: bytes.len() as u64,
-            body: Body::Inline(bytes.clone()),
+            body: Body::Inline(bytes.as_slice().into()),
             subject: Some(subject),
             artifact_type: Some(media_type(if is_signature { "signature" } else { "sbom" })),
             blobs: vec![],
             children: vec![],
             tags: vec![],
-        });
+        }));
     }
     (all.into_iter().map(|(digest, _)| digest).collect(), signatures)
 }
@@ -193,9 +193,8 @@ async fn a_tenants_usage_is_what_its_rows_add_up_to() {
     let usage = || world.registry.usage(&here.tenant);
     assert_eq!(usage().await.unwrap(), Default::default());
     let digest = world.push(&here, &[1; 100]).await.unwrap().digest;
-    let pin = UploadId(1 << 90);
     let to = repository("there");
-    world.elsewhere(Action::MountBlob { from: here.clone(), to, digest, pin, pinned_until: NOW });
+    world.elsewhere(Action::MountBlob(MountBlob { from: here.clone(), to, digest, pin_millis: 0 }));
     let mut put = artifact(&here, "1234567");
     put.tags = vec![tag("a"), tag("b")];
     world.registry.put_artifact(put).await.unwrap();

@@ -4,6 +4,9 @@
 mod artifacts;
 mod blobs;
 mod contracts;
+mod journal;
 mod lists;
+mod pulls;
+mod reservations;
 mod support;
 mod uploads;

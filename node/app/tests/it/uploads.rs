@@ -1,17 +1,18 @@
 //! Pushing blobs: what becomes visible, and which copies stay.
 
+use std::sync::Arc;
+
 use nora_app::Error;
 use nora_app::ports::ByteStream;
 use nora_app::ports::blobs::{BlobCopy, Blobs};
 use nora_app::ports::metadata::Metadata;
 use nora_app::testkit::{Failure, body, generation, push, repository, start_node};
-use nora_domain::command::Action;
-use nora_domain::record::{
-    BlobRecord, Epoch, FeatureLevel, Generation, Key, NodeId, Placement, Record, Standing, UploadId,
+use nora_domain::{
+    Action, Algorithm, BlobRecord, CommitBlob, Digest, DropHolder, Epoch, Generation, Key, NodeId,
+    OpenUpload, Placement, Record, RepositoryKey, SetStanding, Standing, TenantName, UploadId,
 };
-use nora_domain::{Algorithm, Digest, RepositoryKey, TenantName};
 
-use crate::support::{HASHES, NODE, NOW, World, settings, sha256, world};
+use crate::support::{HASHES, LimitedTenant, NODE, NOW, World, settings, sha256, world, world_of};
 
 #[tokio::test]
 async fn a_pushed_blob_is_visible_where_it_was_pushed() {
@@ -32,19 +33,43 @@ async fn a_pushed_blob_is_visible_where_it_was_pushed() {
 }
 
 #[tokio::test]
-async fn a_push_in_parts_is_leased_until_it_ends() {
+async fn a_push_in_parts_proposes_no_more_than_one_at_once() {
     let world = world();
+    let here = repository("here");
+    world.push(&here, b"at once").await.unwrap();
+    assert_eq!(world.counts().proposals, 1);
+    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    for part in 0..50_u8 {
+        world.registry.append_upload(&here, id, None, body(&[part], 1)).await.unwrap();
+    }
+    assert_eq!(world.counts().proposals, 1, "its name tells its node, and nothing is reserved");
+    let digest = sha256(&(0..50).collect::<Vec<u8>>());
+    world.registry.finish_upload(here.clone(), id, None, None::<ByteStream>, digest).await.unwrap();
+    assert_eq!(world.counts().proposals, 2);
+    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    world.registry.append_upload(&here, id, None, body(b"given up", 3)).await.unwrap();
+    world.registry.cancel_upload(&here, id).await.unwrap();
+    assert_eq!(world.counts().proposals, 2);
+    world.assert_sound();
+}
+
+#[tokio::test]
+async fn a_push_in_parts_to_a_limited_tenant_is_leased_until_it_ends() {
+    let world = world_of(Arc::new(LimitedTenant));
     let here = repository("here");
     let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
     assert_eq!(world.counts().proposals, 0, "opening a session costs no write");
     let state = world.registry.append_upload(&here, id, Some(0), body(b"first ", 4)).await.unwrap();
     assert_eq!(state.offset, 6);
-    let Some(Record::Upload(lease)) = world.metadata.row(&Key::Upload(id)) else { panic!("none") };
+    let row = || world.metadata.row(&Key::Upload(here.tenant.clone(), id));
+    let Some(Record::Upload(lease)) = row() else { panic!("none") };
     assert_eq!((lease.node, &lease.repository), (NODE, &here));
     assert_eq!(lease.expires_at, NOW.plus_millis(settings().upload_expiry_millis));
 
-    // The lease is for other nodes: without it the bytes are as safe.
+    // Without room reserved for them, no bytes are taken; the session can go on later.
     world.metadata.fail_next(Failure::NoLeader);
+    let refused = world.registry.append_upload(&here, id, Some(6), body(b"second ", 4)).await;
+    assert!(matches!(refused, Err(Error::Unavailable { .. })), "{refused:?}");
     let rest = body(b"second ", 4);
     let state = world.registry.append_upload(&here, id, Some(6), rest).await.unwrap();
     assert_eq!(state.offset, 13);
@@ -54,7 +79,7 @@ async fn a_push_in_parts_is_leased_until_it_ends() {
     let digest = sha256(b"first second third");
     let rest = Some(body(b"third", 4));
     world.registry.finish_upload(here.clone(), id, Some(13), rest, digest).await.unwrap();
-    assert_eq!(world.metadata.row(&Key::Upload(id)), None);
+    assert_eq!(row(), None);
     assert_eq!(world.pull(&here, digest).await, b"first second third");
 }
 
@@ -137,7 +162,7 @@ async fn a_copy_stays_while_it_is_live_or_may_become_it() {
     let second = world.second_node();
     assert!(stays(2, 7).await);
     world.elsewhere(start_node(NODE));
-    world.elsewhere(Action::SetStanding { node: second, standing: Standing::Removed });
+    world.elsewhere(Action::SetStanding(SetStanding { node: second, standing: Standing::Removed }));
     assert!(stays(1, 1).await && stays(2, 7).await, "as far as this node knows yet");
     world.metadata.linearize().await.unwrap();
     assert!(!stays(1, 1).await && !stays(2, 7).await);
@@ -150,12 +175,13 @@ async fn a_blob_is_read_from_where_it_is_now() {
     let here = repository("here");
     let first = world.push(&here, b"bytes").await.unwrap();
     let old = open_copy(&world, first.digest, first.generation);
-    let loses =
-        |generation| Action::DropHolder { digest: first.digest, generation, node: NODE, keep: 0 };
+    let loses = |generation| {
+        Action::DropHolder(DropHolder { digest: first.digest, generation, node: NODE, keep: 0 })
+    };
     // The copy is lost, and another push makes the blob whole again: this node knows of neither.
     let new = push(&*world.blobs, HASHES, b"bytes", 50).await;
     world.elsewhere(loses(first.generation));
-    world.elsewhere(Action::CommitBlob {
+    world.elsewhere(Action::CommitBlob(CommitBlob {
         repository: repository("there"),
         digest: first.digest,
         size: 5,
@@ -163,9 +189,9 @@ async fn a_blob_is_read_from_where_it_is_now() {
         node: NODE,
         chunk_root: new.chunk_root,
         upload: UploadId(1 << 100),
-        pinned_until: NOW.plus_millis(1),
+        pin_millis: 1,
         placement: Placement::Nodes(vec![NODE]),
-    });
+    }));
     world.blobs.delete(old).await.unwrap();
     assert_eq!(world.pull(&here, first.digest).await, b"bytes");
     assert_eq!(world.counts().linearizations, 1);
@@ -243,7 +269,7 @@ async fn a_session_tells_its_owner() {
 fn commit_elsewhere(world: &World, bytes: &[u8], size: u64) -> Generation {
     let node = world.second_node();
     let generation = Generation { epoch: Epoch(2), sequence: 7 };
-    world.elsewhere(Action::CommitBlob {
+    world.elsewhere(Action::CommitBlob(CommitBlob {
         repository: repository("elsewhere"),
         digest: sha256(bytes),
         size,
@@ -251,9 +277,9 @@ fn commit_elsewhere(world: &World, bytes: &[u8], size: u64) -> Generation {
         node,
         chunk_root: [1; 32],
         upload: UploadId(1 << 100),
-        pinned_until: NOW.plus_millis(1),
+        pin_millis: 1,
         placement: Placement::Nodes(vec![node]),
-    });
+    }));
     generation
 }
 
@@ -303,7 +329,7 @@ async fn a_session_is_known_in_its_own_repository_alone() {
 
 #[tokio::test]
 async fn upkeep_drops_idle_sessions_and_stale_leases() {
-    let world = world();
+    let world = world_of(Arc::new(LimitedTenant));
     let here = repository("here");
     let mut ids = Vec::new();
     for _ in 0..2 {
@@ -311,14 +337,16 @@ async fn upkeep_drops_idle_sessions_and_stale_leases() {
         world.registry.append_upload(&here, id, None, body(b"begun", 5)).await.unwrap();
         ids.push(id);
     }
-    let lease = |upload: u128, node| Action::OpenUpload {
-        upload: UploadId(upload),
-        repository: repository("here"),
-        node,
-        expires_at: NOW.plus_millis(1),
-        reserve: 0,
+    let lease = |upload: u128, node| {
+        Action::OpenUpload(OpenUpload {
+            upload: UploadId(upload),
+            repository: repository("here"),
+            node,
+            lives_millis: 1,
+            reserve: 10,
+        })
     };
-    // More of this node than one step of upkeep looks at; sessions long gone.
+    // More than one step of upkeep looks at; sessions long gone.
     for upload in 1000..1600 {
         world.elsewhere(lease(upload, NODE));
     }
@@ -327,29 +355,24 @@ async fn upkeep_drops_idle_sessions_and_stale_leases() {
     world.clock.advance(settings().upload_expiry_millis);
     world.registry.append_upload(&here, ids[1], None, body(b" again", 6)).await.unwrap();
     world.clock.advance(1);
+    let before = world.counts().proposals;
     assert_eq!(world.registry.expire_uploads().await.unwrap(), 1);
+    assert!(world.counts().proposals - before <= 4, "many at once");
     assert_eq!(world.blobs.sessions(), vec![ids[1]]);
-    let leased = |id: UploadId| world.metadata.row(&Key::Upload(id)).is_some();
+    let leased = |id| world.metadata.row(&Key::Upload(here.tenant.clone(), id)).is_some();
     assert_eq!((leased(ids[0]), leased(ids[1])), (false, true));
     assert!((1000..1600).all(|upload| !leased(UploadId(upload))));
-    assert!(leased(UploadId(5000)), "another node's lease is its own business");
+    assert!(!leased(UploadId(5000)), "another node may never come back to drop its own");
+    let before = world.counts().proposals;
     assert_eq!(world.registry.expire_uploads().await.unwrap(), 0);
-
-    // Once every node understands the command, one drops them all.
-    world.elsewhere(Action::RaiseFeatureLevel { level: FeatureLevel::NEWEST });
-    for upload in 6000..6600 {
-        world.elsewhere(lease(upload, NodeId(2)));
-    }
-    let before = world.metadata.counts().proposals;
-    assert_eq!(world.registry.expire_uploads().await.unwrap(), 0);
-    assert!((6000..6600).all(|upload| !leased(UploadId(upload))) && !leased(UploadId(5000)));
-    assert!(world.metadata.counts().proposals - before <= 4, "many at once");
+    assert_eq!(world.counts().proposals, before, "nothing is left to do");
     assert!(leased(ids[1]));
+    world.assert_sound();
 }
 
 #[tokio::test]
 async fn nobody_takes_all_places() {
-    let world = world();
+    let world = world_of(Arc::new(LimitedTenant));
     world.blobs.limit_sessions(6);
     let of = |tenant: &str| RepositoryKey {
         tenant: TenantName::parse(tenant).unwrap(),
@@ -391,7 +414,10 @@ async fn nobody_takes_all_places() {
     let written = writing.await.unwrap().unwrap();
     assert_eq!(written.offset, 11);
     assert!(!world.blobs.sessions().contains(&taken[0]), "the oldest makes place");
-    assert!(world.metadata.row(&Key::Upload(taken[0])).is_none(), "and holds nothing");
+    assert!(
+        world.metadata.row(&Key::Upload(greedy.tenant.clone(), taken[0])).is_none(),
+        "and holds nothing"
+    );
     let second = start(&modest).await.unwrap();
     let third = start(&modest).await.unwrap();
     // As many as the other: theirs are left to them; the own ones are not idle yet.

@@ -1,0 +1,96 @@
+//! The journal: refusals that are noted, cursors that go on, old parts that are sealed and dropped; and notes of pulls.
+
+use bytes::Bytes;
+use nora_domain::{
+    AdvanceCursor, ConsumerName, DropSegments, Entry, Key, NotePulls, NoteRefusals, Record,
+    Refusal, RefusalNote, Rows, SealJournal, system_repository,
+};
+
+use crate::{Error, Registry};
+
+/// Notes of pulls that one command carries.
+const PULLS_NOTED_MAX: usize = 500;
+
+impl Registry {
+    /// Notes refusals that never became commands.
+    pub async fn note_refusals(&self, refusals: Vec<RefusalNote>) -> Result<(), Error> {
+        self.change(NoteRefusals { refusals }).await
+    }
+
+    /// Notes that a consumer has dealt with every entry up to this one.
+    pub async fn advance_cursor(&self, consumer: ConsumerName, number: u64) -> Result<(), Error> {
+        self.change(AdvanceCursor { consumer, number }).await
+    }
+
+    /// Moves the oldest entries out of the state into a blob, if the rows take more than `bytes_max` bytes; true if there
+    /// is more to do. The leader does this: another node that does it at the same time is refused, and its blob goes.
+    pub async fn seal_journal(&self, bytes_max: u64) -> Result<bool, Error> {
+        let head = self.metadata.head().await?.journal;
+        if head.bytes <= bytes_max {
+            return Ok(false);
+        }
+        let entries = self.oldest_entries(head.first, head.bytes - bytes_max / 2).await?;
+        let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else {
+            return Ok(false);
+        };
+        let (first, last) = (*first, *last);
+        let (digest, bytes) = self.segments.encode(&entries);
+        let (size, repository) = (bytes.len() as u64, system_repository());
+        self.store_bytes(&repository, digest, Bytes::from(bytes)).await?;
+        match self.propose(SealJournal { first, last, digest, size }).await? {
+            Ok(()) => Ok(self.metadata.head().await?.journal.bytes > bytes_max),
+            Err(Refusal::JournalMoved { .. }) => {
+                // The same entries may be the same bytes: then the blob is needed, and stays.
+                match self.unlink_blob(repository, digest).await {
+                    Ok(()) | Err(Error::BlobReferenced { .. } | Error::BlobUnknown(_)) => Ok(true),
+                    Err(error) => Err(error),
+                }
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// The oldest entries that are rows, of about so many bytes together, and no more than one segment holds.
+    async fn oldest_entries(&self, first: u64, bytes: u64) -> Result<Vec<(u64, Entry)>, Error> {
+        let limit = usize::try_from(SealJournal::ENTRIES_MAX).unwrap_or(usize::MAX);
+        let rows = Rows::Journal { after: first.saturating_sub(1) };
+        let rows = self.metadata.scan(rows, limit).await?;
+        let mut taken = 0;
+        let mut entries = Vec::new();
+        for row in rows {
+            let (Key::Journal(number), Record::Journal(entry)) = row else { continue };
+            if taken >= bytes {
+                break;
+            }
+            taken += entry.weight();
+            entries.push((number, entry));
+        }
+        Ok(entries)
+    }
+
+    /// Forgets sealed entries from before so long ago; true if there is more to do.
+    pub async fn drop_segments(&self, older_than_millis: u64) -> Result<bool, Error> {
+        // Nothing is proposed while nothing is old enough: most of the time there is nothing to do.
+        let oldest = self.metadata.scan(Rows::Segments { after: 0 }, 1).await?;
+        let clock = self.now();
+        let is_old = oldest.into_iter().any(|(_, record)| {
+            matches!(record, Record::Segment(segment)
+                if segment.last_at.plus_millis(older_than_millis) < clock)
+        });
+        if !is_old {
+            return Ok(false);
+        }
+        Ok(self.change(DropSegments { older_than_millis }).await?.more)
+    }
+
+    /// Writes down what was pulled since the last call; what cannot be written is forgotten, which makes nothing wrong but
+    /// the age of some pulls.
+    pub async fn write_pulls(&self) -> Result<usize, Error> {
+        let pulls = self.pulls.take();
+        let count = pulls.len();
+        for some in pulls.chunks(PULLS_NOTED_MAX) {
+            self.by_itself().change(NotePulls { pulls: some.to_vec() }).await?;
+        }
+        Ok(count)
+    }
+}

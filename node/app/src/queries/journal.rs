@@ -1,0 +1,247 @@
+//! Reading the journal: across the rows of the state and the sealed parts alike.
+
+use std::sync::{Arc, PoisonError};
+
+use nora_domain::{
+    ConsumerName, CursorRecord, Entry, JournalHead, Key, Record, Rows, SealJournal, SegmentRecord,
+    Timestamp, system_repository,
+};
+
+use super::Page;
+use crate::ports::blobs::Delivery;
+use crate::{Error, Registry};
+
+use futures_util::TryStreamExt;
+
+/// Sealed parts whose rows are read at a time.
+const SEGMENTS_PAGE: usize = 64;
+
+/// Entries that are verified at a time.
+const VERIFIED_PAGE: usize = 1_000;
+
+/// A sealed part that was read: the number of its first entry, and the entries.
+pub(crate) type ReadSegment = (u64, Arc<Vec<(u64, Entry)>>);
+
+/// What a recomputation of the chain found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JournalCheck {
+    /// Number of the first entry that is kept.
+    pub first: u64,
+    /// Number of the last entry that was read.
+    pub last: u64,
+    /// Number of the first entry that does not follow from those before it.
+    pub broken: Option<u64>,
+}
+
+impl Registry {
+    /// Where the journal begins and ends, as this node has applied it.
+    pub async fn journal_head(&self) -> Result<JournalHead, Error> {
+        Ok(self.metadata.head().await?.journal)
+    }
+
+    /// How far a consumer has read; nothing, if it is not known.
+    pub async fn cursor(&self, consumer: ConsumerName) -> Result<CursorRecord, Error> {
+        self.metadata.linearize().await?;
+        match self.row(Key::Cursor(consumer)).await? {
+            Some(Record::Cursor(cursor)) => Ok(cursor),
+            Some(other) => Err(Self::wrong_record(&other)),
+            None => Ok(CursorRecord::default()),
+        }
+    }
+
+    /// Entries of the journal after number `after`, as this node has applied them. Entries that are not kept any more are
+    /// left out: the first number then tells how many are missing.
+    pub async fn journal_entries(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Page<(u64, Entry)>, Error> {
+        let page = self.kept_entries(after, limit).await?;
+        if page.items.is_empty() && page.more {
+            // A reader would ask for the same page for ever.
+            let what = "a sealed part of the journal does not hold all of its entries";
+            return Err(Error::Internal { what, source: None });
+        }
+        Ok(page)
+    }
+
+    /// Entries after number `after`. A page that is empty though there is more means a damaged segment.
+    async fn kept_entries(&self, after: u64, limit: usize) -> Result<Page<(u64, Entry)>, Error> {
+        let next = after.saturating_add(1);
+        if next < self.journal_head().await?.first
+            && let Some(page) = self.sealed_entries(after, limit).await?
+        {
+            return Ok(page);
+        }
+        let rows = self.metadata.scan(Rows::Journal { after }, limit + 1).await?;
+        let entries = rows.into_iter().filter_map(|row| match row {
+            (Key::Journal(number), Record::Journal(record)) => Some((number, record)),
+            _ => None,
+        });
+        let page = Page::cut(entries.collect(), limit);
+        // Rows that begin later were sealed before they were read. They are in a segment, or were dropped.
+        if page.items.first().is_some_and(|(number, _)| *number > next)
+            && let Some(sealed) = self.sealed_entries(after, limit).await?
+        {
+            return Ok(sealed);
+        }
+        Ok(page)
+    }
+
+    /// Entries after number `after` of the sealed part that holds the first of them; `None` if no part does.
+    async fn sealed_entries(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Option<Page<(u64, Entry)>>, Error> {
+        // A part that is dropped while it is read is passed over: each turn meets another part.
+        while let Some((first, segment)) = self.segment_after(after).await? {
+            match self.read_segment(first, &segment).await {
+                Ok(entries) => {
+                    let from = entries.partition_point(|(number, _)| *number <= after);
+                    let items = entries[from..].iter().take(limit).cloned().collect::<Vec<_>>();
+                    // Rows follow each segment, so there always is more.
+                    return Ok(Some(Page { items, more: true }));
+                }
+                Err(error) => {
+                    if self.row(Key::Segment(first)).await?.is_some() {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first sealed part that holds an entry after this number.
+    async fn segment_after(&self, after: u64) -> Result<Option<(u64, SegmentRecord)>, Error> {
+        // No part holds more entries than that, so the one that holds the next entry begins later than here.
+        let mut from = after.saturating_sub(SealJournal::ENTRIES_MAX);
+        loop {
+            let rows = self.metadata.scan(Rows::Segments { after: from }, SEGMENTS_PAGE).await?;
+            let is_last = rows.len() < SEGMENTS_PAGE;
+            for row in rows {
+                if let (Key::Segment(first), Record::Segment(segment)) = row {
+                    if segment.last > after {
+                        return Ok(Some((first, segment)));
+                    }
+                    from = first;
+                }
+            }
+            if is_last {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The entries of a sealed part. The part that was read last is kept, because readers go on from page to page.
+    async fn read_segment(
+        &self,
+        first: u64,
+        segment: &SegmentRecord,
+    ) -> Result<Arc<Vec<(u64, Entry)>>, Error> {
+        let kept = self.segment.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((of, entries)) = kept
+            && of == first
+        {
+            return Ok(entries);
+        }
+        let unreadable = |source| Error::Internal {
+            what: "a sealed part of the journal could not be read",
+            source,
+        };
+        let blob = self.open_blob(&system_repository(), segment.digest).await?;
+        let stream = blob.clone().read(0..blob.size(), Delivery::Process);
+        let bytes = stream
+            .try_fold(Vec::new(), async |mut all, part| {
+                all.extend_from_slice(&part);
+                Ok(all)
+            })
+            .await
+            .map_err(|source| unreadable(Some(source)))?;
+        let entries = self.segments.decode(&bytes).map_err(|source| unreadable(Some(source)))?;
+        let entries = Arc::new(entries);
+        let read = Some((first, entries.clone()));
+        *self.segment.lock().unwrap_or_else(PoisonError::into_inner) = read;
+        Ok(entries)
+    }
+
+    /// Number of the last entry from before a time; entries are in the order of their times.
+    pub async fn journal_before(&self, time: Timestamp) -> Result<u64, Error> {
+        let mut before = 0;
+        let mut after = 0;
+        'sealed: loop {
+            // Read first: entries that are sealed from here on are found among the sealed parts.
+            let head = self.journal_head().await?;
+            // Sealed parts first, a row each.
+            loop {
+                let rows = self.metadata.scan(Rows::Segments { after }, SEGMENTS_PAGE).await?;
+                let is_last = rows.len() < SEGMENTS_PAGE;
+                for row in rows {
+                    let (Key::Segment(first), Record::Segment(segment)) = row else { continue };
+                    if segment.last_at >= time {
+                        let entries = self.read_segment(first, &segment).await?;
+                        let older = entries.partition_point(|(_, entry)| entry.at < time) as u64;
+                        return Ok(first.saturating_add(older).saturating_sub(1));
+                    }
+                    (after, before) = (first, segment.last);
+                }
+                if is_last {
+                    break;
+                }
+            }
+            let (mut low, mut high) = (head.first.max(before + 1), head.next);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                match self.row(Key::Journal(middle)).await? {
+                    Some(Record::Journal(entry)) if entry.at < time => low = middle + 1,
+                    Some(_) => high = middle,
+                    // The entry was sealed since the head was read: it is in a part that was not read yet.
+                    None => continue 'sealed,
+                }
+            }
+            return Ok(low.saturating_sub(1));
+        }
+    }
+
+    /// Number of the first entry that is kept, sealed or not, and the chain's value before it.
+    async fn first_kept(&self) -> Result<(u64, [u8; 32]), Error> {
+        // Read first: should its rows be sealed by the second read, the sealed part begins with the same entry.
+        let head = self.journal_head().await?;
+        let segments = self.metadata.scan(Rows::Segments { after: 0 }, 1).await?;
+        Ok(match segments.into_iter().next() {
+            Some((Key::Segment(first), Record::Segment(segment))) => (first, segment.anchor),
+            _ => (head.first, head.anchor),
+        })
+    }
+
+    /// Recomputes the chain over all entries that are kept, sealed or not.
+    pub async fn verify_journal(&self) -> Result<JournalCheck, Error> {
+        self.metadata.linearize().await?;
+        let (first, mut chain) = self.first_kept().await?;
+        let head = self.journal_head().await?;
+        let mut next = first;
+        loop {
+            let page = self.kept_entries(next.saturating_sub(1), VERIFIED_PAGE).await?;
+            if page.items.is_empty() && page.more {
+                return Ok(JournalCheck { first, last: next - 1, broken: Some(next) });
+            }
+            for (number, entry) in &page.items {
+                if *number != next || entry.chained(&chain, *number) != entry.chain {
+                    // Parts that were dropped while this reads break nothing.
+                    if self.first_kept().await?.0 > first {
+                        return Box::pin(self.verify_journal()).await;
+                    }
+                    return Ok(JournalCheck { first, last: *number, broken: Some(next) });
+                }
+                (next, chain) = (number + 1, entry.chain);
+            }
+            if !page.more {
+                // Entries that came since the head was read only go on.
+                let is_whole = next > head.next || (next == head.next && chain == head.head);
+                let broken = (!is_whole).then_some(next);
+                return Ok(JournalCheck { first, last: next.saturating_sub(1), broken });
+            }
+        }
+    }
+}
