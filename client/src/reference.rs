@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use nora_domain::{Digest, digest::DigestError};
+use nora_domain::{Digest, DigestError};
 
 /// What a reference names within its repository.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,11 +22,10 @@ use nora_app::testkit::{
 use nora_app::{Dependencies, Registry, Settings};
 use nora_auth::credential::{ApiToken, TokenKind};
 use nora_auth::document::PolicyDocument;
-use nora_domain::command::{Action, Command, Terms};
-use nora_domain::identity::AccessTokenRecord;
-use nora_domain::name::{AccountName, OwnerName, TokenName};
-use nora_domain::record::{Epoch, FeatureLevel, NodeId, Timestamp, TokenId, UploadId};
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{
+    AccessTokenRecord, AccountName, Action, Algorithm, Command, Digest, Epoch, FeatureLevel,
+    NodeId, OwnerName, RaiseFeatureLevel, Terms, Timestamp, TokenId, TokenName, UploadId,
+};
 use tower::ServiceExt;
 
 use crate::api::forward::Forward;
@@ -172,7 +171,7 @@ impl World {
         let clock = Arc::new(ManualClock::at(NOW));
         let policies = Arc::new(Policies::none().unwrap());
         let metadata = Arc::new(MemoryMetadata::default());
-        let raise = Action::RaiseFeatureLevel { level: FeatureLevel::NEWEST };
+        let raise = Action::RaiseFeatureLevel(RaiseFeatureLevel { level: FeatureLevel::NEWEST });
         for action in [start_node(NODE), found_cluster(), raise] {
             let command = Command { at: NOW, origin: None, terms: Terms::NONE, action };
             metadata.propose_elsewhere(&command).unwrap();

@@ -10,7 +10,7 @@ use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use axum::response::{IntoResponse, Response};
 use nora_client::admin::AdminConfig;
-use nora_domain::record::ClusterId;
+use nora_domain::ClusterId;
 use nora_proto::v1 as proto;
 use nora_trust::{Identity, Peer};
 use prost::Message;

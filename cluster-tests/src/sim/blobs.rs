@@ -1,8 +1,8 @@
 //! Blobs of the simulation: written to disks, synced, committed, repaired, given up.
 
-use nora_domain::Digest;
-use nora_domain::command::Action;
-use nora_domain::record::{Generation, Key, Placement, Record, UploadId};
+use nora_domain::{
+    Action, AddHolder, CommitBlob, Digest, DropHolder, Generation, Key, Placement, Record, UploadId,
+};
 
 use super::bug::Bug;
 use super::clients::Waiter;
@@ -66,7 +66,7 @@ impl World {
                 continue;
             }
             let random = self.dice.roll().into();
-            let action = Action::CommitBlob {
+            let action = Action::CommitBlob(CommitBlob {
                 repository: repository(),
                 digest,
                 size: BLOB_BYTES,
@@ -74,9 +74,9 @@ impl World {
                 node: node_id(at),
                 chunk_root: [3; 32],
                 upload: UploadId::made_by(node_id(at), random),
-                pinned_until: self.clock(at).plus_millis(1_000_000),
+                pin_millis: 1_000_000,
                 placement: Placement::Nodes(holders.into_iter().map(node_id).collect()),
-            };
+            });
             self.propose(at, action, Waiter::Blob { digest });
         }
     }
@@ -98,9 +98,8 @@ impl World {
     /// Whether a node has an open question about its own copy: then it asks no second one.
     fn asks_about(&self, at: usize, digest: Digest) -> bool {
         self.nodes[at].waiting.values().any(|asked| match &asked.command.action {
-            Action::AddHolder { digest: open, .. } | Action::DropHolder { digest: open, .. } => {
-                *open == digest
-            }
+            Action::AddHolder(AddHolder { digest: open, .. })
+            | Action::DropHolder(DropHolder { digest: open, .. }) => *open == digest,
             _ => false,
         })
     }
@@ -120,7 +119,7 @@ impl World {
         let early = self.has(Bug::HolderBeforeDurable);
         match copy {
             Some(durable) if durable || early => {
-                let action = Action::AddHolder { digest, generation, node: node_id(at) };
+                let action = Action::AddHolder(AddHolder { digest, generation, node: node_id(at) });
                 self.propose(at, action, Waiter::Nobody);
             }
             Some(_) => {}
@@ -148,7 +147,7 @@ impl World {
             return;
         }
         let keep = if self.has(Bug::DropBelowKeep) { 0 } else { COPIES_MIN as u32 };
-        let action = Action::DropHolder { digest, generation, node: node_id(at), keep };
+        let action = Action::DropHolder(DropHolder { digest, generation, node: node_id(at), keep });
         self.propose(at, action, Waiter::Copy { digest, generation });
     }
 

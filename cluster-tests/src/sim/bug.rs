@@ -31,6 +31,8 @@ pub enum Bug {
     TokenAfterExpiry,
     /// A node joins that does not understand the feature level.
     FeatureLevelIgnored,
+    /// A leader stamps commands with its own wall clock.
+    ClockFollowsWall,
     /// A blob is committed before its copies are durable.
     PrematureBlobAck,
     /// A node is logged as a holder before its copy is durable.
@@ -41,7 +43,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::CommitWithoutQuorum,
         Self::OutdatedLeader,
         Self::LostFsync,
@@ -56,6 +58,7 @@ impl Bug {
         Self::RemovedComesBack,
         Self::TokenAfterExpiry,
         Self::FeatureLevelIgnored,
+        Self::ClockFollowsWall,
         Self::PrematureBlobAck,
         Self::HolderBeforeDurable,
         Self::DropBelowKeep,

@@ -1,12 +1,10 @@
 //! Clients of the simulation: what they ask nodes for, and what they hear.
 
-use nora_domain::Digest;
-use nora_domain::command::{Action, Command, Origin, Outcome, Refusal, Terms};
-use nora_domain::name::MediaType;
-use nora_domain::record::{
-    Body, FeatureLevel, Generation, Key, NodeId, Record, Standing, Timestamp, TokenId,
+use nora_domain::{
+    Action, AdmitNode, Applied, BlobCommitted, Body, Command, CreateJoinToken, DeleteTag, Digest,
+    FeatureLevel, Generation, Key, MediaType, NodeId, Origin, Outcome, PutArtifact, Record,
+    Refusal, SetStanding, Standing, StartNode, Store, Terms, Timestamp, TokenId,
 };
-use nora_domain::transition::Applied;
 
 use super::bug::Bug;
 use super::{NODES, QUORUM, TAGS, World, digest, machine, profile, repository, tag};
@@ -41,6 +39,8 @@ pub(super) struct Read {
 }
 
 const KIND_ARTIFACT: u8 = 1;
+/// What a program from before the first release understands: no cluster is at so low a level.
+const LEVEL_OLD: FeatureLevel = FeatureLevel(0);
 
 impl World {
     /// Sends a proposal to the leader; it stays open until this node has applied it.
@@ -56,7 +56,7 @@ impl World {
         node.next_serial += 1;
         let settled_below = node.waiting.keys().next().copied().unwrap_or(serial);
         let origin = Some(Origin { epoch, serial, settled_below });
-        let command = Command { at: self.clock(at), origin, terms: Terms::NONE, action };
+        let command = Command { at: self.wall(at), origin, terms: Terms::NONE, action };
         self.nodes[at].waiting.insert(serial, Asked { command: command.clone(), waiter });
         self.send(at, command);
         if self.has(Bug::AckBeforeApply)
@@ -120,10 +120,7 @@ impl World {
     /// After a snapshot: what it holds the decision of is answered by nobody any more.
     pub(super) fn forget_decided(&mut self, at: usize) {
         let Some(epoch) = self.nodes[at].epoch else { return };
-        let session = match machine::get(&self.nodes[at].state, &Key::Session(epoch)) {
-            Some(Record::Session(session)) => session,
-            _ => return,
-        };
+        let Some(session) = self.nodes[at].state.head().sessions.get(&epoch) else { return };
         let decided: Vec<u64> =
             self.nodes[at].waiting.keys().filter(|serial| session.has(**serial)).copied().collect();
         for serial in decided {
@@ -155,13 +152,13 @@ impl World {
                 let op = Op::Read(None);
                 self.histories[tag].push(Event { op, invoked, returned: Some(self.now) });
             }
-            (Waiter::Blob { digest }, Ok(Outcome::BlobCommitted { .. })) => {
+            (Waiter::Blob { digest }, Ok(Outcome::CommitBlob(BlobCommitted { .. }))) => {
                 self.acknowledged.insert(digest);
             }
-            (Waiter::Copy { digest, generation }, Ok(Outcome::HolderDropped)) => {
+            (Waiter::Copy { digest, generation }, Ok(Outcome::DropHolder(()))) => {
                 self.nodes[at].disk.remove(&(digest, generation));
             }
-            (Waiter::Nobody, Ok(Outcome::NodeAdmitted(node))) => self.joined.push(*node),
+            (Waiter::Nobody, Ok(Outcome::AdmitNode(node))) => self.joined.push(*node),
             (Waiter::Tag { .. }, Err(refusal)) => {
                 return Err(format!("a change of a tag was refused: {refusal:?}"));
             }
@@ -185,7 +182,8 @@ impl World {
                 self.propose(at, put(number, value), Waiter::Tag { tag: number, op, invoked });
             }
             3 => {
-                let action = Action::DeleteTag { repository: repository(), tag: tag(number) };
+                let action =
+                    Action::DeleteTag(DeleteTag { repository: repository(), tag: tag(number) });
                 let op = Op::Delete;
                 self.propose(at, action, Waiter::Tag { tag: number, op, invoked });
             }
@@ -213,7 +211,7 @@ impl World {
         for read in done {
             let key = Key::Tag(repository(), tag(read.tag));
             let value = match machine::get(&self.nodes[at].state, &key) {
-                Some(Record::Tag(record)) => Some(number_of(&record.digest)),
+                Some(Record::Tag(record)) => record.target.artifact().as_ref().map(number_of),
                 _ => None,
             };
             let event =
@@ -238,28 +236,30 @@ impl World {
 
     /// An administrator makes tokens, lets nodes join, start, leave, and come back where they must not.
     pub(super) fn administer(&mut self, at: usize) {
-        let now = self.clock(at);
-        let level =
-            if self.dice.below(4) == 0 { FeatureLevel::SINGLE } else { FeatureLevel::NEWEST };
+        let level = if self.dice.below(4) == 0 { LEVEL_OLD } else { FeatureLevel::NEWEST };
         let token = self.tokens.get(self.dice.below(self.tokens.len())).copied();
         let joined = self.joined.get(self.dice.below(self.joined.len())).copied();
         let action = match (self.dice.below(6), token, joined) {
-            (1 | 2, Some((token, _)), _) => Action::AdmitNode {
+            (1 | 2, Some(token), _) => Action::AdmitNode(AdmitNode {
                 token,
                 secret_hash: [8; 32],
                 key_hash: [self.dice.below(250) as u8; 32],
                 profile: profile(level),
-            },
+            }),
             (3, _, Some(node)) => {
                 let start = self.dice.roll().into();
-                Action::StartNode { node, start, profile: profile(FeatureLevel::NEWEST) }
+                Action::StartNode(StartNode { node, start, profile: profile(FeatureLevel::NEWEST) })
             }
             (4 | 5, _, Some(node)) => remove(node),
             _ => {
                 let token = TokenId(self.dice.roll().into());
-                let expires_at = now.plus_millis(2_000 + self.dice.below(10_000) as u64);
-                self.tokens.push((token, expires_at));
-                Action::CreateJoinToken { token, secret_hash: [8; 32], expires_at }
+                let lives_millis = 2_000 + self.dice.below(10_000) as u64;
+                self.tokens.push(token);
+                Action::CreateJoinToken(CreateJoinToken {
+                    token,
+                    secret_hash: [8; 32],
+                    lives_millis,
+                })
             }
         };
         self.propose(at, action, Waiter::Nobody);
@@ -267,7 +267,7 @@ impl World {
 }
 
 fn remove(node: NodeId) -> Action {
-    Action::SetStanding { node, standing: Standing::Removed }
+    Action::SetStanding(SetStanding { node, standing: Standing::Removed })
 }
 
 fn number_of(digest: &Digest) -> u64 {
@@ -275,17 +275,17 @@ fn number_of(digest: &Digest) -> u64 {
 }
 
 fn put(number: usize, value: u64) -> Action {
-    Action::PutArtifact {
+    Action::PutArtifact(PutArtifact {
         repository: repository(),
         digest: digest(KIND_ARTIFACT, value),
         media_type: MediaType::parse("application/vnd.oci.image.index.v1+json")
             .unwrap_or_else(|_| unreachable!("a valid media type")),
         size: 8,
-        body: Body::Inline(value.to_be_bytes().to_vec()),
+        body: Body::Inline(value.to_be_bytes().into()),
         subject: None,
         artifact_type: None,
         blobs: Vec::new(),
         children: Vec::new(),
         tags: vec![tag(number)],
-    }
+    })
 }

@@ -1,14 +1,14 @@
 //! The log of the simulation: elections, appends, commits, snapshots, crashes.
 
-use nora_domain::command::{Action, Command, Terms};
-use nora_domain::record::{FeatureLevel, Timestamp};
+use nora_domain::{Action, Command, FeatureLevel, StartNode, Store, Terms, Timestamp};
 
 use super::bug::Bug;
 use super::oracle::Entry;
-use super::{Checkpoint, NODES, Node, QUORUM, World, machine, node_id, profile};
+use super::{Checkpoint, Elected, NODES, Node, QUORUM, World, machine, node_id, profile};
 
-/// Milliseconds since the Unix epoch when the simulation begins, and of one step.
-const BEGIN: u64 = 1_000_000;
+/// When the simulation begins.
+pub(super) const BEGIN: Timestamp = Timestamp(1_000_000);
+/// Milliseconds of one step.
 const STEP_MILLIS: u64 = 100;
 
 impl Node {
@@ -44,15 +44,30 @@ impl World {
         reachable.filter(|other| self.reaches(node, *other)).max_by_key(|at| self.nodes[*at].term)
     }
 
-    /// A node's wall clock.
-    pub(super) fn clock(&self, node: usize) -> Timestamp {
-        let now = BEGIN + self.now * STEP_MILLIS;
-        Timestamp(now.saturating_add_signed(self.nodes[node].skew))
+    /// The time as it really is. No node knows it.
+    fn time(&self) -> Timestamp {
+        BEGIN.plus_millis(self.now * STEP_MILLIS)
     }
 
-    /// Appends to a leader's log, stamped with its clock.
+    /// A node's wall clock.
+    pub(super) fn wall(&self, node: usize) -> Timestamp {
+        Timestamp(self.time().0.saturating_add_signed(self.nodes[node].skew))
+    }
+
+    /// The cluster's clock, as a leader tells it: the clock of its state when it was elected, and the time since then by
+    /// a clock that does not step.
+    fn stamp(&self, leader: usize) -> Timestamp {
+        if self.has(Bug::ClockFollowsWall) {
+            return self.wall(leader);
+        }
+        let Node { elected, state, .. } = &self.nodes[leader];
+        let since = (self.now - elected.step) * STEP_MILLIS;
+        elected.clock.plus_millis(since).max(state.head().clock)
+    }
+
+    /// Appends to a leader's log, stamped with the cluster's clock.
     pub(super) fn append(&mut self, leader: usize, mut command: Command) {
-        command.at = self.clock(leader);
+        command.at = self.stamp(leader);
         let term = self.nodes[leader].term;
         self.nodes[leader].log.push(Entry { term, command: Some(command) });
     }
@@ -76,6 +91,7 @@ impl World {
         }
         let node = &mut self.nodes[candidate];
         node.leads = true;
+        node.elected = Elected { step: self.now, clock: node.state.head().clock };
         node.matched = [0; NODES];
         node.log.push(Entry { term, command: None });
         Ok(())
@@ -156,10 +172,11 @@ impl World {
     }
 
     pub(super) fn learn_commit(&mut self, node: usize, commit: usize) -> Result<(), String> {
+        let time = self.time();
         let from = self.nodes[node].commit.max(self.nodes[node].base) + 1;
         for at in from..=commit {
             let entry = &self.nodes[node].log[at - self.nodes[node].base - 1];
-            self.oracle.commit(at, entry, self.bug)?;
+            self.oracle.commit(at, entry, time, self.bug)?;
         }
         self.nodes[node].commit = self.nodes[node].commit.max(commit);
         Ok(())
@@ -269,8 +286,12 @@ impl World {
     /// A node without an epoch asks for one, by the name of its start.
     pub(super) fn propose_start(&mut self, at: usize) {
         let profile = profile(FeatureLevel::NEWEST);
-        let action = Action::StartNode { node: node_id(at), start: self.nodes[at].start, profile };
-        let command = Command { at: self.clock(at), origin: None, terms: Terms::NONE, action };
+        let action = Action::StartNode(StartNode {
+            node: node_id(at),
+            start: self.nodes[at].start,
+            profile,
+        });
+        let command = Command { at: self.wall(at), origin: None, terms: Terms::NONE, action };
         if let Some(leader) = self.leader_of(at) {
             self.append(leader, command);
         }

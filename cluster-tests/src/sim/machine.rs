@@ -1,10 +1,9 @@
 //! The state machine of the simulation: the real transition, and the bugs that concern it.
 
-use nora_domain::command::{Action, Command};
-use nora_domain::record::{ClusterRecord, FeatureLevel, Key, NodeId, NodeRecord, Record, Standing};
-use nora_domain::record::{Timestamp, TokenId};
-use nora_domain::store::{MemoryStore, Store};
-use nora_domain::transition::{Applied, apply};
+use nora_domain::{
+    Action, AdmitNode, Applied, ClusterRecord, Command, CommitBlob, FeatureLevel, Key, MemoryStore,
+    NodeId, NodeRecord, Outcome, Record, Standing, StartNode, Store, Timestamp, TokenId, apply,
+};
 
 use super::bug::Bug;
 
@@ -19,7 +18,7 @@ pub fn step(
     let mut restored = None;
     match (bug, &mut command.action) {
         (Some(Bug::DedupeOff), _) => command.origin = None,
-        (Some(Bug::EpochFenceOff), Action::CommitBlob { generation, node, .. }) => {
+        (Some(Bug::EpochFenceOff), Action::CommitBlob(CommitBlob { generation, node, .. })) => {
             if let Some(record) = node_record(state, *node)
                 && generation.epoch != record.epoch
             {
@@ -27,7 +26,7 @@ pub fn step(
                 command.origin = None;
             }
         }
-        (Some(Bug::ReusedNodeId), Action::AdmitNode { .. }) => {
+        (Some(Bug::ReusedNodeId), Action::AdmitNode(AdmitNode { .. })) => {
             let before = cluster_record(state);
             let last = node_record(state, before.last_node);
             if last.is_some_and(|last| last.standing == Standing::Removed) {
@@ -41,7 +40,7 @@ pub fn step(
                 return applied;
             }
         }
-        (Some(Bug::RemovedComesBack), Action::StartNode { node, .. }) => {
+        (Some(Bug::RemovedComesBack), Action::StartNode(StartNode { node, .. })) => {
             if let Some(mut record) = node_record(state, *node)
                 && record.standing == Standing::Removed
             {
@@ -49,19 +48,19 @@ pub fn step(
                 put(state, Key::Node(*node), Record::Node(record));
             }
         }
-        (Some(Bug::TokenAfterExpiry), Action::AdmitNode { token, .. }) => {
+        (Some(Bug::TokenAfterExpiry), Action::AdmitNode(AdmitNode { token, .. })) => {
             if let Some(Record::JoinToken(mut record)) = get(state, &Key::JoinToken(*token)) {
                 restored = Some((*token, record.expires_at));
                 record.expires_at = Timestamp(u64::MAX);
                 put(state, Key::JoinToken(*token), Record::JoinToken(record));
             }
         }
-        (Some(Bug::FeatureLevelIgnored), Action::AdmitNode { profile, .. }) => {
+        (Some(Bug::FeatureLevelIgnored), Action::AdmitNode(AdmitNode { profile, .. })) => {
             // What it understands is overlooked, not changed: it is set back below.
             let understood = profile.feature_max;
             profile.feature_max = FeatureLevel::NEWEST;
             let applied = run(state, position, &command);
-            if let Ok(nora_domain::command::Outcome::NodeAdmitted(node)) = &applied.answer
+            if let Ok(Outcome::AdmitNode(node)) = &applied.answer
                 && let Some(mut record) = node_record(state, *node)
             {
                 record.profile.feature_max = understood;
@@ -125,11 +124,7 @@ pub fn cluster_record(state: &MemoryStore) -> ClusterRecord {
 
 /// The state without the sessions, as a snapshot that forgets them has it.
 pub fn without_sessions(state: &MemoryStore) -> MemoryStore {
-    let mut rest = MemoryStore::default();
-    for (key, record) in state.rows() {
-        if !matches!(key, Key::Session(_)) {
-            put(&mut rest, key.clone(), record.clone());
-        }
-    }
+    let mut rest = state.clone();
+    rest.head_mut().sessions.clear();
     rest
 }

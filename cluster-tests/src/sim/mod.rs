@@ -3,9 +3,9 @@
 //! Three replicas elect leaders, replicate, commit, apply, crash (and lose what was not synced), are cut off, install
 //! snapshots and read by read index; proposers retry, the network duplicates and delays, clocks are off; blobs are
 //! written, synced, repaired and dropped. After every step: committed entries never change, states are equal at equal
-//! positions, a proposal takes effect once, node numbers, tokens and feature levels keep their rules, a logged holder has
-//! its copy on disk, an acknowledged blob has [`COPIES_MIN`] durable copies. At the end: tags were linearizable, and a
-//! recount finds nothing.
+//! positions, a proposal takes effect once, node numbers, tokens and feature levels keep their rules, the cluster's clock is
+//! not ahead of real time, a logged holder has its copy on disk, an acknowledged blob has [`COPIES_MIN`] durable copies. At
+//! the end: tags were linearizable, and a recount finds nothing.
 //!
 //! Consensus here is a model (elections and appends are single steps); `nora-cluster` tests the real one. What is real is
 //! the state machine and the protocol around it. The same seed gives the same run, step by step. [`Bug`] puts a bug in.
@@ -19,14 +19,12 @@ mod oracle;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nora_domain::Digest;
-use nora_domain::command::{Action, Command, Terms};
-use nora_domain::name::{Format, RepositoryKey, RepositoryPath, TagName, TenantName};
-use nora_domain::record::{
-    AuthorityRecord, ClusterId, Epoch, FeatureLevel, Generation, NodeId, NodeProfile, Timestamp,
-    TokenId,
+use nora_domain::{
+    Action, AdmitNode, AuthorityRecord, ClusterId, Command, CreateJoinToken, Digest, Epoch,
+    FeatureLevel, Format, FoundCluster, Generation, MemoryStore, NodeId, NodeProfile,
+    RepositoryKey, RepositoryPath, StartNode, Storage, StorageMode, TagName, TenantName, Terms,
+    Timestamp, TokenId,
 };
-use nora_domain::store::MemoryStore;
 
 pub use bug::Bug;
 use clients::{Asked, Read};
@@ -38,7 +36,8 @@ use crate::linear::{Event, is_linearizable};
 /// Replicas.
 const NODES: usize = 3;
 const QUORUM: usize = 2;
-/// An acknowledged blob has so many durable copies at any time.
+/// An acknowledged blob has so many durable copies at any time: a majority of those that the cluster keeps, one on each
+/// node.
 pub const COPIES_MIN: usize = 2;
 const STEPS: usize = 1000;
 const TAGS: usize = 3;
@@ -50,9 +49,17 @@ struct Checkpoint {
     applied: usize,
 }
 
+/// When a node was elected last, and what the clock of its state was then.
+#[derive(Clone, Copy, Default)]
+struct Elected {
+    step: u64,
+    clock: Timestamp,
+}
+
 struct Node {
     alive: bool,
     leads: bool,
+    elected: Elected,
     term: u64,
     /// Entries before the first of `log`, and the last one's term.
     base: usize,
@@ -90,7 +97,7 @@ struct World {
     sent: Vec<Command>,
     histories: Vec<Vec<Event>>,
     next_value: u64,
-    tokens: Vec<(TokenId, Timestamp)>,
+    tokens: Vec<TokenId>,
     joined: Vec<NodeId>,
     acknowledged: BTreeSet<Digest>,
     snapshots: usize,
@@ -159,6 +166,7 @@ impl World {
         let node = |_| Node {
             alive: true,
             leads: false,
+            elected: Elected::default(),
             term: 1,
             base: 0,
             base_term: 0,
@@ -205,34 +213,38 @@ impl World {
     fn found(&mut self) -> Result<(), String> {
         let token = TokenId(1);
         let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
-        let start = |node: usize, start| Action::StartNode {
-            node: node_id(node),
-            start,
-            profile: profile(FeatureLevel::NEWEST),
+        let storage = Storage { mode: StorageMode::Local, replicas: NODES as u32 };
+        let start = |node: usize, start| {
+            Action::StartNode(StartNode {
+                node: node_id(node),
+                start,
+                profile: profile(FeatureLevel::NEWEST),
+            })
         };
-        let admit = |key: u8| Action::AdmitNode {
-            token,
-            secret_hash: [7; 32],
-            key_hash: [key; 32],
-            profile: profile(FeatureLevel::NEWEST),
+        let admit = |key: u8| {
+            Action::AdmitNode(AdmitNode {
+                token,
+                secret_hash: [7; 32],
+                key_hash: [key; 32],
+                profile: profile(FeatureLevel::NEWEST),
+            })
         };
         let starts: Vec<u128> = self.nodes.iter().map(|node| node.start).collect();
         let actions = [
             start(0, starts[0]),
-            Action::FoundCluster { cluster: ClusterId(9), authority },
-            Action::CreateJoinToken {
+            Action::FoundCluster(FoundCluster { cluster: ClusterId(9), authority, storage }),
+            Action::CreateJoinToken(CreateJoinToken {
                 token,
                 secret_hash: [7; 32],
-                expires_at: Timestamp(2_000_000),
-            },
+                lives_millis: 1_000_000,
+            }),
             admit(2),
             admit(3),
             start(1, starts[1]),
             start(2, starts[2]),
         ];
         for action in actions {
-            let command =
-                Command { at: Timestamp(1_000_000), origin: None, terms: Terms::NONE, action };
+            let command = Command { at: log::BEGIN, origin: None, terms: Terms::NONE, action };
             for node in &mut self.nodes {
                 node.log.push(Entry { term: 1, command: Some(command.clone()) });
             }

@@ -3,15 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nora_domain::Digest;
-use nora_domain::audit::audit;
-use nora_domain::command::{Action, Command, Outcome};
-use nora_domain::record::Generation;
-use nora_domain::record::{
-    FeatureLevel, Key, NodeId, Placement, Record, Standing, Timestamp, TokenId,
+use nora_domain::{
+    Action, AdmitNode, Applied, Command, CreateJoinToken, Digest, Generation, Key, MemoryStore,
+    NodeId, Outcome, Placement, Record, SetStanding, Standing, Store, Timestamp, TokenId,
+    recount::recount,
 };
-use nora_domain::store::MemoryStore;
-use nora_domain::transition::Applied;
 
 use super::bug::Bug;
 use super::machine;
@@ -24,6 +20,10 @@ pub struct Entry {
     /// What it does.
     pub command: Option<Command>,
 }
+
+/// The cluster's clock may be this far ahead of the time as it really is: not at all, because the clocks by which leaders
+/// count the time since their elections are right. Wall clocks are off by far more.
+const CLOCK_AHEAD_MAX_MILLIS: u64 = 0;
 
 /// The judge.
 #[derive(Default)]
@@ -53,8 +53,14 @@ impl Oracle {
         &self.states[self.log.len()]
     }
 
-    /// A node says that its log is committed up to and with entry `at`, counted from 1.
-    pub fn commit(&mut self, at: usize, entry: &Entry, bug: Option<Bug>) -> Result<(), String> {
+    /// A node says at `time`, as it really is, that its log is committed up to and with entry `at`, counted from 1.
+    pub fn commit(
+        &mut self,
+        at: usize,
+        entry: &Entry,
+        time: Timestamp,
+        bug: Option<Bug>,
+    ) -> Result<(), String> {
         if let Some(known) = self.log.get(at - 1) {
             if known != entry {
                 return Err(format!("entry {at} was committed as {known:?} and as {entry:?}"));
@@ -69,7 +75,7 @@ impl Oracle {
         self.log.push(entry.clone());
         self.states.push(state);
         match applied {
-            Some((command, applied)) => self.judge(command, &applied),
+            Some((command, applied)) => self.judge(command, &applied, time),
             None => Ok(()),
         }
     }
@@ -83,20 +89,31 @@ impl Oracle {
         }
     }
 
-    fn judge(&mut self, command: &Command, applied: &Applied) -> Result<(), String> {
-        let state = self.state();
-        let cluster = machine::cluster_record(state);
+    fn judge(
+        &mut self,
+        command: &Command,
+        applied: &Applied,
+        time: Timestamp,
+    ) -> Result<(), String> {
+        let clock = self.state().head().clock;
+        let ahead = clock.millis_since(time);
+        if ahead > CLOCK_AHEAD_MAX_MILLIS {
+            return Err(format!("the cluster's clock is {ahead} ms ahead"));
+        }
         if let (Some(origin), Ok(_)) = (command.origin, &applied.answer)
             && !self.taken.insert((origin.epoch.0, origin.serial))
         {
             return Err(format!("{origin:?} took effect twice"));
         }
         match (&command.action, &applied.answer) {
-            (Action::CreateJoinToken { token, expires_at, .. }, Ok(_)) => {
-                self.tokens.insert(*token, *expires_at);
+            (Action::CreateJoinToken(CreateJoinToken { token, lives_millis, .. }), Ok(_)) => {
+                self.tokens.insert(*token, clock.plus_millis(*lives_millis));
             }
-            (Action::AdmitNode { token, key_hash, .. }, Ok(Outcome::NodeAdmitted(node))) => {
-                if self.tokens.get(token).is_none_or(|expires_at| *expires_at <= cluster.clock) {
+            (
+                Action::AdmitNode(AdmitNode { token, key_hash, .. }),
+                Ok(Outcome::AdmitNode(node)),
+            ) => {
+                if self.tokens.get(token).is_none_or(|expires_at| *expires_at <= clock) {
                     return Err(format!("{node:?} joined with an expired token"));
                 }
                 let known = self.admitted.insert(*node, *key_hash);
@@ -104,7 +121,7 @@ impl Oracle {
                     return Err(format!("{node:?} was given to two nodes"));
                 }
             }
-            (Action::SetStanding { node, standing: Standing::Removed }, Ok(_)) => {
+            (Action::SetStanding(SetStanding { node, standing: Standing::Removed }), Ok(_)) => {
                 self.removed.insert(*node);
             }
             _ => {}
@@ -115,10 +132,10 @@ impl Oracle {
                 return Err(format!("{node:?} was removed and is back"));
             }
         }
-        let level = cluster.feature_level.max(FeatureLevel::SINGLE);
+        let level = machine::cluster_record(self.state()).feature_level;
         for (key, record) in self.state().rows() {
             let Record::Node(record) = record else { continue };
-            let understood = record.profile.feature_max.max(FeatureLevel::SINGLE);
+            let understood = record.profile.feature_max;
             if record.standing != Standing::Removed && understood < level {
                 return Err(format!("{key:?} does not understand level {level:?}"));
             }
@@ -139,7 +156,7 @@ impl Oracle {
 
     /// Recounts the last state.
     pub fn recount(&self) -> Result<(), String> {
-        match audit(self.state().rows()).first() {
+        match recount(self.state()).first() {
             None => Ok(()),
             Some(finding) => Err(format!("recount: {finding}")),
         }

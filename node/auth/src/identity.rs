@@ -4,7 +4,7 @@
 //! name with a meaning of its own (`admin`, `anonymous`, `authenticated`) or one that reads as another kind of subject
 //! (no name holds `:`). Must not know: how somebody has shown who it is, or what it may do.
 
-use std::fmt;
+pub use nora_domain::Subject;
 
 use crate::permission::PermissionSet;
 
@@ -48,48 +48,6 @@ pub fn check_name(text: &str) -> Result<(), NameRefused> {
     Ok(())
 }
 
-/// Who somebody is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Subject {
-    /// Whoever showed nothing.
-    Anonymous,
-    /// The administrator that the first start made.
-    Administrator,
-    /// A person.
-    User(Box<str>),
-    /// A program with an account of its own.
-    Robot(Box<str>),
-    /// A program that another issuer vouches for, as a CI job.
-    Workload {
-        /// The issuer's name in the policy.
-        provider: Box<str>,
-        /// Who it is there; for reading, never for deciding.
-        subject: Box<str>,
-    },
-}
-
-impl Subject {
-    /// Its name, if it has an account.
-    pub fn account(&self) -> Option<&str> {
-        match self {
-            Self::User(name) | Self::Robot(name) => Some(name),
-            Self::Anonymous | Self::Administrator | Self::Workload { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anonymous => f.write_str("anonymous"),
-            Self::Administrator => f.write_str("admin"),
-            Self::User(name) => write!(f, "user:{name}"),
-            Self::Robot(name) => write!(f, "robot:{name}"),
-            Self::Workload { provider, subject } => write!(f, "oidc:{provider}:{subject}"),
-        }
-    }
-}
-
 /// Who asks, and with what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -119,6 +77,6 @@ impl Identity {
 
     /// Whether it showed a credential.
     pub fn is_authenticated(&self) -> bool {
-        self.subject != Subject::Anonymous
+        !self.subject.is_nobody()
     }
 }

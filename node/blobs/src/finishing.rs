@@ -8,8 +8,7 @@
 use std::sync::Arc;
 
 use nora_app::ports::uploads::UploadError;
-use nora_domain::Digest;
-use nora_domain::record::{Generation, UploadId};
+use nora_domain::{Digest, Generation, UploadId};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing::warn;

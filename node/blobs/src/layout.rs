@@ -7,8 +7,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nora_domain::record::{Epoch, Generation, UploadId};
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, Digest, Epoch, Generation, UploadId};
 
 const CHUNKS_SUFFIX: &str = ".chunks";
 const SIDECAR_SUFFIX: &str = ".json";

@@ -9,9 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nora_app::ports::BoxError;
-use nora_domain::record::{Epoch, Generation, Key, Record};
-use nora_domain::store::Rows;
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, Digest, Epoch, Generation, Key, Record, Rows};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 

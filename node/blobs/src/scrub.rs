@@ -289,7 +289,7 @@ impl Rereading {
 
 #[cfg(test)]
 mod tests {
-    use nora_domain::record::NodeId;
+    use nora_domain::NodeId;
 
     use super::*;
     use crate::store::{LocalBlobs, LocalBlobsConfig};

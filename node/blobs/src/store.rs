@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
 use nora_app::ports::{BoxError, BoxFuture};
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 

@@ -13,8 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nora_app::ports::blobs::BlobCopy;
-use nora_domain::record::{Generation, NodeId, Placement};
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, Digest, Generation, NodeId, Placement};
 
 use crate::hash::ContentHasher;
 use crate::layout::{self, Layout};

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{Cluster, ClusterConfig};
-use nora_domain::command::{Action, Command, Terms};
-use nora_domain::record::{Key, NodeId, Timestamp, UploadId};
-use nora_domain::{Format, RepositoryKey, RepositoryPath, TenantName};
+use nora_domain::{
+    Action, Command, Format, Key, NodeId, OpenUpload, RepositoryKey, RepositoryPath, TenantName,
+    Terms, Timestamp, UploadId,
+};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -138,13 +139,13 @@ fn open_upload(number: u64) -> Result<Command, Failure> {
         format: Format::Oci,
         path: RepositoryPath::parse("library/nginx").map_err(|error| error.to_string())?,
     };
-    let action = Action::OpenUpload {
+    let action = Action::OpenUpload(OpenUpload {
         upload: UploadId(u128::from(number)),
         repository,
         node: NodeId(1),
         expires_at: Timestamp(u64::MAX),
         reserve: 0,
-    };
+    });
     Ok(Command { at: Timestamp(1), origin: None, terms: Terms::NONE, action })
 }
 

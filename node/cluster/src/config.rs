@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nora_domain::record::{FeatureLevel, NodeId, NodeProfile};
+use nora_domain::{FeatureLevel, NodeId, NodeProfile, Storage, StorageMode};
 
 /// How a node takes part in the cluster. Sizes are in bytes.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub struct ClusterConfig {
     pub node: NodeId,
     /// What it tells of itself whenever it starts. An empty cluster address stands for `address`.
     pub profile: NodeProfile,
+    /// How the cluster keeps blobs, if this node founds it.
+    pub storage: Storage,
     /// Where the log, the state and the snapshots are kept.
     pub data_dir: PathBuf,
     /// Where other nodes reach this one; kept in the membership.
@@ -49,6 +51,7 @@ impl ClusterConfig {
                 feature_max: FeatureLevel::NEWEST,
                 ..NodeProfile::default()
             },
+            storage: Storage { mode: StorageMode::Local, replicas: 3 },
             data_dir,
             address: "127.0.0.1:7700".to_owned(),
             cache_bytes: 16 << 20,

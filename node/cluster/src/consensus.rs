@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nora_app::ports::metadata::MetadataError;
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use openraft::async_runtime::WatchReceiver;
 use openraft::error::{ClientWriteError, RaftError};
 use openraft::{BasicNode, ChangeMembers, Raft, SnapshotPolicy};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nora_app::ports::BoxError;
 use nora_app::ports::metadata::MetadataError;
-use nora_domain::record::{ClusterId, NodeId};
+use nora_domain::{ClusterId, NodeId};
 use openraft::error::Fatal;
 
 use crate::raft::TypeConfig;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use nora_domain::record::{NodeId, Timestamp};
+use nora_domain::{NodeId, Timestamp};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::leader_client::LeaderClient;
 use openraft::ReadPolicy;

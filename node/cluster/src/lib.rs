@@ -12,6 +12,7 @@ mod leader;
 mod members;
 mod node;
 mod proposals;
+mod segments;
 mod status;
 mod transport;
 
@@ -48,5 +49,7 @@ pub use error::{StartError, StopReason};
 pub use members::{JoinError, MembersConfig, Roster, Upkeep, join};
 pub use node::Cluster;
 pub use raft::state_machine::PositionedEvent;
+pub use rocks::format::check as check_format;
+pub use segments::JournalSegments;
 pub use status::{ClusterStatus, Replication, StoreUsage};
 pub use transport::{Alone, MutualTls, Transport, endpoint};

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use nora_app::ports::BoxFuture;
-use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
-use nora_domain::record::{
-    AuthorityRecord, ClusterId, Epoch, Key, NodeId, NodeProfile, Record, Timestamp,
+use nora_app::ports::metadata::{Metadata, MetadataError, ask};
+use nora_domain::{
+    Ask, AuthorityRecord, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile,
+    Outcome, Record, Refusal, Rows, StartNode, Terms, Timestamp,
 };
-use nora_domain::store::Rows;
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use openraft::Raft;
@@ -144,20 +143,20 @@ impl Cluster {
     pub async fn enter(&self) -> Result<Epoch, StartError> {
         elect_if_alone(&self.raft, self.config.node).await?;
         let start = random().map_err(|error| consensus("name this start")(error.to_string()))?;
-        let action = Action::StartNode { node: self.config.node, start, profile: self.profile() };
+        let command = StartNode { node: self.config.node, start, profile: self.profile() };
         let command = codec::command::encode(&Command {
             at: Timestamp(0),
             origin: None,
             terms: Terms::NONE,
-            action,
+            action: command.into(),
         });
         let timeout = self.config.start_timeout;
         let answer = match self.proposals.propose_start(start, command, timeout).await {
             Ok(answer) => answer,
             Err(source) => return Err(self.not_entered(source)),
         };
-        let epoch = match answer {
-            Ok(Outcome::NodeStarted(epoch)) => epoch,
+        let epoch = match answer.map(StartNode::done) {
+            Ok(Ok(epoch)) => epoch,
             Err(Refusal::NodeRemoved(node)) => return Err(StartError::Removed { node }),
             answer => return Err(StartError::Answer { answer: format!("{answer:?}") }),
         };
@@ -176,15 +175,6 @@ impl Cluster {
         }
     }
 
-    /// Lets commands be used that only this version understands.
-    async fn raise_level(&self) -> Result<(), StartError> {
-        let action = Action::RaiseFeatureLevel { level: self.config.profile.feature_max };
-        let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
-        let answer =
-            self.propose(command).await.map_err(consensus("raise the cluster's feature level"))?;
-        answer.map(drop).map_err(|refusal| StartError::Answer { answer: format!("{refusal:?}") })
-    }
-
     fn profile(&self) -> NodeProfile {
         let mut profile = self.config.profile.clone();
         if profile.cluster_address.is_empty() {
@@ -197,10 +187,9 @@ impl Cluster {
         let Some((expected, authority)) = crate::rocks::locked(&self.founding).take() else {
             return Ok(());
         };
-        let action = Action::FoundCluster { cluster: expected, authority };
-        let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
-        let answer = self.propose(command).await.map_err(consensus("found the cluster"))?;
-        if !matches!(answer, Ok(Outcome::ClusterFounded) | Err(Refusal::ClusterFounded)) {
+        let command = FoundCluster { cluster: expected, authority, storage: self.config.storage };
+        let answer = ask(self, command).await.map_err(consensus("found the cluster"))?;
+        if !matches!(answer, Ok(()) | Err(Refusal::ClusterFounded)) {
             return Err(StartError::Answer { answer: format!("{answer:?}") });
         }
         let found = match self.get(Key::Cluster).await.map_err(consensus("read the cluster"))? {
@@ -210,10 +199,7 @@ impl Cluster {
         if found != Some(expected) {
             return Err(StartError::ForeignCluster { expected, found });
         }
-        // A crash may come between the founding and this, so it is for later starts too. While no other node was ever here,
-        // nobody older than this program is; afterwards an operator decides.
-        let nodes = self.scan(Rows::Nodes, 2).await.map_err(consensus("read the nodes"))?;
-        if nodes.len() == 1 { self.raise_level().await } else { Ok(()) }
+        Ok(())
     }
 
     /// This node.
@@ -290,17 +276,21 @@ impl Cluster {
         }
     }
 
-    /// Gives every row of one moment, in key order, to `visit`, off the async threads.
+    /// Gives the head and every row, in key order, to `visit`, off the async threads. Of a node that applies nothing
+    /// meanwhile, both are of one moment.
     pub async fn inspect<T: Send + 'static>(
         &self,
-        visit: impl FnOnce(&mut dyn Iterator<Item = Result<(Key, Record), MetadataError>>) -> T
+        visit: impl FnOnce(&Head, &mut dyn Iterator<Item = Result<(Key, Record), MetadataError>>) -> T
         + Send
         + 'static,
     ) -> Result<T, MetadataError> {
         let state = self.shared.state.load_full();
-        blocking(move || Ok(visit(&mut state.all().map(|row| row.map_err(read_error)))))
-            .await
-            .map_err(store_error)
+        blocking(move || {
+            let head = state.head().map_err(io::Error::other)?;
+            Ok(visit(&head, &mut state.all().map(|row| row.map_err(read_error))))
+        })
+        .await
+        .map_err(store_error)
     }
 
     /// Ends this node's part in the cluster: takes no more proposals, lets another voter lead, waits for what is open, and
@@ -455,6 +445,12 @@ impl Metadata for Cluster {
         Box::pin(async move { self.probe.wait().await.map_err(probe_error) })
     }
 
+    fn head(&self) -> BoxFuture<'_, Result<Head, MetadataError>> {
+        // The row is written with every batch, so it is in the write buffer.
+        let head = self.shared.state.load().head().map_err(read_error);
+        Box::pin(std::future::ready(head))
+    }
+
     fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>, MetadataError>> {
         self.read(move |state, tier| state.get(&key, tier))
     }
@@ -478,7 +474,7 @@ struct Stores {
 /// Opens both stores at once: most of an open is waiting for the disk.
 async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
     blocking(move || {
-        std::fs::create_dir_all(&config.data_dir)?;
+        crate::rocks::format::claim(&config.data_dir)?;
         let memory = Arc::new(Memory::new(config.cache_bytes, config.write_buffer_bytes));
         let voters = Arc::new(SoleVoter::new(config.node.0));
         let events = broadcast::Sender::new(config.events_max);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use openraft::{Instant, RaftMetrics};
 
 use crate::raft::TypeConfig;

@@ -25,8 +25,7 @@ use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::{ByteStream, Length};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
-use nora_domain::Digest;
-use nora_domain::record::{Generation, UploadId};
+use nora_domain::{Digest, Generation, UploadId};
 use tokio::sync::Semaphore;
 
 use crate::config::ObjectBlobsConfig;

@@ -17,8 +17,7 @@ impl ObjectBlobs {
     pub async fn check(&self, name: u128) -> Result<(), ObjectError> {
         let bucket = &self.inner.bucket;
         bucket.list_one().await?;
-        let key =
-            bucket.key_of(&format!("checks/{}", name_of(nora_domain::record::UploadId(name))));
+        let key = bucket.key_of(&format!("checks/{}", name_of(nora_domain::UploadId(name))));
         let written = Bytes::from_static(b"NORA writes, reads and deletes this when it starts.\n");
         bucket.put("write an object", &key, Body::Bytes(written.clone()), None).await?;
         let (read, _) = bucket.get("read an object", &key, 2 * written.len()).await?;

@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nora_domain::record::{Epoch, Generation, UploadId};
+use nora_domain::{Epoch, Generation, UploadId};
 use tokio::runtime::Handle;
 use tracing::warn;
 

@@ -5,8 +5,7 @@
 
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::UploadError;
-use nora_domain::record::{Generation, Placement};
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, Digest, Generation, Placement};
 use nora_swarm::ChunkTable;
 use tracing::warn;
 

@@ -7,8 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use nora_domain::record::Timestamp;
-use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName};
+use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 const VERSION: u32 = 1;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nora_app::ports::uploads::{UploadError, UploadState};
-use nora_domain::record::{Timestamp, UploadId};
+use nora_domain::{Timestamp, UploadId};
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 

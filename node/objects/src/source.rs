@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::stream;
-use nora_domain::record::UploadId;
+use nora_domain::UploadId;
 use nora_swarm::{BoxFuture, ChunkTable, Source, SourceError, SourceStream};
 
 use crate::bucket::Bucket;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::UploadError;
-use nora_domain::record::{Placement, UploadId};
+use nora_domain::{Placement, UploadId};
 use nora_swarm::{Cache, Pool};
 
 use crate::blobs::Tables;

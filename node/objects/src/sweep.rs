@@ -4,7 +4,7 @@
 //! Guarantees: never touches a session of this node, nor an object. Must not know which other nodes' sessions live: the
 //! caller asks the metadata.
 
-use nora_domain::record::{Timestamp, UploadId};
+use nora_domain::{Timestamp, UploadId};
 
 use crate::error::ObjectError;
 use crate::store::ObjectBlobs;

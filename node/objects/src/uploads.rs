@@ -5,8 +5,7 @@ use std::sync::Arc;
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
 use nora_app::ports::{BoxFuture, ByteStream};
-use nora_domain::record::{Generation, Timestamp, UploadId};
-use nora_domain::{Algorithm, Digest, RepositoryKey};
+use nora_domain::{Algorithm, Digest, Generation, RepositoryKey, Timestamp, UploadId};
 use tracing::warn;
 
 use crate::error::chain;

@@ -11,8 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use nora_app::ports::uploads::UploadError;
-use nora_domain::record::{Generation, UploadId};
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, Digest, Generation, UploadId};
 use nora_swarm::{ChunkHasher, ChunkTable};
 use tokio::task::JoinHandle;
 

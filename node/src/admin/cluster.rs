@@ -1,10 +1,8 @@
 //! `nora.v1.Cluster`.
 
-use nora_app::Error;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::members::{ClusterView, Member, Members, MembersError, NodeReport, Role};
-use nora_domain::identity::RefusalNote;
-use nora_domain::record::{NodeId, Standing};
+use nora_domain::{About, Deed, NodeId, Reason, RefusalNote, Standing, Verb, Verdict};
 use nora_proto::v1 as proto;
 use nora_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
@@ -33,13 +31,12 @@ fn node(number: u64) -> Result<NodeId, Status> {
 }
 
 impl Admin {
-    /// Carries a change to its end, whether or not its client waits for it. That it was asked for is in the audit log before
+    /// Carries a change to its end, whether or not its client waits for it. That it was asked for is in the journal before
     /// it begins, and what came of it afterwards: several nodes and entries of the log make such a change, not one.
     async fn change<T: Send + 'static>(
         &self,
         caller: Caller,
-        action: &'static str,
-        about: String,
+        deed: Deed,
         change: impl for<'a> FnOnce(&'a dyn Members) -> BoxFuture<'a, Result<T, MembersError>>
         + Send
         + 'static,
@@ -48,17 +45,12 @@ impl Admin {
         let changing = async move {
             let asked = RefusalNote {
                 actor: caller.actor(),
-                action: action.to_owned(),
-                resource: about.clone(),
-                result: "asked for".to_owned(),
+                deed: deed.clone(),
+                verdict: Verdict::Asked,
                 count: 1,
             };
-            match registry.note_refusals(vec![asked]).await {
-                // Before an upgrade is finished there is no audit log.
-                Ok(()) | Err(Error::Conflict { .. }) => {}
-                Err(error) => return Err(refused(error)),
-            }
-            carried_out(caller, action, about, change(members.as_ref())).await
+            registry.note_refusals(vec![asked]).await.map_err(refused)?;
+            carried_out(caller, deed, change(members.as_ref())).await
         };
         to_the_end(changing).await?
     }
@@ -67,20 +59,21 @@ impl Admin {
 /// Does it, and notes what came of it.
 async fn carried_out<T>(
     caller: Caller,
-    action: &'static str,
-    about: String,
+    deed: Deed,
     change: impl Future<Output = Result<T, MembersError>>,
 ) -> Result<T, Status> {
     let changed = change.await;
-    match &changed {
-        Ok(_) => caller.note(action, &about, "done"),
-        Err(error) => caller.note(action, &about, &format!("failed: {error}")),
-    }
+    let verdict = match &changed {
+        Ok(_) => Verdict::Done,
+        Err(error) => Verdict::Failed(Reason::Words(error.to_string().into())),
+    };
+    caller.note(deed, verdict);
     changed.map_err(failed)
 }
 
-fn about(node: NodeId) -> String {
-    format!("node {}", node.0)
+/// Something asked for about a node.
+fn about(verb: Verb, node: NodeId) -> Deed {
+    Deed::new(verb, About::Node(node))
 }
 
 pub(super) fn report_to_proto(report: &NodeReport) -> proto::Report {
@@ -159,11 +152,9 @@ impl Cluster for Admin {
                 "a join token may be good for one second up to a year",
             ));
         }
-        let about = format!("valid for {} s", valid_millis / SECOND_MILLIS);
+        let deed = Deed::new(Verb::NodeToken, About::JoinToken);
         let token = self
-            .change(caller, "node.token", about, move |members| {
-                members.create_join_token(valid_millis)
-            })
+            .change(caller, deed, move |members| members.create_join_token(valid_millis))
             .await?;
         tracing::info!(valid_millis, "a join token was made");
         Ok(Response::new(proto::CreateJoinTokenResponse { token }))
@@ -175,7 +166,7 @@ impl Cluster for Admin {
     ) -> Result<Response<proto::PromoteResponse>, Status> {
         let caller = caller_of(&request)?;
         let node = node(request.into_inner().node)?;
-        self.change(caller, "node.promote", about(node), move |members| members.promote(node))
+        self.change(caller, about(Verb::NodePromote, node), move |members| members.promote(node))
             .await?;
         tracing::info!(node = node.0, "promoted by the administrator");
         Ok(Response::new(proto::PromoteResponse {}))
@@ -187,7 +178,8 @@ impl Cluster for Admin {
     ) -> Result<Response<proto::DrainResponse>, Status> {
         let caller = caller_of(&request)?;
         let node = node(request.into_inner().node)?;
-        self.change(caller, "node.drain", about(node), move |members| members.drain(node)).await?;
+        self.change(caller, about(Verb::NodeDrain, node), move |members| members.drain(node))
+            .await?;
         tracing::info!(node = node.0, "drained by the administrator");
         Ok(Response::new(proto::DrainResponse {}))
     }
@@ -199,9 +191,8 @@ impl Cluster for Admin {
         let caller = caller_of(&request)?;
         let proto::RemoveRequest { node: number, force } = request.into_inner();
         let node = node(number)?;
-        let about = format!("{}{}", about(node), if force { ", by force" } else { "" });
-        self.change(caller, "node.remove", about, move |members| members.remove(node, force))
-            .await?;
+        let deed = about(Verb::NodeRemove, node);
+        self.change(caller, deed, move |members| members.remove(node, force)).await?;
         tracing::warn!(node = node.0, force, "removed by the administrator");
         Ok(Response::new(proto::RemoveResponse {}))
     }
@@ -212,9 +203,9 @@ impl Cluster for Admin {
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
         let caller = caller_of(&request)?;
         let to = Some(request.into_inner().to).filter(|to| *to != 0).map(NodeId);
-        let about = to.map_or_else(|| "cluster".to_owned(), about);
+        let about = to.map_or(About::Cluster, About::Node);
         let leader = self
-            .change(caller, "cluster.transfer-leader", about, move |members| {
+            .change(caller, Deed::new(Verb::ClusterTransferLeader, about), move |members| {
                 members.transfer_leader(to)
             })
             .await?;
@@ -228,12 +219,10 @@ impl Cluster for Admin {
         let caller = caller_of(&request)?;
         // This node's own affair, which takes no majority: the entries come when there is one.
         let members = self.members.clone();
-        let action = "cluster.snapshot";
-        caller.note(action, "cluster", "asked for");
-        let index = to_the_end(carried_out(caller, action, "cluster".to_owned(), async move {
-            members.snapshot().await
-        }))
-        .await??;
+        let deed = Deed::new(Verb::ClusterSnapshot, About::Cluster);
+        caller.note(deed.clone(), Verdict::Asked);
+        let index = to_the_end(carried_out(caller, deed, async move { members.snapshot().await }))
+            .await??;
         Ok(Response::new(proto::SnapshotResponse { index }))
     }
 
@@ -243,7 +232,7 @@ impl Cluster for Admin {
     ) -> Result<Response<proto::FinalizeUpgradeResponse>, Status> {
         let caller = caller_of(&request)?;
         let level = self
-            .change(caller, "cluster.upgrade", "cluster".to_owned(), |members| {
+            .change(caller, Deed::new(Verb::ClusterUpgrade, About::Cluster), |members| {
                 members.finalize_upgrade()
             })
             .await?;

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use nora_auth::permission::Action;
-use nora_domain::identity::Rate;
-use nora_domain::{Digest, Format, Reference, RepositoryKey, RepositoryPath, TagName};
+use nora_domain::{
+    About, Deed, Digest, Format, Rate, Reason, Reference, RepositoryKey, RepositoryPath, TagName,
+    Verb,
+};
 use nora_proto::v1 as proto;
 use nora_proto::v1::content_server::Content;
 use tonic::{Request, Response, Status};
@@ -46,8 +48,12 @@ impl Admin {
         if action == Action::Pull {
             return Err(refused(nora_app::Error::RepositoryUnknown));
         }
-        let verb = if action == Action::Delete { "artifact.delete" } else { "artifact.push" };
-        caller.note_refusal(verb, &repository.to_string(), "not permitted");
+        let verb = match action {
+            Action::Delete => Verb::ArtifactDelete,
+            _ => Verb::ArtifactPush,
+        };
+        let deed = Deed::new(verb, About::Repository(repository.clone()));
+        caller.note_refusal(deed, Reason::NotPermitted);
         Err(not_permitted(caller, &format!("{}:{}", action.name(), repository.path)))
     }
 }
@@ -122,7 +128,8 @@ impl Content for Admin {
         let tag = TagName::parse(&request.tag).map_err(malformed)?;
         let to = reference(&request.reference)?;
         if let Some(Err(_)) = self.api.guard.allow(&repository, Rate::Push).await {
-            caller.note_refusal("artifact.push", &repository.to_string(), "over the hour's limit");
+            let deed = Deed::new(Verb::ArtifactPush, About::Repository(repository));
+            caller.note_refusal(deed, Reason::OverHourlyLimit);
             return Err(Status::resource_exhausted(
                 "the hour's limit of pushes to this namespace is reached; wait for the next hour",
             ));

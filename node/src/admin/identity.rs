@@ -12,10 +12,10 @@ use nora_auth::identity::{Identity as Who, Subject, check_name};
 use nora_auth::password::check_strength;
 use nora_auth::permission::{Action, PermissionSet, Resource};
 use nora_auth::policy::{Effect, Explanation};
-use nora_domain::identity::AccessTokenRecord;
-use nora_domain::name::{AccountName, OwnerName, TokenName};
-use nora_domain::record::{Timestamp, TokenId};
-use nora_domain::{Format, RepositoryPath};
+use nora_domain::{
+    About, AccessTokenRecord, AccountName, Deed, Format, OwnerName, Reason, RepositoryPath,
+    Timestamp, TokenId, TokenName, Verb,
+};
 use nora_proto::v1 as proto;
 use nora_proto::v1::identity_server::Identity;
 use tonic::{Request, Response, Status};
@@ -298,7 +298,8 @@ impl Identity for Admin {
         let caller = caller_of(&request)?;
         let request = request.into_inner();
         if !caller.administers() && !Self::is_own(&caller, &request.name) {
-            caller.note_refusal("account.password", &request.name, "not permitted");
+            let about = About::Words(request.name.as_str().into());
+            caller.note_refusal(Deed::new(Verb::AccountPassword, about), Reason::NotPermitted);
             return Err(not_permitted(&caller, "admin:*"));
         }
         let name = changed_name(&request.name)?;
@@ -353,7 +354,8 @@ impl Identity for Admin {
         let mine = own(&caller);
         let owner = if request.owner.is_empty() { mine.clone() } else { request.owner };
         if !caller.administers() && (owner != mine || !Self::is_in_person(&caller)) {
-            caller.note_refusal("token.create", &owner, "not permitted");
+            let about = About::Words(owner.as_str().into());
+            caller.note_refusal(Deed::new(Verb::TokenCreate, about), Reason::NotPermitted);
             return Err(not_permitted(&caller, "admin:*"));
         }
         check_name(&request.name).map_err(|error| malformed("name", error))?;
@@ -451,7 +453,8 @@ impl Identity for Admin {
                     && shown != Some(id)
                     && (record.owner != own(&caller) || !Self::is_in_person(&caller)) =>
             {
-                caller.note_refusal("token.revoke", &record.owner, "not permitted");
+                let deed = Deed::new(Verb::TokenRevoke, About::Token(id));
+                caller.note_refusal(deed, Reason::NotPermitted);
                 Err(Status::not_found(NO_TOKEN))
             }
             named => named,

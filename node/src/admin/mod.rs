@@ -16,6 +16,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
+use nora_domain::{About, Deed, Reason, Verb};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -216,8 +217,8 @@ async fn authenticate(
         let refusal = match caller.is_anonymous() {
             true => Status::unauthenticated(LOG_IN),
             false => {
-                if let Some(action) = audited(request.uri().path()) {
-                    caller.note_refusal(action, "registry", "not permitted");
+                if let Some(verb) = audited(request.uri().path()) {
+                    caller.note_refusal(Deed::new(verb, About::Registry), Reason::NotPermitted);
                 }
                 not_permitted(&caller, "admin:*")
             }
@@ -229,22 +230,22 @@ async fn authenticate(
 }
 
 /// What the audit log calls a method that changes something; `None` for one that only tells.
-fn audited(path: &str) -> Option<&'static str> {
+fn audited(path: &str) -> Option<Verb> {
     Some(match path {
-        "/nora.v1.Identity/AddUser" => "account.create",
-        "/nora.v1.Identity/SetPassword" => "account.password",
-        "/nora.v1.Identity/RemoveUser" => "account.remove",
-        "/nora.v1.Identity/CreateToken" => "token.create",
-        "/nora.v1.Identity/RevokeToken" => "token.revoke",
-        "/nora.v1.Policy/ApplyPolicy" => "policy.set",
-        "/nora.v1.Cluster/CreateJoinToken" => "node.token",
-        "/nora.v1.Cluster/Promote" => "node.promote",
-        "/nora.v1.Cluster/Drain" => "node.drain",
-        "/nora.v1.Cluster/Remove" => "node.remove",
-        "/nora.v1.Cluster/TransferLeader" => "cluster.transfer-leader",
-        "/nora.v1.Cluster/Snapshot" => "cluster.snapshot",
-        "/nora.v1.Cluster/FinalizeUpgrade" => "cluster.upgrade",
-        "/nora.v1.Blobs/Scrub" => "blobs.scrub",
+        "/nora.v1.Identity/AddUser" => Verb::AccountCreate,
+        "/nora.v1.Identity/SetPassword" => Verb::AccountPassword,
+        "/nora.v1.Identity/RemoveUser" => Verb::AccountRemove,
+        "/nora.v1.Identity/CreateToken" => Verb::TokenCreate,
+        "/nora.v1.Identity/RevokeToken" => Verb::TokenRevoke,
+        "/nora.v1.Policy/ApplyPolicy" => Verb::PolicySet,
+        "/nora.v1.Cluster/CreateJoinToken" => Verb::NodeToken,
+        "/nora.v1.Cluster/Promote" => Verb::NodePromote,
+        "/nora.v1.Cluster/Drain" => Verb::NodeDrain,
+        "/nora.v1.Cluster/Remove" => Verb::NodeRemove,
+        "/nora.v1.Cluster/TransferLeader" => Verb::ClusterTransferLeader,
+        "/nora.v1.Cluster/Snapshot" => Verb::ClusterSnapshot,
+        "/nora.v1.Cluster/FinalizeUpgrade" => Verb::ClusterUpgrade,
+        "/nora.v1.Blobs/Scrub" => Verb::BlobsScrub,
         _ => return None,
     })
 }
@@ -343,7 +344,7 @@ fn refused(error: Error) -> Status {
         | Error::AssertionOver => Status::permission_denied(message),
         Error::PolicyChanged => Status::unavailable(message),
         Error::Conflict { .. } => Status::failed_precondition(message),
-        Error::IdentityUnknown { .. } => Status::not_found(message),
+        Error::NotFound { .. } => Status::not_found(message),
         Error::Internal { source, .. } => {
             let cause = source.as_ref().map(tracing::field::display);
             tracing::error!(error = message, cause, "an admin request failed");

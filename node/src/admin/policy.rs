@@ -2,9 +2,7 @@
 
 use nora_app::queries::TenantUsage;
 use nora_auth::document::PolicyDocument;
-use nora_domain::hex;
-use nora_domain::identity::AuditRecord;
-use nora_domain::record::Timestamp;
+use nora_domain::{About, Deed, Entry, Reason, Timestamp, Verb, hex};
 use nora_proto::v1 as proto;
 use nora_proto::v1::audit_server::Audit;
 use nora_proto::v1::policy_server::Policy;
@@ -55,7 +53,9 @@ impl Policy for Admin {
             hash: hash.map(|hash| hex::encode(&hash)).unwrap_or_default(),
             document: serde_json::to_string(&shown(document)).map_err(failed)?,
             applied_at: record.as_ref().map_or(0, |record| record.applied_at.0),
-            applied_by: record.map(|record| record.applied_by).unwrap_or_default(),
+            applied_by: record.map_or_else(String::new, |record| {
+                record.applied_by.map_or_else(|| "cluster".to_owned(), |by| by.to_string())
+            }),
             file_hash: match hash {
                 Some(hash) if hash != own => hex::encode(&own),
                 _ => String::new(),
@@ -69,16 +69,16 @@ impl Policy for Admin {
     ) -> Result<Response<proto::ApplyPolicyResponse>, Status> {
         let caller = caller_of(&request)?;
         let request = request.into_inner();
-        let note = |why: &str| {
+        let note = |why: Reason| {
             if !request.dry_run {
-                caller.note_refusal("policy.set", "policy", why);
+                caller.note_refusal(Deed::new(Verb::PolicySet, About::Policy), why);
             }
         };
         let policy =
             Policies::compiled(request.document.as_bytes()).map_err(|failure| match failure {
                 PolicyFailure::Metadata(error) => refused(error),
                 failure => {
-                    note("it is not valid");
+                    note(Reason::InvalidPolicy);
                     Status::invalid_argument(failure.to_string())
                 }
             })?;
@@ -87,7 +87,7 @@ impl Policy for Admin {
         let (epoch, before) = self.document_in_force().await?;
         let changes = policy_changes(&before, &document);
         if let Some(stranded) = stranded(registry, &policy).await.map_err(refused)? {
-            note("it would give repositories to another tenant");
+            note(Reason::NamespaceTaken);
             return Err(Status::failed_precondition(format!(
                 "{stranded}: what is stored stays with the tenant it was pushed to. Delete its images and push them again, \
                  or leave the namespace as it is"
@@ -182,24 +182,25 @@ impl Tenants for Admin {
 }
 
 /// Whether an entry is of that actor, with whichever token.
-fn is_of(subject: &str, actor: &str) -> bool {
-    let rest = subject.strip_prefix(actor);
-    rest.is_some_and(|rest| actor.is_empty() || rest.is_empty() || rest.starts_with(" ("))
+fn is_of(entry: &Entry, actor: &str) -> bool {
+    actor.is_empty() || entry.by.as_ref().is_some_and(|by| by.subject.to_string() == actor)
 }
 
-fn entry_to_proto(number: u64, entry: AuditRecord) -> proto::AuditEntry {
-    proto::AuditEntry {
+/// An entry in words; none for what no caller asked for.
+fn entry_to_proto(number: u64, entry: Entry) -> Option<proto::AuditEntry> {
+    let (deed, by) = (entry.deed?, entry.by.unwrap_or_default());
+    Some(proto::AuditEntry {
         number,
         at: entry.at.0,
-        actor: entry.actor.subject,
-        address: entry.actor.address,
-        request_id: entry.actor.request,
-        action: entry.action,
-        resource: entry.resource,
-        result: entry.result,
+        actor: by.name(),
+        address: by.address,
+        request_id: by.request,
+        action: deed.verb.to_string(),
+        resource: deed.about.to_string(),
+        result: entry.verdict.to_string(),
         hash: hex::encode(&entry.chain),
         count: entry.count,
-    }
+    })
 }
 
 #[tonic::async_trait]
@@ -211,17 +212,17 @@ impl Audit for Admin {
         let request = request.into_inner();
         let registry = &self.api.registry;
         registry.catch_up().await.map_err(refused)?;
-        let since = registry.audit_before(Timestamp(request.since)).await.map_err(refused)?;
+        let since = registry.journal_before(Timestamp(request.since)).await.map_err(refused)?;
         let (after, rows) = (request.after.max(since), page_rows(request.page_size));
-        let page = registry.audit_entries(after, rows).await.map_err(refused)?;
+        let page = registry.journal_entries(after, rows).await.map_err(refused)?;
         let last = page.items.last().map_or(after, |(number, _)| *number);
-        let fits = |entry: &AuditRecord| {
-            entry.at.0 >= request.since
-                && is_of(&entry.actor.subject, &request.actor)
-                && entry.resource.starts_with(&request.resource)
-        };
-        let entries = page.items.into_iter().filter(|(_, entry)| fits(entry));
-        let entries = entries.map(|(number, entry)| entry_to_proto(number, entry)).collect();
+        let entries = page
+            .items
+            .into_iter()
+            .filter(|(_, entry)| entry.at.0 >= request.since && is_of(entry, &request.actor))
+            .filter_map(|(number, entry)| entry_to_proto(number, entry))
+            .filter(|entry| entry.resource.starts_with(&request.resource))
+            .collect();
         Ok(Response::new(proto::ListAuditResponse { entries, more: page.more, last }))
     }
 
@@ -229,12 +230,12 @@ impl Audit for Admin {
         &self,
         _request: Request<proto::VerifyAuditRequest>,
     ) -> Result<Response<proto::VerifyAuditResponse>, Status> {
-        let broken = self.api.registry.verify_audit().await.map_err(refused)?;
-        let head = self.api.registry.audit_head().await.map_err(refused)?;
+        let check = self.api.registry.verify_journal().await.map_err(refused)?;
+        let head = self.api.registry.journal_head().await.map_err(refused)?;
         Ok(Response::new(proto::VerifyAuditResponse {
-            first: head.first,
-            last: head.next.saturating_sub(1),
-            broken_at: broken.unwrap_or(0),
+            first: check.first,
+            last: check.last,
+            broken_at: check.broken.unwrap_or(0),
             head: hex::encode(&head.head),
         }))
     }

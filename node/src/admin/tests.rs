@@ -17,11 +17,10 @@ use nora_app::testkit::{
     CountingIds, Hashes, ManualClock, MemoryBlobs, MemoryMetadata, found_cluster, start_node,
 };
 use nora_app::{Dependencies, Registry, Settings, commands::PutArtifact};
-use nora_domain::command::{Action, Command, Terms};
-use nora_domain::record::{
-    ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, Standing, Timestamp,
+use nora_domain::{
+    Action, Algorithm, ClusterId, Command, Digest, Epoch, FeatureLevel, Format, MediaType, NodeId,
+    NodeProfile, RaiseFeatureLevel, RepositoryPath, Standing, TagName, Terms, Timestamp,
 };
-use nora_domain::{Algorithm, Digest, Format, MediaType, RepositoryPath, TagName};
 use nora_proto::v1 as proto;
 use nora_proto::v1::blobs_client::BlobsClient;
 use nora_proto::v1::cluster_client::ClusterClient;
@@ -169,7 +168,7 @@ fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
 
 fn registry(tenancy: Arc<Policies>, clock: Arc<dyn Clock>) -> Registry {
     let metadata = Arc::new(MemoryMetadata::default());
-    let raise = Action::RaiseFeatureLevel { level: FeatureLevel::NEWEST };
+    let raise = Action::RaiseFeatureLevel(RaiseFeatureLevel { level: FeatureLevel::NEWEST });
     for action in [start_node(NODE), found_cluster(), raise] {
         metadata
             .propose_elsewhere(&Command { at: NOW, origin: None, terms: Terms::NONE, action })
@@ -329,7 +328,7 @@ async fn every_method_answers_the_administrator() {
 #[tokio::test]
 async fn every_method_asks_for_its_permission() {
     let world = closed();
-    let name = nora_domain::name::AccountName::parse("alice").unwrap();
+    let name = nora_domain::AccountName::parse("alice").unwrap();
     let hash = nora_auth::password::hash("her own password").unwrap();
     let registry = &world.admin.api.registry;
     registry.create_account(name, false, hash, Vec::new()).await.unwrap();

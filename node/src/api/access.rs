@@ -14,7 +14,7 @@ use http::header::{HOST, HeaderValue, WWW_AUTHENTICATE};
 use http::uri::Authority;
 use http::{Method, StatusCode};
 use nora_auth::permission::{Action, Resource};
-use nora_domain::RepositoryKey;
+use nora_domain::{About, Deed, Reason, RepositoryKey, Verb};
 use nora_formats::oci::errors::Code;
 
 use super::oci::error::ApiError;
@@ -179,18 +179,19 @@ pub(super) fn permit(
         Action::Push | Action::Overwrite | Action::Admin => "pull,push",
     };
     let scope = format!("repository:{path}:{words}");
-    let note = |why| {
+    let note = |why: Reason| {
         if !matches!(*method, Method::GET | Method::HEAD) {
             let verb = match action {
-                Action::Delete => "artifact.delete",
-                _ => "artifact.push",
+                Action::Delete => Verb::ArtifactDelete,
+                _ => Verb::ArtifactPush,
             };
-            caller.note_refusal(verb, &repository.to_string(), why);
+            let about = About::Repository(repository.clone());
+            caller.note_refusal(Deed::new(verb, about), why);
         }
     };
     // With a session or without: whoever is nobody is asked who they are, whatever they asked about.
     if caller.is_anonymous() {
-        note("login needed");
+        note(Reason::LoginNeeded);
         return Err(Denied::Told(challenged(Some(challenge), Some(&scope), "log in first")));
     }
     if could {
@@ -201,7 +202,7 @@ pub(super) fn permit(
                 .with_header(WWW_AUTHENTICATE, &header),
         ));
     }
-    note("not permitted");
+    note(Reason::NotPermitted);
     if action == Action::Pull {
         return Err(Denied::Absent);
     }

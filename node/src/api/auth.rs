@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use nora_app::queries::TenantUsage;
 use nora_auth::credential::{Credential, Secret};
 use nora_auth::session::parse_scope;
-use nora_domain::TenantName;
+use nora_domain::{About, Deed, Reason, TenantName, Verb};
 use nora_formats::oci::errors::Code;
 use serde_json::{Map, Value, json};
 
@@ -271,7 +271,9 @@ fn exchange_failed(failure: &ExchangeFailure, caller: &Caller, id: &RequestId) -
     };
     // One that was used before is noted where that was found out: in the log.
     if status != StatusCode::UNAUTHORIZED || error != "invalid_grant" {
-        caller.note_refusal("token.exchange", "workload token", &told);
+        let about = About::Words("workload token".into());
+        let why = Reason::Words(told.as_str().into());
+        caller.note_refusal(Deed::new(Verb::TokenExchange, about), why);
     }
     oauth_error(status, error, &told, id)
 }
@@ -309,7 +311,7 @@ pub(super) async fn whoami(Extension(caller): Extension<Caller>) -> Response {
     let identity = caller.identity();
     let scope = identity.scope.as_ref().or(identity.grant.as_ref());
     let document = json!({
-        "subject": caller.actor().subject,
+        "subject": caller.actor().name(),
         "groups": identity.groups,
         "token": identity.token,
         "scope": scope.map(|scope| scope.texts().to_vec()),

@@ -16,8 +16,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 use nora_app::ports::{BoxError, BoxFuture};
-use nora_domain::identity::Actor;
-use nora_domain::record::NodeId;
+use nora_domain::{Actor, NodeId, Subject};
 use nora_formats::oci::errors::Code;
 
 use super::RequestId;
@@ -42,9 +41,11 @@ fn caller_header(actor: &Actor, is_open: bool) -> Option<HeaderValue> {
     let encode = |text: &str| {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };
-    let Actor { subject, address, request } = actor;
+    let Actor { subject, token, address, request } = actor;
     let word = if is_open { OPEN } else { JUDGED };
-    let text = [&encode(subject), &encode(address), &encode(request), word].join(" ");
+    let (subject, token) = (subject.to_string(), token.as_deref().unwrap_or_default());
+    let parts = [subject.as_str(), token, address.as_str(), request.as_str()].map(encode);
+    let text = [&parts.join(" "), word].join(" ");
     HeaderValue::from_str(&text).ok()
 }
 
@@ -56,7 +57,9 @@ pub(super) fn actor_of(headers: &HeaderMap) -> (Actor, bool) {
         .split(' ')
         .map(|part| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned());
     let mut next = || parts.next().unwrap_or_default();
-    let actor = Actor { subject: next(), address: next(), request: next() };
+    let subject = Subject::parse(&next()).unwrap_or_default();
+    let token = Some(next()).filter(|token| !token.is_empty()).map(Into::into);
+    let actor = Actor { subject, token, address: next(), request: next() };
     (actor, next() != JUDGED)
 }
 

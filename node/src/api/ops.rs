@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{StatusCode, Uri};
-use nora_domain::record::UsageRecord;
+use nora_domain::UsageRecord;
 use prometheus_client::metrics::family::Family;
 use serde_json::json;
 

@@ -11,9 +11,9 @@ use nora_app::ports::metadata::MetadataError;
 use nora_app::ports::policy::{Caller as Judge, Change, Judgement};
 use nora_auth::identity::{Identity, Subject};
 use nora_auth::permission::{Action, Resource};
-use nora_domain::identity::Actor;
-use nora_domain::record::TokenId;
-use nora_domain::{Format, RepositoryKey, RepositoryPath, TagName};
+use nora_domain::{
+    Actor, Deed, Format, Reason, RepositoryKey, RepositoryPath, TagName, TokenId, Verdict,
+};
 
 use super::Guard;
 use super::policies::InForce;
@@ -142,35 +142,36 @@ impl Caller {
         self.is_open
     }
 
-    /// As the audit log tells of them.
+    /// The caller as the journal names it.
     pub fn actor(&self) -> Actor {
         if let Some(actor) = &self.behalf {
             return actor.as_ref().clone();
         }
         let identity = &self.known.identity;
-        let mut subject = match self.is_open && !identity.is_authenticated() {
-            true => "anyone".to_owned(),
-            false => identity.subject.to_string(),
-        };
-        if let Some(token) = &identity.token {
-            subject = format!("{subject} (token {token})");
-        }
         let address = self.address.map(|address| address.to_string()).unwrap_or_default();
-        Actor { subject, address, request: self.request.to_string() }
+        Actor {
+            subject: match self.is_open && !identity.is_authenticated() {
+                true => Subject::Anyone,
+                false => identity.subject.clone(),
+            },
+            token: identity.token.as_deref().map(Into::into),
+            address,
+            request: self.request.to_string(),
+        }
     }
 
-    /// Writes down what came of a change that is no command of its own.
-    pub fn note(&self, action: &str, resource: &str, result: &str) {
-        self.guard.notes.noted(self.actor(), action, resource, result);
+    /// Notes what came of a change that is no command of its own.
+    pub fn note(&self, deed: Deed, verdict: Verdict) {
+        self.guard.notes.noted(self.actor(), deed, verdict);
     }
 
-    /// Writes down that they were refused a change.
-    pub fn note_refusal(&self, action: &str, resource: &str, why: &str) {
-        self.guard.notes.refused(self.actor(), action, resource, why);
+    /// Notes that the caller was refused a change.
+    pub fn note_refusal(&self, deed: Deed, why: Reason) {
+        self.guard.notes.refused(self.actor(), deed, why);
     }
 }
 
-/// Whoever began what is carried to its end now, whatever becomes of them meanwhile.
+/// A caller whose operation was already authorised: it is finished even if their rights change meanwhile.
 pub struct OnceBegun {
     /// Who that is.
     pub actor: Actor,
@@ -189,7 +190,7 @@ impl Judge for OnceBegun {
         Box::pin(std::future::ready(Ok(true)))
     }
 
-    fn note_refusal(&self, _: &str, _: &str, _: &str) {}
+    fn note_refusal(&self, _: Deed, _: Reason) {}
 
     fn refresh(&self) -> BoxFuture<'_, Result<(), MetadataError>> {
         Box::pin(std::future::ready(Ok(())))
@@ -234,8 +235,8 @@ impl Judge for Caller {
         Judgement { policy, owner, create_only, immutable, has_immutable, is_permitted }
     }
 
-    fn note_refusal(&self, action: &str, resource: &str, why: &str) {
-        Self::note_refusal(self, action, resource, why);
+    fn note_refusal(&self, deed: Deed, why: Reason) {
+        Self::note_refusal(self, deed, why);
     }
 
     fn still_stands(&self) -> BoxFuture<'_, Result<bool, nora_app::Error>> {

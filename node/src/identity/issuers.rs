@@ -22,8 +22,7 @@ use nora_auth::policy::{Explanation, Policy, Refused};
 use nora_auth::workload::{
     Algorithm, DiscoveryDocument, Expect, KeySet, Unverified, Verified, WorkloadError, peek, verify,
 };
-use nora_domain::identity::AccessTokenRecord;
-use nora_domain::record::{Timestamp, TokenId};
+use nora_domain::{AccessTokenRecord, Timestamp, TokenId};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use nora_app::Registry;
 use nora_app::ports::clock::Clock;
-use nora_domain::TenantName;
-use nora_domain::identity::{HOUR_MILLIS, Rate};
+use nora_domain::{HOUR_MILLIS, Rate, TenantName};
 use tokio::sync::Notify;
 use tracing::debug;
 

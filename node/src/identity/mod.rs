@@ -27,9 +27,7 @@ use moka::sync::Cache;
 use nora_app::Registry;
 use nora_app::ports::clock::Clock;
 use nora_auth::credential::Secret;
-use nora_domain::identity::{Actor, Rate};
-use nora_domain::record::{Timestamp, UploadId};
-use nora_domain::{RepositoryKey, TenantName};
+use nora_domain::{Actor, Rate, RepositoryKey, TenantName, Timestamp, UploadId};
 use tokio::sync::Semaphore;
 use tracing::warn;
 

@@ -9,8 +9,9 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use nora_app::Registry;
-use nora_domain::identity::{Actor, RefusalNote};
-use nora_domain::record::{Timestamp, TokenId};
+use nora_domain::{
+    About, Actor, Deed, Reason, RefusalNote, Subject, Timestamp, TokenId, Verb, Verdict,
+};
 use tracing::{debug, warn};
 
 use super::lockout::neighbours;
@@ -28,8 +29,8 @@ const NOTED_AT_ONCE: usize = 100;
 /// Tokens whose use is noted in one step.
 const USES_MAX: usize = 5_000;
 
-/// What was refused: who, from where, what, about what, why.
-type Refused = (String, String, String, String, String);
+/// What was refused: to whom, with which token, from where; what, and why.
+type Refused = (Subject, Option<Box<str>>, String, Deed, Verdict);
 
 /// What waits to be written.
 #[derive(Default)]
@@ -42,25 +43,32 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A text that fits an entry.
-fn cut(text: &str) -> String {
+/// A client's own words, short enough for an entry and on one line.
+fn cut(text: &str) -> Box<str> {
     text.chars().filter(|c| !c.is_control()).take(Actor::TEXT_BYTES_MAX / 4).collect()
 }
 
-fn is_nobody(subject: &str) -> bool {
-    matches!(subject, "anonymous" | "unknown")
+/// A deed whose words fit an entry; names fit by themselves.
+fn fitting(deed: Deed) -> Deed {
+    match deed.about {
+        About::Words(words) => Deed::new(deed.verb, About::Words(cut(&words))),
+        about => Deed::new(deed.verb, about),
+    }
 }
 
-/// Where refusals of whoever has no name come from: whoever has an IPv6 address has 2^64 of them.
-fn source(subject: &str, address: String) -> String {
+/// Where refusals of callers without a name come from: one with an IPv6 address has 2^64 of them.
+fn source(subject: &Subject, address: String) -> String {
     match address.parse() {
-        Ok(IpAddr::V6(of)) if is_nobody(subject) => match neighbours(IpAddr::V6(of)) {
+        Ok(IpAddr::V6(of)) if subject.is_nobody() => match neighbours(IpAddr::V6(of)) {
             IpAddr::V6(net) => format!("{net}/64"),
             IpAddr::V4(same) => same.to_string(),
         },
         _ => address,
     }
 }
+
+/// Many deeds, counted together.
+const SEVERAL: Deed = Deed::new(Verb::Several, About::Registry);
 
 /// Refusals on their way into the log: whatever of them has not got there goes back.
 struct Taken<'a> {
@@ -75,44 +83,40 @@ impl Drop for Taken<'_> {
 }
 
 impl Notes {
-    /// Somebody was refused a change.
-    pub fn refused(&self, actor: Actor, action: &str, resource: &str, why: &str) {
-        let Actor { subject, address, request } = actor;
+    /// A caller was refused a change.
+    pub fn refused(&self, actor: Actor, deed: Deed, why: Reason) {
+        let Actor { subject, token, address, request } = actor;
         let address = source(&subject, address);
-        let owner = subject.split(" (token ").next().unwrap_or(&subject).to_owned();
-        let from = if is_nobody(&subject) { address.clone() } else { String::new() };
-        let mut refusals = locked(&self.refusals);
-        let mut key =
-            (subject, address, cut(action), cut(resource), format!("refused: {}", cut(why)));
-        let first = (owner.clone(), from.clone(), String::new(), String::new(), String::new());
-        let is_own = |known: &Refused| {
-            let rest = known.0.strip_prefix(&owner);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" (token "))
-                && (from.is_empty() || known.1 == from)
+        let from = if subject.is_nobody() { address.clone() } else { String::new() };
+        let why = match why {
+            Reason::Words(words) => Reason::Words(cut(&words)),
+            why => why,
         };
-        let alike = refusals.range(first..).take_while(|(known, _)| known.0.starts_with(&owner));
-        let own = alike.filter(|(known, _)| is_own(known));
+        let mut refusals = locked(&self.refusals);
+        let mut key = (subject.clone(), token, address, fitting(deed), Verdict::Refused(why));
+        let first = (subject.clone(), None, String::new(), SEVERAL, Verdict::Done);
+        let of_subject = refusals.range(first..).take_while(|(known, _)| known.0 == subject);
+        let own = of_subject.filter(|(known, _)| from.is_empty() || known.2 == from);
         if own.take(OF_SOURCE_MAX).count() >= OF_SOURCE_MAX && !refusals.contains_key(&key) {
-            let what = "refused: more than are written one by one".to_owned();
-            key = (owner, from, "several".to_owned(), String::new(), what);
+            key = (subject, None, from, SEVERAL, Verdict::Refused(Reason::ManyOfOne));
         }
         if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&key) {
-            key = (
-                "several".to_owned(),
-                String::new(),
-                "several".to_owned(),
-                String::new(),
-                "refused: more than could be written one by one".to_owned(),
-            );
+            let several = Subject::Several;
+            let why = Verdict::Refused(Reason::ManyOfAll);
+            key = (several, None, String::new(), SEVERAL, why);
         }
         let (_, count) = refusals.entry(key).or_insert((request, 0));
         *count = count.saturating_add(1);
     }
 
-    /// Something was done that is no command of its own, or was asked for so.
-    pub fn noted(&self, actor: Actor, action: &str, resource: &str, result: &str) {
-        let Actor { subject, address, request } = actor;
-        let key = (subject, address, cut(action), cut(resource), cut(result));
+    /// Something came to an end that is no command of its own.
+    pub fn noted(&self, actor: Actor, deed: Deed, verdict: Verdict) {
+        let Actor { subject, token, address, request } = actor;
+        let verdict = match verdict {
+            Verdict::Failed(Reason::Words(words)) => Verdict::Failed(Reason::Words(cut(&words))),
+            verdict => verdict,
+        };
+        let key = (subject, token, address, fitting(deed), verdict);
         let mut notes = locked(&self.refusals);
         let (_, count) = notes.entry(key).or_insert((request, 0));
         *count = count.saturating_add(1);
@@ -133,17 +137,15 @@ impl Notes {
             return;
         }
         let notes = refusals.into_iter().map(|(key, (request, count))| {
-            let (subject, address, action, resource, result) = key;
-            let actor = Actor { subject, address, request };
-            RefusalNote { actor, action, resource, result, count }
+            let (subject, token, address, deed, verdict) = key;
+            let actor = Actor { subject, token, address, request };
+            RefusalNote { actor, deed, verdict, count }
         });
         let mut taken = Taken { notes: self, rest: notes.collect() };
         while !taken.rest.is_empty() {
             let some = taken.rest.len().min(NOTED_AT_ONCE);
             match registry.note_refusals(taken.rest[..some].to_vec()).await {
                 Ok(()) => drop(taken.rest.drain(..some)),
-                // Before the upgrade is finished there is no audit log.
-                Err(nora_app::Error::Conflict { .. }) => taken.rest.clear(),
                 Err(error) => {
                     debug!(%error, "refusals are written down later");
                     return;
@@ -156,9 +158,8 @@ impl Notes {
     fn put_back(&self, notes: &[RefusalNote]) {
         let mut refusals = locked(&self.refusals);
         for note in notes {
-            let Actor { subject, address, request } = note.actor.clone();
-            let (action, resource) = (note.action.clone(), note.resource.clone());
-            let key = (subject, address, action, resource, note.result.clone());
+            let Actor { subject, token, address, request } = note.actor.clone();
+            let key = (subject, token, address, note.deed.clone(), note.verdict.clone());
             if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&key) {
                 warn!(count = note.count, "refusals are missing in the audit log");
                 continue;
@@ -184,44 +185,52 @@ impl Notes {
 mod tests {
     use super::*;
 
+    fn actor(subject: &str) -> Actor {
+        Actor::named(Subject::parse(subject).unwrap())
+    }
+
+    fn push(path: &str) -> Deed {
+        Deed::new(Verb::ArtifactPush, About::Words(path.into()))
+    }
+
     #[test]
     fn equal_refusals_are_counted_together_and_many_are_bounded() {
         let notes = Notes::default();
-        let actor = |subject: &str| Actor { subject: subject.into(), ..Actor::default() };
-        let of =
-            |subject: &str| locked(&notes.refusals).keys().filter(|key| key.0 == subject).count();
-        // Whoever tries ever other names is one entry more, and others' refusals stay told apart.
+        let of = |subject: &str| {
+            let subject = Subject::parse(subject).unwrap();
+            locked(&notes.refusals).keys().filter(|key| key.0 == subject).count()
+        };
+        // A caller that tries ever other names is one entry more, and others' refusals stay apart.
         for i in 0..3 * OF_SOURCE_MAX {
-            notes.refused(actor("user:prober"), "artifact.push", &format!("oci:{i}"), "no");
+            notes.refused(actor("user:prober"), push(&format!("{i}")), Reason::NotPermitted);
         }
         assert_eq!(of("user:prober"), OF_SOURCE_MAX + 1);
         let near = |i: usize| Actor { address: format!("2001:db8::{i:x}"), ..actor("unknown") };
-        (1..9).for_each(|i| notes.refused(near(i), "login", "", "wrong credential"));
+        (1..9).for_each(|i| notes.refused(near(i), push("login"), Reason::LoginNeeded));
         assert_eq!(of("unknown"), 1);
         // Tokens and addresses do not make more of one.
         for i in 0..3 * OF_SOURCE_MAX {
-            let subject = format!("user:owner (token {})", i % 7);
-            let at = Actor { address: format!("192.0.2.{i}"), ..actor(&subject) };
-            notes.refused(at, "artifact.push", &format!("oci:{i}"), "no");
+            let at = Actor {
+                address: format!("192.0.2.{i}"),
+                token: Some(format!("{}", i % 7).into()),
+                ..actor("user:owner")
+            };
+            notes.refused(at, push(&format!("{i}")), Reason::NotPermitted);
         }
-        notes.refused(actor("user:owner2"), "artifact.push", "oci:app", "no");
-        let owners = {
-            let refusals = locked(&notes.refusals);
-            refusals.keys().filter(|key| key.0.starts_with("user:owner")).count()
-        };
-        assert_eq!(owners, OF_SOURCE_MAX + 2);
+        notes.refused(actor("user:owner2"), push("app"), Reason::NotPermitted);
+        assert_eq!((of("user:owner"), of("user:owner2")), (OF_SOURCE_MAX + 1, 1));
         locked(&notes.refusals).clear();
         for _ in 0..3 {
-            notes.refused(actor("user:a"), "artifact.push", "oci:app", "not permitted");
+            notes.refused(actor("user:a"), push("app"), Reason::NotPermitted);
         }
         assert_eq!(locked(&notes.refusals).len(), 1);
         for i in 0..2 * REFUSALS_MAX {
-            notes.refused(actor(&format!("user:{i}")), "artifact.push", "oci:app\n", "why");
+            notes.refused(actor(&format!("user:{i}")), push("app\n"), Reason::NotPermitted);
         }
         let refusals = locked(&notes.refusals);
         assert_eq!(refusals.len(), REFUSALS_MAX + 1);
         let total: u32 = refusals.values().map(|(_, count)| count).sum();
         assert_eq!(total as usize, 3 + 2 * REFUSALS_MAX);
-        assert!(refusals.keys().all(|key| !key.3.contains('\n')));
+        assert!(refusals.keys().all(|key| !key.3.about.to_string().contains('\n')));
     }
 }

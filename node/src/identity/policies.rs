@@ -12,8 +12,7 @@ use nora_app::ports::policy::Tenancy;
 use nora_auth::document::PolicyDocument;
 use nora_auth::password::Passwords;
 use nora_auth::policy::{Decisions, Policy, PolicyError};
-use nora_domain::identity::TenantRecord;
-use nora_domain::{Format, RepositoryPath, TenantName};
+use nora_domain::{Format, LimitsRecord, RepositoryPath, TenantName};
 
 /// Decisions that are kept.
 const DECISIONS_MAX: u64 = 100_000;
@@ -27,7 +26,7 @@ pub struct InForce {
     /// Compares passwords in the same time, whoever they belong to.
     pub passwords: Passwords,
     tenants: Vec<TenantName>,
-    limits: BTreeMap<TenantName, TenantRecord>,
+    limits: BTreeMap<TenantName, LimitsRecord>,
 }
 
 /// Why a policy cannot come into force.
@@ -51,9 +50,9 @@ fn told(errors: &[PolicyError]) -> String {
 }
 
 /// What the log needs to know of a policy's tenants.
-pub fn tenant_limits(document: &PolicyDocument) -> Vec<(TenantName, TenantRecord)> {
+pub fn tenant_limits(document: &PolicyDocument) -> Vec<(TenantName, LimitsRecord)> {
     let limited = document.tenants.iter().filter_map(|tenant| {
-        let limits = TenantRecord {
+        let limits = LimitsRecord {
             storage_quota: tenant.storage_quota,
             artifact_quota: tenant.artifact_quota,
             push_limit: tenant.rate_limit.push,
@@ -130,7 +129,7 @@ impl InForce {
     }
 
     /// What a tenant may use.
-    pub fn limits(&self, tenant: &TenantName) -> Option<&TenantRecord> {
+    pub fn limits(&self, tenant: &TenantName) -> Option<&LimitsRecord> {
         self.limits.get(tenant)
     }
 }

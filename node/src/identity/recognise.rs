@@ -14,9 +14,9 @@ use nora_auth::credential::{ApiToken, Credential, Secret, TokenKind};
 use nora_auth::identity::{Identity, Subject};
 use nora_auth::permission::PermissionSet;
 use nora_auth::session::{self, Use};
-use nora_domain::identity::{AccessTokenRecord, AccountRecord, Actor};
-use nora_domain::name::AccountName;
-use nora_domain::record::TokenId;
+use nora_domain::{
+    About, AccessTokenRecord, AccountName, AccountRecord, Actor, Deed, Reason, TokenId, Verb,
+};
 
 use super::admin::ADMIN_USER;
 use super::caller::{Caller, Known};
@@ -103,15 +103,15 @@ impl Guard {
             }
             Err(rejected) => {
                 let why = match &rejected {
-                    Rejected::Wrong(_) => Some("wrong credential"),
-                    Rejected::TooMany(_) => Some("too many failed logins"),
+                    Rejected::Wrong(_) => Some(Reason::WrongCredential),
+                    Rejected::TooMany(_) => Some(Reason::TooManyFailedLogins),
                     Rejected::Failed(_) => None,
                 };
                 if let Some(why) = why {
                     let address = address.map(|address| address.to_string()).unwrap_or_default();
-                    let actor =
-                        Actor { subject: "unknown".into(), address, request: request.to_string() };
-                    self.notes.refused(actor, "login", "", why);
+                    let request = request.to_string();
+                    let actor = Actor { address, request, ..Actor::named(Subject::Unknown) };
+                    self.notes.refused(actor, Deed::new(Verb::Login, About::Registry), why);
                 }
                 return Err(rejected);
             }
@@ -311,7 +311,7 @@ impl Guard {
             return Ok(());
         }
         match self.registry.by(Arc::new(caller.clone())).revoke_token(id).await {
-            Err(nora_app::Error::IdentityUnknown { .. }) => Ok(()),
+            Err(nora_app::Error::NotFound { .. }) => Ok(()),
             answer => answer,
         }
     }

@@ -10,9 +10,7 @@ use arc_swap::ArcSwap;
 use nora_app::{Error, Registry};
 use nora_auth::permission::{Action, Resource};
 use nora_auth::session::{Claims, Scope, ScopeAction, ScopeKind, SigningKey, Use, sign};
-use nora_domain::Format;
-use nora_domain::identity::SigningKeyRecord;
-use nora_domain::record::Timestamp;
+use nora_domain::{Format, SigningKeyRecord, Timestamp};
 use nora_formats::oci::name::parse_repository;
 use tracing::debug;
 

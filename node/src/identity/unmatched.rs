@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use nora_app::{Error, Registry};
 use nora_auth::document::{Auth, PolicyDocument};
 use nora_auth::policy::Policy;
-use nora_domain::name::{AccountName, OwnerName, TokenName};
+use nora_domain::{AccountName, OwnerName, TokenName};
 use tracing::warn;
 
 /// Accounts that are read at a time.
@@ -131,7 +131,7 @@ async fn end_tokens(registry: &Registry) -> Result<(), Error> {
                 continue;
             }
             match registry.revoke_token(id).await {
-                Ok(()) | Err(Error::IdentityUnknown { .. }) => {}
+                Ok(()) | Err(Error::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -11,7 +11,7 @@ use nora_app::ports::BoxFuture;
 use nora_app::ports::clock::{Clock, Ids};
 use nora_app::ports::health::{Health, Probe};
 use nora_cluster::Cluster;
-use nora_domain::record::{NodeId, Timestamp, UploadId};
+use nora_domain::{NodeId, Timestamp, UploadId};
 
 use super::error::ServeError;
 

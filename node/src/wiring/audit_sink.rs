@@ -13,7 +13,7 @@ mod webhook;
 
 use std::time::Duration;
 
-use nora_domain::identity::AuditRecord;
+use nora_domain::Entry;
 use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -35,26 +35,27 @@ fn ticks() -> Interval {
     ticks
 }
 
-/// An entry as one line of JSON.
-fn line(number: u64, entry: &AuditRecord) -> String {
-    json!({
+/// An entry as one line of JSON; none for what no caller asked for.
+fn line(number: u64, entry: &Entry) -> Option<String> {
+    let (deed, by) = (entry.deed.as_ref()?, entry.by.as_ref()?);
+    let line = json!({
         "number": number,
         "at": entry.at.0,
-        "actor": entry.actor.subject,
-        "address": entry.actor.address,
-        "request_id": entry.actor.request,
-        "action": entry.action,
-        "resource": entry.resource,
-        "result": entry.result,
+        "actor": by.name(),
+        "address": by.address,
+        "request_id": by.request,
+        "action": deed.verb.name(),
+        "resource": deed.about.to_string(),
+        "result": entry.verdict.to_string(),
         "count": entry.count,
         "hash": nora_domain::hex::encode(&entry.chain),
-    })
-    .to_string()
+    });
+    Some(line.to_string())
 }
 
 /// Entries as lines of JSON, each with its newline.
-fn lines(entries: &[(u64, AuditRecord)]) -> String {
-    entries.iter().map(|(number, entry)| line(*number, entry) + "\n").collect()
+fn lines(entries: &[(u64, Entry)]) -> String {
+    entries.iter().filter_map(|(number, entry)| Some(line(*number, entry)? + "\n")).collect()
 }
 
 /// Entries that are missing between two others.
@@ -80,8 +81,8 @@ impl Gap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nora_domain::identity::{Actor, RefusalNote};
-    use nora_domain::record::Timestamp;
+    use nora_domain::Timestamp;
+    use nora_domain::{Actor, RefusalNote};
 
     use crate::world::World;
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nora_app::ports::metadata::MetadataError;
 use nora_cluster::StopReason;
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 
 /// Why a node did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nora_cluster::join;
-use nora_domain::record::{ClusterId, NodeProfile};
+use nora_domain::{ClusterId, NodeProfile};
 use nora_trust::Identity;
 use tracing::info;
 

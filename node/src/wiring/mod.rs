@@ -27,8 +27,8 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use nora_app::ports::clock::Clock;
 use nora_app::{Dependencies, Registry};
-use nora_cluster::{Cluster, MutualTls, Roster, StartError};
-use nora_domain::record::{AuthorityRecord, Epoch, Key, Record};
+use nora_cluster::{Cluster, JournalSegments, MutualTls, Roster, StartError, check_format};
+use nora_domain::{AuthorityRecord, Epoch, Key, Record};
 use nora_trust::Identity;
 use tokio::net::TcpListener;
 use tokio::sync::{RwLock, watch};
@@ -103,6 +103,9 @@ pub async fn run(
     let data_dir = config.storage.data_dir.clone();
     let drain = config.limits.drain_timeout;
     let forwarded = Arc::new(RwLock::new(()));
+    // Before anything is touched: data of an earlier release stays as it is.
+    check_format(&data_dir.join("metadata"))
+        .map_err(|source| ServeError::DataDir { path: data_dir.clone(), source })?;
     let _lock = lock_data_dir(&data_dir)?;
     let certificate = load_certificate(&config)?;
     let (http, http_address) = bind(config.server.listen).await?;
@@ -294,6 +297,7 @@ impl Node {
             clock: self.clock.clone(),
             ids: Arc::new(RandomIds::new(node)),
             tenancy: policies.clone(),
+            segments: Arc::new(JournalSegments),
             node,
             epoch,
             settings: settings(&self.config),
@@ -342,11 +346,7 @@ impl Node {
         tasks.spawn(guard.clone().keep_up());
         tasks.spawn(guard.clone().watch());
         tasks.spawn(upkeep::reload_identity(self.cluster.subscribe(), guard.clone()));
-        tasks.spawn(upkeep::keep_identity(
-            registry.clone(),
-            policies.clone(),
-            self.cluster.clone(),
-        ));
+        tasks.spawn(upkeep::keep_journal(registry.clone(), policies.clone(), self.cluster.clone()));
         tasks.spawn(audit_sink::to_webhook(registry.clone(), policies, self.cluster.clone()));
         if let Some(path) = self.config.log.audit_file.clone() {
             tasks.spawn(audit_sink::to_file(path, registry));

@@ -7,8 +7,7 @@ use std::time::Duration;
 use nora_app::ports::blobs::{BlobCopy, Blobs};
 use nora_blobs::LocalBlobs;
 use nora_cluster::{Alone, Cluster};
-use nora_domain::audit::Audit;
-use nora_domain::record::{Key, NodeId, NodeProfile, Placement, Record};
+use nora_domain::{Key, NodeId, NodeProfile, Placement, Record, recount::Recount};
 use nora_trust::Identity;
 use tracing::warn;
 
@@ -62,11 +61,11 @@ pub async fn check(config: &Config) -> Result<Checked, ServeError> {
     let identity = Identity::load(data_dir).map_err(ServeError::Identity)?;
     let node = identity.map_or(NodeId(1), |identity| identity.node());
     let cluster = open(config, node).await?;
-    let read = cluster.inspect(move |rows| {
-        let (mut audit, mut live, mut count) = (Audit::default(), Vec::new(), 0);
+    let read = cluster.inspect(move |head, rows| {
+        let (mut recount, mut live, mut count) = (Recount::default(), Vec::new(), 0);
         for row in rows {
             let (key, record) = row?;
-            audit.add(&key, &record);
+            recount.add(&key, &record);
             count += 1;
             if let (Key::Blob(digest), Record::Blob(blob)) = (key, record) {
                 // Copies of other nodes, and those in a bucket, are not here to be looked at.
@@ -81,7 +80,7 @@ pub async fn check(config: &Config) -> Result<Checked, ServeError> {
                 }
             }
         }
-        Ok((audit.finish(), live, count))
+        Ok((recount.finish(head), live, count))
     });
     let (found, live, rows) = read.await.flatten().map_err(ServeError::Unreadable)?;
     let mut findings: Vec<String> = found.iter().map(ToString::to_string).collect();

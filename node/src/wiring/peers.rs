@@ -13,7 +13,7 @@ use http::StatusCode;
 use nora_app::ports::members::{NodeReport, Reporter};
 use nora_app::ports::{BoxError, BoxFuture};
 use nora_cluster::Cluster;
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use nora_trust::{Identity, Peer};
 use tower::{Service, ServiceExt};
 

@@ -8,7 +8,7 @@ use nora_app::ports::members::Members;
 use nora_app::{Error, Registry};
 use nora_auth::document::PolicyDocument;
 use nora_auth::policy::Policy;
-use nora_domain::identity::Actor;
+use nora_domain::{Actor, Subject};
 use tracing::{error, info, warn};
 
 use super::error::ServeError;
@@ -22,7 +22,7 @@ fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> ServeError
 
 /// Who acts when a node starts with a file.
 fn by_file() -> Actor {
-    Actor { subject: "nora.toml".to_owned(), ..Actor::default() }
+    Actor::named(Subject::Configuration)
 }
 
 /// Brings the policy of this node's file into force where that is this node's to do.

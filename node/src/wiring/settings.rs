@@ -8,11 +8,11 @@ use nora_app::Settings;
 use nora_auth::document::PolicyDocument;
 use nora_blobs::LocalBlobsConfig;
 use nora_cluster::{ClusterConfig, MembersConfig};
-use nora_domain::record::{FeatureLevel, NodeId, NodeProfile};
+use nora_domain::{FeatureLevel, NodeId, NodeProfile};
 
 use super::error::ServeError;
 use crate::api::ApiSettings;
-use crate::config::Config;
+use crate::config::{Config, StorageMode};
 use crate::identity::canonical;
 use crate::server::{Certificate, ServerSettings, TlsFiles};
 
@@ -55,6 +55,13 @@ pub(super) fn cluster_config(config: &Config, node: NodeId, profile: NodeProfile
     cluster.node = node;
     cluster.address.clone_from(&profile.cluster_address);
     cluster.profile = profile;
+    cluster.storage = nora_domain::Storage {
+        mode: match config.storage.mode {
+            StorageMode::Local => nora_domain::StorageMode::Local,
+            StorageMode::S3 => nora_domain::StorageMode::Object,
+        },
+        replicas: u32::try_from(config.cluster.replicas).unwrap_or(u32::MAX),
+    };
     cluster.cache_bytes = config.storage.metadata_cache_bytes_max.bytes_usize();
     cluster.write_buffer_bytes = config.storage.metadata_write_bytes_max.bytes_usize();
     cluster.snapshot_entries = config.cluster.snapshot_entries as u64;

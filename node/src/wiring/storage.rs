@@ -10,7 +10,7 @@ use nora_app::ports::upkeep::Upkeep;
 use nora_app::ports::uploads::Uploads;
 use nora_blobs::{LocalBlobs, Peers, ReplicatedBlobs, ReplicatedBlobsConfig};
 use nora_cluster::Cluster;
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use nora_objects::{ObjectBlobs, ObjectBlobsConfig};
 use nora_swarm::{Limits, Pool};
 use tracing::{error, info};

@@ -9,8 +9,7 @@ use nora_app::ports::clock::Clock;
 use nora_app::ports::metadata::Metadata;
 use nora_blobs::ReplicatedBlobs;
 use nora_cluster::{Cluster, PositionedEvent};
-use nora_domain::event::Event;
-use nora_domain::record::{FeatureLevel, Key, Timestamp, UniqueTo};
+use nora_domain::{Event, Key, Rows, Timestamp, UploadId};
 use nora_objects::ObjectBlobs;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -24,6 +23,10 @@ use crate::metrics::Metrics;
 
 /// How often expired uploads are looked for.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Bytes of the journal that stay in the state; older entries are sealed.
+const JOURNAL_BYTES_MAX: u64 = 8 << 20;
+/// Tenants that are read at a time.
+const TENANTS_PAGE: usize = 256;
 /// How often abandoned parts are looked for in the bucket.
 const ABANDONED_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -87,7 +90,7 @@ async fn drop_abandoned(
     // Whatever lease there was when the list was made is seen below.
     cluster.linearize().await?;
     for upload in abandoned {
-        if cluster.get(Key::Upload(upload.id)).await?.is_none() {
+        if !is_leased(cluster, upload.id).await? {
             info!(
                 id = format!("{:032x}", upload.id.0),
                 "dropping the parts of an abandoned upload"
@@ -96,6 +99,25 @@ async fn drop_abandoned(
         }
     }
     Ok(())
+}
+
+/// Whether the cluster knows of an upload session, whichever tenant's it is.
+async fn is_leased(cluster: &Cluster, upload: UploadId) -> Result<bool, BoxError> {
+    let mut after = None;
+    loop {
+        let tenants = cluster.scan(Rows::Tenants { after: after.take() }, TENANTS_PAGE).await?;
+        let is_last = tenants.len() < TENANTS_PAGE;
+        for (key, _) in tenants {
+            let Key::Tenant(tenant) = key else { continue };
+            if cluster.get(Key::Upload(tenant.clone(), upload)).await?.is_some() {
+                return Ok(true);
+            }
+            after = Some(tenant);
+        }
+        if is_last {
+            return Ok(false);
+        }
+    }
 }
 
 pub(super) fn fill_gauges(metrics: &Metrics, cluster: Arc<Cluster>, storage: Storage) {
@@ -145,28 +167,11 @@ fn page_bytes() -> u64 {
     4096
 }
 
-fn kind(event: &Event) -> &'static str {
-    match event {
-        Event::RepositoryCreated { .. } => "repository_created",
-        Event::RepositoryRemoved { .. } => "repository_removed",
-        Event::BlobLinked { .. } => "blob_linked",
-        Event::BlobUnlinked { .. } => "blob_unlinked",
-        Event::ArtifactPushed { .. } => "artifact_pushed",
-        Event::ArtifactDeleted { .. } => "artifact_deleted",
-        Event::TagMoved { .. } => "tag_moved",
-        Event::TagDeleted { .. } => "tag_deleted",
-        Event::BlobPlaced { .. } => "blob_placed",
-        Event::NodeChanged { .. } => "node_changed",
-        Event::IdentityChanged => "identity_changed",
-        Event::FeatureLevelRaised { .. } => "feature_level_raised",
-    }
-}
-
 async fn count_events(mut events: broadcast::Receiver<PositionedEvent>, metrics: Arc<Metrics>) {
     loop {
         match events.recv().await {
             Ok(PositionedEvent { position, index, event }) => {
-                metrics.event(kind(&event));
+                metrics.event(event.name());
                 debug!(position, index, ?event, "event");
             }
             Err(broadcast::error::RecvError::Lagged(missed)) => metrics.events_missed(missed),
@@ -192,9 +197,9 @@ pub(super) async fn reload_identity(
     }
 }
 
-/// What whoever leads does for accounts and tenants: forgets old audit entries, and counts shared blobs once where a state
-/// from before quotas counted each link.
-pub(super) async fn keep_identity(
+/// What the leader does for the journal: seals its oldest part, and forgets sealed parts that are older than the policy
+/// keeps them.
+pub(super) async fn keep_journal(
     registry: Registry,
     policies: Arc<Policies>,
     cluster: Arc<Cluster>,
@@ -207,30 +212,15 @@ pub(super) async fn keep_identity(
             continue;
         }
         let kept_secs = policies.in_force().policy().document().audit.retention_seconds;
-        let now = SystemClock.now().0;
-        let before = Timestamp(now.saturating_sub(kept_secs.saturating_mul(1_000)));
-        let trimmed = match registry.audit_head().await {
-            // Nothing is old enough, as most of the time: then nothing is proposed either.
-            Ok(head) => match registry.audit_entries(head.first.saturating_sub(1), 1).await {
-                Ok(page) if page.items.iter().all(|(_, entry)| entry.at >= before) => Ok(()),
-                Ok(_) => registry.trim_audit(before).await,
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        if let Err(error) = trimmed.and(count_unique(&registry).await) {
-            debug!(%error, "the upkeep of accounts and tenants goes on later");
+        if let Err(error) = keep_journal_once(&registry, kept_secs.saturating_mul(1_000)).await {
+            warn!(%error, "the journal is not sealed; it stays in the state until it can be");
         }
     }
 }
 
-async fn count_unique(registry: &Registry) -> Result<(), nora_app::Error> {
-    let cluster = registry.cluster().await?;
-    if cluster.feature_level < FeatureLevel::IDENTITY || cluster.unique_to == UniqueTo::Everything {
-        return Ok(());
-    }
-    while !registry.count_unique().await? {}
-    info!("blobs that several repositories of a tenant show count once from now on");
+async fn keep_journal_once(registry: &Registry, kept_millis: u64) -> Result<(), nora_app::Error> {
+    while registry.seal_journal(JOURNAL_BYTES_MAX).await? {}
+    while registry.drop_segments(kept_millis).await? {}
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The cluster's certificate authority: makes and signs.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use nora_domain::record::{AuthorityRecord, ClusterId, NodeId};
+use nora_domain::{AuthorityRecord, ClusterId, NodeId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,

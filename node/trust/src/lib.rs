@@ -26,7 +26,7 @@ pub use token::{JoinToken, TokenError};
 use std::io;
 use std::path::PathBuf;
 
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 
 /// Why something about identities did not work.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! Names in certificates: `n<number>.<cluster>.nora.internal` is a member, `admin.<cluster>.nora.internal` its administrator.
 
-use nora_domain::record::{ClusterId, NodeId};
+use nora_domain::{ClusterId, NodeId};
 use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};

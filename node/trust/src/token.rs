@@ -5,7 +5,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use nora_domain::record::TokenId;
+use nora_domain::TokenId;
 use rustls::pki_types::CertificateDer;
 
 use crate::authority::sha256;

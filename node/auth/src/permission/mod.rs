@@ -8,7 +8,7 @@ mod set;
 
 use std::fmt;
 
-use nora_domain::name::Format;
+use nora_domain::Format;
 
 pub use self::pattern::{FORMATS, Pattern, format_named};
 pub(crate) use self::pattern::{compile, is_literal, segments};

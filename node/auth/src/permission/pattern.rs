@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use globset::{Glob, GlobBuilder};
-use nora_domain::name::Format;
+use nora_domain::Format;
 
 use super::{PermissionError, nearest};
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use globset::{Candidate, Glob, GlobSet, GlobSetBuilder};
-use nora_domain::name::Format;
+use nora_domain::Format;
 
 use super::pattern::{Form, segments};
 use super::{Action, Permission, PermissionError, Resource};

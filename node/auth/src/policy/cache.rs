@@ -64,6 +64,11 @@ fn key(who: &Identity, action: Action, what: &Resource<'_>) -> Vec<u8> {
             key.push(4);
             part(&mut key, provider);
         }
+        // These are no callers; each decides by its name alone.
+        other => {
+            key.push(5);
+            part(&mut key, &other.to_string());
+        }
     }
     key.extend_from_slice(&(who.groups.len() as u64).to_le_bytes());
     for group in &who.groups {

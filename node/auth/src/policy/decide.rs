@@ -126,7 +126,7 @@ impl Subjects {
             Subject::User(name) => self.users.get(name),
             Subject::Robot(name) => self.robots.get(name),
             Subject::Workload { provider, .. } => self.providers.get(provider),
-            Subject::Anonymous | Subject::Administrator => None,
+            _ => None,
         };
         own.into_iter().for_each(&mut each);
         let account = who.subject.account();

@@ -4,7 +4,7 @@
 //! asks here first.
 
 use globset::{GlobSet, GlobSetBuilder};
-use nora_domain::name::Format;
+use nora_domain::Format;
 
 use super::compile::{Errors, quoted};
 use crate::document::Immutable;

@@ -16,7 +16,7 @@ mod tenancy;
 
 use std::collections::BTreeMap;
 
-use nora_domain::name::{Format, TenantName};
+use nora_domain::{Format, TenantName};
 use serde_json::{Map, Value};
 
 pub use self::cache::Decisions;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use nora_domain::name::{Format, TenantName};
+use nora_domain::{Format, TenantName};
 
 use super::compile::{Errors, quoted};
 use crate::document::Tenant;

@@ -12,7 +12,7 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
 use nora_app::ports::BoxFuture;
 use nora_app::ports::blobs::BlobCopy;
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use nora_proto::exchange::v1::exchange_client::ExchangeClient;
 use nora_proto::exchange::v1::store_request::Part;
 use nora_proto::exchange::v1::{

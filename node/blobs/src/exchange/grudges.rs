@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 
 /// How long a failure is remembered.
 const GRUDGE: Duration = Duration::from_secs(10);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use nora_app::ports::BoxError;
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery};
-use nora_domain::record::{Key, Record, Standing};
+use nora_domain::{Key, Record, Standing};
 use nora_proto::exchange::v1::exchange_server::ExchangeServer;
 use nora_proto::exchange::v1::store_request::Part;
 use nora_proto::exchange::v1::{

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use nora_app::ports::blobs::BlobCopy;
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use nora_swarm::{BoxFuture, ChunkTable, Source, SourceError, SourceStream};
 
 use super::{Grudges, Peer, PeerError, Peers};

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use nora_app::ports::blobs::BlobCopy;
-use nora_domain::record::{Epoch, Generation, Placement};
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, Digest, Epoch, Generation, Placement};
 use nora_proto::exchange::v1::Copy;
 use nora_proto::name::v1 as name;
 use tonic::Status;

@@ -3,8 +3,7 @@
 //! Guarantees: a file that the log counts is never removed; a copy is given up only where the nodes
 //! that should hold the blob all do; the last copy stays wherever it is.
 
-use nora_domain::Digest;
-use nora_domain::record::{BlobRecord, NodeId, Placement, Standing};
+use nora_domain::{BlobRecord, Digest, NodeId, Placement, Standing};
 
 use crate::inventory::FileState;
 use crate::replicated::View;
@@ -58,6 +57,15 @@ pub(crate) fn decide(digest: &Digest, blob: &BlobRecord, view: &View, file: File
             _ => Step::Rest,
         };
     }
+    // Holders that were removed will never say that their copies are gone. Where no live holder is left to say it, the
+    // first node that should hold the blob does: then the blob counts as lost, and its next push brings it back.
+    if !holders.iter().any(|node| view.is_live(*node))
+        && desired.first() == Some(&view.me)
+        && let Some(gone) =
+            holders.iter().find(|node| view.standing(**node) == Some(Standing::Removed))
+    {
+        return Step::Forget(*gone);
+    }
     match file {
         FileState::Whole if i_should || holders.is_empty() => Step::Claim,
         FileState::Whole if settled => Step::Remove,
@@ -71,7 +79,7 @@ pub(crate) fn decide(digest: &Digest, blob: &BlobRecord, view: &View, file: File
 mod tests {
     use std::collections::BTreeMap;
 
-    use nora_domain::record::{Generation, NodeRecord, Timestamp};
+    use nora_domain::{Generation, NodeRecord, Timestamp};
 
     use super::*;
 
@@ -82,9 +90,8 @@ mod tests {
             generation: Generation::default(),
             size: 1,
             chunk_root: [0; 32],
-            references: 0,
-            unreferenced_at: Timestamp(0),
-            touched_at: Timestamp(0),
+            tenants: 1,
+            unheld_at: Timestamp(0),
             placement: Placement::Nodes(holders.iter().copied().map(NodeId).collect()),
         }
     }
@@ -136,6 +143,22 @@ mod tests {
         assert_eq!(steps(&[a], Whole), Step::Rest);
         assert_eq!(steps(&[], Whole), Step::Claim);
         assert_eq!(steps(&[a, b], Absent), Step::Rest);
+    }
+
+    #[test]
+    fn a_blob_whose_holders_were_all_removed_is_forgotten_by_one_node() {
+        let standings = [Removed, Active, Active];
+        let steps: Vec<_> = [2, 3]
+            .map(|me| decide(&DIGEST, &blob(&[1]), &view(me, 3, &standings), Absent))
+            .into_iter()
+            .filter(|step| *step == Step::Forget(NodeId(1)))
+            .collect();
+        assert_eq!(steps.len(), 1, "one of the two says that the copy is gone");
+        // A holder that is only away may come back.
+        for me in [2, 3] {
+            let view = view(me, 3, &[Away, Active, Active]);
+            assert_ne!(decide(&DIGEST, &blob(&[1]), &view, Absent), Step::Forget(NodeId(1)));
+        }
     }
 
     #[test]

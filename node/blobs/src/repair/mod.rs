@@ -18,10 +18,10 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::metadata::MetadataError;
-use nora_domain::Digest;
-use nora_domain::command::{Action, Refusal};
-use nora_domain::record::{BlobRecord, Generation, Key, NodeId, Placement, Record};
-use nora_domain::store::Rows;
+use nora_domain::{
+    AddHolder, BlobRecord, Digest, DropHolder, Generation, Key, NodeId, Placement, Record, Refusal,
+    Rows,
+};
 use nora_swarm::FetchError;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, spawn_blocking};
@@ -209,7 +209,7 @@ impl Repair {
     async fn add_holder(&self, copy: &BlobCopy) -> Result<(), RepairError> {
         let (digest, generation) = (copy.digest, copy.generation);
         let node = self.shared.me();
-        let answer = self.shared.propose(Action::AddHolder { digest, generation, node }).await;
+        let answer = self.shared.propose(AddHolder { digest, generation, node }).await;
         if matches!(answer, Err(MetadataError::OutcomeUnknown)) {
             lock(&self.uncertain).insert((digest, generation));
         }
@@ -240,8 +240,8 @@ impl Repair {
         keep: u32,
     ) -> Result<(), RepairError> {
         let (digest, generation) = (copy.digest, copy.generation);
-        let action = Action::DropHolder { digest, generation, node, keep };
-        match self.shared.propose(action).await? {
+        let command = DropHolder { digest, generation, node, keep };
+        match self.shared.propose(command).await? {
             Ok(_) | Err(Refusal::StaleGeneration(_)) => Ok(()),
             Err(refusal) => Err(RepairError::Refused(refusal)),
         }

@@ -18,16 +18,13 @@ use std::time::Duration;
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
 use nora_app::ports::clock::Clock;
 use nora_app::ports::members::NodeReport;
-use nora_app::ports::metadata::{Metadata, MetadataError};
+use nora_app::ports::metadata::{Metadata, MetadataError, ask};
 use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
 use nora_app::ports::{BoxFuture, ByteStream};
-use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
-use nora_domain::event::Event;
-use nora_domain::record::{
-    BlobRecord, Generation, Key, NodeId, Placement, Record, Timestamp, UploadId,
+use nora_domain::{
+    Algorithm, Ask, BlobRecord, Digest, Event, Generation, Key, NodeId, Placement, Record, Refusal,
+    RepositoryKey, Rows, Timestamp, UploadId,
 };
-use nora_domain::store::Rows;
-use nora_domain::{Algorithm, Digest, RepositoryKey};
 use nora_swarm::{Cache, Fetcher, Limits, Pool, Source};
 use tokio::sync::Semaphore;
 
@@ -216,12 +213,11 @@ impl Shared {
     }
 
     /// Proposes a change of holders.
-    pub(crate) async fn propose(
+    pub(crate) async fn propose<A: Ask>(
         &self,
-        action: Action,
-    ) -> Result<Result<Outcome, Refusal>, MetadataError> {
-        let at: Timestamp = self.clock.now();
-        self.metadata.propose(Command { at, origin: None, terms: Terms::NONE, action }).await
+        command: A,
+    ) -> Result<Result<A::Done, Refusal>, MetadataError> {
+        ask(self.metadata.as_ref(), command).await
     }
 
     /// The live copy of a blob, as this node's state has it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery, OpenBlob};
 use nora_app::ports::{BoxError, ByteStream};
-use nora_domain::record::{NodeId, Placement};
+use nora_domain::{NodeId, Placement};
 use nora_swarm::{CachedBlob, FetchError, SourceError};
 use tracing::warn;
 

@@ -14,8 +14,7 @@ use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt};
 use nora_app::ports::blobs::{BlobCopy, Delivery, OpenBlob};
 use nora_app::ports::uploads::{UploadError, Uploads};
-use nora_domain::Digest;
-use nora_domain::record::{Generation, NodeId, Placement, UploadId};
+use nora_domain::{Digest, Generation, NodeId, Placement, UploadId};
 use tracing::{debug, warn};
 
 use super::Shared;

@@ -12,15 +12,13 @@ use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_app::ports::uploads::{UploadError, Uploads};
 use nora_app::testkit::{ManualClock, MemoryMetadata};
 use nora_blobs::{LocalBlobs, Peers, ReplicatedBlobs, ReplicatedBlobsConfig};
-use nora_domain::Digest;
-use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
-use nora_domain::event::Event;
-use nora_domain::placement::{Candidate, desired};
-use nora_domain::record::{
-    AuthorityRecord, BlobRecord, ClusterId, Epoch, FeatureLevel, Generation, Key, NodeId,
-    NodeProfile, NodeRecord, Placement, Record, Standing, Timestamp, TokenId, UploadId,
+use nora_domain::{
+    Action, AddHolder, AdmitNode, AuthorityRecord, BlobRecord, ClusterId, Command, CommitBlob,
+    CreateJoinToken, Digest, DropHolder, Epoch, Event, FeatureLevel, FoundCluster, Generation, Key,
+    NodeId, NodeProfile, NodeRecord, Outcome, Placement, Record, Refusal, Rows, SetStanding,
+    Standing, StartNode, Terms, Timestamp, TokenId, UploadId, placement::Candidate,
+    placement::desired,
 };
-use nora_domain::store::Rows;
 use nora_trust::Peer;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
@@ -46,12 +44,13 @@ impl Log {
 
 fn event_of(action: &Action) -> Option<Event> {
     match action {
-        Action::CommitBlob { digest, .. }
-        | Action::AddHolder { digest, .. }
-        | Action::DropHolder { digest, .. } => Some(Event::BlobPlaced { digest: *digest }),
-        Action::StartNode { node, .. } | Action::SetStanding { node, .. } => {
-            Some(Event::NodeChanged { node: *node })
+        Action::CommitBlob(CommitBlob { digest, .. })
+        | Action::AddHolder(AddHolder { digest, .. })
+        | Action::DropHolder(DropHolder { digest, .. }) => {
+            Some(Event::BlobPlaced { digest: *digest })
         }
+        Action::StartNode(StartNode { node, .. })
+        | Action::SetStanding(SetStanding { node, .. }) => Some(Event::NodeChanged { node: *node }),
         _ => None,
     }
 }
@@ -179,7 +178,7 @@ impl Cluster {
         let mut cluster =
             Self { log, nodes: Vec::new(), book: Arc::default(), replicas, sequence: 0 };
         let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
-        cluster.must(Action::FoundCluster { cluster: ClusterId(7), authority }).await;
+        cluster.must(Action::FoundCluster(FoundCluster { cluster: ClusterId(7), authority })).await;
         for _ in 0..nodes {
             cluster.add().await;
         }
@@ -202,18 +201,22 @@ impl Cluster {
     async fn admit(&self) -> NodeId {
         let (token, secret_hash) = (TokenId(1), [9; 32]);
         let expires_at = Timestamp(u64::MAX);
-        self.must(Action::CreateJoinToken { token, secret_hash, expires_at }).await;
+        self.must(Action::CreateJoinToken(CreateJoinToken { token, secret_hash, expires_at }))
+            .await;
         let key_hash = [self.nodes.len() as u8; 32];
         let profile = profile("");
-        match self.must(Action::AdmitNode { token, secret_hash, key_hash, profile }).await {
-            Outcome::NodeAdmitted(node) => node,
+        match self
+            .must(Action::AdmitNode(AdmitNode { token, secret_hash, key_hash, profile }))
+            .await
+        {
+            Outcome::AdmitNode(node) => node,
             other => panic!("{other:?}"),
         }
     }
 
     async fn start(&mut self, id: NodeId, dir: Arc<tempfile::TempDir>) {
-        let start = Action::StartNode { node: id, start: 0, profile: profile("") };
-        let Outcome::NodeStarted(epoch) = self.must(start).await else { panic!("no epoch") };
+        let start = Action::StartNode(StartNode { node: id, start: 0, profile: profile("") });
+        let Outcome::StartNode(epoch) = self.must(start).await else { panic!("no epoch") };
         let local =
             LocalBlobs::open(nora_blobs::LocalBlobsConfig { node: id, ..config(dir.path()) });
         let dialler = Dialler { book: Arc::clone(&self.book), channels: Mutex::default() };
@@ -279,7 +282,7 @@ impl Cluster {
     }
 
     pub(crate) async fn stand(&self, id: u64, standing: Standing) {
-        self.must(Action::SetStanding { node: NodeId(id), standing }).await;
+        self.must(Action::SetStanding(SetStanding { node: NodeId(id), standing })).await;
     }
 
     /// Uploads bytes to a node, without telling the log.
@@ -307,7 +310,7 @@ impl Cluster {
     }
 
     pub(crate) async fn commit(&self, id: u64, upload: UploadId, copy: &BlobCopy) {
-        let commit = Action::CommitBlob {
+        let commit = Action::CommitBlob(CommitBlob {
             repository: repository("a/b"),
             digest: copy.digest,
             size: copy.size,
@@ -317,7 +320,7 @@ impl Cluster {
             upload,
             pinned_until: Timestamp(u64::MAX),
             placement: copy.placement.clone(),
-        };
+        });
         self.must(commit).await;
     }
 

@@ -6,8 +6,7 @@ use std::fs;
 use nora_app::ports::blobs::Delivery;
 use nora_app::ports::uploads::UploadError;
 use nora_blobs::{ReconcileError, Reconciled};
-use nora_domain::Algorithm;
-use nora_domain::record::{Epoch, Generation, Timestamp, UploadId};
+use nora_domain::{Algorithm, Epoch, Generation, Timestamp, UploadId};
 
 use crate::support::*;
 

@@ -7,8 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use nora_app::ports::uploads::{UploadError, Uploads};
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
-use nora_domain::Algorithm;
-use nora_domain::record::{Timestamp, UploadId};
+use nora_domain::{Algorithm, Timestamp, UploadId};
 use proptest::prelude::{ProptestConfig, proptest};
 
 use crate::support::*;

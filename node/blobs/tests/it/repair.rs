@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use nora_app::ports::blobs::BlobCopy;
-use nora_domain::record::Standing;
+use nora_domain::Standing;
 
 use crate::cluster::{Cluster, eventually};
 use crate::support::{MIB, bytes};
@@ -103,7 +103,7 @@ async fn a_draining_node_ends_with_nothing_that_others_lack() {
     cluster.stand(1, Standing::Draining).await;
     let asked = cluster.node(4).blobs.clone();
     eventually("no blob is short without it", async || {
-        asked.short_without(nora_domain::record::NodeId(1)).await.unwrap() == 0
+        asked.short_without(nora_domain::NodeId(1)).await.unwrap() == 0
     })
     .await;
     cluster.settled(&copies).await;

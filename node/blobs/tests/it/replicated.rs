@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use nora_app::ports::blobs::{BlobCopy, BlobError, Delivery};
 use nora_app::ports::uploads::UploadError;
 use nora_app::testkit::{blobs_contract, uploads_contract};
-use nora_domain::record::{NodeId, Placement, Standing};
+use nora_domain::{NodeId, Placement, Standing};
 use nora_proto::exchange::v1::exchange_client::ExchangeClient;
 use nora_proto::exchange::v1::store_request::Part;
 use nora_proto::exchange::v1::{
@@ -323,7 +323,7 @@ async fn a_client_that_goes_away_at_the_end_can_come_back() {
     let id = open_session(node.uploads(), 0xabc).await;
     let body = crate::support::body(&bytes, 100_000);
     node.uploads().append(id, None, body).await.unwrap();
-    let generation = nora_domain::record::Generation { epoch: node.epoch, sequence: 900 };
+    let generation = nora_domain::Generation { epoch: node.epoch, sequence: 900 };
     let digest = sha256(&bytes);
     for polls in 1..6 {
         let mut finish = node.uploads().finish(id, digest, generation);

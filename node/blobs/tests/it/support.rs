@@ -8,8 +8,7 @@ use nora_app::ports::blobs::Blobs;
 use nora_app::ports::uploads::Uploads;
 use nora_app::testkit::Hashes;
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
-use nora_domain::record::NodeId;
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, Digest, NodeId};
 
 pub(crate) use nora_app::testkit::{MIB, body, bytes, generation, open_session, read, repository};
 

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use nora_app::ports::members::MembersError;
 use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_domain::record::{Key, NodeId, Placement, Record, Standing};
-use nora_domain::store::Rows;
+use nora_domain::{Key, NodeId, Placement, Record, Rows, Standing};
 use tokio::time::Instant;
 
 use super::plan::{Part, SILENT, Seen, VOTERS_MAX, quorum_without};

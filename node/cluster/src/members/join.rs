@@ -10,8 +10,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use nora_app::ports::BoxError;
 use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_domain::command::{Action, Outcome, Refusal};
-use nora_domain::record::{ClusterId, Key, NodeId, NodeProfile, Record};
+use nora_domain::{AdmitNode, ClusterId, Key, NodeId, NodeProfile, Record, Refusal};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use nora_proto::raft::v1::Member;
@@ -77,15 +76,14 @@ impl Roster {
             ));
         }
         self.refuse_unknown(&token).await?;
-        let action = Action::AdmitNode {
+        let command = AdmitNode {
             token: token.id,
             secret_hash: token.secret_hash(),
             key_hash: signing_request.key_hash(),
             profile,
         };
-        match self.propose(action).await.map_err(|error| unavailable(&error))? {
-            Ok(Outcome::NodeAdmitted(node)) => self.welcome(node, &signing_request).await,
-            Ok(outcome) => Err(Status::internal(format!("joining was answered with {outcome:?}"))),
+        match self.propose(command).await.map_err(|error| unavailable(&error))? {
+            Ok(node) => self.welcome(node, &signing_request).await,
             Err(refusal) => Err(not_admitted(&refusal)),
         }
     }

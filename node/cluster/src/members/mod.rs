@@ -22,13 +22,11 @@ use nora_app::ports::BoxFuture;
 use nora_app::ports::members::{
     ClusterView, Member, Members, MembersError, NodeReport, Reporter, Role,
 };
-use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_domain::command::{Action, Command, Outcome, Refusal, Terms};
-use nora_domain::record::{
-    AuthorityRecord, ClusterRecord, FeatureLevel, Key, NodeId, NodeRecord, Record, Standing,
-    Timestamp,
+use nora_app::ports::metadata::{Metadata, MetadataError, ask};
+use nora_domain::{
+    Ask, AuthorityRecord, ClusterRecord, CreateJoinToken, FeatureLevel, Key, NodeId, NodeRecord,
+    RaiseFeatureLevel, Record, Refusal, Rows, SetStanding, Standing, Timestamp,
 };
-use nora_domain::store::Rows;
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use nora_trust::{Identity, JoinToken};
@@ -170,15 +168,12 @@ impl Roster {
         Ok(nodes.collect())
     }
 
-    async fn propose(&self, action: Action) -> Result<Result<Outcome, Refusal>, MetadataError> {
-        self.0
-            .cluster
-            .propose(Command { at: now(), origin: None, terms: Terms::NONE, action })
-            .await
+    async fn propose<A: Ask>(&self, command: A) -> Result<Result<A::Done, Refusal>, MetadataError> {
+        ask(self.0.cluster.as_ref(), command).await
     }
 
     async fn set_standing(&self, node: NodeId, standing: Standing) -> Result<(), MembersError> {
-        match self.propose(Action::SetStanding { node, standing }).await? {
+        match self.propose(SetStanding { node, standing }).await? {
             Ok(_) => Ok(()),
             Err(refusal) => Err(refused(node, &refusal)),
         }
@@ -225,7 +220,7 @@ impl Roster {
             log_index: status.log_index.unwrap_or(0),
             applied_index: status.applied_index.unwrap_or(0),
             snapshot_index: status.snapshot_index,
-            feature_level: cluster.feature_level.max(FeatureLevel::SINGLE),
+            feature_level: cluster.feature_level,
             members,
         })
     }
@@ -238,14 +233,12 @@ impl Roster {
         })?;
         let token = JoinToken::new(&authority.certificate.into())
             .map_err(|error| store_error(error.to_string()))?;
-        // Whether it has expired is decided by the cluster's clock, which may be ahead of this node's.
-        let clock = self.cluster_record().await?.clock.max(now());
-        let action = Action::CreateJoinToken {
+        let command = CreateJoinToken {
             token: token.id,
             secret_hash: token.secret_hash(),
-            expires_at: clock.plus_millis(valid_millis),
+            lives_millis: valid_millis,
         };
-        match self.propose(action).await? {
+        match self.propose(command).await? {
             Ok(_) => Ok(token.text()),
             Err(refusal) => Err(MembersError::Impossible(format!(
                 "the cluster takes no join token: {refusal:?}"
@@ -271,13 +264,11 @@ impl Roster {
     async fn raise_level(&self) -> Result<FeatureLevel, MembersError> {
         self.0.cluster.linearize().await?;
         let understood = |(_, record): (NodeId, NodeRecord)| {
-            (record.standing != Standing::Removed)
-                .then(|| record.profile.feature_max.max(FeatureLevel::SINGLE))
+            (record.standing != Standing::Removed).then(|| record.profile.feature_max)
         };
         let records = self.records().await?;
-        let level =
-            records.into_iter().filter_map(understood).min().unwrap_or(FeatureLevel::SINGLE);
-        match self.propose(Action::RaiseFeatureLevel { level }).await? {
+        let level = records.into_iter().filter_map(understood).min().unwrap_or(FeatureLevel::FIRST);
+        match self.propose(RaiseFeatureLevel { level }).await? {
             Ok(_) => Ok(self.cluster_record().await?.feature_level.max(level)),
             Err(Refusal::MemberTooOld { node, understood }) => {
                 Err(MembersError::Impossible(format!(

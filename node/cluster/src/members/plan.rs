@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use nora_domain::record::{NodeId, Standing};
+use nora_domain::{NodeId, Standing};
 
 /// Voters beyond this many make writes slower and nothing safer.
 pub(super) const VOTERS_MAX: usize = 7;

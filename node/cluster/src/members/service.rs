@@ -2,7 +2,7 @@
 //!
 //! Guarantee: but for joining, whoever is not a member is refused before anything is done.
 
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_server::{Members, MembersServer};
 use tonic::{Request, Response, Status};

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use nora_app::ports::members::MembersError;
 use nora_app::ports::metadata::Metadata;
-use nora_domain::command::Action;
-use nora_domain::record::{Epoch, NodeId, Standing};
+use nora_domain::{Epoch, NodeId, Standing, StartNode};
 use nora_proto::peer::v1 as proto;
 use tokio::task::JoinSet;
 
@@ -116,9 +115,8 @@ impl Roster {
                     && record.epoch == self.0.cluster.epoch()
                     && self.status().leader.is_some() =>
             {
-                let action =
-                    Action::StartNode { node, start: record.start, profile: record.profile };
-                self.propose(action).await?.map(drop).map_err(|refusal| {
+                let command = StartNode { node, start: record.start, profile: record.profile };
+                self.propose(command).await?.map(drop).map_err(|refusal| {
                     MembersError::Impossible(format!("this node cannot come back: {refusal:?}"))
                 })
             }

@@ -2,7 +2,7 @@
 
 use nora_app::ports::members::{MembersError, NodeReport};
 use nora_app::ports::metadata::MetadataError;
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use nora_proto::peer::v1 as proto;
 
 /// A change that only the leader can make.

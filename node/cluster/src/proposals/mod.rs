@@ -4,7 +4,7 @@
 //! is sent again until its time is up; then it is reported as unknown, unless no log can have got it. What waits is
 //! bounded. Proposals that wait at the same time travel together.
 //!
-//! [`Origin`]: nora_domain::command::Origin
+//! [`Origin`]: nora_domain::Origin
 
 mod waiting;
 

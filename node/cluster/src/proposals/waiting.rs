@@ -9,8 +9,10 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use nora_app::ports::metadata::MetadataError;
-use nora_domain::command::{Action, Command, Origin, Outcome, Refusal};
-use nora_domain::record::{Epoch, Key, NodeId, NodeRecord, Record, SessionRecord};
+use nora_domain::{
+    Action, Command, Epoch, Key, NodeId, NodeRecord, Origin, Outcome, Record, Refusal,
+    SessionRecord, StartNode,
+};
 use tokio::sync::{Notify, oneshot};
 
 use crate::codec;
@@ -168,7 +170,7 @@ impl Waiting {
                 let ours = origin.epoch == open.epoch && open.serials.contains_key(&origin.serial);
                 ours.then_some(Ticket::Serial(origin.serial))
             }
-            (None, Action::StartNode { start, .. }) => {
+            (None, Action::StartNode(StartNode { start, .. })) => {
                 let open = locked(&self.open);
                 let ours = open.start.as_ref().is_some_and(|(open, _)| open == start);
                 ours.then_some(Ticket::Start(*start))
@@ -208,18 +210,12 @@ impl Waiting {
             Some(Record::Node(record)) => Some(record),
             _ => None,
         };
-        let session = match state.get(&Key::Session(epoch), Tier::Disk)? {
-            Some(Record::Session(session)) => Some(session),
-            _ => None,
-        };
+        let head = state.head()?;
+        let session = head.sessions.get(&epoch);
         self.settle(started(start, record.as_ref()).into_iter().collect());
         let mut open = locked(&self.open);
-        let gone: Vec<u64> = open
-            .serials
-            .keys()
-            .copied()
-            .filter(|serial| decided(session.as_ref(), *serial))
-            .collect();
+        let gone: Vec<u64> =
+            open.serials.keys().copied().filter(|serial| decided(session, *serial)).collect();
         for serial in gone {
             if let Some(waiter) = open.serials.remove(&serial) {
                 let _ = waiter.answer.send(None);
@@ -270,8 +266,7 @@ impl Waiter {
 /// The answer to a start that a snapshot shows as done.
 fn started(start: Option<u128>, record: Option<&NodeRecord>) -> Option<(Ticket, Answer)> {
     let (start, record) = (start?, record?);
-    (record.start == start)
-        .then_some((Ticket::Start(start), Ok(Outcome::NodeStarted(record.epoch))))
+    (record.start == start).then_some((Ticket::Start(start), Ok(Outcome::StartNode(record.epoch))))
 }
 
 /// Whether a proposal will not be decided any more: it was, or its epoch has ended.

@@ -13,7 +13,7 @@ pub mod voters;
 use std::fmt;
 
 use bytes::Bytes;
-use nora_domain::command::{Outcome, Refusal};
+use nora_domain::{Outcome, Refusal};
 use openraft::{BasicNode, EntryPayload};
 
 openraft::declare_raft_types!(

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Mutex;
 
-use nora_domain::record::{Body, Key, Record};
-use nora_domain::store::{Rows, Store};
+use nora_domain::{Body, Head, Key, Record, Rows, Store};
 
 use crate::rocks::locked;
 use crate::rocks::state::{ReadError, StateDb, Tier};
@@ -89,19 +88,26 @@ fn weight(record: Option<&Record>) -> usize {
     }
 }
 
-/// One command's view: stored rows, under the overlay, under its own changes.
+/// One command's view: stored rows, under the overlay, under its own changes; and the head, which a command changes last.
 pub struct Transaction<'a> {
     db: &'a StateDb,
     recent: &'a Recent,
     overlay: &'a Overlay,
+    head: &'a mut Head,
     changes: Changes,
     tier: Tier,
 }
 
 impl<'a> Transaction<'a> {
     /// A view that reads as far as `tier` allows.
-    pub fn new(db: &'a StateDb, recent: &'a Recent, overlay: &'a Overlay, tier: Tier) -> Self {
-        Self { db, recent, overlay, changes: Changes::new(), tier }
+    pub fn new(
+        db: &'a StateDb,
+        recent: &'a Recent,
+        overlay: &'a Overlay,
+        head: &'a mut Head,
+        tier: Tier,
+    ) -> Self {
+        Self { db, recent, overlay, head, changes: Changes::new(), tier }
     }
 
     /// What the command changed.
@@ -182,21 +188,29 @@ impl Store for Transaction<'_> {
         self.changes.insert(key.clone(), None);
         Ok(())
     }
+
+    fn head(&self) -> &Head {
+        self.head
+    }
+
+    fn head_mut(&mut self) -> &mut Head {
+        self.head
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use nora_domain::record::{Epoch, SessionRecord};
+    use nora_domain::{CursorRecord, Timestamp};
 
     use super::*;
 
     #[test]
     fn recent_rows_are_what_was_noted_last_and_never_too_many() {
         let recent = Recent::default();
-        let key = |number| Key::Session(Epoch(number));
-        let row = |below| {
-            let session = SessionRecord { applied_below: below, ..SessionRecord::default() };
-            Some(Record::Session(session))
+        let key = Key::Segment;
+        let row = |number| {
+            let cursor = CursorRecord { number, noted_at: Timestamp(0) };
+            Some(Record::Cursor(cursor))
         };
         assert_eq!(recent.get(&key(1)), None);
         recent.note(Changes::from([(key(1), row(1)), (key(2), None)]));

@@ -11,10 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
-use nora_domain::event::Event;
-use nora_domain::record::{Key, NodeId, Record};
-use nora_domain::store::Rows;
-use nora_domain::transition;
+use nora_domain::{Event, Head, Key, NodeId, Record, Rows};
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -87,6 +84,7 @@ pub struct StateMachine {
     voters: Arc<SoleVoter>,
     applied: Option<LogId>,
     membership: StoredMembership,
+    head: Head,
     recent: Recent,
 }
 
@@ -103,6 +101,7 @@ impl StateMachine {
         let (state, number) = directory.open(&memory)?;
         let applied = state.applied().map_err(io::Error::other)?;
         let membership = state.membership().map_err(io::Error::other)?;
+        let head = state.head().map_err(io::Error::other)?;
         let snapshots = Snapshots::open(data_dir.join("snapshots"), covered)?;
         let shared = Arc::new(Shared {
             state: ArcSwap::from_pointee(state),
@@ -116,7 +115,7 @@ impl StateMachine {
             voters.applied(at.index, membership.membership());
         }
         let recent = Recent::default();
-        Ok(Self { shared, directory, number, memory, voters, applied, membership, recent })
+        Ok(Self { shared, directory, number, memory, voters, applied, membership, head, recent })
     }
 
     /// What readers of the state need.
@@ -182,9 +181,10 @@ impl StateMachine {
         self.shared
             .state
             .load()
-            .write(pending.overlay.rows(), &applied, pending.membership.as_ref())
+            .write(pending.overlay.rows(), &pending.head, &applied, pending.membership.as_ref())
             .map_err(crate::rocks::io_error)?;
         self.applied = Some(applied);
+        self.head = pending.head;
         let rows = pending.overlay.into_rows();
         for (key, record) in &rows {
             if let (Key::Node(node), Some(Record::Node(record))) = (key, record) {
@@ -212,9 +212,9 @@ impl StateMachine {
 }
 
 /// Applied in memory, not yet written.
-#[derive(Default)]
 struct Pending {
     overlay: Overlay,
+    head: Head,
     applied: Option<LogId>,
     membership: Option<StoredMembership>,
     replies: Vec<(ApplyResponder<TypeConfig>, Reply)>,
@@ -223,6 +223,19 @@ struct Pending {
 }
 
 impl Pending {
+    /// Nothing yet, over a state with this head.
+    fn over(head: Head) -> Self {
+        Self {
+            overlay: Overlay::default(),
+            head,
+            applied: None,
+            membership: None,
+            replies: Vec::new(),
+            answers: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
     fn reply(&mut self, responder: Option<ApplyResponder<TypeConfig>>, reply: Reply) {
         if let Some(responder) = responder {
             self.replies.push((responder, reply));
@@ -279,10 +292,11 @@ fn apply_entry(
         }
         EntryPayload::Normal(proposal) => {
             let position = entry.index();
-            let command = codec::command::decode(&proposal.0)
+            let command = codec::command::decode_shared(proposal.0.clone())
                 .map_err(|source| ApplyError::Decode { position, source })?;
-            let mut transaction = Transaction::new(state, recent, &pending.overlay, tier);
-            let applied = transition::apply(&mut transaction, position, &command)?;
+            let (overlay, head) = (&pending.overlay, &mut pending.head);
+            let mut transaction = Transaction::new(state, recent, overlay, head, tier);
+            let applied = nora_domain::apply(&mut transaction, position, &command)?;
             let changes = transaction.into_changes();
             pending.overlay.merge(changes);
             let events = (0..).zip(applied.events).map(|(index, event)| PositionedEvent {
@@ -313,7 +327,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
-        let mut pending = Pending::default();
+        let mut pending = Pending::over(self.head.clone());
         while let Some((entry, responder)) = entries.try_next().await? {
             // Rows that commands touch are nearly always in memory.
             let state = self.shared.state.load_full();
@@ -332,7 +346,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 reply => pending.reply(responder, reply?),
             }
             if pending.overlay.bytes() >= WRITE_BYTES_MAX {
-                self.write(std::mem::take(&mut pending))?;
+                self.write(pending)?;
+                pending = Pending::over(self.head.clone());
             }
         }
         self.write(pending)
@@ -370,12 +385,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let (shared, directory, memory) =
             (self.shared.clone(), self.directory.clone(), self.memory.clone());
         let meta = meta.clone();
-        let (applied, membership) =
+        let (applied, membership, head) =
             blocking(move || install(&shared, &directory, &memory, number, &meta, &snapshot))
                 .await
                 .inspect_err(|_| self.shared.snapshots.failed())?;
         self.number = number;
         self.applied = applied;
+        self.head = head;
         self.recent = Recent::default();
         if let Some(at) = membership.log_id() {
             self.voters.appended(at.index);
@@ -403,12 +419,13 @@ fn install(
     number: u64,
     meta: &SnapshotMeta,
     snapshot: &SnapshotHandle,
-) -> io::Result<(Option<LogId>, StoredMembership)> {
+) -> io::Result<(Option<LogId>, StoredMembership, Head)> {
     snapshot.verify()?;
     let files = directory.prepare(number, &snapshot.files())?;
     let state = StateDb::open(&files, memory, false).map_err(io::Error::other)?;
     let applied = state.applied().map_err(io::Error::other)?;
     let membership = state.membership().map_err(io::Error::other)?;
+    let head = state.head().map_err(io::Error::other)?;
     if applied != meta.last_log_id {
         state.retire();
         let text = format!("the snapshot holds {applied:?}, not {:?}", meta.last_log_id);
@@ -417,7 +434,7 @@ fn install(
     shared.snapshots.adopt(snapshot)?;
     directory.activate(number)?;
     shared.state.swap(Arc::new(state)).retire();
-    Ok((applied, membership))
+    Ok((applied, membership, head))
 }
 
 /// A snapshot that was begun.

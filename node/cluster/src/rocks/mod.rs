@@ -3,6 +3,7 @@
 //! Guarantees: both instances draw from one block cache and from one budget of write buffers; neither grows with what is
 //! stored. Must not know: Raft, or what rows mean.
 
+pub mod format;
 pub mod state;
 
 use std::fs::{self, File};

@@ -10,18 +10,18 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nora_domain::record::{Key, Record};
-use nora_domain::store::Rows;
+use nora_domain::{Head, Key, Record, Rows};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::properties;
 use rocksdb::{DB, DBRawIterator, ErrorKind, ReadOptions, ReadTier, WriteBatch};
 
 use super::{Memory, io_error, remove_directory, sync_directory, write_atomically};
-use crate::codec::{DecodeError, key, raft, record};
+use crate::codec::{DecodeError, head, key, raft, record};
 use crate::raft::{LogId, StoredMembership};
 
 const APPLIED: &[u8] = b"\x00applied";
 const MEMBERSHIP: &[u8] = b"\x00membership";
+const HEAD: &[u8] = b"\x00head";
 
 /// How far a read may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,10 +97,17 @@ impl StateDb {
         Ok(bytes.map(|bytes| raft::decode_membership(&bytes)).transpose()?.unwrap_or_default())
     }
 
-    /// Writes changed rows and the position they bring the state to, at once.
+    /// The part of the state that every command changes, as of that position.
+    pub fn head(&self) -> Result<Head, ReadError> {
+        let bytes = self.db.get_pinned(HEAD)?;
+        Ok(bytes.map(|bytes| head::decode(&bytes)).transpose()?.unwrap_or_default())
+    }
+
+    /// Writes changed rows, the head, and the position that they bring the state to, at once.
     pub fn write<'a>(
         &self,
         rows: impl Iterator<Item = (&'a Key, &'a Option<Record>)>,
+        state_head: &Head,
         applied: &LogId,
         membership: Option<&StoredMembership>,
     ) -> Result<(), rocksdb::Error> {
@@ -111,6 +118,7 @@ impl StateDb {
                 None => batch.delete(key::encode(row)),
             }
         }
+        batch.put(HEAD, head::encode(state_head));
         batch.put(APPLIED, raft::encode_log_id(applied));
         if let Some(membership) = membership {
             batch.put(MEMBERSHIP, raft::encode_membership(membership));
@@ -140,8 +148,7 @@ impl StateDb {
             options.set_read_tier(ReadTier::BlockCache);
         }
         // No run leaves its table; the bound spares the iterator from looking past deleted rows beyond it.
-        let table = start.first().copied().unwrap_or(key::FIRST_TABLE);
-        options.set_iterate_upper_bound(vec![table + 1]);
+        options.set_iterate_upper_bound(key::upper_bound(&start));
         let mut iterator = self.db.raw_iterator_opt(options);
         iterator.seek(&start);
         if skip && iterator.key() == Some(start.as_slice()) {

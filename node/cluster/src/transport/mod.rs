@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nora_app::ports::BoxError;
-use nora_domain::record::{NodeId, NodeRecord, Standing};
+use nora_domain::{NodeId, NodeRecord, Standing};
 use tonic::transport::{Channel, Endpoint};
 
 pub use self::snapshots::Incoming;

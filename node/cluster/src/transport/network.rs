@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::raft_client::RaftClient;
 use openraft::base::{BoxFuture, BoxStream};

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{Stream, StreamExt, future};
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::leader_server::{Leader, LeaderServer};
 use nora_proto::peer::v1::raft_server::{Raft, RaftServer};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
 use nora_app::ports::BoxError;
-use nora_domain::record::NodeId;
+use nora_domain::NodeId;
 use nora_trust::{Identity, Peer, member_name};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;

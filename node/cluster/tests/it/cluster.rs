@@ -6,22 +6,22 @@ use std::time::{Duration, Instant};
 
 use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_cluster::{Cluster, ClusterConfig, StartError};
-use nora_domain::command::{Outcome, Refusal, Terms};
-use nora_domain::record::{Epoch, Key, NodeId, Record, UploadId};
-use nora_domain::store::Rows;
+use nora_domain::{
+    CloseUpload, Epoch, Key, NodeId, Outcome, Record, Refusal, Rows, SetStanding, Terms, UploadId,
+};
 use tempfile::TempDir;
 
-use crate::support::{cluster_rows, config, open_upload};
+use crate::support::{cluster_rows, config, open_upload, repository};
 use crate::trio::{Trio, until};
 
 fn defaults(_: &mut ClusterConfig) {}
 
 fn upload(number: u64) -> Key {
-    Key::Upload(UploadId(number.into()))
+    Key::Upload(repository(0).tenant, UploadId(number.into()))
 }
 
 async fn put(cluster: &Cluster, number: u64) {
-    assert_eq!(cluster.propose(open_upload(number)).await.unwrap(), Ok(Outcome::UploadOpened));
+    assert_eq!(cluster.propose(open_upload(number)).await.unwrap(), Ok(Outcome::OpenUpload(())));
 }
 
 async fn has(cluster: &Cluster, number: u64) -> bool {
@@ -147,7 +147,7 @@ fn acknowledged_writes_stand_once_through_changes_of_leader() {
                     let number = node * 10_000_000 + lane * 1_000_000 + number;
                     match cluster.propose(open_upload(number)).await {
                         Ok(answer) => {
-                            assert_eq!(answer, Ok(Outcome::UploadOpened));
+                            assert_eq!(answer, Ok(Outcome::OpenUpload(())));
                             acknowledged.push(number);
                         }
                         Err(MetadataError::OutcomeUnknown | MetadataError::NoLeader) => {}
@@ -316,7 +316,10 @@ fn a_node_far_behind_gets_a_snapshot_and_goes_on_where_the_connection_broke() {
     let rows = |node| {
         trio.block(node, async |cluster| {
             cluster.linearize().await.unwrap();
-            cluster.scan(Rows::Uploads { after: None }, 100_000).await.unwrap()
+            cluster
+                .scan(Rows::Uploads { tenant: repository(0).tenant, after: None }, 100_000)
+                .await
+                .unwrap()
         })
     };
     assert_eq!(rows(away), rows(leader));
@@ -338,8 +341,8 @@ fn inodes(directory: &std::path::Path) -> std::collections::BTreeSet<u64> {
 #[test]
 fn a_command_that_arrives_twice_takes_effect_once() {
     use nora_cluster::codec;
-    use nora_domain::command::{Action, Command, Origin};
-    use nora_domain::record::Timestamp;
+    use nora_domain::Timestamp;
+    use nora_domain::{Action, Command, Origin};
     use nora_proto::peer::v1 as proto;
 
     let trio = Trio::three(defaults);
@@ -355,7 +358,10 @@ fn a_command_that_arrives_twice_takes_effect_once() {
         }))
     };
     let open = command(1000, open_upload(7).action);
-    let close = command(1001, Action::CloseUpload { upload: UploadId(7) });
+    let close = command(
+        1001,
+        Action::CloseUpload(CloseUpload { tenant: repository(0).tenant, upload: UploadId(7) }),
+    );
     let channel = trio.channel(follower, leader);
     trio.block(follower, async |cluster| {
         let mut client = proto::leader_client::LeaderClient::new(channel);
@@ -373,31 +379,31 @@ fn a_command_that_arrives_twice_takes_effect_once() {
 
 #[test]
 fn a_proposers_clock_does_not_move_the_clusters() {
-    use nora_domain::command::Command;
-    use nora_domain::record::Timestamp;
+    use nora_domain::Command;
+    use nora_domain::Timestamp;
 
     let trio = Trio::three(defaults);
     trio.block(trio.follower(), async |cluster| {
         let ahead = Command { at: Timestamp(u64::MAX), ..open_upload(1) };
         cluster.propose(ahead).await.unwrap().unwrap();
-        let row = cluster.get(Key::Cluster).await.unwrap();
-        let Some(Record::Cluster(record)) = row else { panic!("{row:?}") };
-        assert!(record.clock < Timestamp(1 << 50), "{record:?}");
+        let head = cluster.head().await.unwrap();
+        assert!(head.clock < Timestamp(1 << 50), "{head:?}");
     });
 }
 
 #[test]
 fn a_removed_node_is_not_listened_to() {
-    use nora_domain::command::{Action, Command};
-    use nora_domain::record::{Standing, Timestamp};
+    use nora_domain::{Action, Command};
+    use nora_domain::{Standing, Timestamp};
     let trio = Trio::three(|config| config.answer_timeout = Duration::from_secs(1));
     let leader = trio.leader();
     let gone = trio.follower();
     trio.block(leader, async |cluster| {
         cluster.members().demote(NodeId(gone)).await.unwrap();
-        let action = Action::SetStanding { node: NodeId(gone), standing: Standing::Removed };
+        let action =
+            Action::SetStanding(SetStanding { node: NodeId(gone), standing: Standing::Removed });
         let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
-        assert_eq!(cluster.propose(command).await.unwrap(), Ok(Outcome::StandingSet));
+        assert_eq!(cluster.propose(command).await.unwrap(), Ok(Outcome::SetStanding(())));
         cluster.members().remove_learner(NodeId(gone)).await.unwrap();
     });
     trio.block(gone, async |cluster| {

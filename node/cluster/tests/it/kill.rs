@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::Cluster;
-use nora_domain::record::{Key, UploadId};
+use nora_domain::{Key, UploadId};
 use tempfile::TempDir;
 
-use crate::support::{assert_sound, cluster_rows, config, life, open_upload};
+use crate::support::{assert_sound, cluster_state, config, life, open_upload, repository};
 
 const DIRECTORY: &str = "NORA_TEST_KILL_DIRECTORY";
 const FIRST: &str = "NORA_TEST_KILL_FIRST";
@@ -33,10 +33,14 @@ fn acknowledged_writes_survive_sigkill() {
         life(config(directory.path()), async |cluster| {
             assert_eq!(cluster.epoch().0, 2 * round + 2, "the killed process had an epoch too");
             for number in &acknowledged {
-                let row = cluster.get(Key::Upload(UploadId((*number).into()))).await.unwrap();
+                let row = cluster
+                    .get(Key::Upload(repository(0).tenant, UploadId((*number).into())))
+                    .await
+                    .unwrap();
                 assert!(row.is_some(), "write {number} was acknowledged and is gone");
             }
-            assert_sound(&cluster_rows(&cluster).await);
+            let (head, rows) = cluster_state(&cluster).await;
+            assert_sound(&head, &rows);
         });
     }
     assert!(acknowledged.len() >= 900);

@@ -5,9 +5,7 @@ use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_cluster::raft::covered::Covered;
 use nora_cluster::raft::log_store::{LogStore, READ_BYTES_MAX};
 use nora_cluster::raft::{Entry, Proposal};
-use nora_domain::command::{Action, Command, Terms};
-use nora_domain::record::{Body, Timestamp};
-use nora_domain::{MediaType, TagName};
+use nora_domain::{Action, Body, Command, MediaType, PutArtifact, TagName, Terms, Timestamp};
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, StorageError};
 use tempfile::TempDir;
@@ -101,7 +99,7 @@ async fn entries_stay_until_a_snapshot_covers_them() {
 }
 
 fn artifact(body: usize, number: u64) -> Command {
-    let action = Action::PutArtifact {
+    let action = Action::PutArtifact(PutArtifact {
         repository: repository(0),
         digest: digest(number),
         media_type: MediaType::parse("application/x").unwrap(),
@@ -112,7 +110,7 @@ fn artifact(body: usize, number: u64) -> Command {
         blobs: vec![],
         children: vec![],
         tags: vec![TagName::parse("latest").unwrap()],
-    };
+    });
     Command { at: Timestamp(1), origin: None, terms: Terms::NONE, action }
 }
 

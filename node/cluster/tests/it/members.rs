@@ -6,9 +6,9 @@ use futures_util::stream;
 use nora_app::ports::members::{Members, MembersError, Role};
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{JoinError, MembersConfig, StartError};
-use nora_domain::command::{Action, Command, Terms};
-use nora_domain::record::{
-    FeatureLevel, Generation, NodeId, NodeProfile, Placement, Standing, Timestamp, UploadId,
+use nora_domain::{
+    Action, Command, CommitBlob, FeatureLevel, Generation, NodeId, NodeProfile, Placement,
+    Standing, Terms, Timestamp, UploadId,
 };
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::leader_client::LeaderClient;
@@ -47,7 +47,7 @@ fn impossible<T: std::fmt::Debug>(result: Result<T, MembersError>) -> String {
 }
 
 async fn commit_blob(node: &Node, number: u64, holders: &[u64]) {
-    let action = Action::CommitBlob {
+    let action = Action::CommitBlob(CommitBlob {
         repository: repository(0),
         digest: digest(number),
         size: 10,
@@ -55,9 +55,9 @@ async fn commit_blob(node: &Node, number: u64, holders: &[u64]) {
         node: node.cluster.node_id(),
         chunk_root: [3; 32],
         upload: UploadId(number.into()),
-        pinned_until: Timestamp(u64::MAX),
+        pin_millis: 1 << 50,
         placement: Placement::Nodes(holders.iter().copied().map(NodeId).collect()),
-    };
+    });
     let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
     node.cluster.propose(command).await.unwrap().unwrap();
 }
@@ -148,7 +148,7 @@ async fn nobody_joins_without_a_right_and_current_token() {
     assert!(why.contains("has expired"), "{why}");
 
     let token = one.roster.create_join_token(60_000).await.unwrap();
-    let old = NodeProfile { feature_max: FeatureLevel::SINGLE, ..about.clone() };
+    let old = NodeProfile { feature_max: FeatureLevel(0), ..about.clone() };
     let why = refused(&token, old).await;
     assert!(why.contains("newer version"), "{why}");
     let nowhere = NodeProfile { cluster_address: String::new(), ..about.clone() };
@@ -317,7 +317,7 @@ async fn refuses_all(node: &Node, config: ClientConfig) {
 }
 
 /// A certificate of the cluster's own authority for node 2, good from and to so many days from now.
-fn dated(authority: &nora_domain::record::AuthorityRecord, days: [i64; 2]) -> ClientConfig {
+fn dated(authority: &nora_domain::AuthorityRecord, days: [i64; 2]) -> ClientConfig {
     let now = std::time::SystemTime::now();
     let at = |days: i64| {
         let span = Duration::from_secs(days.unsigned_abs() * 86_400);
@@ -352,8 +352,8 @@ async fn whoever_is_no_member_is_refused_every_call() {
     let foreign_dir = TempDir::new().unwrap();
     let foreign = Identity::found(foreign_dir.path(), CLUSTER).unwrap().founding_authority();
     let foreign = foreign.unwrap().unwrap();
-    let record = match one.cluster.get(nora_domain::record::Key::Authority).await.unwrap() {
-        Some(nora_domain::record::Record::Authority(record)) => record,
+    let record = match one.cluster.get(nora_domain::Key::Authority).await.unwrap() {
+        Some(nora_domain::Record::Authority(record)) => record,
         other => panic!("{other:?}"),
     };
     assert!(Authority::from_record(&record).is_ok());
@@ -385,7 +385,7 @@ async fn whoever_is_no_member_is_refused_every_call() {
 
 /// Trusts the cluster, and shows a certificate of a foreign authority.
 fn with_roots(
-    foreign: &nora_domain::record::AuthorityRecord,
+    foreign: &nora_domain::AuthorityRecord,
     trusted: &CertificateDer<'static>,
 ) -> ClientConfig {
     let key = KeyPair::generate().unwrap();

@@ -12,7 +12,7 @@ use nora_app::ports::members::{Member, Members, NodeReport, Reporter};
 use nora_cluster::{
     Cluster, ClusterConfig, JoinError, MembersConfig, MutualTls, Roster, Upkeep, join,
 };
-use nora_domain::record::{ClusterId, FeatureLevel, NodeId, NodeProfile};
+use nora_domain::{ClusterId, FeatureLevel, NodeId, NodeProfile};
 use nora_trust::Identity;
 use rustls::pki_types::ServerName;
 use tempfile::TempDir;

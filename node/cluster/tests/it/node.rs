@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use nora_app::ports::metadata::Metadata;
+use nora_app::ports::metadata::{Metadata, ask};
 use nora_cluster::{Cluster, StartError, StopReason};
-use nora_domain::command::{Action, Command, Outcome, Terms};
-use nora_domain::event::Event;
-use nora_domain::record::{
-    ClusterId, Epoch, FeatureLevel, Key, NodeId, Record, Timestamp, UploadId,
+use nora_domain::{
+    Action, ClusterId, Command, Epoch, Event, FeatureLevel, FoundCluster, Key, NodeId, Outcome,
+    Record, Rows, Storage, StorageMode, Terms, Timestamp, UploadId,
 };
-use nora_domain::store::Rows;
 use tempfile::TempDir;
 
-use crate::support::{assert_sound, cluster_rows, config, life, open_upload, workload};
+use crate::support::{
+    assert_sound, cluster_rows, cluster_state, config, life, open_upload, repository, workload,
+};
 use crate::trio::{NAME, authority};
 
 // The workload's first command is the start of a node, which would retire the epoch of the node under test.
@@ -23,14 +23,14 @@ async fn propose_uploads(cluster: &Arc<Cluster>, numbers: std::ops::Range<u64>) 
     let proposals = numbers.map(|number| cluster.propose(open_upload(number)));
     let answers: Vec<_> = stream::iter(proposals).buffer_unordered(64).collect().await;
     for answer in answers {
-        assert_eq!(answer.unwrap(), Ok(Outcome::UploadOpened));
+        assert!(matches!(answer.unwrap(), Ok(Outcome::OpenUpload(_))));
     }
 }
 
 /// Rows that a mere start of the node does not change.
 fn without_starts(rows: Vec<(Key, Record)>) -> Vec<(Key, Record)> {
     rows.into_iter()
-        .filter(|(key, _)| !matches!(key, Key::Cluster | Key::Node(_) | Key::Session(_)))
+        .filter(|(key, _)| !matches!(key, Key::Cluster | Key::Node(_) | Key::Journal(_)))
         .collect()
 }
 
@@ -57,12 +57,13 @@ fn a_node_that_was_not_shut_down_recovers_what_it_acknowledged() {
         for command in workload(300).into_iter().skip(1) {
             let _ = cluster.propose(command).await.unwrap();
         }
-        cluster_rows(&cluster).await
+        let (head, rows) = cluster_state(&cluster).await;
+        assert_sound(&head, &rows);
+        rows
     });
-    assert_sound(&before);
     life(config(directory.path()), async |cluster| {
-        let rows = cluster_rows(&cluster).await;
-        assert_sound(&rows);
+        let (head, rows) = cluster_state(&cluster).await;
+        assert_sound(&head, &rows);
         assert_eq!(without_starts(rows), without_starts(before));
     });
 }
@@ -90,8 +91,8 @@ fn the_log_is_cut_behind_a_snapshot_and_the_state_survives() {
     });
     assert!(before.len() > 1700);
     life(config, async |cluster| {
-        let rows = cluster_rows(&cluster).await;
-        assert_sound(&rows);
+        let (head, rows) = cluster_state(&cluster).await;
+        assert_sound(&head, &rows);
         assert_eq!(without_starts(rows), without_starts(before));
         let status = cluster.status();
         assert!(status.purged_index > Some(1000), "{status:?}");
@@ -105,21 +106,31 @@ fn reads_see_every_acknowledged_write_and_pages_follow_one_another() {
         for number in 0..50 {
             cluster.propose(open_upload(number)).await.unwrap().unwrap();
             cluster.linearize().await.unwrap();
-            let row = cluster.get(Key::Upload(UploadId(number.into()))).await.unwrap();
+            let row = cluster
+                .get(Key::Upload(repository(0).tenant, UploadId(number.into())))
+                .await
+                .unwrap();
             assert!(matches!(row, Some(Record::Upload(_))));
         }
-        assert_eq!(cluster.get(Key::Upload(UploadId(50))).await.unwrap(), None);
+        assert_eq!(
+            cluster.get(Key::Upload(repository(0).tenant, UploadId(50))).await.unwrap(),
+            None
+        );
         let mut after = None;
         let mut found = Vec::new();
         loop {
-            let page = cluster.scan(Rows::Uploads { after }, 7).await.unwrap();
-            let Some((Key::Upload(last), _)) = page.last() else {
+            let page = cluster
+                .scan(Rows::Uploads { tenant: repository(0).tenant, after }, 7)
+                .await
+                .unwrap();
+            let Some((Key::Upload(_, last), _)) = page.last() else {
                 break;
             };
             after = Some(*last);
             found.extend(page.into_iter().map(|(key, _)| key));
         }
-        let expected: Vec<_> = (0..50).map(|number| Key::Upload(UploadId(number))).collect();
+        let expected: Vec<_> =
+            (0..50).map(|number| Key::Upload(repository(0).tenant, UploadId(number))).collect();
         assert_eq!(found, expected);
     });
 }
@@ -171,7 +182,7 @@ fn a_node_that_was_shut_down_says_so_and_takes_no_more() {
         assert_eq!(cluster.stopped().await, StopReason::Shutdown);
         assert!(!cluster.status().ready);
         assert!(cluster.propose(open_upload(11)).await.is_err());
-        let row = cluster.get(Key::Upload(UploadId(9))).await.unwrap();
+        let row = cluster.get(Key::Upload(repository(0).tenant, UploadId(9))).await.unwrap();
         assert!(row.is_some(), "what was applied can still be read");
     });
     life(config(directory.path()), async |cluster| {
@@ -202,7 +213,7 @@ fn an_entry_that_cannot_be_understood_stops_the_node_and_is_not_skipped_after_a_
         assert!(cluster.propose(open_upload(10)).await.is_err());
         cluster_rows(&cluster).await
     });
-    assert_eq!(before.iter().filter(|(key, _)| matches!(key, Key::Upload(_))).count(), 10);
+    assert_eq!(before.iter().filter(|(key, _)| matches!(key, Key::Upload(..))).count(), 10);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let mut config = config(directory.path());
     config.start_timeout = std::time::Duration::from_secs(5);
@@ -214,25 +225,27 @@ fn an_entry_that_cannot_be_understood_stops_the_node_and_is_not_skipped_after_a_
 #[test]
 fn a_founder_that_crashed_half_way_goes_on() {
     let directory = TempDir::new().unwrap();
-    let level = async |cluster: &Cluster| match cluster.get(Key::Cluster).await.unwrap() {
-        Some(Record::Cluster(record)) => record.feature_level,
+    let founded = async |cluster: &Cluster| match cluster.get(Key::Cluster).await.unwrap() {
+        Some(Record::Cluster(record)) => (record.cluster, record.feature_level),
         other => panic!("{other:?}"),
     };
+    let whole = (Some(NAME), FeatureLevel::NEWEST);
     life(config(directory.path()), async |cluster| {
-        let action = Action::FoundCluster { cluster: NAME, authority: authority() };
-        let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
-        assert_eq!(cluster.propose(command).await.unwrap(), Ok(Outcome::ClusterFounded));
-        assert!(level(&cluster).await < FeatureLevel::NEWEST);
+        assert_eq!(founded(&cluster).await, (None, FeatureLevel::default()));
+        let storage = Storage { mode: StorageMode::Local, replicas: 3 };
+        let command = FoundCluster { cluster: NAME, authority: authority(), storage };
+        assert_eq!(ask(cluster.as_ref(), command).await.unwrap(), Ok(()));
+        assert_eq!(founded(&cluster).await, whole);
 
-        // Whose identity is another cluster's changes nothing of this one.
+        // A node whose identity is another cluster's changes nothing of this one.
         cluster.found(ClusterId(NAME.0 + 1), authority()).await.unwrap();
         let error = cluster.enter().await.unwrap_err();
         assert!(matches!(error, StartError::ForeignCluster { .. }), "{error}");
-        assert!(level(&cluster).await < FeatureLevel::NEWEST);
+        assert_eq!(founded(&cluster).await, whole);
     });
     life(config(directory.path()), async |cluster| {
         cluster.found(NAME, authority()).await.unwrap();
         cluster.enter().await.unwrap();
-        assert_eq!(level(&cluster).await, FeatureLevel::NEWEST);
+        assert_eq!(founded(&cluster).await, whole);
     });
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use futures_util::stream;
 use nora_cluster::raft::snapshot::SnapshotHandle;
 use nora_cluster::raft::state_machine::StateMachine;
-use nora_domain::record::{Key, Record};
+use nora_domain::{Key, Record};
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use tempfile::TempDir;
 

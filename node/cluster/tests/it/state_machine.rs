@@ -7,10 +7,7 @@ use nora_cluster::codec;
 use nora_cluster::raft::state_machine::{Shared, StateMachine};
 use nora_cluster::raft::{Entry, Proposal, Snapshot};
 use nora_cluster::rocks::state::Tier;
-use nora_domain::command::Command;
-use nora_domain::record::{Key, Record, Timestamp};
-use nora_domain::store::{MemoryStore, Rows, Store};
-use nora_domain::transition;
+use nora_domain::{Command, Key, MemoryStore, Record, Rows, Store, Timestamp};
 use openraft::EntryPayload;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use tempfile::TempDir;
@@ -25,11 +22,16 @@ fn entries(commands: &[Command]) -> Vec<Entry> {
     (1..).zip(commands).map(|(index, command)| entry(index, command)).collect()
 }
 
-fn expected(commands: &[Command]) -> Vec<(Key, Record)> {
+fn expected_store(commands: &[Command]) -> MemoryStore {
     let mut store = MemoryStore::default();
     for (position, command) in (1..).zip(commands) {
-        let _ = transition::apply(&mut store, position, command).unwrap();
+        let _ = nora_domain::apply(&mut store, position, command).unwrap();
     }
+    store
+}
+
+fn expected(commands: &[Command]) -> Vec<(Key, Record)> {
+    let store = expected_store(commands);
     store.rows().map(|(key, record)| (key.clone(), record.clone())).collect()
 }
 
@@ -43,7 +45,7 @@ async fn state_is_equal_however_the_log_is_cut() {
     let commands = workload(600);
     let expected = expected(&commands);
     assert!(expected.len() > 20, "the workload leaves something: {} rows", expected.len());
-    assert_sound(&expected);
+    assert_sound(expected_store(&commands).head(), &expected);
     for cut in [1, 7, 64, 600] {
         let directory = TempDir::new().unwrap();
         let (mut machine, mut shared) = open_state(directory.path());
@@ -55,6 +57,8 @@ async fn state_is_equal_however_the_log_is_cut() {
             }
         }
         assert_eq!(rows(&shared), expected, "cut into {cut}");
+        let head = shared.state.load().head().unwrap();
+        assert_eq!(&head, expected_store(&commands).head(), "cut into {cut}");
         assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(600)));
     }
 }
@@ -128,26 +132,29 @@ async fn rows_that_are_not_in_memory_are_read_from_the_disk() {
 fn a_scan_sees_what_earlier_commands_of_the_same_write_changed() {
     use nora_cluster::raft::overlay::{Overlay, Recent, Transaction};
     use nora_domain::TagName;
-    use nora_domain::record::TagRecord;
+    use nora_domain::{Head, TagRecord, Target};
 
     let directory = TempDir::new().unwrap();
     let (_machine, shared) = open_state(directory.path());
     let key = |name: &str| Key::Tag(repository(0), TagName::parse(name).unwrap());
-    let record =
-        |at| Record::Tag(TagRecord { digest: crate::support::digest(1), moved_at: Timestamp(at) });
+    let record = |at| {
+        let target = Target::Artifact(crate::support::digest(1));
+        Record::Tag(TagRecord { target, moved_at: Timestamp(at) })
+    };
     let state = shared.state.load();
     let stored =
         [(key("b"), Some(record(0))), (key("d"), Some(record(0))), (key("f"), Some(record(0)))];
-    state.write(stored.iter().map(|(k, r)| (k, r)), &log_id(1), None).unwrap();
+    let mut head = Head::default();
+    state.write(stored.iter().map(|(k, r)| (k, r)), &head, &log_id(1), None).unwrap();
 
     let (mut overlay, recent) = (Overlay::default(), Recent::default());
-    let mut earlier = Transaction::new(&state, &recent, &overlay, Tier::Memory);
+    let mut earlier = Transaction::new(&state, &recent, &overlay, &mut head, Tier::Memory);
     earlier.put(key("a"), record(1)).unwrap();
     earlier.put(key("c"), record(1)).unwrap();
     earlier.delete(&key("d")).unwrap();
     let changes = earlier.into_changes();
     overlay.merge(changes);
-    let mut transaction = Transaction::new(&state, &recent, &overlay, Tier::Memory);
+    let mut transaction = Transaction::new(&state, &recent, &overlay, &mut head, Tier::Memory);
     transaction.put(key("b"), record(2)).unwrap();
     transaction.delete(&key("a")).unwrap();
     transaction.put(key("g"), record(2)).unwrap();

@@ -11,11 +11,12 @@ use nora_cluster::raft::voters::SoleVoter;
 use nora_cluster::raft::{Entry, LeaderId, LogId, Proposal};
 use nora_cluster::rocks::Memory;
 use nora_cluster::{Cluster, ClusterConfig};
-use nora_domain::command::{Action, Command, Terms};
-use nora_domain::record::{
-    Body, Epoch, Generation, Key, NodeId, NodeProfile, Placement, Record, Timestamp, UploadId,
+use nora_domain::{
+    Action, Body, CloseUpload, Command, CommitBlob, DeleteArtifact, DeleteTag, Digest, Epoch,
+    FeatureLevel, Format, Generation, Head, Key, MediaType, MountBlob, NodeId, NodeProfile,
+    OpenUpload, Placement, PutArtifact, Record, RepositoryKey, RepositoryPath, StartNode, TagName,
+    TenantName, Terms, Timestamp, UnlinkBlob, UploadId, recount::Recount,
 };
-use nora_domain::{Digest, Format, MediaType, RepositoryKey, RepositoryPath, TagName, TenantName};
 use openraft::EntryPayload;
 use openraft::vote::RaftLeaderId;
 use tokio::sync::broadcast;
@@ -36,18 +37,19 @@ pub fn digest(number: u64) -> Digest {
 }
 
 pub fn open_upload(number: u64) -> Command {
-    let action = Action::OpenUpload {
+    let action = Action::OpenUpload(OpenUpload {
         upload: UploadId(u128::from(number)),
         repository: repository(0),
         node: NodeId(1),
-        expires_at: Timestamp(u64::MAX),
+        lives_millis: 1 << 50,
         reserve: 0,
-    };
+    });
     Command { at: Timestamp(1), origin: None, terms: Terms::NONE, action }
 }
 
 pub fn start_node(node: u64) -> Action {
-    Action::StartNode { node: NodeId(node), start: 0, profile: NodeProfile::default() }
+    let profile = NodeProfile { feature_max: FeatureLevel::NEWEST, ..NodeProfile::default() };
+    Action::StartNode(StartNode { node: NodeId(node), start: 0, profile })
 }
 
 /// Commands that build up and tear down a little of everything; the same for the same length.
@@ -64,17 +66,17 @@ pub fn workload(length: u64) -> Vec<Command> {
         let (to, blob, pin) = (repository(next(3)), digest(next(8)), UploadId(next(40).into()));
         let artifact = digest(100 + next(12));
         let tag = TagName::parse(&format!("v{}", next(6))).unwrap();
-        let pinned_until = Timestamp(next(2000));
+        let millis = next(2000);
         commands.push(match next(12) {
-            0 => Action::OpenUpload {
+            0 => Action::OpenUpload(OpenUpload {
                 upload: pin,
                 repository: to,
                 node: NodeId(1),
-                expires_at: pinned_until,
+                lives_millis: millis,
                 reserve: 0,
-            },
-            1 => Action::CloseUpload { upload: pin },
-            2..=4 => Action::CommitBlob {
+            }),
+            1 => Action::CloseUpload(CloseUpload { tenant: to.tenant, upload: pin }),
+            2..=4 => Action::CommitBlob(CommitBlob {
                 repository: to,
                 digest: blob,
                 size: 10,
@@ -82,25 +84,30 @@ pub fn workload(length: u64) -> Vec<Command> {
                 node: NodeId(1),
                 chunk_root: [3; 32],
                 upload: pin,
-                pinned_until,
+                pin_millis: millis,
                 placement: Placement::Nodes(vec![NodeId(1)]),
-            },
-            5 => Action::MountBlob { from: to, to: repository(2), digest: blob, pin, pinned_until },
-            6 => Action::UnlinkBlob { repository: to, digest: blob },
-            7..=9 => Action::PutArtifact {
+            }),
+            5 => Action::MountBlob(MountBlob {
+                from: to,
+                to: repository(2),
+                digest: blob,
+                pin_millis: millis,
+            }),
+            6 => Action::UnlinkBlob(UnlinkBlob { repository: to, digest: blob }),
+            7..=9 => Action::PutArtifact(PutArtifact {
                 repository: to,
                 digest: artifact,
                 media_type: MediaType::parse("application/vnd.oci.image.manifest.v1+json").unwrap(),
                 size: 4,
-                body: Body::Inline(b"{ }\n".to_vec()),
+                body: Body::Inline(b"{ }\n".as_slice().into()),
                 subject: (next(3) == 0).then(|| digest(200)),
                 artifact_type: None,
                 blobs: vec![blob],
                 children: vec![],
                 tags: vec![tag],
-            },
-            10 => Action::DeleteArtifact { repository: to, digest: artifact },
-            _ => Action::DeleteTag { repository: to, tag },
+            }),
+            10 => Action::DeleteArtifact(DeleteArtifact { repository: to, digest: artifact }),
+            _ => Action::DeleteTag(DeleteTag { repository: to, tag }),
         });
     }
     (1..)
@@ -151,13 +158,21 @@ pub fn rows(shared: &Shared) -> Vec<(Key, Record)> {
 
 /// Every row of a node's state.
 pub async fn cluster_rows(cluster: &Cluster) -> Vec<(Key, Record)> {
-    cluster.inspect(|rows| rows.map(Result::unwrap).collect()).await.unwrap()
+    cluster.inspect(|_, rows| rows.map(Result::unwrap).collect()).await.unwrap()
 }
 
-/// Asserts that nothing contradicts itself in these rows.
-pub fn assert_sound(rows: &[(Key, Record)]) {
-    let findings = nora_domain::audit::audit(rows.iter().map(|(key, record)| (key, record)));
+/// Asserts that nothing contradicts itself in a state.
+pub fn assert_sound(head: &Head, rows: &[(Key, Record)]) {
+    let mut recount = Recount::default();
+    rows.iter().for_each(|(key, record)| recount.add(key, record));
+    let findings = recount.finish(head);
     assert!(findings.is_empty(), "{findings:?}");
+}
+
+/// The head and every row of a node's state.
+pub async fn cluster_state(cluster: &Cluster) -> (Head, Vec<(Key, Record)>) {
+    let state = cluster.inspect(|head, rows| (head.clone(), rows.map(Result::unwrap).collect()));
+    state.await.unwrap()
 }
 
 pub fn config(directory: &Path) -> ClusterConfig {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use nora_app::ports::BoxError;
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{Cluster, ClusterConfig, Transport, endpoint};
-use nora_domain::command::{Action, Command, Outcome, Terms};
-use nora_domain::record::{
-    AuthorityRecord, ClusterId, FeatureLevel, NodeId, NodeProfile, Timestamp, TokenId,
+use nora_domain::{
+    Action, AdmitNode, AuthorityRecord, ClusterId, Command, CreateJoinToken, FeatureLevel, NodeId,
+    NodeProfile, Outcome, Terms, Timestamp, TokenId,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -179,12 +179,12 @@ impl Trio {
 
     pub fn admit(&self, node: u64) {
         let actions = [
-            Action::CreateJoinToken {
+            Action::CreateJoinToken(CreateJoinToken {
                 token: TokenId(1),
                 secret_hash: [1; 32],
-                expires_at: Timestamp(u64::MAX),
-            },
-            Action::AdmitNode {
+                lives_millis: 1 << 50,
+            }),
+            Action::AdmitNode(AdmitNode {
                 token: TokenId(1),
                 secret_hash: [1; 32],
                 key_hash: [node as u8; 32],
@@ -192,14 +192,14 @@ impl Trio {
                     feature_max: FeatureLevel::NEWEST,
                     ..NodeProfile::default()
                 },
-            },
+            }),
         ];
         self.block(self.leader(), async move |cluster| {
             for action in actions {
                 let command =
                     Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
                 let answer = cluster.propose(command).await.unwrap().unwrap();
-                if let Outcome::NodeAdmitted(number) = answer {
+                if let Outcome::AdmitNode(number) = answer {
                     assert_eq!(number, NodeId(node));
                 }
             }

@@ -1,8 +1,7 @@
 //! OCI's grammars for repository names, tags and references. Stricter than the domain's shared rules: what passes here
 //! holds no `..`, no upper case, no empty part.
 
-use nora_domain::digest::DigestError;
-use nora_domain::{Digest, Reference, RepositoryPath, TagName};
+use nora_domain::{Digest, DigestError, Reference, RepositoryPath, TagName};
 
 /// Why a text is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

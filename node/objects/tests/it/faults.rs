@@ -2,7 +2,7 @@
 
 use nora_app::ports::blobs::{Blobs, Delivery};
 use nora_app::ports::uploads::{UploadError, Uploads};
-use nora_domain::record::UploadId;
+use nora_domain::UploadId;
 use nora_objects::ObjectBlobs;
 
 use crate::proxy::{Fault, Proxy, refusal};

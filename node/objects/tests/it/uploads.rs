@@ -5,8 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nora_app::ports::blobs::{Blobs, Delivery};
 use nora_app::ports::uploads::{UploadError, Uploads};
-use nora_domain::Algorithm;
-use nora_domain::record::{Placement, Timestamp, UploadId};
+use nora_domain::{Algorithm, Placement, Timestamp, UploadId};
 
 use nora_objects::ObjectBlobs;
 

@@ -207,7 +207,7 @@ impl From<Error> for ApiError {
                 .with_detail("asked", asked)
             }
             Error::Conflict { what } => Self::new(StatusCode::CONFLICT, Code::Denied, what),
-            Error::IdentityUnknown { what } => Self::new(StatusCode::NOT_FOUND, Code::Denied, what),
+            Error::NotFound { what } => Self::new(StatusCode::NOT_FOUND, Code::Denied, what),
             Error::AssertionUsed | Error::AssertionOver => Self::new(StatusCode::FORBIDDEN, Code::Denied, message),
             Error::BodyBroken(_) => Self::new(
                 StatusCode::BAD_REQUEST,

@@ -23,9 +23,7 @@ use nora_app::Registry;
 use nora_app::ports::Incoming;
 use nora_app::ports::blobs::Delivery;
 use nora_auth::permission::Action;
-use nora_domain::RepositoryKey;
-use nora_domain::identity::Rate;
-use nora_domain::record::UploadId;
+use nora_domain::{About, Deed, Rate, Reason, RepositoryKey, UploadId, Verb};
 use nora_formats::oci::errors::Code;
 
 use self::error::ApiError;
@@ -263,7 +261,8 @@ async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
     if let Target::Upload { id, .. } = &target {
         if !is_forwarded && !owns_session(&api, &caller, *id, &query) {
             if !matches!(*request.method(), Method::GET | Method::HEAD) {
-                caller.note_refusal("blob.push", &repository.to_string(), "another's upload");
+                let deed = Deed::new(Verb::BlobPush, About::Repository(repository.clone()));
+                caller.note_refusal(deed, Reason::AnothersUpload);
             }
             return Err(nora_app::Error::UploadUnknown(*id).into());
         }
@@ -311,12 +310,9 @@ async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
                 None => manifests::handle(call, reference).await,
                 Some((rate, Err(allowance))) => {
                     if rate == Rate::Push {
-                        let resource = call.repository.to_string();
-                        call.caller.note_refusal(
-                            "artifact.push",
-                            &resource,
-                            "over the hour's limit",
-                        );
+                        let about = About::Repository(call.repository.clone());
+                        let deed = Deed::new(Verb::ArtifactPush, about);
+                        call.caller.note_refusal(deed, Reason::OverHourlyLimit);
                     }
                     Err(over_limit(allowance, rate))
                 }

@@ -2,8 +2,7 @@
 //! words like `blobs`.
 
 use http::StatusCode;
-use nora_domain::record::UploadId;
-use nora_domain::{Digest, Reference, RepositoryPath};
+use nora_domain::{Digest, Reference, RepositoryPath, UploadId};
 use nora_formats::oci::errors::Code;
 use nora_formats::oci::name::{ReferenceError, parse_reference, parse_repository};
 

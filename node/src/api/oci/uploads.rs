@@ -7,8 +7,7 @@ use http::{HeaderName, Method, StatusCode};
 use nora_app::Error;
 use nora_app::ports::uploads::UploadState;
 use nora_auth::permission::Action;
-use nora_domain::record::UploadId;
-use nora_domain::{Algorithm, Digest, Format, RepositoryKey};
+use nora_domain::{Algorithm, Digest, Format, RepositoryKey, UploadId};
 use nora_formats::oci::errors::Code;
 use nora_formats::oci::name::{ReferenceError, parse_repository};
 

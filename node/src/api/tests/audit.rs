@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use nora_app::ports::clock::Clock;
-use nora_domain::name::AccountName;
-use nora_domain::record::Timestamp;
+use nora_domain::{AccountName, Timestamp};
 
 use crate::world::World;
 

@@ -3,9 +3,7 @@
 use http::{Method, StatusCode};
 use nora_app::commands::NewToken;
 use nora_auth::credential::{ApiToken, TokenKind};
-use nora_domain::identity::AccessTokenRecord;
-use nora_domain::name::{AccountName, OwnerName, TokenName};
-use nora_domain::record::{Timestamp, TokenId};
+use nora_domain::{AccessTokenRecord, AccountName, OwnerName, Timestamp, TokenId, TokenName};
 
 use crate::api::{Access, routes};
 use crate::config::{Overrides, parse};

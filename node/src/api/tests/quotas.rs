@@ -3,8 +3,7 @@
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use nora_app::ports::{BoxError, Incoming};
-use nora_domain::identity::Rate;
-use nora_domain::{Algorithm, Format, RepositoryPath, TenantName};
+use nora_domain::{Algorithm, Format, Rate, RepositoryPath, TenantName};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::world::{Shown, World};

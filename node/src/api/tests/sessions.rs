@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use nora_app::Registry;
 use nora_auth::credential::{ApiToken, Credential, Secret};
-use nora_domain::name::AccountName;
-use nora_domain::record::TokenId;
-use nora_domain::{Digest, Format, Reference, RepositoryKey, RepositoryPath, TagName};
+use nora_domain::{
+    AccountName, Digest, Format, Reference, RepositoryKey, RepositoryPath, TagName, TokenId,
+};
 
 use crate::world::{PASSWORD, Shown, World};
 

@@ -76,7 +76,7 @@ impl Sink {
         self.last = Some(last);
         self.note(last).await;
         loop {
-            let page = self.registry.audit_entries(last, PAGE).await?;
+            let page = self.registry.journal_entries(last, PAGE).await?;
             let (Some((first, _)), Some((newest, _))) = (page.items.first(), page.items.last())
             else {
                 return Ok(());
@@ -85,9 +85,12 @@ impl Sink {
             let said = gap.map(|gap| gap.line() + "\n").unwrap_or_default();
             let text = said + &lines(&page.items);
             let path = self.path.clone();
-            // Should it fail, the file's end is looked at again: some of it may be there.
-            self.last = None;
-            blocking(move || disk::append(&path, text.as_bytes())).await?;
+            // Much of the journal is no caller's doing, and has no line.
+            if !text.is_empty() {
+                // Should it fail, the file's end is looked at again: some of it may be there.
+                self.last = None;
+                blocking(move || disk::append(&path, text.as_bytes())).await?;
+            }
             last = newest;
             self.last = Some(last);
             self.writing.took(page.items.len() as u64);
@@ -129,7 +132,7 @@ impl Sink {
 
     /// Number of the log's last entry.
     async fn newest(&self) -> Result<u64, nora_app::Error> {
-        Ok(self.registry.audit_head().await?.next.saturating_sub(1))
+        Ok(self.registry.journal_head().await?.next.saturating_sub(1))
     }
 
     /// Notes beside the file how far it goes. Lines are written whether or not that can be done.
@@ -162,7 +165,7 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    use nora_domain::record::Timestamp;
+    use nora_domain::Timestamp;
 
     use crate::wiring::audit_sink::tests::refuse;
     use crate::world::{NOW, World};

@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use nora_domain::record::{ClusterId, NodeId};
+use nora_domain::{ClusterId, NodeId};
 use nora_trust::{
     Authority, Identity, JoinToken, Joining, Peer, SigningRequest, any_member_config, member_name,
     pinned_config,
