@@ -23,8 +23,8 @@ use nora_app::{Dependencies, Registry, Settings};
 use nora_auth::credential::{ApiToken, TokenKind};
 use nora_auth::document::PolicyDocument;
 use nora_domain::{
-    AccessTokenRecord, AccountName, Action, Algorithm, Command, Digest, Epoch, FeatureLevel,
-    NodeId, OwnerName, RaiseFeatureLevel, Terms, Timestamp, TokenId, TokenName, UploadId,
+    AccessTokenRecord, AccountName, Algorithm, Command, Digest, Epoch, NodeId, OwnerName, Terms,
+    Timestamp, TokenId, TokenName, UploadId,
 };
 use tower::ServiceExt;
 
@@ -171,8 +171,7 @@ impl World {
         let clock = Arc::new(ManualClock::at(NOW));
         let policies = Arc::new(Policies::none().unwrap());
         let metadata = Arc::new(MemoryMetadata::default());
-        let raise = Action::RaiseFeatureLevel(RaiseFeatureLevel { level: FeatureLevel::NEWEST });
-        for action in [start_node(NODE), found_cluster(), raise] {
+        for action in [start_node(NODE), found_cluster()] {
             let command = Command { at: NOW, origin: None, terms: Terms::NONE, action };
             metadata.propose_elsewhere(&command).unwrap();
         }
@@ -185,6 +184,7 @@ impl World {
             clock: clock.clone(),
             ids: Arc::new(OwnIds(AtomicU64::new(1))),
             tenancy: policies.clone(),
+            segments: Arc::new(nora_cluster::JournalSegments),
             node: NODE,
             epoch: Epoch(1),
             settings: Settings {

@@ -115,7 +115,8 @@ async fn reads(cluster: &Arc<Cluster>, read: Read) -> Result<f64, Failure> {
                     if matches!(read, Read::Get) {
                         number = (number + 1) % 10_000;
                         let upload = UploadId(u128::from((64 << 32) + number));
-                        cluster.get(Key::Upload(upload)).await?;
+                        let tenant = TenantName::default_tenant();
+                        cluster.get(Key::Upload(tenant, upload)).await?;
                     }
                     done.fetch_add(1, Ordering::Relaxed);
                     tokio::task::consume_budget().await;
@@ -143,7 +144,7 @@ fn open_upload(number: u64) -> Result<Command, Failure> {
         upload: UploadId(u128::from(number)),
         repository,
         node: NodeId(1),
-        expires_at: Timestamp(u64::MAX),
+        lives_millis: u64::MAX,
         reserve: 0,
     });
     Ok(Command { at: Timestamp(1), origin: None, terms: Terms::NONE, action })

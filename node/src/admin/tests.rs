@@ -18,8 +18,8 @@ use nora_app::testkit::{
 };
 use nora_app::{Dependencies, Registry, Settings, commands::PutArtifact};
 use nora_domain::{
-    Action, Algorithm, ClusterId, Command, Digest, Epoch, FeatureLevel, Format, MediaType, NodeId,
-    NodeProfile, RaiseFeatureLevel, RepositoryPath, Standing, TagName, Terms, Timestamp,
+    Algorithm, ClusterId, Command, Digest, Epoch, FeatureLevel, Format, MediaType, NodeId,
+    NodeProfile, RepositoryPath, Standing, TagName, Terms, Timestamp,
 };
 use nora_proto::v1 as proto;
 use nora_proto::v1::blobs_client::BlobsClient;
@@ -168,8 +168,7 @@ fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
 
 fn registry(tenancy: Arc<Policies>, clock: Arc<dyn Clock>) -> Registry {
     let metadata = Arc::new(MemoryMetadata::default());
-    let raise = Action::RaiseFeatureLevel(RaiseFeatureLevel { level: FeatureLevel::NEWEST });
-    for action in [start_node(NODE), found_cluster(), raise] {
+    for action in [start_node(NODE), found_cluster()] {
         metadata
             .propose_elsewhere(&Command { at: NOW, origin: None, terms: Terms::NONE, action })
             .unwrap();
@@ -183,6 +182,7 @@ fn registry(tenancy: Arc<Policies>, clock: Arc<dyn Clock>) -> Registry {
         clock,
         ids: Arc::new(CountingIds::default()),
         tenancy,
+        segments: Arc::new(nora_cluster::JournalSegments),
         node: NODE,
         epoch: Epoch(1),
         settings: Settings {

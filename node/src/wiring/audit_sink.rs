@@ -81,18 +81,26 @@ impl Gap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nora_domain::Timestamp;
-    use nora_domain::{Actor, RefusalNote};
+    use nora_domain::{About, Actor, Deed, Reason, RefusalNote, Subject, Timestamp, Verb, Verdict};
 
     use crate::world::World;
+
+    /// Entries that a world has from its founding: no caller asked for them, so they have no lines.
+    pub(super) const FOUNDING: u64 = 2;
+
+    /// Seals all entries, forgets them, and so leaves a gap. Sealing and forgetting make entries of their own.
+    pub(super) async fn drop_all(world: &World) {
+        world.registry.seal_journal(0).await.unwrap();
+        world.clock.advance(1_000);
+        while world.registry.drop_segments(1).await.unwrap() {}
+    }
 
     /// Makes so many entries.
     pub(super) async fn refuse(world: &World, times: usize) {
         let note = RefusalNote {
-            actor: Actor { subject: "user:a".into(), ..Actor::default() },
-            action: "artifact.push".into(),
-            resource: "oci:app".into(),
-            result: "refused: not permitted".into(),
+            actor: Actor::named(Subject::User("a".into())),
+            deed: Deed::new(Verb::ArtifactPush, About::Words("oci:app".into())),
+            verdict: Verdict::Refused(Reason::NotPermitted),
             count: 1,
         };
         world.registry.note_refusals(vec![note; times]).await.unwrap();
@@ -100,16 +108,19 @@ mod tests {
 
     #[test]
     fn an_entry_is_a_line() {
-        let entry = AuditRecord {
+        let entry = Entry {
+            position: 1,
             at: Timestamp(7),
-            actor: Actor { subject: "user:a".into(), address: "b".into(), request: "c".into() },
-            action: "tag.delete".into(),
-            resource: "oci:app:\nv1".into(),
-            result: "done".into(),
+            by: Some(Actor::named(Subject::User("a".into()))),
+            deed: Some(Deed::new(Verb::TagDelete, About::Words("oci:app:\nv1".into()))),
+            verdict: Verdict::Done,
             count: 1,
+            events: Vec::new(),
             chain: [0x0f; 32],
         };
-        let text = lines(&[(4, entry.clone()), (5, entry)]);
+        // What no caller asked for has no line.
+        let own = Entry { by: None, deed: None, ..entry.clone() };
+        let text = lines(&[(3, own), (4, entry.clone()), (5, entry)]);
         assert_eq!(text.matches('\n').count(), 2, "{text}");
         let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(last["number"], 5);

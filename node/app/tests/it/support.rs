@@ -247,7 +247,7 @@ pub(crate) enum Call {
     Propose(Action),
     Head,
     Get(Key),
-    Scan(Rows),
+    Scan,
 }
 
 type Meddle = Box<dyn FnMut(&Call) -> Option<BoxFuture<'static, ()>> + Send>;
@@ -303,7 +303,7 @@ impl Metadata for Meddler {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(Key, Record)>, MetadataError>> {
         Box::pin(async move {
-            self.before(Call::Scan(rows.clone())).await;
+            self.before(Call::Scan).await;
             self.metadata.scan(rows, limit).await
         })
     }

@@ -14,10 +14,10 @@ use nora_app::testkit::{ManualClock, MemoryMetadata};
 use nora_blobs::{LocalBlobs, Peers, ReplicatedBlobs, ReplicatedBlobsConfig};
 use nora_domain::{
     Action, AddHolder, AdmitNode, AuthorityRecord, BlobRecord, ClusterId, Command, CommitBlob,
-    CreateJoinToken, Digest, DropHolder, Epoch, Event, FeatureLevel, FoundCluster, Generation, Key,
-    NodeId, NodeProfile, NodeRecord, Outcome, Placement, Record, Refusal, Rows, SetStanding,
-    Standing, StartNode, Terms, Timestamp, TokenId, UploadId, placement::Candidate,
-    placement::desired,
+    CreateJoinToken, Digest, DropHolder, Epoch, Event, FeatureLevel, FoundCluster, Generation,
+    Head, Key, NodeId, NodeProfile, NodeRecord, Outcome, Placement, Record, Refusal, Rows,
+    SetStanding, Standing, StartNode, Storage, StorageMode, Terms, Timestamp, TokenId, UploadId,
+    placement::Candidate, placement::desired,
 };
 use nora_trust::Peer;
 use tokio::runtime::Runtime;
@@ -72,6 +72,10 @@ impl Metadata for Log {
 
     fn linearize(&self) -> BoxFuture<'_, Result<(), MetadataError>> {
         self.state.linearize()
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Head, MetadataError>> {
+        self.state.head()
     }
 
     fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>, MetadataError>> {
@@ -178,7 +182,9 @@ impl Cluster {
         let mut cluster =
             Self { log, nodes: Vec::new(), book: Arc::default(), replicas, sequence: 0 };
         let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
-        cluster.must(Action::FoundCluster(FoundCluster { cluster: ClusterId(7), authority })).await;
+        let storage = Storage { mode: StorageMode::Local, replicas: replicas as u32 };
+        let found = FoundCluster { cluster: ClusterId(7), authority, storage };
+        cluster.must(Action::FoundCluster(found)).await;
         for _ in 0..nodes {
             cluster.add().await;
         }
@@ -200,9 +206,8 @@ impl Cluster {
 
     async fn admit(&self) -> NodeId {
         let (token, secret_hash) = (TokenId(1), [9; 32]);
-        let expires_at = Timestamp(u64::MAX);
-        self.must(Action::CreateJoinToken(CreateJoinToken { token, secret_hash, expires_at }))
-            .await;
+        let create = CreateJoinToken { token, secret_hash, lives_millis: u64::MAX };
+        self.must(Action::CreateJoinToken(create)).await;
         let key_hash = [self.nodes.len() as u8; 32];
         let profile = profile("");
         match self
@@ -318,7 +323,7 @@ impl Cluster {
             node: NodeId(id),
             chunk_root: copy.chunk_root,
             upload,
-            pinned_until: Timestamp(u64::MAX),
+            pin_millis: u64::MAX,
             placement: copy.placement.clone(),
         });
         self.must(commit).await;

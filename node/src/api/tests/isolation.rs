@@ -1,6 +1,7 @@
 //! Two tenants: what is another's is told from what is not there by nothing.
 
 use http::{Method, StatusCode};
+use nora_domain::{Reason, Verdict};
 
 use crate::world::{Shown, World};
 
@@ -160,18 +161,19 @@ async fn an_upload_opens_for_nobody_else() {
 #[tokio::test]
 async fn nobody_says_on_whose_behalf_but_members() {
     let world = world().await;
-    let headers = [("x-nora-caller", "admin x y")];
+    let headers = [("x-nora-caller", "admin t x y")];
     let answer = world.send(Method::GET, "/v2/_catalog", &Shown::Nothing, &headers, "").await;
     assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
     world
         .send(Method::POST, "/v2/red/app/blobs/uploads/", &Shown::login("blue"), &headers, "")
         .await;
     world.guard.flush().await;
-    let entries = world.registry.audit_entries(0, 100).await.unwrap().items;
-    let refused = entries.iter().find(|(_, entry)| entry.result.contains("not permitted")).unwrap();
-    assert_eq!(refused.1.actor.subject, "user:blue");
-    assert_eq!(refused.1.actor.address, "192.0.2.9");
-    assert_eq!(refused.1.resource, "oci:red/app");
+    let entries = world.registry.journal_entries(0, 100).await.unwrap().items;
+    let not_permitted = Verdict::Refused(Reason::NotPermitted);
+    let (_, refused) = entries.iter().find(|(_, entry)| entry.verdict == not_permitted).unwrap();
+    let by = refused.by.as_ref().unwrap();
+    assert_eq!((by.name().as_str(), by.address.as_str()), ("user:blue", "192.0.2.9"));
+    assert_eq!(refused.deed.as_ref().unwrap().about.to_string(), "oci:red/app");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Whose word about the client is taken: nobody's but a trusted proxy's, and of that only what it has seen itself.
 
+use nora_domain::{Entry, Verb};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -74,9 +75,11 @@ impl Node {
     /// The addresses that the audit log has of logins that were refused.
     async fn noted(&self) -> BTreeSet<String> {
         self.world.guard.flush().await;
-        let entries = self.world.registry.audit_entries(0, 1_000).await.unwrap().items;
-        let logins = entries.into_iter().filter(|(_, entry)| entry.action == "login");
-        logins.map(|(_, entry)| entry.actor.address).collect()
+        let entries = self.world.registry.journal_entries(0, 1_000).await.unwrap().items;
+        let is_login =
+            |entry: &Entry| entry.deed.as_ref().is_some_and(|deed| deed.verb == Verb::Login);
+        let logins = entries.into_iter().filter(|(_, entry)| is_login(entry));
+        logins.filter_map(|(_, entry)| Some(entry.by?.address)).collect()
     }
 
     /// Where a client is sent for a session whose request came with this `X-Forwarded-Proto`.

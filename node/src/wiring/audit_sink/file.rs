@@ -165,24 +165,24 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    use nora_domain::Timestamp;
-
-    use crate::wiring::audit_sink::tests::refuse;
-    use crate::world::{NOW, World};
+    use crate::wiring::audit_sink::tests::{FOUNDING, drop_all, refuse};
+    use crate::world::World;
 
     fn sink(path: &Path, world: &World) -> Sink {
         Sink::new(path.to_owned(), world.registry.clone())
     }
 
-    /// What is in the file: the numbers of entries, and of those around gaps.
+    /// What is in the file: the numbers of entries, and of those around gaps, counted from the founding on.
     fn shown(path: &Path) -> Vec<String> {
         let text = std::fs::read_to_string(path).unwrap();
         let lines = text.lines().map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).unwrap();
-            match line["number"].as_u64() {
-                Some(number) => number.to_string(),
-                None => format!("{}..{}", line["gap"]["after"], line["gap"]["before"]),
-            }
+            let counted = |number: &serde_json::Value| {
+                number.as_u64().map(|number| number.saturating_sub(FOUNDING).to_string())
+            };
+            let gap = |end: &str| counted(&line["gap"][end]).unwrap();
+            counted(&line["number"])
+                .unwrap_or_else(|| format!("{}..{}", gap("after"), gap("before")))
         });
         lines.collect()
     }
@@ -215,7 +215,7 @@ mod tests {
         refuse(&world, 1).await;
         sink(&path, &world).turn().await;
         assert_eq!(shown(&path), ["6", "7"]);
-        assert_eq!(disk::noted(&path).unwrap(), 7);
+        assert_eq!(disk::noted(&path).unwrap(), 7 + FOUNDING);
     }
 
     #[tokio::test]
@@ -236,15 +236,14 @@ mod tests {
         refuse(&world, 2).await;
         running.turn().await;
         refuse(&world, 2).await;
-        world.clock.advance(1_000);
+        drop_all(&world).await;
         refuse(&world, 2).await;
-        world.registry.trim_audit(Timestamp(NOW.0 + 1)).await.unwrap();
         running.turn().await;
         running.turn().await;
-        assert_eq!(shown(&path), ["1", "2", "2..5", "5", "6"]);
+        assert_eq!(shown(&path), ["1", "2", "2..5", "8", "9"]);
         let late = dir.path().join("late.jsonl");
         sink(&late, &world).turn().await;
-        assert_eq!(shown(&late), ["0..5", "5", "6"]);
+        assert_eq!(shown(&late), ["0..5", "8", "9"]);
     }
 
     #[tokio::test]
@@ -256,8 +255,8 @@ mod tests {
         refuse(&world, 2).await;
         for _ in 0..2 {
             sink(&path, &world).turn().await;
-            assert_eq!(shown(&path), ["1000", "1", "2"]);
-            assert_eq!(disk::noted(&path).unwrap(), 2);
+            assert_eq!(shown(&path), ["998", "1", "2"]);
+            assert_eq!(disk::noted(&path).unwrap(), 2 + FOUNDING);
         }
     }
 
