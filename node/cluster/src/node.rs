@@ -28,10 +28,11 @@ use crate::linearize::{ProbeError, ProbeResult, SharedProbe};
 use crate::proposals::{Answer, Proposals};
 use crate::raft::covered::Covered;
 use crate::raft::log_store::{LogStore, blocking};
+use crate::raft::recovery;
 use crate::raft::state_machine::{PositionedEvent, Shared, StateMachine};
 use crate::raft::voters::SoleVoter;
-use crate::rocks::Memory;
 use crate::rocks::state::{ReadError, StateDb, Tier};
+use crate::rocks::{Memory, create_directory};
 use crate::status::{ClusterStatus, StoreUsage};
 use crate::transport::network::Network;
 use crate::transport::service::Services;
@@ -496,9 +497,7 @@ async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
             (log, state_machine)
         });
         let (log, state_machine) = (log?, state_machine?);
-        if log.last_index()? < state_machine.applied_index() {
-            state_machine.cover()?;
-        }
+        recovery::agree(&log, &state_machine)?;
         Ok(Stores { log, state_machine, memory, voters })
     })
     .await

@@ -1,8 +1,10 @@
 //! The Raft log in RocksDB.
 //!
 //! Guarantees: an append can be read when the call returns, and its callback runs once it is durable; many appends
-//! share one sync. A vote is durable when the call returns. Entries go only once a durable snapshot [covers](Covered) them. Reads for replication and apply take at most
-//! [`READ_BYTES_MAX`] at a time, or one entry. Must not know: what commands mean.
+//! share one sync. A vote is durable when the call returns. Entries go only once a durable snapshot
+//! [covers](Covered) them. A log that lost what was [synced](Synced) is not opened, and none of its files is changed.
+//! Reads for replication and apply take at most [`READ_BYTES_MAX`] at a time, or one entry. Must not know: what
+//! commands mean.
 
 use std::fmt::Debug;
 use std::io;
@@ -15,14 +17,18 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
-use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options, ReadOptions, WriteBatch,
+    WriteOptions,
+};
 
 use super::covered::Covered;
-use super::flusher::Flusher;
+use super::flusher::{Flusher, Syncer};
+use super::synced::Synced;
 use super::voters::SoleVoter;
 use super::{Entry, LogId, TypeConfig, Vote};
 use crate::codec::raft as codec;
-use crate::rocks::{Memory, io_error};
+use crate::rocks::{Memory, create_directory, io_error, remove_directory};
 
 /// How many bytes of entries one read returns at most, unless a single entry is larger.
 pub const READ_BYTES_MAX: usize = 1 << 20;
@@ -33,6 +39,14 @@ const VOTE: &[u8] = b"vote";
 const COMMITTED: &[u8] = b"committed";
 const PURGED: &[u8] = b"purged";
 
+/// The name of the file, beside the log's folder, that says how far the log was synced.
+const SYNCED: &str = "raft-log.synced";
+
+/// What to do about a log that was lost in part or whole.
+pub const REMEDY: &str = "Nothing was changed. If the other members are a majority, remove this node \
+     (nora cluster remove) and let it join anew with an empty data folder. Otherwise restore a copy of the whole data \
+     folder that was made while the node was stopped; what was acknowledged after that copy is lost";
+
 /// The log; clones share it.
 #[derive(Clone)]
 pub struct LogStore {
@@ -42,6 +56,7 @@ pub struct LogStore {
 struct Inner {
     // Dropped first, which ends the thread that has the instance too.
     flusher: Flusher,
+    syncer: Arc<Syncer>,
     db: Arc<DB>,
     voters: Arc<SoleVoter>,
     covered: Covered,
@@ -55,27 +70,45 @@ impl LogStore {
         voters: Arc<SoleVoter>,
         covered: Covered,
     ) -> io::Result<Self> {
-        let mut options = memory.options();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        // Appends go to a buffer of this process; the sync thread writes and syncs them in one go.
-        options.set_manual_wal_flush(true);
-        // Finds a log file that went missing or short, where reading up to the tear would hide it.
-        options.set_track_and_verify_wals_in_manifest(true);
-        let families =
-            [META, ENTRIES].map(|name| ColumnFamilyDescriptor::new(name, memory.options()));
-        let db =
-            Arc::new(DB::open_cf_descriptors(&options, directory, families).map_err(io_error)?);
-        let inner = Inner { flusher: Flusher::start(db.clone())?, db, voters, covered };
+        let synced = prepare(directory, memory)?;
+        let mut options = log_options(memory);
+        options.create_if_missing(synced.number() == 0);
+        options.create_missing_column_families(synced.number() == 0);
+        let db = DB::open_cf_descriptors(&options, directory, families(memory));
+        let db = Arc::new(db.map_err(io_error)?);
+        compare(directory, &db, synced.number())?;
+        let syncer = Arc::new(Syncer::new(db.clone(), synced));
+        let flusher = Flusher::start(syncer.clone())?;
+        let inner = Inner { flusher, syncer, db, voters, covered };
         if let Some(vote) = inner.meta(VOTE, codec::decode_vote)? {
             inner.voters.started_in(vote.leader_id.term);
         }
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// The index of the last entry, or of the last one that went; none of a new log.
-    pub fn last_index(&self) -> io::Result<Option<u64>> {
-        Ok(self.inner.last()?.map(|last| last.index))
+    /// The last entry, or the last one that went; none of a new log.
+    pub fn last(&self) -> io::Result<Option<LogId>> {
+        self.inner.last()
+    }
+
+    /// The last entry that went.
+    pub fn purged(&self) -> io::Result<Option<LogId>> {
+        self.inner.meta(PURGED, codec::decode_log_id)
+    }
+
+    /// Whether this node ever voted, or followed anybody: what precedes the first entry of any log.
+    pub fn has_vote(&self) -> io::Result<bool> {
+        Ok(self.inner.meta(VOTE, codec::decode_vote)?.is_some())
+    }
+
+    /// The entry at `index`, by its identity; none if there is none.
+    pub fn id_at(&self, index: u64) -> io::Result<Option<LogId>> {
+        Ok(self.read(index, index.checked_add(1), 0)?.first().map(|entry| entry.log_id))
+    }
+
+    /// Drops every entry, so that the log goes on after `last`. A durable snapshot must cover it.
+    pub fn restart_after(&self, last: &LogId) -> io::Result<()> {
+        self.inner.remove(0, u64::MAX, last)
     }
 
     /// Bytes on disk.
@@ -88,11 +121,11 @@ impl LogStore {
 
     /// Makes all that was appended durable, as tables: the next start has no log file to replay.
     pub fn flush(&self) -> io::Result<()> {
-        self.inner.db.flush_wal(true).map_err(io_error)?;
+        self.inner.syncer.sync()?;
         for family in [META, ENTRIES] {
             self.inner.db.flush_cf(self.inner.family(family)?).map_err(io_error)?;
         }
-        Ok(())
+        self.inner.syncer.sync_number()
     }
 
     /// Entries from `start` up to `end` (exclusive), as many as fit into `bytes_max`, but one at least.
@@ -148,22 +181,96 @@ impl Inner {
             .map(|value| codec::decode_entry(Bytes::copy_from_slice(value)).map_err(damaged))
             .transpose()?;
         iterator.status().map_err(io_error)?;
-        match last {
-            Some(entry) => Ok(Some(entry.log_id)),
-            None => self.meta(PURGED, codec::decode_log_id),
-        }
+        // Never before the beginning, whatever a crash left there.
+        Ok(last.map(|entry| entry.log_id).max(self.meta(PURGED, codec::decode_log_id)?))
     }
 
     fn purge(&self, upto: &LogId) -> io::Result<()> {
         let first = self.meta(PURGED, codec::decode_log_id)?.map_or(0, |purged| purged.index + 1);
-        let (from, to) = (first.to_be_bytes(), (upto.index + 1).to_be_bytes());
-        let (meta, entries) = (self.family(META)?, self.family(ENTRIES)?);
-        self.db.put_cf(meta, PURGED, codec::encode_log_id(upto)).map_err(io_error)?;
-        // Dropping files is durable at once: the log's new beginning must be so before.
-        self.db.flush_wal(true).map_err(io_error)?;
-        self.db.delete_file_in_range_cf(entries, from, to).map_err(io_error)?;
-        self.db.delete_range_cf(entries, from, to).map_err(io_error)
+        self.remove(first, upto.index + 1, upto)
     }
+
+    /// Removes entries from `from` up to `to` (exclusive), and says that the log begins after `purged`.
+    fn remove(&self, from: u64, to: u64, purged: &LogId) -> io::Result<()> {
+        let (from, to) = (from.to_be_bytes(), to.to_be_bytes());
+        let entries = self.family(ENTRIES)?;
+        let mut batch = WriteBatch::default();
+        batch.delete_range_cf(entries, from, to);
+        batch.put_cf(self.family(META)?, PURGED, codec::encode_log_id(purged));
+        self.db.write_opt(batch, &WriteOptions::default()).map_err(io_error)?;
+        // Dropping files is durable at once: that they hold nothing any more must be so before.
+        self.syncer.sync()?;
+        self.db.delete_file_in_range_cf(entries, from, to).map_err(io_error)
+    }
+}
+
+/// What the log has in common with other instances, and what it has not.
+fn log_options(memory: &Memory) -> Options {
+    let mut options = memory.options();
+    // Appends go to a buffer of this process; the sync thread writes and syncs them in one go.
+    options.set_manual_wal_flush(true);
+    // Finds a log file that went missing or short, where reading up to the tear would hide it.
+    options.set_track_and_verify_wals_in_manifest(true);
+    // What a power cut leaves behind the synced part can be torn anywhere, and is cut off. That nothing before it is
+    // cut off with it is compared with the number that was synced. (To refuse every damaged record, as RocksDB can
+    // too, would refuse power cuts that leave a hole before the last record.)
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // An open that only looks has a journal too.
+    options.set_keep_log_file_num(4);
+    options
+}
+
+fn families(memory: &Memory) -> [ColumnFamilyDescriptor; 2] {
+    [META, ENTRIES].map(|name| ColumnFamilyDescriptor::new(name, memory.options()))
+}
+
+/// Looks at the log without changing it: everything that was synced must be there. Makes what a new log needs.
+fn prepare(directory: &Path, memory: &Memory) -> io::Result<Synced> {
+    let above = directory.parent().unwrap_or(Path::new("."));
+    let path = above.join(SYNCED);
+    let begun = directory.join("CURRENT").exists();
+    let synced = match Synced::open(&path)? {
+        None if begun => return Err(lost(format!("{} is missing", path.display()))),
+        Some(synced) if synced.number() > 0 && !begun => {
+            return Err(lost(format!("the log in {} is missing", directory.display())));
+        }
+        Some(synced) if begun => synced,
+        found => {
+            create_directory(above)?;
+            // Nothing was acknowledged yet, so what a crash left of a beginning is worth nothing.
+            remove_directory(directory)?;
+            create_directory(directory)?;
+            found.map_or_else(|| Synced::create(above, SYNCED), Ok)?
+        }
+    };
+    if synced.number() > 0 {
+        let mut options = log_options(memory);
+        options.create_if_missing(false);
+        let db = DB::open_cf_descriptors_read_only(&options, directory, families(memory), false)
+            .map_err(|error| {
+                lost(format!("the log in {} cannot be read: {error}", directory.display()))
+            })?;
+        compare(directory, &db, synced.number())?;
+    }
+    Ok(synced)
+}
+
+/// Refuses a log that does not reach as far as it was synced.
+fn compare(directory: &Path, db: &DB, synced: u64) -> io::Result<()> {
+    let found = db.latest_sequence_number();
+    if found >= synced {
+        return Ok(());
+    }
+    Err(lost(format!(
+        "the log in {} is damaged: {synced} changes of it were synced, and {found} can be read; acknowledged writes or \
+         this node's vote are among the others",
+        directory.display()
+    )))
+}
+
+/// The log lost what this node has answered for.
+pub fn lost(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what}. {REMEDY}"))
 }
 
 fn damaged(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
@@ -236,9 +343,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let inner = self.inner.clone();
         let bytes = codec::encode_vote(vote);
         blocking(move || {
-            inner.flusher.check()?;
+            inner.syncer.check()?;
             inner.db.put_cf(inner.family(META)?, VOTE, bytes).map_err(io_error)?;
-            inner.db.flush_wal(true).map_err(io_error)
+            inner.syncer.sync()?;
+            // Votes are few, and nothing else remembers them.
+            inner.syncer.sync_number()
         })
         .await
     }
@@ -261,7 +370,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        self.inner.flusher.check()?;
+        self.inner.syncer.check()?;
         let family = self.inner.family(ENTRIES)?;
         let mut batch = WriteBatch::default();
         for entry in entries {

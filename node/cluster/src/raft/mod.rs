@@ -6,8 +6,10 @@ pub mod covered;
 pub mod flusher;
 pub mod log_store;
 pub mod overlay;
+pub mod recovery;
 pub mod snapshot;
 pub mod state_machine;
+pub mod synced;
 pub mod voters;
 
 use std::fmt;

@@ -123,16 +123,19 @@ impl StateMachine {
         self.shared.clone()
     }
 
-    /// The index of the last entry that is in the state.
-    pub fn applied_index(&self) -> Option<u64> {
-        self.applied.map(|applied| applied.index)
+    /// The last entry that is in the state.
+    pub fn applied(&self) -> Option<LogId> {
+        self.applied
     }
 
-    /// Makes a snapshot of the state unless one covers it: of a state that the log does not lead up to any more, because a
-    /// power cut took the log's end and left the state's.
+    /// The last entry that is in the current snapshot.
+    pub fn covered(&self) -> Option<LogId> {
+        self.shared.snapshots.current().and_then(|snapshot| snapshot.manifest().last_log_id)
+    }
+
+    /// Makes a snapshot of the state unless one covers it: of a state that the log does not lead up to any more.
     pub fn cover(&self) -> io::Result<()> {
-        let current = self.shared.snapshots.current();
-        if current.and_then(|snapshot| snapshot.manifest().last_log_id) >= self.applied {
+        if self.covered() >= self.applied {
             return Ok(());
         }
         let building = self.shared.snapshots.begin(&self.shared.state.load())?;

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{sync_directory, write_atomically};
+use super::{create_directory, write_atomically};
 
 /// The file that names the format.
 const FILE: &str = "FORMAT";
@@ -47,12 +47,8 @@ pub fn claim(data_dir: &Path) -> io::Result<()> {
     if data_dir.join(FILE).exists() {
         return Ok(());
     }
-    fs::create_dir_all(data_dir)?;
-    write_atomically(data_dir, FILE, format!("{CURRENT}\n").as_bytes())?;
-    match data_dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
-        _ => Ok(()),
-    }
+    create_directory(data_dir)?;
+    write_atomically(data_dir, FILE, format!("{CURRENT}\n").as_bytes())
 }
 
 fn refused(what: &str) -> io::Error {

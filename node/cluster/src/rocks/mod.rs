@@ -105,6 +105,21 @@ pub fn write_atomically(directory: &Path, name: &str, bytes: &[u8]) -> io::Resul
     sync_directory(directory)
 }
 
+/// Makes a directory, and those above it that are missing, each durable in the one above it.
+pub fn create_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+    if let Some(above) = above {
+        create_directory(above)?;
+    }
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => sync_directory(above.unwrap_or(Path::new("."))),
+    }
+}
+
 /// Makes a directory's entries durable.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()

@@ -15,7 +15,9 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::properties;
 use rocksdb::{DB, DBRawIterator, ErrorKind, ReadOptions, ReadTier, WriteBatch};
 
-use super::{Memory, io_error, remove_directory, sync_directory, write_atomically};
+use super::{
+    Memory, create_directory, io_error, remove_directory, sync_directory, write_atomically,
+};
 use crate::codec::{DecodeError, head, key, raft, record};
 use crate::raft::{LogId, StoredMembership};
 
@@ -276,7 +278,7 @@ impl StateDirectory {
 
     /// Opens the live state, and removes what a crash left of others.
     pub fn open(&self, memory: &Memory) -> io::Result<(StateDb, u64)> {
-        fs::create_dir_all(&self.root)?;
+        create_directory(&self.root)?;
         let active = match fs::read_to_string(self.root.join(ACTIVE)) {
             Ok(text) => {
                 text.trim().parse::<u64>().map_err(|_| damaged("ACTIVE holds no number"))?
@@ -301,6 +303,9 @@ impl StateDirectory {
         }
         let directory = self.root.join(active.to_string());
         // Only the first state begins empty; each later one is a snapshot's, and its absence is a loss.
+        if active == 1 {
+            create_directory(&directory)?;
+        }
         let db = StateDb::open(&directory, memory, active == 1).map_err(io_error)?;
         Ok((db, active))
     }

@@ -12,6 +12,7 @@ mod limits;
 mod members;
 mod mtls;
 mod node;
+mod recovery;
 mod samples;
 mod snapshots;
 mod state_machine;
