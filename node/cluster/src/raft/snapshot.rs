@@ -17,7 +17,7 @@ use super::covered::Covered;
 use super::{LogId, Snapshot, SnapshotMeta, StoredMembership};
 use crate::codec::raft::{FileSummary, Manifest, decode_manifest, encode_manifest};
 use crate::rocks::state::StateDb;
-use crate::rocks::{locked, remove_directory, sync_directory, write_atomically};
+use crate::rocks::{create_directory, locked, remove_directory, sync_directory, write_atomically};
 
 const MANIFEST: &str = "manifest";
 const FILES: &str = "files";
@@ -53,7 +53,7 @@ impl Drop for Finished {
 impl SnapshotHandle {
     /// The snapshot in `directory`: its manifest must be there; the files are checked by [`Self::verify`].
     pub fn open(directory: PathBuf) -> io::Result<Self> {
-        let manifest = decode_manifest(&fs::read(directory.join(MANIFEST))?).map_err(damaged)?;
+        let manifest = read_manifest(&directory.join(MANIFEST))?;
         Ok(Self::new(directory, manifest))
     }
 
@@ -118,6 +118,24 @@ impl From<SnapshotHandle> for Snapshot {
     }
 }
 
+/// Makes `manifest` the one of the snapshot in `directory`. Its bytes follow their hash: a manifest that rotted could
+/// say that a snapshot covers more than it does, and the log would be cut by it.
+pub fn write_manifest(directory: &Path, manifest: &Manifest) -> io::Result<()> {
+    let bytes = encode_manifest(manifest);
+    let hash = *blake3::hash(&bytes).as_bytes();
+    write_atomically(directory, MANIFEST, &[hash.as_slice(), &bytes].concat())
+}
+
+fn read_manifest(path: &Path) -> io::Result<Manifest> {
+    let bytes = fs::read(path)?;
+    match bytes.split_first_chunk() {
+        Some((hash, bytes)) if blake3::hash(bytes).as_bytes() == hash => {
+            decode_manifest(bytes).map_err(damaged)
+        }
+        _ => Err(damaged(format!("{} is not what was written", path.display()))),
+    }
+}
+
 /// A snapshot that was begun.
 #[derive(Debug)]
 pub struct Building {
@@ -136,7 +154,7 @@ pub struct Snapshots {
 impl Snapshots {
     /// Opens the directory, and removes what a crash left half made or out of date.
     pub fn open(root: PathBuf, covered: Covered) -> io::Result<Self> {
-        fs::create_dir_all(&root)?;
+        create_directory(&root)?;
         let mut newest: Option<SnapshotHandle> = None;
         for entry in fs::read_dir(&root)? {
             let path = entry?.path();
@@ -145,7 +163,11 @@ impl Snapshots {
             let whole = if finished { SnapshotHandle::open(path.clone()).ok() } else { None }
                 .filter(SnapshotHandle::is_whole);
             let Some(snapshot) = whole else {
-                tracing::info!(path = %path.display(), "removing an unfinished snapshot");
+                if finished {
+                    tracing::error!(path = %path.display(), "removing a snapshot that is damaged");
+                } else {
+                    tracing::info!(path = %path.display(), "removing an unfinished snapshot");
+                }
                 if path.is_dir() {
                     remove_directory(&path)?;
                 } else {
@@ -195,7 +217,7 @@ impl Snapshots {
         let previous = self.current();
         let files = summarise_all(&building.join(FILES), previous.as_ref())?;
         let manifest = Manifest { last_log_id, membership, files };
-        write_atomically(building, MANIFEST, &encode_manifest(&manifest))?;
+        write_manifest(building, &manifest)?;
         let name = directory_name(last_log_id.as_ref());
         if let Some(previous) = previous
             && previous.manifest().last_log_id == manifest.last_log_id

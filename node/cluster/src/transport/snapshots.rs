@@ -27,9 +27,9 @@ use crate::codec::raft::{
 };
 use crate::consensus::Consensus;
 use crate::raft::log_store::blocking;
-use crate::raft::snapshot::{SnapshotHandle, is_whole_file};
+use crate::raft::snapshot::{SnapshotHandle, is_whole_file, write_manifest};
 use crate::raft::{Snapshot, TypeConfig, Vote};
-use crate::rocks::{remove_directory, sync_directory, write_atomically};
+use crate::rocks::{remove_directory, sync_directory};
 
 /// What one message carries.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -153,7 +153,6 @@ impl Turn<'_> {
 }
 
 const FILES: &str = "files";
-const MANIFEST: &str = "manifest";
 
 impl Incoming {
     /// Takes snapshots into directories below `root`.
@@ -311,7 +310,7 @@ fn prepare(root: &Path, directory: &Path, manifest: &Manifest) -> io::Result<()>
             File::create(directory.join(FILES).join(name))?;
         }
     }
-    write_atomically(directory, MANIFEST, &encode_manifest(manifest))
+    write_manifest(directory, manifest)
 }
 
 fn write_chunk(
