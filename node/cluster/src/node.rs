@@ -32,7 +32,7 @@ use crate::raft::recovery;
 use crate::raft::state_machine::{PositionedEvent, Shared, StateMachine};
 use crate::raft::voters::SoleVoter;
 use crate::rocks::state::{ReadError, StateDb, Tier};
-use crate::rocks::{Memory, create_directory};
+use crate::rocks::Memory;
 use crate::status::{ClusterStatus, StoreUsage};
 use crate::transport::network::Network;
 use crate::transport::service::Services;

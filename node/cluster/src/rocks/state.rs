@@ -289,19 +289,26 @@ impl StateDirectory {
             }
             Err(error) => return Err(error),
         };
+        let directory = self.root.join(active.to_string());
+        let mut leftovers = Vec::new();
         for entry in fs::read_dir(&self.root)? {
-            let name = entry?.file_name();
-            if name != ACTIVE && name.to_str() != Some(active.to_string().as_str()) {
-                let leftover = self.root.join(&name);
-                tracing::info!(path = %leftover.display(), "removing what was left of another state");
-                if leftover.is_dir() {
-                    remove_directory(&leftover)?;
-                } else {
-                    fs::remove_file(&leftover)?;
-                }
+            let path = entry?.path();
+            if path != directory && path != self.root.join(ACTIVE) {
+                leftovers.push(path);
             }
         }
-        let directory = self.root.join(active.to_string());
+        // A crash leaves the live state there. Without it, the others may be all that is left: they stay.
+        if !directory.is_dir() && (active != 1 || !leftovers.is_empty()) {
+            return Err(damaged(&format!("ACTIVE names state {active}, which is missing")));
+        }
+        for leftover in leftovers {
+            tracing::info!(path = %leftover.display(), "removing what was left of another state");
+            if leftover.is_dir() {
+                remove_directory(&leftover)?;
+            } else {
+                fs::remove_file(&leftover)?;
+            }
+        }
         // Only the first state begins empty; each later one is a snapshot's, and its absence is a loss.
         if active == 1 {
             create_directory(&directory)?;
