@@ -130,6 +130,8 @@ pub struct Gauges {
     pub raft_voters: Gauge,
     /// Entries that the slowest member is not known to have; 0 where this node does not lead.
     pub raft_lag_entries: Gauge,
+    /// How often this node, leading, found a member with another state than its own.
+    pub raft_state_differences: Gauge,
     /// Blobs that this node holds a copy of.
     pub blobs_held: Gauge,
     /// Blobs that it should hold and does not yet.
@@ -256,6 +258,11 @@ impl Metrics {
                 "raft_lag_entries",
                 "Log entries that the slowest member lacks, where this node leads",
                 &gauges.raft_lag_entries,
+            ),
+            (
+                "raft_state_differences",
+                "Times since the start that this node, leading, found another state on a member",
+                &gauges.raft_state_differences,
             ),
             ("blobs_held", "Blobs that this node holds", &gauges.blobs_held),
             ("blobs_missing", "Blobs that this node should hold", &gauges.blobs_missing),

@@ -1,5 +1,6 @@
 //! The node's part in the cluster: what the rest of the program holds.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,10 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
-use nora_domain::{
-    Ask, AuthorityRecord, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile,
-    Outcome, Record, Refusal, Rows, StartNode, Terms, Timestamp,
-};
+use nora_domain::{Ask, AuthorityRecord, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile, Outcome, Record, Refusal, Rows, StartNode, Terms, Timestamp};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use openraft::Raft;
@@ -25,7 +23,9 @@ use crate::consensus::{Consensus, Membership, begin, elect_if_alone, raft_config
 use crate::error::{StartError, StopReason, consensus, read_error, stop_reason, store_error};
 use crate::leader::{Desk, Leader};
 use crate::linearize::{ProbeError, ProbeResult, SharedProbe};
+use crate::members::Differences;
 use crate::proposals::{Answer, Proposals};
+use crate::raft::chain::Mark;
 use crate::raft::covered::Covered;
 use crate::raft::log_store::{LogStore, blocking};
 use crate::raft::recovery;
@@ -57,6 +57,8 @@ pub struct Cluster {
     disk_reads: Arc<Semaphore>,
     /// What the founder has to tell once it leads.
     founding: Mutex<Option<(ClusterId, AuthorityRecord)>>,
+    /// What comparisons of the members' states found.
+    differences: Mutex<Differences>,
     closed: AtomicBool,
     config: ClusterConfig,
 }
@@ -116,6 +118,7 @@ impl Cluster {
             probe,
             disk_reads: Arc::new(Semaphore::new(config.disk_reads_max)),
             founding: Mutex::default(),
+            differences: Mutex::default(),
             closed: AtomicBool::new(false),
             config,
         })
@@ -217,7 +220,8 @@ impl Cluster {
     pub fn status(&self) -> ClusterStatus {
         let metrics = self.raft.metrics();
         let closed = self.closed.load(Ordering::Acquire);
-        ClusterStatus::of(self.config.node, &metrics.borrow_watched(), closed)
+        let differences = crate::rocks::locked(&self.differences).clone();
+        ClusterStatus::of(self.config.node, &metrics.borrow_watched(), differences, closed)
     }
 
     /// Who sent a request, if it was a member: one that was removed is none, whatever its certificate says.
@@ -317,6 +321,20 @@ impl Cluster {
         })
         .await
         .map_err(store_error)
+    }
+
+    /// Hashes of this node's state after some of the entries that led to it.
+    pub(crate) async fn marks(&self) -> Result<Vec<Mark>, MetadataError> {
+        let state = self.shared.state.load_full();
+        let chain = blocking(move || Ok(state.chain())).await.map_err(store_error)?;
+        Ok(chain.map_err(read_error)?.marks().to_vec())
+    }
+
+    /// Members whose state differs from this node's, as a comparison found them.
+    pub(crate) fn note_differences(&self, members: BTreeMap<NodeId, u64>) {
+        let mut differences = crate::rocks::locked(&self.differences);
+        differences.found += members.len() as u64;
+        differences.members = members;
     }
 
     /// Other members, and who calls.

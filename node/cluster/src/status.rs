@@ -6,6 +6,7 @@ use std::time::Duration;
 use nora_domain::NodeId;
 use openraft::{Instant, RaftMetrics};
 
+use crate::members::Differences;
 use crate::raft::TypeConfig;
 
 /// How a node stands in the cluster.
@@ -31,6 +32,10 @@ pub struct ClusterStatus {
     pub snapshot_index: Option<u64>,
     /// Position up to which the log was cut.
     pub purged_index: Option<u64>,
+    /// Members whose state is not the leader's, and the entry after which it differs; only the leader knows.
+    pub diverged: BTreeMap<NodeId, u64>,
+    /// How often this node, leading, found such a member since it started.
+    pub differences: u64,
     /// Whether proposals and linearizable reads can be answered.
     pub ready: bool,
 }
@@ -62,7 +67,12 @@ pub struct StoreUsage {
 }
 
 impl ClusterStatus {
-    pub(crate) fn of(node: NodeId, metrics: &RaftMetrics<TypeConfig>, closed: bool) -> Self {
+    pub(crate) fn of(
+        node: NodeId,
+        metrics: &RaftMetrics<TypeConfig>,
+        differences: Differences,
+        closed: bool,
+    ) -> Self {
         let membership = metrics.membership_config.membership();
         Self {
             node,
@@ -75,6 +85,8 @@ impl ClusterStatus {
             applied_index: metrics.last_applied.as_ref().map(|log_id| log_id.index),
             snapshot_index: metrics.snapshot.as_ref().map(|log_id| log_id.index),
             purged_index: metrics.purged.as_ref().map(|log_id| log_id.index),
+            diverged: differences.members,
+            differences: differences.found,
             ready: metrics.running_state.is_ok() && !closed && metrics.current_leader.is_some(),
         }
     }

@@ -137,6 +137,7 @@ pub(super) fn fill_gauges(metrics: &Metrics, cluster: Arc<Cluster>, storage: Sto
         gauges
             .raft_lag_entries
             .set(index(status.replication.values().map(|member| member.lag_entries).max()));
+        gauges.raft_state_differences.set(index(Some(status.differences)));
         if let Storage::Nodes(replicated) = &storage {
             let counts = replicated.counts();
             gauges.blobs_held.set(index(Some(counts.held)));

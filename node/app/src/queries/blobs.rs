@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use nora_domain::{
-    BlobRecord, Digest, Format, Generation, Key, LoseObject, Placement, Record, RepositoryKey, Rows,
-};
+use nora_domain::{BlobRecord, Digest, Format, Generation, Key, LoseObject, Placement, Record, RepositoryKey, Rows};
 
 use tracing::warn;
 

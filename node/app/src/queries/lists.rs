@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use nora_domain::{
-    ArtifactRecord, Digest, Format, Key, MediaType, Record, RepositoryKey, RepositoryPath, Rows,
-    TagName, TenantName,
-};
+use nora_domain::{ArtifactRecord, Digest, Format, Key, MediaType, Record, RepositoryKey, RepositoryPath, Rows, TagName, TenantName};
 
 use super::Artifact;
 use crate::{Error, Registry};

@@ -2,8 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use nora_domain::recount::{Finding, recount};
-use nora_domain::{Command, Head, Key, MemoryStore, Outcome, Record, Refusal, Rows, Store, apply};
+use nora_domain::{Command, Head, Key, MemoryStore, Outcome, Record, Refusal, Rows, Store, apply, recount::Finding, recount::recount};
 
 use crate::ports::BoxFuture;
 use crate::ports::metadata::{Metadata, MetadataError};

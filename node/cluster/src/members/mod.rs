@@ -7,6 +7,7 @@
 //! Must not know: how members are reached, or what consensus does with a membership.
 
 mod changes;
+mod compare;
 mod join;
 mod plan;
 mod service;
@@ -23,16 +24,14 @@ use nora_app::ports::members::{
     ClusterView, Member, Members, MembersError, NodeReport, Reporter, Role,
 };
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
-use nora_domain::{
-    Ask, AuthorityRecord, ClusterRecord, CreateJoinToken, FeatureLevel, Key, NodeId, NodeRecord,
-    RaiseFeatureLevel, Record, Refusal, Rows, SetStanding, Standing, Timestamp,
-};
+use nora_domain::{Ask, AuthorityRecord, ClusterRecord, CreateJoinToken, FeatureLevel, Key, NodeId, NodeRecord, RaiseFeatureLevel, Record, Refusal, Rows, SetStanding, Standing, Timestamp};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use nora_trust::{Identity, JoinToken};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+pub(crate) use self::compare::Differences;
 pub use self::join::{JoinError, join};
 pub use self::upkeep::Upkeep;
 use self::wire::{Change, report_from_proto};
@@ -57,6 +56,8 @@ pub struct MembersConfig {
     pub remove_after: Option<Duration>,
     /// How often the leader looks whether something is to be changed.
     pub look_interval: Duration,
+    /// How often the leader compares the members' states.
+    pub compare_interval: Duration,
     /// How often certificates are looked at.
     pub renew_interval: Duration,
 }
@@ -67,6 +68,7 @@ impl Default for MembersConfig {
             away_after: Duration::from_secs(600),
             remove_after: None,
             look_interval: Duration::from_millis(500),
+            compare_interval: Duration::from_secs(60),
             renew_interval: Duration::from_secs(86_400),
         }
     }

@@ -8,6 +8,7 @@ use nora_proto::peer::v1::members_server::{Members, MembersServer};
 use tonic::{Request, Response, Status};
 
 use super::Roster;
+use super::compare::marks_to_proto;
 use super::wire::{change_from_proto, changed_to_proto, report_to_proto};
 
 /// Tells a node that was removed so, beside the sentence for people.
@@ -60,6 +61,16 @@ impl Members for Roster {
     ) -> Result<Response<proto::ReportResponse>, Status> {
         self.member(&request)?;
         Ok(Response::new(report_to_proto(self.own_report().await)))
+    }
+
+    async fn marks(
+        &self,
+        request: Request<proto::MarksRequest>,
+    ) -> Result<Response<proto::MarksResponse>, Status> {
+        self.member(&request)?;
+        let marks = self.0.cluster.marks().await;
+        let marks = marks.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(marks_to_proto(&marks)))
     }
 
     async fn change(

@@ -28,6 +28,7 @@ impl Upkeep {
     pub(super) fn start(roster: Roster) -> Self {
         let mut tasks = JoinSet::new();
         tasks.spawn(roster.clone().keep_members());
+        tasks.spawn(roster.clone().compare_states());
         tasks.spawn(roster.keep_certificates());
         Self(tasks)
     }

@@ -36,11 +36,6 @@ impl Overlay {
         self.changes
     }
 
-    /// The changed rows.
-    pub fn rows(&self) -> impl Iterator<Item = (&Key, &Option<Record>)> {
-        self.changes.iter()
-    }
-
     /// About how many bytes the changes take.
     pub fn bytes(&self) -> usize {
         self.bytes

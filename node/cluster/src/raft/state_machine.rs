@@ -17,9 +17,10 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::broadcast;
 
+use super::chain::{Chain, EncodedRows};
 use super::covered::Covered;
 use super::log_store::blocking;
-use super::overlay::{Overlay, Recent, Transaction};
+use super::overlay::{Changes, Overlay, Recent, Transaction};
 use super::snapshot::{Building, SnapshotHandle, Snapshots};
 use super::voters::SoleVoter;
 use super::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
@@ -83,6 +84,7 @@ pub struct StateMachine {
     memory: Arc<Memory>,
     voters: Arc<SoleVoter>,
     applied: Option<LogId>,
+    chain: Chain,
     membership: StoredMembership,
     head: Head,
     recent: Recent,
@@ -102,6 +104,7 @@ impl StateMachine {
         let applied = state.applied().map_err(io::Error::other)?;
         let membership = state.membership().map_err(io::Error::other)?;
         let head = state.head().map_err(io::Error::other)?;
+        let chain = state.chain().map_err(io::Error::other)?;
         let snapshots = Snapshots::open(data_dir.join("snapshots"), covered)?;
         let shared = Arc::new(Shared {
             state: ArcSwap::from_pointee(state),
@@ -115,7 +118,18 @@ impl StateMachine {
             voters.applied(at.index, membership.membership());
         }
         let recent = Recent::default();
-        Ok(Self { shared, directory, number, memory, voters, applied, membership, head, recent })
+        Ok(Self {
+            shared,
+            directory,
+            number,
+            memory,
+            voters,
+            applied,
+            chain,
+            membership,
+            head,
+            recent,
+        })
     }
 
     /// What readers of the state need.
@@ -184,10 +198,17 @@ impl StateMachine {
         self.shared
             .state
             .load()
-            .write(pending.overlay.rows(), &pending.head, &applied, pending.membership.as_ref())
+            .write(
+                &pending.written,
+                &pending.head,
+                &applied,
+                &pending.chain,
+                pending.membership.as_ref(),
+            )
             .map_err(crate::rocks::io_error)?;
         self.applied = Some(applied);
         self.head = pending.head;
+        self.chain = pending.chain;
         let rows = pending.overlay.into_rows();
         for (key, record) in &rows {
             if let (Key::Node(node), Some(Record::Node(record))) = (key, record) {
@@ -218,6 +239,9 @@ impl StateMachine {
 struct Pending {
     overlay: Overlay,
     head: Head,
+    /// The overlay's rows as they will be stored.
+    written: EncodedRows,
+    chain: Chain,
     applied: Option<LogId>,
     membership: Option<StoredMembership>,
     replies: Vec<(ApplyResponder<TypeConfig>, Reply)>,
@@ -226,17 +250,25 @@ struct Pending {
 }
 
 impl Pending {
-    /// Nothing yet, over a state with this head.
-    fn over(head: Head) -> Self {
+    /// Nothing, over a state with this head and after what its chain goes up to.
+    fn after(head: Head, chain: &Chain) -> Self {
         Self {
             overlay: Overlay::default(),
             head,
+            written: EncodedRows::new(),
+            chain: chain.stored(),
             applied: None,
             membership: None,
             replies: Vec::new(),
             answers: Vec::new(),
             events: Vec::new(),
         }
+    }
+
+    /// Takes over what an entry changed.
+    fn change(&mut self, at: &LogId, changes: Changes) {
+        self.chain.extend(at, &changes, &mut self.written);
+        self.overlay.merge(changes);
     }
 
     fn reply(&mut self, responder: Option<ApplyResponder<TypeConfig>>, reply: Reply) {
@@ -287,8 +319,12 @@ fn apply_entry(
     tier: Tier,
 ) -> Result<Reply, ApplyError> {
     let reply = match &entry.payload {
-        EntryPayload::Blank => Reply(None),
+        EntryPayload::Blank => {
+            pending.change(&entry.log_id, Changes::new());
+            Reply(None)
+        }
         EntryPayload::Membership(membership) => {
+            pending.change(&entry.log_id, Changes::new());
             let membership = StoredMembership::new(Some(entry.log_id), membership.clone());
             pending.membership = Some(membership);
             Reply(None)
@@ -301,7 +337,7 @@ fn apply_entry(
             let mut transaction = Transaction::new(state, recent, overlay, head, tier);
             let applied = nora_domain::apply(&mut transaction, position, &command)?;
             let changes = transaction.into_changes();
-            pending.overlay.merge(changes);
+            pending.change(&entry.log_id, changes);
             let events = (0..).zip(applied.events).map(|(index, event)| PositionedEvent {
                 position,
                 index,
@@ -330,7 +366,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
-        let mut pending = Pending::over(self.head.clone());
+        let mut pending = Pending::after(self.head.clone(), &self.chain);
         while let Some((entry, responder)) = entries.try_next().await? {
             // Rows that commands touch are nearly always in memory.
             let state = self.shared.state.load_full();
@@ -349,8 +385,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 reply => pending.reply(responder, reply?),
             }
             if pending.overlay.bytes() >= WRITE_BYTES_MAX {
-                self.write(pending)?;
-                pending = Pending::over(self.head.clone());
+                let next = Pending::after(pending.head.clone(), &pending.chain);
+                self.write(std::mem::replace(&mut pending, next))?;
             }
         }
         self.write(pending)
@@ -388,13 +424,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let (shared, directory, memory) =
             (self.shared.clone(), self.directory.clone(), self.memory.clone());
         let meta = meta.clone();
-        let (applied, membership, head) =
+        let (applied, membership, head, chain) =
             blocking(move || install(&shared, &directory, &memory, number, &meta, &snapshot))
                 .await
                 .inspect_err(|_| self.shared.snapshots.failed())?;
         self.number = number;
         self.applied = applied;
         self.head = head;
+        self.chain = chain;
         self.recent = Recent::default();
         if let Some(at) = membership.log_id() {
             self.voters.appended(at.index);
@@ -422,13 +459,14 @@ fn install(
     number: u64,
     meta: &SnapshotMeta,
     snapshot: &SnapshotHandle,
-) -> io::Result<(Option<LogId>, StoredMembership, Head)> {
+) -> io::Result<(Option<LogId>, StoredMembership, Head, Chain)> {
     snapshot.verify()?;
     let files = directory.prepare(number, &snapshot.files())?;
     let state = StateDb::open(&files, memory, false).map_err(io::Error::other)?;
     let applied = state.applied().map_err(io::Error::other)?;
     let membership = state.membership().map_err(io::Error::other)?;
     let head = state.head().map_err(io::Error::other)?;
+    let chain = state.chain().map_err(io::Error::other)?;
     if applied != meta.last_log_id {
         state.retire();
         let text = format!("the snapshot holds {applied:?}, not {:?}", meta.last_log_id);
@@ -437,7 +475,7 @@ fn install(
     shared.snapshots.adopt(snapshot)?;
     directory.activate(number)?;
     shared.state.swap(Arc::new(state)).retire();
-    Ok((applied, membership, head))
+    Ok((applied, membership, head, chain))
 }
 
 /// A snapshot that was begun.

@@ -19,11 +19,14 @@ use super::{
     Memory, create_directory, io_error, remove_directory, sync_directory, write_atomically,
 };
 use crate::codec::{DecodeError, head, key, raft, record};
+use crate::raft::chain::{Chain, EncodedRows};
 use crate::raft::{LogId, StoredMembership};
 
 const APPLIED: &[u8] = b"\x00applied";
 const MEMBERSHIP: &[u8] = b"\x00membership";
 const HEAD: &[u8] = b"\x00head";
+const HASH: &[u8] = b"\x00hash";
+const MARKS: &[u8] = b"\x00marks";
 
 /// How far a read may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,23 +108,36 @@ impl StateDb {
         Ok(bytes.map(|bytes| head::decode(&bytes)).transpose()?.unwrap_or_default())
     }
 
+    /// The hash of what was written up to that position.
+    pub fn chain(&self) -> Result<Chain, ReadError> {
+        // Both of one moment: an apply may come between two reads.
+        let snapshot = self.db.snapshot();
+        let (hash, marks) = (snapshot.get(HASH)?, snapshot.get(MARKS)?);
+        Ok(Chain::decode(hash.as_deref(), marks.as_deref())?)
+    }
+
     /// Writes changed rows, the head, and the position that they bring the state to, at once.
-    pub fn write<'a>(
+    pub fn write(
         &self,
-        rows: impl Iterator<Item = (&'a Key, &'a Option<Record>)>,
+        rows: &EncodedRows,
         state_head: &Head,
         applied: &LogId,
+        chain: &Chain,
         membership: Option<&StoredMembership>,
     ) -> Result<(), rocksdb::Error> {
         let mut batch = WriteBatch::default();
         for (row, record) in rows {
             match record {
-                Some(record) => batch.put(key::encode(row), record::encode(record)),
-                None => batch.delete(key::encode(row)),
+                Some(record) => batch.put(row, record),
+                None => batch.delete(row),
             }
         }
         batch.put(HEAD, head::encode(state_head));
         batch.put(APPLIED, raft::encode_log_id(applied));
+        batch.put(HASH, chain.hash());
+        if chain.is_marked() {
+            batch.put(MARKS, chain.encode_marks());
+        }
         if let Some(membership) = membership {
             batch.put(MEMBERSHIP, raft::encode_membership(membership));
         }

@@ -1,21 +1,22 @@
 //! Joining, voting, draining, leaving; and who is refused what.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use nora_app::ports::members::{Members, MembersError, Role};
 use nora_app::ports::metadata::Metadata;
+use nora_cluster::raft::chain::MARK_ENTRIES;
 use nora_cluster::{JoinError, MembersConfig, StartError};
-use nora_domain::{
-    Action, Command, CommitBlob, FeatureLevel, Generation, NodeId, NodeProfile, Placement,
-    Standing, Terms, Timestamp, UploadId,
-};
+use nora_domain::{Action, Command, CommitBlob, FeatureLevel, Generation, NodeId, NodeProfile, Placement, Standing, Terms, Timestamp, UploadId};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::leader_client::LeaderClient;
 use nora_proto::peer::v1::members_client::MembersClient;
 use nora_proto::peer::v1::raft_client::RaftClient;
 use nora_trust::{Authority, Identity, JoinToken, any_member_config, member_name};
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
+use rocksdb::{DB, Options};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,7 +25,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::mtls::{CLUSTER, Node, profile, quick, until};
-use crate::support::{digest, repository};
+use crate::support::{digest, open_upload, repository};
 
 async fn voters(node: &Node, expected: &[u64]) {
     let expected: Vec<_> = expected.iter().copied().map(NodeId).collect();
@@ -187,7 +188,7 @@ async fn nobody_joins_without_a_right_and_current_token() {
     assert_eq!(next.node(), NodeId(3));
 }
 
-fn signing_request(dir: &std::path::Path) -> Vec<u8> {
+fn signing_request(dir: &Path) -> Vec<u8> {
     nora_trust::Joining::begin(dir).unwrap().signing_request().unwrap()
 }
 
@@ -396,4 +397,51 @@ fn with_roots(
     let leaf = params.signed_by(&key, &issuer).unwrap().der().clone();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     any_member_config(trusted, Some((vec![leaf], key))).unwrap()
+}
+
+/// Changes a node's state behind its back: the hash of it, as a change of any row would.
+fn spoil(dir: &Path) {
+    let root = dir.join("metadata/state");
+    let active = fs::read_to_string(root.join("ACTIVE")).unwrap();
+    let db = DB::open(&Options::default(), root.join(active.trim())).unwrap();
+    db.put(b"\x00hash", [7; 32]).unwrap();
+}
+
+async fn propose(node: &Node, numbers: std::ops::Range<u64>) {
+    let proposals = numbers.map(|number| node.cluster.propose(open_upload(number)));
+    let answers: Vec<_> = stream::iter(proposals).buffer_unordered(64).collect().await;
+    answers.into_iter().for_each(|answer| drop(answer.unwrap().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_member_whose_state_is_another_is_shown_by_the_leader() {
+    let compare = MembersConfig { compare_interval: Duration::from_millis(50), ..quick() };
+    let one = Node::found(compare.clone()).await;
+    let mut two = one.admit(compare.clone()).await;
+    voters(&one, &[1, 2]).await;
+    propose(&one, 0..1100).await;
+    let marks = MARK_ENTRIES;
+    until("a mark on both", async || two.cluster.status().applied_index > Some(marks)).await;
+    let marks_of = async |asks: &Node, node| {
+        let channel = asks.cluster.channel(NodeId(node)).unwrap();
+        let answer = MembersClient::new(channel).marks(proto::MarksRequest {}).await.unwrap();
+        answer.into_inner().marks
+    };
+    let (first, second) = (marks_of(&two, 1).await, marks_of(&one, 2).await);
+    assert_eq!(first, second);
+    assert_eq!(first.last().map(|mark| mark.index), Some(marks));
+    let status = one.cluster.status();
+    assert!(status.diverged.is_empty() && status.differences == 0, "{status:?}");
+
+    two.switch_off().await;
+    two.cluster.shutdown().await.unwrap();
+    let two = two.reopen_after(compare, spoil).await;
+    two.cluster.enter().await.unwrap();
+    propose(&one, 2000..3100).await;
+    until("the leader sees it", async || {
+        let leader = if two.cluster.status().leader == Some(NodeId(2)) { &two } else { &one };
+        let status = leader.cluster.status();
+        status.differences > 0 && status.diverged.values().all(|entry| *entry == 2 * marks)
+    })
+    .await;
 }

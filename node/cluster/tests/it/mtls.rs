@@ -170,8 +170,14 @@ impl Node {
 
     /// Starts a node anew that was switched off and shut down.
     pub async fn reopen(self, members: MembersConfig) -> Self {
+        self.reopen_after(members, |_| {}).await
+    }
+
+    /// The same, after something happened to its folder.
+    pub async fn reopen_after(self, members: MembersConfig, before: impl FnOnce(&Path)) -> Self {
         let Self { cluster, roster, identity, address, dir, .. } = self;
         drop((cluster, roster, identity));
+        before(dir.path());
         let identity = Identity::load(dir.path()).unwrap().unwrap();
         let listener = TcpListener::bind(address).await.unwrap();
         Self::open(dir, listener, identity, members).await

@@ -4,6 +4,7 @@ use std::io;
 
 use futures_util::stream;
 use nora_cluster::codec;
+use nora_cluster::raft::chain::{Chain, EncodedRows};
 use nora_cluster::raft::state_machine::{Shared, StateMachine};
 use nora_cluster::raft::{Entry, Proposal, Snapshot};
 use nora_cluster::rocks::state::Tier;
@@ -46,6 +47,7 @@ async fn state_is_equal_however_the_log_is_cut() {
     let expected = expected(&commands);
     assert!(expected.len() > 20, "the workload leaves something: {} rows", expected.len());
     assert_sound(expected_store(&commands).head(), &expected);
+    let mut chains = None;
     for cut in [1, 7, 64, 600] {
         let directory = TempDir::new().unwrap();
         let (mut machine, mut shared) = open_state(directory.path());
@@ -59,6 +61,8 @@ async fn state_is_equal_however_the_log_is_cut() {
         assert_eq!(rows(&shared), expected, "cut into {cut}");
         let head = shared.state.load().head().unwrap();
         assert_eq!(&head, expected_store(&commands).head(), "cut into {cut}");
+        let chain = shared.state.load().chain().unwrap();
+        assert_eq!(*chains.get_or_insert(chain.clone()), chain, "cut into {cut}");
         assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(600)));
     }
 }
@@ -85,6 +89,8 @@ async fn a_snapshot_and_the_tail_give_the_same_state() {
     assert_eq!(rows(&other_shared), expected(&commands[..300]));
     apply(&mut other, entries[300..].to_vec()).await.unwrap();
     assert_eq!(rows(&other_shared), rows(&shared));
+    let chain = |shared: &Shared| shared.state.load().chain().unwrap();
+    assert_eq!(chain(&other_shared), chain(&shared));
     assert_eq!(rows(&other_shared), expected(&commands));
 }
 
@@ -145,7 +151,9 @@ fn a_scan_sees_what_earlier_commands_of_the_same_write_changed() {
     let stored =
         [(key("b"), Some(record(0))), (key("d"), Some(record(0))), (key("f"), Some(record(0)))];
     let mut head = Head::default();
-    state.write(stored.iter().map(|(k, r)| (k, r)), &head, &log_id(1), None).unwrap();
+    let (mut chain, mut written) = (Chain::default(), EncodedRows::new());
+    chain.extend(&log_id(1), &stored.into(), &mut written);
+    state.write(&written, &head, &log_id(1), &chain, None).unwrap();
 
     let (mut overlay, recent) = (Overlay::default(), Recent::default());
     let mut earlier = Transaction::new(&state, &recent, &overlay, &mut head, Tier::Memory);
