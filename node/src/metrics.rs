@@ -132,6 +132,10 @@ pub struct Gauges {
     pub raft_lag_entries: Gauge,
     /// How often this node, leading, found a member with another state than its own.
     pub raft_state_differences: Gauge,
+    /// Milliseconds by which this node's wall clock is ahead of most voters' clocks; 0 if that is unknown.
+    pub clock_offset_millis: Gauge,
+    /// 1 while a change of the voters is not finished.
+    pub raft_is_joint: Gauge,
     /// Blobs that this node holds a copy of.
     pub blobs_held: Gauge,
     /// Blobs that it should hold and does not yet.
@@ -263,6 +267,16 @@ impl Metrics {
                 "raft_state_differences",
                 "Times since the start that this node, leading, found another state on a member",
                 &gauges.raft_state_differences,
+            ),
+            (
+                "clock_offset_millis",
+                "Milliseconds by which this node's wall clock is ahead of most voters' clocks",
+                &gauges.clock_offset_millis,
+            ),
+            (
+                "raft_is_joint",
+                "1 while a change of the voters is not finished",
+                &gauges.raft_is_joint,
             ),
             ("blobs_held", "Blobs that this node holds", &gauges.blobs_held),
             ("blobs_missing", "Blobs that this node should hold", &gauges.blobs_missing),

@@ -30,6 +30,10 @@ pub struct ClusterStatus {
     pub snapshot_index: u64,
     /// What commands may be used.
     pub feature_level: u32,
+    /// The cluster's clock, in milliseconds since the Unix epoch.
+    pub clock_millis: u64,
+    /// Whether a change of the voters has begun and is not finished.
+    pub is_joint: bool,
     /// Every member.
     pub members: Vec<MemberStatus>,
 }
@@ -78,6 +82,8 @@ pub struct NodeReport {
     pub blobs_quarantined: u64,
     /// Bytes that scrubbing has read again.
     pub scrubbed_bytes: u64,
+    /// By how many milliseconds its wall clock is ahead of most voters' clocks; none if that is unknown.
+    pub clock_offset_millis: Option<i64>,
 }
 
 impl From<proto::Report> for NodeReport {
@@ -92,6 +98,7 @@ impl From<proto::Report> for NodeReport {
             blobs_excess: report.blobs_excess,
             blobs_quarantined: report.blobs_quarantined,
             scrubbed_bytes: report.scrubbed_bytes,
+            clock_offset_millis: report.clock_offset_millis,
         }
     }
 }
@@ -141,6 +148,8 @@ impl AdminClient {
             applied_index: status.applied_index,
             snapshot_index: status.snapshot_index,
             feature_level: status.feature_level,
+            clock_millis: status.clock_millis,
+            is_joint: status.is_joint,
             members: status.members.into_iter().map(MemberStatus::from).collect(),
         })
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use nora_domain::{FeatureLevel, NodeId, NodeProfile, Storage, StorageMode};
 
+use crate::clock::WallClock;
+
 /// How a node takes part in the cluster. Sizes are in bytes.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
@@ -38,6 +40,12 @@ pub struct ClusterConfig {
     pub disk_reads_max: usize,
     /// Events kept for a listener that is behind.
     pub events_max: usize,
+    /// By how much a wall clock may be off before its node says so, and lets another node lead.
+    pub clock_skew_max: Duration,
+    /// How far the wall clock of the only voter may set the cluster's clock forward when the node starts.
+    pub clock_step_max: Duration,
+    /// Where this node reads the time of day.
+    pub wall: WallClock,
 }
 
 impl ClusterConfig {
@@ -64,6 +72,9 @@ impl ClusterConfig {
             start_timeout: Duration::from_secs(60),
             disk_reads_max: 16,
             events_max: 1024,
+            clock_skew_max: Duration::from_secs(5),
+            clock_step_max: Duration::from_secs(31 * 86_400),
+            wall: WallClock::default(),
         }
     }
 }

@@ -4,11 +4,11 @@
 //! know: what commands mean.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use nora_domain::{NodeId, Timestamp};
+use nora_domain::NodeId;
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::leader_client::LeaderClient;
 use openraft::ReadPolicy;
@@ -17,6 +17,7 @@ use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::clock::ClusterClock;
 use crate::codec;
 use crate::consensus::Consensus;
 use crate::raft::Proposal;
@@ -159,17 +160,18 @@ fn submitted_from_proto(m: &proto::Proposed) -> Submitted {
 /// This node as a leader: what it does for itself and for others, while it leads.
 pub struct Desk {
     raft: Consensus,
+    clock: Arc<ClusterClock>,
     bytes_max: usize,
     bytes: Semaphore,
 }
 
 impl Desk {
     /// A desk that holds commands of so many bytes together.
-    pub fn new(raft: Consensus, bytes_max: usize) -> Self {
-        Self { raft, bytes_max, bytes: Semaphore::new(bytes_max) }
+    pub(crate) fn new(raft: Consensus, clock: Arc<ClusterClock>, bytes_max: usize) -> Self {
+        Self { raft, clock, bytes_max, bytes: Semaphore::new(bytes_max) }
     }
 
-    /// Writes commands into the log, stamped with this node's time, and waits until they are applied here. One result
+    /// Writes commands into the log, stamped with the cluster's time, and waits until they are applied here. One result
     /// for each, in order.
     pub async fn submit(&self, commands: Vec<Bytes>) -> Vec<Submitted> {
         let count = commands.len();
@@ -178,7 +180,12 @@ impl Desk {
         let Ok(_permit) = self.bytes.try_acquire_many(permits) else {
             return vec![Submitted::Busy; count];
         };
-        let at = now();
+        let at = {
+            let server = self.raft.server_metrics();
+            let server = server.borrow_watched();
+            let voters = server.membership_config.membership().voter_ids();
+            self.clock.stamp(server.vote.leader_id.term, voters.map(NodeId))
+        };
         let proposals = commands
             .into_iter()
             .map(|command| Proposal(codec::command::stamp(&command, at).into()));
@@ -212,10 +219,4 @@ impl Desk {
             }
         }
     }
-}
-
-/// Now, by the clock on the wall.
-pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

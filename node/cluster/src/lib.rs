@@ -6,6 +6,7 @@
 //!
 //! Must not know: HTTP, formats, blobs' bytes. No type of openraft or RocksDB leaves this crate.
 
+mod clock;
 mod config;
 mod error;
 mod leader;
@@ -44,6 +45,7 @@ pub mod raft;
 #[doc(hidden)]
 pub mod rocks;
 
+pub use clock::{ClockStatus, WallClock};
 pub use config::ClusterConfig;
 pub use error::{StartError, StopReason};
 pub use members::{JoinError, MembersConfig, Roster, Upkeep, join};

@@ -15,8 +15,10 @@ use nora_proto::peer::v1::members_client::MembersClient;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::{Semaphore, broadcast};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::clock::{ClockLimits, ClusterClock, keep_comparing};
 use crate::codec;
 use crate::config::ClusterConfig;
 use crate::consensus::{Consensus, Membership, begin, elect_if_alone, raft_config};
@@ -54,6 +56,9 @@ pub struct Cluster {
     services: Services,
     proposals: Proposals,
     probe: SharedProbe,
+    clock: Arc<ClusterClock>,
+    /// Ends with the node's part in the cluster.
+    _comparing: JoinSet<()>,
     disk_reads: Arc<Semaphore>,
     /// What the founder has to tell once it leads.
     founding: Mutex<Option<(ClusterId, AuthorityRecord)>>,
@@ -93,7 +98,16 @@ impl Cluster {
         )
         .await
         .map_err(consensus("recover the log and the state"))?;
-        let desk = Arc::new(Desk::new(raft.clone(), config.proposals_bytes_max));
+        let clock = Arc::new(ClusterClock::new(
+            config.node,
+            config.wall.clone(),
+            ClockLimits { skew_max: config.clock_skew_max, step_max: config.clock_step_max },
+            shared.clock.clone(),
+        ));
+        let mut comparing = JoinSet::new();
+        comparing.spawn(keep_comparing(clock.clone(), raft.clone(), peers.clone()));
+        let desk = Desk::new(raft.clone(), clock.clone(), config.proposals_bytes_max);
+        let desk = Arc::new(desk);
         let leader = Arc::new(Leader::new(raft.clone(), config.node, peers.clone(), desk.clone()));
         let probe = SharedProbe::new(Box::new({
             let (raft, leader, timeout) = (raft.clone(), leader.clone(), config.answer_timeout);
@@ -108,7 +122,7 @@ impl Cluster {
         });
         let incoming = Arc::new(Incoming::new(config.data_dir.join("incoming")));
         Ok(Self {
-            services: Services { raft: raft.clone(), peers, desk, incoming },
+            services: Services { raft: raft.clone(), peers, desk, incoming, clock: clock.clone() },
             raft,
             log,
             shared,
@@ -116,6 +130,8 @@ impl Cluster {
             voters,
             proposals,
             probe,
+            clock,
+            _comparing: comparing,
             disk_reads: Arc::new(Semaphore::new(config.disk_reads_max)),
             founding: Mutex::default(),
             differences: Mutex::default(),
@@ -221,7 +237,14 @@ impl Cluster {
         let metrics = self.raft.metrics();
         let closed = self.closed.load(Ordering::Acquire);
         let differences = crate::rocks::locked(&self.differences).clone();
-        ClusterStatus::of(self.config.node, &metrics.borrow_watched(), differences, closed)
+        let clock = self.clock.status();
+        ClusterStatus::of(self.config.node, &metrics.borrow_watched(), differences, closed, clock)
+    }
+
+    /// The cluster's clock, as far as this node knows. What several nodes compare must be of this clock, and never of a
+    /// node's wall clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Who sent a request, if it was a member: one that was removed is none, whatever its certificate says.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nora_domain::NodeId;
 use openraft::{Instant, RaftMetrics};
 
+use crate::clock::ClockStatus;
 use crate::members::Differences;
 use crate::raft::TypeConfig;
 
@@ -20,6 +21,9 @@ pub struct ClusterStatus {
     pub term: u64,
     /// Voters, in order.
     pub voters: Vec<NodeId>,
+    /// Whether a change of the voters has begun and is not finished. Then majorities of the old and of the new voters must
+    /// agree.
+    pub is_joint: bool,
     /// Members that get the log and do not vote, in order.
     pub learners: Vec<NodeId>,
     /// How far other members have come; only the leader knows, elsewhere it is empty.
@@ -38,6 +42,8 @@ pub struct ClusterStatus {
     pub differences: u64,
     /// Whether proposals and linearizable reads can be answered.
     pub ready: bool,
+    /// How the clocks stand.
+    pub clock: ClockStatus,
 }
 
 /// How far a member has come, as its leader sees it.
@@ -72,6 +78,7 @@ impl ClusterStatus {
         metrics: &RaftMetrics<TypeConfig>,
         differences: Differences,
         closed: bool,
+        clock: ClockStatus,
     ) -> Self {
         let membership = metrics.membership_config.membership();
         Self {
@@ -79,6 +86,7 @@ impl ClusterStatus {
             leader: metrics.current_leader.map(NodeId),
             term: metrics.current_term,
             voters: membership.voter_ids().map(NodeId).collect(),
+            is_joint: membership.get_joint_config().len() > 1,
             learners: membership.learner_ids().map(NodeId).collect(),
             replication: replication(node, metrics),
             log_index: metrics.last_log_index,
@@ -88,6 +96,7 @@ impl ClusterStatus {
             diverged: differences.members,
             differences: differences.found,
             ready: metrics.running_state.is_ok() && !closed && metrics.current_leader.is_some(),
+            clock,
         }
     }
 }

@@ -87,6 +87,7 @@ pub(super) fn report_to_proto(report: &NodeReport) -> proto::Report {
         blobs_excess: report.blobs_excess,
         blobs_quarantined: report.blobs_quarantined,
         scrubbed_bytes: report.scrubbed_bytes,
+        clock_offset_millis: report.clock_offset_millis,
     }
 }
 
@@ -128,6 +129,8 @@ fn view_to_proto(view: &ClusterView) -> proto::StatusResponse {
         snapshot_index: view.snapshot_index.unwrap_or(0),
         feature_level: view.feature_level.0,
         members: view.members.iter().map(member_to_proto).collect(),
+        clock_millis: view.clock.0,
+        is_joint: view.is_joint,
     }
 }
 

@@ -81,6 +81,8 @@ impl Members for Book {
             applied_index: 8,
             snapshot_index: Some(5),
             feature_level: FeatureLevel(1),
+            clock: Timestamp(1_000),
+            is_joint: false,
             members: vec![
                 member(1, Standing::Active, Some(report)),
                 member(2, Standing::Away, None),

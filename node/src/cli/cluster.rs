@@ -298,6 +298,9 @@ fn status_table(status: &ClusterStatus) -> String {
     for (name, value) in head {
         text += &format!("{name:<15} {value}\n");
     }
+    if status.is_joint {
+        text += "voters          changing: majorities of the old and of the new voters must agree\n";
+    }
     text.push('\n');
     text + &members_table(&status.members, Some(status.log_index))
 }
@@ -330,6 +333,7 @@ fn members_table(members: &[MemberStatus], log_index: Option<u64>) -> String {
                         report.blobs_held.to_string(),
                         report.blobs_missing.to_string(),
                         report.blobs_quarantined.to_string(),
+                        report.clock_offset_millis.map_or(String::new(), human_offset),
                         report.version.clone(),
                     ]);
                 }
@@ -340,9 +344,21 @@ fn members_table(members: &[MemberStatus], log_index: Option<u64>) -> String {
         .collect();
     let header = [
         "NODE", "ROLE", "STANDING", "ZONE", "ADDRESS", "LAG", "FREE", "BLOBS", "MISSING",
-        "DAMAGED", "VERSION",
+        "DAMAGED", "CLOCK", "VERSION",
     ];
     columns(&header, &rows)
+}
+
+/// How far a wall clock is ahead (`+`) or behind (`-`).
+fn human_offset(millis: i64) -> String {
+    let sign = if millis < 0 { '-' } else { '+' };
+    let seconds = millis.unsigned_abs() / 1_000;
+    match seconds {
+        0..120 => format!("{sign}{}.{} s", seconds, millis.unsigned_abs() % 1_000 / 100),
+        120..7_200 => format!("{sign}{} min", seconds / 60),
+        7_200..172_800 => format!("{sign}{} h", seconds / 3_600),
+        _ => format!("{sign}{} d", seconds / 86_400),
+    }
 }
 
 #[cfg(test)]
@@ -375,6 +391,8 @@ mod tests {
             applied_index: 88,
             snapshot_index: 50,
             feature_level: 1,
+            clock_millis: 1_700_000_000_000,
+            is_joint: true,
             members,
         }
     }
@@ -386,6 +404,7 @@ mod tests {
             version,
             blobs_held,
             blobs_missing,
+            clock_offset_millis: Some(400 * 86_400_000),
             ..NodeReport::default()
         })
     }
@@ -406,6 +425,19 @@ mod tests {
     }
 
     #[test]
+    fn an_offset_of_a_clock_has_one_unit() {
+        for (millis, expected) in [
+            (0, "+0.0 s"),
+            (-1_250, "-1.2 s"),
+            (600_000, "+10 min"),
+            (-7_200_000, "-2 h"),
+            (34_560_000_000, "+400 d"),
+        ] {
+            assert_eq!(human_offset(millis), expected);
+        }
+    }
+
+    #[test]
     fn status_shows_who_lags_who_is_silent_and_what_is_short() {
         let text = status_table(&status(vec![
             member(1, "active", holding(7, 4)),
@@ -416,6 +448,8 @@ mod tests {
             "90 entries, 88 applied, snapshot up to 50",
             "copies to make  4",
             "versions        1.0",
+            "voters          changing",
+            "+400 d",
             "2     voter  away      eu    10.0.0.2:4001  does not answer",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

@@ -23,6 +23,10 @@ section! {
         away_after: Duration = "\"10m\"", "1s" ..= "52w";
         /// How long a node may be silent until it is removed for good, if the others are enough without it. Without it, nodes are removed by hand alone.
         remove_after: Option<Duration> = none;
+        /// By how much a node's wall clock may be off before the node says so and lets another one lead.
+        clock_skew_max: Duration = "\"5s\"", "100ms" ..= "1h";
+        /// How far the wall clock of a single node may set the cluster's clock forward when the node starts. Raise it after a longer stop.
+        clock_step_max: Duration = "\"31d\"", "1m" ..= "520w";
         /// Bytes a second that this node may fetch to restore or move copies. Without it, as fast as it can.
         repair_rate: Option<Size> = none;
         /// In how much time every copy on this node is read again and compared with its hashes.

@@ -138,6 +138,8 @@ pub(super) fn fill_gauges(metrics: &Metrics, cluster: Arc<Cluster>, storage: Sto
             .raft_lag_entries
             .set(index(status.replication.values().map(|member| member.lag_entries).max()));
         gauges.raft_state_differences.set(index(Some(status.differences)));
+        gauges.clock_offset_millis.set(status.clock.offset_millis.unwrap_or(0));
+        gauges.raft_is_joint.set(i64::from(status.is_joint));
         if let Storage::Nodes(replicated) = &storage {
             let counts = replicated.counts();
             gauges.blobs_held.set(index(Some(counts.held)));

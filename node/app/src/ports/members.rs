@@ -1,6 +1,6 @@
 //! Who takes part in the cluster, and the ways to change that.
 
-use nora_domain::{ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, Standing};
+use nora_domain::{ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, Standing, Timestamp};
 
 use super::BoxFuture;
 use super::metadata::MetadataError;
@@ -39,6 +39,9 @@ pub struct NodeReport {
     pub blobs_quarantined: u64,
     /// Bytes that scrubbing has re-read since its start.
     pub scrubbed_bytes: u64,
+    /// By how many milliseconds its wall clock is ahead of most voters' clocks; none if that is unknown. Filled in by the
+    /// cluster.
+    pub clock_offset_millis: Option<i64>,
 }
 
 /// A node, as the cluster knows it.
@@ -77,6 +80,10 @@ pub struct ClusterView {
     pub snapshot_index: Option<u64>,
     /// What commands may be used.
     pub feature_level: FeatureLevel,
+    /// The cluster's clock.
+    pub clock: Timestamp,
+    /// A change of the voters has begun and is not finished: majorities of the old and of the new voters must agree.
+    pub is_joint: bool,
     /// Every node that was not removed, in order.
     pub members: Vec<Member>,
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::plan::{Part, SILENT, Seen, VOTERS_MAX, quorum_without};
 use super::wire::{Change, Changed, change_to_proto, changed_from_proto};
-use super::{Roster, since};
+use super::Roster;
 use crate::rocks::locked;
 
 /// How long a change may take on the leader until whoever asks is told to look and ask again.
@@ -98,6 +98,7 @@ impl Roster {
     /// Every node, as this leader sees it. The state must be current.
     pub(super) async fn seen(&self) -> Result<Vec<Seen>, MetadataError> {
         let (records, status) = (self.records().await?, self.status());
+        let now = self.0.cluster.now();
         let mut waiting_since = locked(&self.0.waiting_since);
         let seen = records.into_iter().map(|(node, record)| {
             let part = if status.voters.contains(&node) {
@@ -119,7 +120,7 @@ impl Roster {
                 live: itself || replication.heard.is_some_and(|heard| heard < SILENT),
                 silent: if itself { Duration::ZERO } else { silent },
                 lag_entries: if itself { 0 } else { replication.lag_entries },
-                stood: since(record.changed_at),
+                stood: Duration::from_millis(now.0.saturating_sub(record.changed_at.0)),
             }
         });
         Ok(seen.collect())

@@ -36,7 +36,6 @@ pub use self::join::{JoinError, join};
 pub use self::upkeep::Upkeep;
 use self::wire::{Change, report_from_proto};
 use crate::error::store_error;
-use crate::leader::now;
 use crate::node::Cluster;
 use crate::status::ClusterStatus;
 
@@ -186,8 +185,12 @@ impl Roster {
     }
 
     async fn own_report(&self) -> NodeReport {
-        let applied_index = self.status().applied_index.unwrap_or(0);
-        NodeReport { applied_index, ..self.0.reporter.report().await }
+        let status = self.status();
+        NodeReport {
+            applied_index: status.applied_index.unwrap_or(0),
+            clock_offset_millis: status.clock.offset_millis,
+            ..self.0.reporter.report().await
+        }
     }
 
     async fn report_of(&self, node: NodeId) -> Option<NodeReport> {
@@ -223,6 +226,8 @@ impl Roster {
             applied_index: status.applied_index.unwrap_or(0),
             snapshot_index: status.snapshot_index,
             feature_level: cluster.feature_level,
+            clock: status.clock.now,
+            is_joint: status.is_joint,
             members,
         })
     }
@@ -349,9 +354,4 @@ impl Members for Roster {
     fn finalize_upgrade(&self) -> BoxFuture<'_, Result<FeatureLevel, MembersError>> {
         Box::pin(self.raise_level())
     }
-}
-
-/// How long ago something was, by the clock on the wall.
-fn since(then: Timestamp) -> Duration {
-    Duration::from_millis(now().0.saturating_sub(then.0))
 }

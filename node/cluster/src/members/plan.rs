@@ -36,7 +36,7 @@ pub(super) struct Seen {
     pub(super) silent: Duration,
     /// Entries that it is not known to have.
     pub(super) lag_entries: u64,
-    /// For how long it has stood so, by the clock on the wall.
+    /// For how long it has stood so, by the cluster's clock.
     pub(super) stood: Duration,
 }
 

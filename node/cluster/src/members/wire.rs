@@ -90,6 +90,7 @@ pub(super) fn report_to_proto(report: NodeReport) -> proto::ReportResponse {
         blobs_excess: report.blobs_excess,
         blobs_quarantined: report.blobs_quarantined,
         scrubbed_bytes: report.scrubbed_bytes,
+        clock_offset_millis: report.clock_offset_millis,
     }
 }
 
@@ -104,5 +105,6 @@ pub(super) fn report_from_proto(m: proto::ReportResponse) -> NodeReport {
         blobs_excess: m.blobs_excess,
         blobs_quarantined: m.blobs_quarantined,
         scrubbed_bytes: m.scrubbed_bytes,
+        clock_offset_millis: m.clock_offset_millis,
     }
 }

@@ -24,6 +24,7 @@ use super::overlay::{Changes, Overlay, Recent, Transaction};
 use super::snapshot::{Building, SnapshotHandle, Snapshots};
 use super::voters::SoleVoter;
 use super::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::clock::AppliedClock;
 use crate::codec::{self, DecodeError};
 use crate::proposals::{Answer, Ticket, Waiting};
 use crate::rocks::Memory;
@@ -61,11 +62,16 @@ pub struct Shared {
     pub waiting: Arc<Waiting>,
     /// What the state says of nodes.
     pub addresses: Arc<Addresses>,
+    /// The state's clock.
+    pub clock: Arc<AppliedClock>,
 }
 
 impl Shared {
-    /// Notes where every node of the state listens.
-    fn note_addresses(&self) -> Result<(), ReadError> {
+    /// Notes what the state says of nodes, and its clock.
+    fn note_all(&self) -> Result<(), ReadError> {
+        if let Some(Record::Cluster(record)) = self.state.load().get(&Key::Cluster, Tier::Disk)? {
+            self.clock.note(record.clock);
+        }
         for row in self.state.load().run(&Rows::Nodes, Tier::Disk) {
             if let (Key::Node(node), Record::Node(record)) = row? {
                 self.addresses.note(node, &record);
@@ -112,8 +118,9 @@ impl StateMachine {
             events,
             waiting: Arc::default(),
             addresses: Arc::default(),
+            clock: Arc::default(),
         });
-        shared.note_addresses().map_err(io::Error::other)?;
+        shared.note_all().map_err(io::Error::other)?;
         if let Some(at) = membership.log_id() {
             voters.applied(at.index, membership.membership());
         }
@@ -211,8 +218,14 @@ impl StateMachine {
         self.chain = pending.chain;
         let rows = pending.overlay.into_rows();
         for (key, record) in &rows {
-            if let (Key::Node(node), Some(Record::Node(record))) = (key, record) {
-                self.shared.addresses.note(*node, record);
+            match (key, record) {
+                (Key::Node(node), Some(Record::Node(record))) => {
+                    self.shared.addresses.note(*node, record);
+                }
+                (Key::Cluster, Some(Record::Cluster(record))) => {
+                    self.shared.clock.note(record.clock);
+                }
+                _ => {}
             }
         }
         self.recent.note(rows);
@@ -440,7 +453,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.membership = membership;
         let (shared, node) = (self.shared.clone(), NodeId(self.voters.node()));
         blocking(move || {
-            shared.note_addresses().map_err(io::Error::other)?;
+            shared.note_all().map_err(io::Error::other)?;
             shared.waiting.look_after(node, &shared.state.load()).map_err(io::Error::other)
         })
         .await

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt, future};
 use nora_domain::NodeId;
 use nora_proto::peer::v1 as proto;
+use nora_proto::peer::v1::clocks_server::{Clocks, ClocksServer};
 use nora_proto::peer::v1::leader_server::{Leader, LeaderServer};
 use nora_proto::peer::v1::raft_server::{Raft, RaftServer};
 use openraft::error::{Fatal, RaftError};
@@ -18,6 +19,7 @@ use openraft::raft::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Incoming, MESSAGE_BYTES_MAX, Peers};
+use crate::clock::ClusterClock;
 use crate::codec::DecodeError;
 use crate::codec::raft::{
     entry_from_proto, log_id_from_proto, log_id_to_proto, manifest_from_proto, vote_from_proto,
@@ -38,6 +40,8 @@ pub struct Services {
     pub desk: Arc<Desk>,
     /// Snapshots that come in.
     pub incoming: Arc<Incoming>,
+    /// The cluster's clock.
+    pub(crate) clock: Arc<ClusterClock>,
 }
 
 impl Services {
@@ -46,10 +50,11 @@ impl Services {
         let raft = RaftServer::new(self.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let clocks = ClocksServer::new(self.clone());
         let leader = LeaderServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        tonic::service::Routes::new(raft).add_service(leader).into_axum_router()
+        tonic::service::Routes::new(raft).add_service(leader).add_service(clocks).into_axum_router()
     }
 
     fn member<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
@@ -235,5 +240,16 @@ impl Leader for Services {
             Err(leader) => To::NotLeader(not_leader(leader)),
         };
         Ok(Response::new(proto::ReadIndexResponse { result: Some(result) }))
+    }
+}
+
+#[tonic::async_trait]
+impl Clocks for Services {
+    async fn compare(
+        &self,
+        request: Request<proto::CompareRequest>,
+    ) -> Result<Response<proto::CompareResponse>, Status> {
+        self.member(&request)?;
+        Ok(Response::new(self.clock.compare(request.into_inner())))
     }
 }

@@ -3,6 +3,7 @@
 // Helpers outside of test functions may panic too: it is all a test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod clock;
 mod cluster;
 mod codec;
 mod contract;

@@ -88,6 +88,7 @@ pub struct Running {
 #[derive(Default)]
 pub struct Gate {
     shut: AtomicBool,
+    silent: AtomicBool,
     stalled: AtomicBool,
     broken: tokio::sync::Notify,
     connections: Mutex<Vec<tokio::task::AbortHandle>>,
@@ -96,6 +97,14 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// Cuts connections; later ones are taken and never answered, as by a machine that hangs.
+    pub fn silence(&self) {
+        self.silent.store(true, Ordering::SeqCst);
+        for connection in self.connections.lock().unwrap().drain(..) {
+            connection.abort();
+        }
+    }
+
     pub fn shut(&self, shut: bool) {
         self.shut.store(shut, Ordering::SeqCst);
         if shut {
@@ -110,7 +119,7 @@ impl Gate {
 /// Nodes and where they keep their data.
 pub struct Trio {
     pub directory: TempDir,
-    pub configure: fn(&mut ClusterConfig),
+    configure: Box<dyn Fn(&mut ClusterConfig) + Send + Sync>,
     /// Bytes after which a snapshot that comes to a node that is opened stalls, once.
     pub stall_after: Option<usize>,
     addresses: BTreeMap<u64, SocketAddr>,
@@ -138,10 +147,10 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 
 impl Trio {
     /// The founder alone.
-    pub fn found(configure: fn(&mut ClusterConfig)) -> Self {
+    pub fn found(configure: impl Fn(&mut ClusterConfig) + Send + Sync + 'static) -> Self {
         let mut trio = Self {
             directory: TempDir::new().unwrap(),
-            configure,
+            configure: Box::new(configure),
             stall_after: None,
             addresses: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -151,7 +160,7 @@ impl Trio {
     }
 
     /// A founder and two more voters.
-    pub fn three(configure: fn(&mut ClusterConfig)) -> Self {
+    pub fn three(configure: impl Fn(&mut ClusterConfig) + Send + Sync + 'static) -> Self {
         let mut trio = Self::found(configure);
         for node in 2..=3 {
             trio.join(node);
@@ -339,6 +348,14 @@ async fn serve(listener: TcpListener, app: axum::Router, gate: Arc<Gate>) {
     use hyper_util::service::TowerToHyperService;
     while let Ok((connection, _)) = listener.accept().await {
         if gate.shut.load(Ordering::SeqCst) {
+            continue;
+        }
+        if gate.silent.load(Ordering::SeqCst) {
+            let hangs = tokio::spawn(async move {
+                let _connection = connection;
+                std::future::pending::<()>().await;
+            });
+            gate.connections.lock().unwrap().push(hangs.abort_handle());
             continue;
         }
         let (ours, theirs) = tokio::io::duplex(64 << 10);
