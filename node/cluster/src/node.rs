@@ -458,11 +458,13 @@ impl Metadata for Cluster {
         // Consensus tells a little later how far the state is than the state shows it.
         let shown = self.shared.state.load().applied().ok().flatten();
         let (me, index) = (self.config.node, shown.map_or(0, |applied| applied.index));
+        // A member that fell silent must not hold up every deletion.
+        let reachable = self.clock.reachable();
         let others: Vec<_> = status
             .voters
             .into_iter()
             .chain(status.learners)
-            .filter(|node| *node != me)
+            .filter(|node| *node != me && reachable.contains(node))
             .map(|node| self.follow(node, index))
             .collect();
         Box::pin(async move {
