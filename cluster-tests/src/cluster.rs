@@ -69,6 +69,35 @@ pub struct Setup {
     pub args: Vec<String>,
 }
 
+/// The command line of an administrator, who keeps the certificate apart from the nodes' disks.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    program: PathBuf,
+    dir: PathBuf,
+    addresses: String,
+}
+
+impl Admin {
+    /// `nora NOUN … VERB`; what it printed.
+    pub fn run(&self, noun: &str, verb: &[&str]) -> Result<String> {
+        let done = Command::new(&self.program)
+            .arg(noun)
+            .arg("--cluster-addr")
+            .arg(&self.addresses)
+            .arg("--data-dir")
+            .arg(&self.dir)
+            .args(verb)
+            .stdin(Stdio::null())
+            .output()
+            .during(|| format!("run nora {noun} {verb:?}"))?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            return Err(Error::Wrong(format!("nora {noun} {verb:?}: {said}")));
+        }
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    }
+}
+
 /// The cluster.
 pub struct Cluster {
     program: PathBuf,
@@ -136,18 +165,52 @@ impl Cluster {
         let args = setup.args.clone();
         let nodes = Vec::with_capacity(count);
         let mut cluster = Self { program, work, users, args, faults, nodes, preload };
-        for _ in 0..count {
+        for number in 0..count {
             cluster.add()?;
+            if number == 0 {
+                cluster.keep_certificates()?;
+            }
         }
         cluster.wait_voters(count)?;
         Ok(cluster)
+    }
+
+    fn admin_dir(&self) -> PathBuf {
+        self.work.join("admin")
+    }
+
+    /// Copies what an administrator needs from the first node's data, as one does who does not want to lose it with a disk.
+    fn keep_certificates(&self) -> Result<()> {
+        let (from, to) = (self.nodes[0].dir.join("data/identity"), self.admin_dir());
+        let to = to.join("identity");
+        let step = || format!("copy {}", from.display());
+        std::fs::create_dir_all(&to).during(step)?;
+        for entry in std::fs::read_dir(&from).during(step)? {
+            let path = entry.during(step)?.path();
+            std::fs::copy(&path, to.join(path.file_name().unwrap_or_default())).during(step)?;
+        }
+        Ok(())
+    }
+
+    /// The administrator's command line, which asks the nodes that there are now.
+    pub fn administrator(&self) -> Admin {
+        let addresses: Vec<_> = self.nodes.iter().map(|node| node.peer.to_string()).collect();
+        self.administrator_at(addresses.join(","))
+    }
+
+    fn administrator_at(&self, addresses: String) -> Admin {
+        Admin { program: self.program.clone(), dir: self.admin_dir(), addresses }
     }
 
     /// Waits until so many nodes vote: before, the loss of one may be the loss of a majority.
     pub fn wait_voters(&self, count: usize) -> Result<()> {
         let started = Instant::now();
         let wanted = i64::try_from(count).unwrap_or(i64::MAX);
-        while metric(self.nodes[0].http, "nora_raft_voters") != Some(wanted) {
+        let agree = || {
+            let mut running = self.nodes.iter().filter(|node| node.child.is_some());
+            running.all(|node| metric(node.http, "nora_raft_voters") == Some(wanted))
+        };
+        while !agree() {
             if started.elapsed() > READY_LIMIT {
                 return Err(Error::Wrong(format!("not {count} voters after {READY_LIMIT:?}")));
             }
@@ -175,15 +238,79 @@ impl Cluster {
         self.nodes.push(node);
         let join = match number {
             0 => Vec::new(),
-            _ => {
-                let token = self.admin(&["join-token"])?.trim().to_owned();
-                let at = self.nodes[0].peer.to_string();
-                vec!["--join".to_owned(), at, "--join-token".to_owned(), token]
-            }
+            _ => self.join_args(0)?,
         };
         self.spawn(number, &join)?;
         self.wait_ready(number)?;
         Ok(number)
+    }
+
+    /// What lets a node join through another one.
+    fn join_args(&self, through: usize) -> Result<Vec<String>> {
+        let token = self.admin_at(through, &["join-token"])?.trim().to_owned();
+        let at = self.nodes[through].peer.to_string();
+        Ok(vec!["--join".to_owned(), at, "--join-token".to_owned(), token])
+    }
+
+    /// The number that the cluster gave to a node when it joined last.
+    fn member_id(&self, number: usize, through: usize) -> Result<u64> {
+        let members = self.admin_at(through, &["members", "-o", "json"])?;
+        let members: serde_json::Value = serde_json::from_str(&members)
+            .map_err(|error| Error::Wrong(format!("nora cluster members: {error}")))?;
+        let address = self.nodes[number].peer.to_string();
+        let found = members.as_array().into_iter().flatten();
+        let found = found.filter(|member| member["cluster_address"] == address.as_str());
+        let id = found.filter_map(|member| member["node"].as_u64()).max();
+        id.ok_or_else(|| Error::Wrong(format!("{address} is no member: {members}")))
+    }
+
+    /// A node ends and all that its disk held is gone; where it listens stays.
+    pub fn lose_disk(&mut self, number: usize) -> Result<()> {
+        self.kill(number);
+        let data = self.nodes[number].dir.join("data");
+        std::fs::remove_dir_all(&data).during(|| format!("remove {}", data.display()))?;
+        self.write_own(number, &self.synced_file(number), &[])
+    }
+
+    /// A node whose disk is lost is taken out of the cluster by its old number, and joins anew under another one. Waits until
+    /// it votes.
+    pub fn rejoin(&mut self, number: usize) -> Result<()> {
+        let through = (number + 1) % self.nodes.len();
+        let id = insist(|| self.member_id(number, through))?.to_string();
+        insist(|| match self.admin_at(through, &["remove", &id, "--force", "--yes"]) {
+            // An answer that was lost, and the second question found it done.
+            Err(Error::Wrong(said)) if said.contains("removed") => Ok(String::new()),
+            done => done,
+        })?;
+        let join = insist(|| self.join_args(through))?;
+        self.spawn(number, &join)?;
+        self.wait_ready(number)?;
+        self.wait_voters(self.nodes.len())
+    }
+
+    /// Where a node keeps its metadata.
+    pub fn metadata_dir(&self, number: usize) -> PathBuf {
+        self.nodes[number].dir.join("data/metadata")
+    }
+
+    /// Whether a node's process runs.
+    pub fn runs(&mut self, number: usize) -> bool {
+        let child = self.nodes[number].child.as_mut();
+        child.is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// How long a node's log is.
+    pub fn log_bytes(&self, number: usize) -> u64 {
+        let path = self.work.join(format!("node{}.log", number + 1));
+        std::fs::metadata(path).map_or(0, |found| found.len())
+    }
+
+    /// What a node has logged since its log was so long.
+    pub fn log_since(&self, number: usize, bytes: u64) -> String {
+        let path = self.work.join(format!("node{}.log", number + 1));
+        let log = std::fs::read(path).unwrap_or_default();
+        let start = usize::try_from(bytes).unwrap_or(usize::MAX).min(log.len());
+        String::from_utf8_lossy(&log[start..]).into_owned()
     }
 
     /// How many nodes there are, running or not.
@@ -326,16 +453,8 @@ impl Cluster {
     /// Takes the last node, which has joined, out of the cluster again: it is drained, removed and ended.
     pub fn withdraw_last(&mut self) -> Result<()> {
         let Some(last) = self.nodes.last() else { return Ok(()) };
-        let (address, dir) = (last.peer.to_string(), last.dir.clone());
-        let members: serde_json::Value =
-            serde_json::from_str(&self.admin(&["members", "-o", "json"])?)
-                .map_err(|error| Error::Wrong(format!("nora cluster members: {error}")))?;
-        let found = members.as_array().into_iter().flatten();
-        let id = found
-            .filter(|member| member["cluster_address"] == address.as_str())
-            .find_map(|member| member["node"].as_u64())
-            .ok_or_else(|| Error::Wrong(format!("{address} is no member: {members}")))?
-            .to_string();
+        let dir = last.dir.clone();
+        let id = self.member_id(self.nodes.len() - 1, 0)?.to_string();
         self.admin(&["drain", &id, "--yes", "--wait"])?;
         self.admin(&["remove", &id, "--yes"])?;
         let number = self.nodes.len() - 1;
@@ -347,9 +466,7 @@ impl Cluster {
 
     /// Starts a node again that was ended.
     pub fn restart(&mut self, number: usize) -> Result<()> {
-        let child = self.nodes[number].child.as_mut();
-        let runs = child.is_some_and(|child| matches!(child.try_wait(), Ok(None)));
-        if runs { Ok(()) } else { self.spawn(number, &[]) }
+        if self.runs(number) { Ok(()) } else { self.spawn(number, &[]) }
     }
 
     /// Waits until a node answers that it is ready.
@@ -442,50 +559,19 @@ impl Cluster {
         })
     }
 
-    /// `nora cluster …`, as the owner of the first node's data; what it printed.
+    /// `nora cluster …`, asked of whoever answers; what it printed.
     pub fn admin(&self, verb: &[&str]) -> Result<String> {
-        let addresses: Vec<_> = self.nodes.iter().map(|node| node.peer.to_string()).collect();
-        self.ask(&addresses.join(","), verb)
+        self.administrator().run("cluster", verb)
     }
 
     /// The same, asked of one node.
     pub fn admin_at(&self, number: usize, verb: &[&str]) -> Result<String> {
-        self.ask(&self.nodes[number].peer.to_string(), verb)
-    }
-
-    fn ask(&self, addresses: &str, verb: &[&str]) -> Result<String> {
-        let done = Command::new(&self.program)
-            .arg("cluster")
-            .arg("--cluster-addr")
-            .arg(addresses)
-            .arg("--data-dir")
-            .arg(self.nodes[0].dir.join("data"))
-            .args(verb)
-            .stdin(Stdio::null())
-            .output()
-            .during(|| format!("run nora cluster {verb:?}"))?;
-        if !done.status.success() {
-            let said = String::from_utf8_lossy(&done.stderr).into_owned();
-            return Err(Error::Wrong(format!("nora cluster {verb:?}: {said}")));
-        }
-        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+        self.administrator_at(self.nodes[number].peer.to_string()).run("cluster", verb)
     }
 
     /// Begins `nora scrub` on a node.
     pub fn scrub(&self, number: usize) -> Result<()> {
-        let done = Command::new(&self.program)
-            .arg("scrub")
-            .arg("--cluster-addr")
-            .arg(self.nodes[number].peer.to_string())
-            .arg("--data-dir")
-            .arg(self.nodes[0].dir.join("data"))
-            .stdin(Stdio::null())
-            .output()
-            .during(|| "run nora scrub".into())?;
-        match done.status.success() {
-            true => Ok(()),
-            false => Err(Error::Wrong(String::from_utf8_lossy(&done.stderr).into_owned())),
-        }
+        self.administrator_at(self.nodes[number].peer.to_string()).run("scrub", &[]).map(drop)
     }
 
     /// `nora check` on the data of a node that does not run: what it found.
@@ -572,6 +658,18 @@ impl Cluster {
     /// Undoes all of that.
     pub fn heal(&self) -> Result<()> {
         iptables(&["-F", "OUTPUT"])
+    }
+}
+
+/// Asks again what a cluster that is changing its leader may not answer at once.
+fn insist<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            Err(error) if begun.elapsed() > READY_LIMIT => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(200)),
+            done => return done,
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Head {
     pub body: BodyEnd,
     /// The Location header.
     pub location: Option<String>,
+    /// The Range header: of an upload, which bytes it has.
+    pub range: Option<String>,
     /// Whether the server will close the connection.
     pub closes: bool,
 }
@@ -312,7 +314,8 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>> {
         .and_then(|rest| rest.get(2..5))
         .and_then(|digits| digits.parse().ok())
         .ok_or_else(|| Error::Wrong(format!("not a response: {first:?}")))?;
-    let mut head = Head { status, body: BodyEnd::Close, location: None, closes: false };
+    let mut head =
+        Head { status, body: BodyEnd::Close, location: None, range: None, closes: false };
     for line in lines {
         let Some((name, value)) = line.split_once(':') else {
             continue;
@@ -327,6 +330,8 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>> {
             head.body = BodyEnd::Chunked;
         } else if name.eq_ignore_ascii_case("location") {
             head.location = Some(value.to_owned());
+        } else if name.eq_ignore_ascii_case("range") {
+            head.range = Some(value.to_owned());
         } else if name.eq_ignore_ascii_case("connection") {
             head.closes = value.eq_ignore_ascii_case("close");
         }

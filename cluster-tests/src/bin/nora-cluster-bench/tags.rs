@@ -137,8 +137,13 @@ mod tests {
 
     #[test]
     fn only_201_is_right() {
-        let head =
-            |status| Head { status, body: BodyEnd::Length(2), location: None, closes: false };
+        let head = |status| Head {
+            status,
+            body: BodyEnd::Length(2),
+            location: None,
+            range: None,
+            closes: false,
+        };
         assert!(!created(&head(201), b"x").unwrap());
         assert!(created(&head(201), b"xy").unwrap());
         assert_eq!(created(&head(503), b"no").unwrap_err().to_string(), "status 503: no");
