@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test conformance interop chaos bench bench-cluster bench-auth fix shell
+.PHONY: help run cluster test conformance interop chaos mutants bench bench-cluster bench-auth fix shell
 
 setup = . deploy/dev/setup.sh
 
@@ -31,6 +31,9 @@ interop: ## crane, skopeo, oras, buildah and podman against a node of its own
 chaos: ## a real cluster of three under faults; ARGS="--faults 1000 --minutes 30 --seed 1 --report FILE"
 	@$(setup); cargo build --quiet --bin nora; cargo build --quiet -p nora-cluster-tests --bin nora-chaos; \
 	  exec "$$CARGO_TARGET_DIR/debug/nora-chaos" --nora "$$CARGO_TARGET_DIR/debug/nora" $(ARGS)
+
+mutants: ## break the product in one place after another and demand that tests notice; ARGS="NAME..." takes some
+	@$(setup); exec cluster-tests/mutants/run.sh $(ARGS)
 
 bench: ## measure a release build on this machine
 	@$(setup); cargo build --quiet --release --bin nora; exec cluster-tests/bench/run.sh

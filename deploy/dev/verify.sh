@@ -55,6 +55,7 @@ component fmt rustfmt
 component clippy clippy
 
 step format cargo fmt --all --check
+step mutants cluster-tests/mutants/run.sh --apply-only
 step architecture cargo test --quiet -p nora-tidy
 step lints cargo clippy --quiet --workspace --all-targets -- -D warnings
 if [ "${1:-}" != quick ]; then
