@@ -16,7 +16,7 @@ report="$CARGO_TARGET_DIR/chaos.md"
 
 chaos() { "$CARGO_TARGET_DIR/debug/nora-chaos" --nora "$nora" --seed "$seed" --minutes 5 --report "$report" "$@"; }
 
-chaos --faults 24
+chaos --faults 28
 local="$(sed -n 's/.*\*\*\([0-9]*\) faults.*/\1/p' "$report")"
 chaos --faults 6 --s3 "$(command -v versitygw)" --only s3-overload,s3-lost-answers,s3-down,s3-slow,kill-leader,power-cut
 bucket="$(sed -n 's/.*\*\*\([0-9]*\) faults.*/\1/p' "$report")"

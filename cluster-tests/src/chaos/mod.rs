@@ -3,11 +3,16 @@
 //! Guarantees: the same seed gives the same faults in the same order (not at the same instants: processes are real); every
 //! violation is told with the moment and what was seen. What it judges: tags are linearizable; what was acknowledged can be
 //! pulled from every node afterwards; a manifest whose blobs were acknowledged is never refused for them; writes come back
-//! after a leader is lost; memory stays bounded; and at the end every node's data passes `nora check`.
+//! after a leader is lost; memory stays bounded; a tenant stays within its quota and a revoked token is refused; states of one
+//! position are equal on all nodes; and at the end every node's data passes `nora check`.
 
+mod callers;
 mod clients;
 mod faults;
+mod images;
+mod journal;
 mod report;
+pub mod states;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,8 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use clients::Journal;
+use callers::Callers;
 pub use faults::{Fault, Faults};
+pub use journal::Journal;
 pub use report::Report;
 
 use crate::bucket::Bucket;
@@ -90,7 +96,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     };
     let config = plan.work.join("nora.toml");
     let text = format!("{CONFIG}{}", bucket.as_ref().map_or("", Bucket::config));
-    std::fs::write(&config, text).during(|| format!("write {}", config.display()))?;
+    std::fs::write(&config, &text).during(|| format!("write {}", config.display()))?;
     let mut cluster = Cluster::start(&Setup {
         program: plan.program.clone(),
         work: plan.work.clone(),
@@ -100,19 +106,31 @@ pub fn run(plan: &Plan) -> Result<Report> {
         args: vec!["--config".into(), config.to_string_lossy().into_owned()],
     })?;
     let addresses: Vec<_> = (0..plan.nodes).map(|number| cluster.node(number).http).collect();
-    let journal = Arc::new(Journal::new(addresses.clone()));
-    journal.prepare()?;
+    let journal = Arc::new(Journal::new(addresses));
+    clients::prepare(&journal)?;
+    // Until nodes are a cluster they are open: whether they are one is told by metrics.
+    std::fs::write(&config, format!("{text}{}", callers::policy()))
+        .during(|| format!("write {}", config.display()))?;
+    let admin = cluster.administrator();
+    admin.run("policy", &["apply", "--yes", "--config", &config.to_string_lossy()])?;
+    let callers = Arc::new(Callers::new(admin)?);
     let over = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..plan.clients)
+    let dice =
+        |client: u64| Dice::new(plan.seed ^ (client + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
+    let mut clients: Vec<_> = (0..plan.clients)
         .map(|client| {
             let (journal, over) = (journal.clone(), over.clone());
-            let dice =
-                Dice::new(plan.seed ^ (client as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
+            let dice = dice(client as u64);
             thread::spawn(move || clients::run(&journal, dice, &over))
         })
         .collect();
+    clients.push({
+        let (callers, journal, over) = (callers.clone(), journal.clone(), over.clone());
+        let dice = dice(plan.clients as u64);
+        thread::spawn(move || callers.run(&journal, dice, &over))
+    });
     let mut faults = Faults::new(plan, cluster.has_fault_library(), bucket);
-    let injected = faults.run(&mut cluster, plan, started);
+    let injected = faults.run(&mut cluster, plan, &journal, started);
     // Whatever was found must not leave packets dropped or processes stopped behind.
     if plan.partitions {
         cluster.heal()?;
@@ -123,13 +141,18 @@ pub fn run(plan: &Plan) -> Result<Report> {
             journal.violation("a client panicked".to_owned());
         }
     }
-    injected?;
+    // What could not go on is judged all the same.
+    if let Err(error) = injected {
+        journal.violation(format!("the run ended early: {error}"));
+    }
     for number in 0..cluster.len() {
         cluster.restart(number)?;
         cluster.wait_ready(number)?;
     }
+    faults.compare(&mut cluster, &journal)?;
     journal.judge_tags();
     journal.judge_pulls();
+    callers.judge(&journal);
     for number in 0..cluster.len() {
         cluster.stop(number)?;
     }

@@ -1,5 +1,6 @@
 //! What came of a run, for people.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -13,6 +14,11 @@ pub struct Report {
     memory_max: u64,
     in_snapshot: usize,
     lost_bytes: u64,
+    rotten: [usize; 2],
+    restored: Vec<u64>,
+    pairs: Vec<((Fault, Fault), usize)>,
+    compared: usize,
+    done: BTreeMap<&'static str, u64>,
     counts: [u64; 4],
     took: Duration,
     /// What must not be; empty if all is well.
@@ -23,6 +29,8 @@ impl Report {
     pub(super) fn new(plan: &Plan, faults: &Faults, journal: &Journal, took: Duration) -> Self {
         let mut writes_back = faults.writes_back.clone();
         writes_back.sort_unstable();
+        let mut restored = faults.restored.clone();
+        restored.sort_unstable();
         Self {
             plan: plan.clone(),
             faults: faults.done.iter().map(|(fault, count)| (*fault, *count)).collect(),
@@ -30,6 +38,11 @@ impl Report {
             memory_max: faults.memory_max,
             in_snapshot: faults.in_snapshot,
             lost_bytes: faults.lost_bytes,
+            rotten: [faults.refused, faults.served],
+            restored,
+            pairs: faults.pairs.iter().map(|(pair, count)| (*pair, *count)).collect(),
+            compared: faults.compared,
+            done: journal.done(),
             counts: journal.counts(),
             took,
             violations: journal.violations(),
@@ -65,6 +78,38 @@ impl Report {
             "\n{answered} operations were answered, {unanswered} were not (refused for the moment, or their outcome \
              unknown). {pushed} images were acknowledged and compared byte for byte in {pulled} pulls.\n"
         );
+        let done: Vec<_> =
+            self.done.iter().map(|(what, count)| format!("{what} {count}")).collect();
+        let _ = writeln!(text, "Clients: {}.\n", done.join(", "));
+        let _ = writeln!(
+            text,
+            "The states of all nodes at one position were compared {} times.\n",
+            self.compared
+        );
+        if !self.pairs.is_empty() {
+            let pair = |((first, second), count): &((Fault, Fault), usize)| {
+                format!("{first:?} with {second:?} {count}")
+            };
+            let pairs: Vec<_> = self.pairs.iter().map(pair).collect();
+            let _ = writeln!(text, "Two at once: {}.\n", pairs.join(", "));
+        }
+        if let (Some(median), Some(longest)) =
+            (self.restored.get(self.restored.len() / 2), self.restored.last())
+        {
+            let _ = writeln!(
+                text,
+                "From the loss of a disk until the node that joined anew had every acknowledged blob: median {median} ms, \
+                 longest {longest} ms ({} times).\n",
+                self.restored.len()
+            );
+        }
+        let [refused, served] = self.rotten;
+        if refused + served > 0 {
+            let _ = writeln!(
+                text,
+                "Of nodes whose metadata rotted, {refused} refused and {served} served all that was acknowledged.\n"
+            );
+        }
         if self.lost_bytes > 0 {
             let lost = self.lost_bytes as f64 / 1e6;
             let _ = writeln!(text, "Power cuts took {lost:.1} MB that were not synced.\n");

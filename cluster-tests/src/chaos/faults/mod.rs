@@ -1,19 +1,23 @@
 //! What goes wrong, and in which order.
 
+mod disks;
+mod kinds;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use super::{Dice, Plan};
+pub use kinds::Fault;
+
+use super::journal::Journal;
+use super::{Dice, Plan, states};
 use crate::bucket::Bucket;
 use crate::cluster::{Cluster, Disturbance};
-use crate::error::{During, Error, Result};
+use crate::error::{Error, Result};
 use crate::http::Connection;
 use crate::kernel;
 use crate::proxy::Trouble;
@@ -30,95 +34,21 @@ const WRITERS: usize = 16;
 const GROW_MAX: Duration = Duration::from_secs(20);
 /// How long to wait for a snapshot to be sent.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(8);
-/// How long a scrub of a small store may take to find what was damaged.
-const MENDED_MAX: Duration = Duration::from_secs(60);
+/// The states of all nodes are compared after so many faults.
+const COMPARE_EVERY: usize = 25;
+/// How far behind a clock may be: certificates are backdated by an hour, and what is not valid yet makes no cluster.
+const BEHIND_MAX: Duration = Duration::from_secs(50 * 60);
+/// How far ahead.
+const AHEAD_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+/// How far ahead at an election.
+const AHEAD_AT_ELECTION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Fault {
-    /// SIGKILL of any node.
-    Kill,
-    /// SIGKILL of the leader.
-    KillLeader,
-    /// SIGKILL of two nodes at once: no quorum for a while.
-    KillTwo,
-    /// SIGKILL of all nodes at once.
-    KillAll,
-    /// SIGKILL of a node that takes in a snapshot, or of the one that sends it.
-    KillInSnapshot,
-    /// SIGKILL of any node, and what it had not synced is lost.
-    PowerCut,
-    /// The same of all nodes at once.
-    PowerCutAll,
-    /// SIGTERM, and a start.
-    Restart,
-    /// SIGSTOP for a while.
-    Pause,
-    /// SIGSTOP of the leader.
-    PauseLeader,
-    /// The leader neither hears nor is heard.
-    IsolateLeader,
-    /// A node is heard by nobody, and hears.
-    Mute,
-    /// A node hears nobody, and is heard.
-    Deafen,
-    /// Two nodes are cut off from each other; the third hears both.
-    Bridge,
-    /// A share of all packets is lost.
-    Loss,
-    /// The way to a node is slow.
-    Delay,
-    /// All connections to a node break, and new ones do for a while.
-    Reset,
-    /// Leadership is handed over.
-    Transfer,
-    /// A snapshot is made.
-    Snapshot,
-    /// A node's fsync is slow.
-    SlowSync,
-    /// A node's disk is full.
-    FullDisk,
-    /// A node's wall clock is off by up to two hours.
-    ClockStep,
-    /// A bit flips in one copy of a blob.
-    FlippedBit,
-    /// A node joins, votes, is drained and removed.
-    Churn,
-    /// S3 is overloaded and says so.
-    S3Overload,
-    /// S3 does what it is asked, and its answer gets lost.
-    S3LostAnswers,
-    /// S3 cannot be reached.
-    S3Down,
-    /// S3 is slow.
-    S3Slow,
-}
-
-impl Fault {
-    /// How often it comes beside others; those that take long come less.
-    fn weight(self) -> usize {
-        match self {
-            Self::Churn | Self::KillInSnapshot => 1,
-            Self::FullDisk | Self::PowerCutAll | Self::KillAll | Self::FlippedBit => 3,
-            Self::KillLeader | Self::IsolateLeader | Self::PowerCut | Self::Bridge => 8,
-            _ => 4,
-        }
-    }
-
-    fn needs_packets(self) -> bool {
-        use Fault::{Bridge, Deafen, IsolateLeader, Loss, Mute};
-        matches!(self, IsolateLeader | Mute | Deafen | Bridge | Loss)
-    }
-
-    fn needs_library(self) -> bool {
-        use Fault::{ClockStep, FullDisk, PowerCut, PowerCutAll, SlowSync};
-        matches!(self, ClockStep | FullDisk | PowerCut | PowerCutAll | SlowSync)
-    }
-
-    fn needs_bucket(self) -> bool {
-        use Fault::{S3Down, S3LostAnswers, S3Overload, S3Slow};
-        matches!(self, S3Overload | S3LostAnswers | S3Down | S3Slow)
-    }
+/// A clock that is off.
+fn wrong_clock(dice: &mut Dice, ahead_max: Duration) -> Disturbance {
+    let millis = |time: Duration| usize::try_from(time.as_millis()).unwrap_or(0);
+    let off = dice.below(millis(BEHIND_MAX + ahead_max));
+    let clock_millis = off as i64 - millis(BEHIND_MAX) as i64;
+    Disturbance { clock_millis, ..Disturbance::default() }
 }
 
 /// The faults of a run.
@@ -127,6 +57,8 @@ pub struct Faults {
     /// What may come, each kind as often as its weight says.
     kinds: Vec<Fault>,
     first: Vec<Fault>,
+    /// What may come two at once.
+    possible: Vec<Fault>,
     bucket: Option<Bucket>,
     /// How many of each kind there were.
     pub done: BTreeMap<Fault, usize>,
@@ -138,35 +70,22 @@ pub struct Faults {
     pub in_snapshot: usize,
     /// What power cuts took, in bytes.
     pub lost_bytes: u64,
+    /// Of nodes whose metadata rotted, how many refused to start, and how many served.
+    pub refused: usize,
+    /// See [`Self::refused`].
+    pub served: usize,
+    /// From a new start without a disk until every acknowledged blob was there again, in milliseconds.
+    pub restored: Vec<u64>,
+    /// How often each fault came while another one lasted: the lasting one first.
+    pub pairs: BTreeMap<(Fault, Fault), usize>,
+    /// How often the states of all nodes at one position were compared.
+    pub compared: usize,
     /// Blobs of which one copy was damaged: no second one is, or nothing whole might be left.
     flipped: BTreeSet<String>,
-}
-
-/// What rots on a disk is found by scrubbing: asks for it, and waits until the copy is set aside or whole again.
-fn await_mended(
-    cluster: &Cluster,
-    number: usize,
-    path: &Path,
-    offset: u64,
-    whole: u8,
-) -> Result<()> {
-    use std::os::unix::fs::FileExt;
-    cluster.scrub(number)?;
-    let begun = Instant::now();
-    let mut byte = [0];
-    while let Ok(file) = File::open(path) {
-        if file.read_at(&mut byte, offset).is_ok() && byte[0] == whole {
-            return Ok(());
-        }
-        if begun.elapsed() > MENDED_MAX {
-            let who = number + 1;
-            return Err(Error::Wrong(format!(
-                "node {who} did not find its damaged copy in {MENDED_MAX:?}"
-            )));
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
+    /// Whether it is judged that writes come back: not while more than a minority may be out.
+    is_judged: bool,
+    /// Whether a node may have stopped by itself.
+    may_have_ended: bool,
 }
 
 impl Faults {
@@ -175,12 +94,10 @@ impl Faults {
         let mut kinds = Fault::value_variants().to_vec();
         kinds.retain(|kind| {
             (plan.only.is_empty() || plan.only.contains(kind))
-                && (plan.partitions || !kind.needs_packets())
-                && (fault_library || !kind.needs_library())
-                && bucket.is_some() >= kind.needs_bucket()
-                // Copies on the nodes' disks: with S3 they are a cache.
-                && (bucket.is_none() || *kind != Fault::FlippedBit)
+                && kind.is_possible(plan, fault_library)
         });
+        let mut pairs = Fault::value_variants().to_vec();
+        pairs.retain(|kind| kind.is_possible(plan, fault_library));
         // Each kind comes once before any comes again.
         let mut first = kinds.clone();
         for at in (1..first.len()).rev() {
@@ -190,13 +107,21 @@ impl Faults {
             dice,
             kinds: kinds.into_iter().flat_map(|kind| vec![kind; kind.weight()]).collect(),
             first,
+            possible: pairs,
             bucket,
             done: BTreeMap::new(),
             writes_back: Vec::new(),
             memory_max: 0,
             in_snapshot: 0,
             lost_bytes: 0,
+            refused: 0,
+            served: 0,
+            restored: Vec::new(),
+            pairs: BTreeMap::new(),
+            compared: 0,
             flipped: BTreeSet::new(),
+            is_judged: true,
+            may_have_ended: false,
         }
     }
 
@@ -209,6 +134,7 @@ impl Faults {
         &mut self,
         cluster: &mut Cluster,
         plan: &Plan,
+        journal: &Journal,
         started: Instant,
     ) -> Result<()> {
         if self.kinds.is_empty() {
@@ -217,22 +143,44 @@ impl Faults {
         while self.count() < plan.faults && started.elapsed() < plan.limit {
             let next = self.first.pop();
             let fault = next.unwrap_or_else(|| self.kinds[self.dice.below(self.kinds.len())]);
-            self.inject(cluster, fault)?;
+            let any = self.dice.below(cluster.len());
+            self.inject(cluster, journal, fault, any)?;
             *self.done.entry(fault).or_default() += 1;
             if self.count().is_multiple_of(50) {
                 eprintln!("{} faults after {:.0} s", self.count(), started.elapsed().as_secs_f64());
             }
-            for number in 0..cluster.len() {
-                cluster.restart(number)?;
-            }
-            for number in 0..cluster.len() {
-                cluster.wait_ready(number)?;
-                if let Some(memory) = cluster.pid(number).and_then(kernel::resident_bytes) {
-                    self.memory_max = self.memory_max.max(memory);
-                }
+            self.settle(cluster)?;
+            if self.count().is_multiple_of(COMPARE_EVERY) {
+                self.compare(cluster, journal)?;
             }
             thread::sleep(self.dice.millis(20, 150));
         }
+        Ok(())
+    }
+
+    /// Starts what does not run, and waits until all nodes are ready.
+    fn settle(&mut self, cluster: &mut Cluster) -> Result<()> {
+        for number in 0..cluster.len() {
+            cluster.restart(number)?;
+        }
+        for number in 0..cluster.len() {
+            // Without a log it can write to, a node ends rather than vote.
+            match self.may_have_ended {
+                true => cluster.recover(number)?,
+                false => cluster.wait_ready(number).map(drop)?,
+            }
+            if let Some(memory) = cluster.pid(number).and_then(kernel::resident_bytes) {
+                self.memory_max = self.memory_max.max(memory);
+            }
+        }
+        self.may_have_ended = false;
+        Ok(())
+    }
+
+    /// Compares the states of all nodes.
+    pub(super) fn compare(&mut self, cluster: &mut Cluster, journal: &Journal) -> Result<()> {
+        let compared = states::compare(cluster, journal, states::at_rest)?;
+        self.compared += usize::from(compared);
         Ok(())
     }
 
@@ -240,11 +188,22 @@ impl Faults {
         cluster.leader().unwrap_or_else(|| self.dice.below(cluster.len()))
     }
 
-    fn inject(&mut self, cluster: &mut Cluster, fault: Fault) -> Result<()> {
-        let any = self.dice.below(cluster.len());
+    fn inject(
+        &mut self,
+        cluster: &mut Cluster,
+        journal: &Journal,
+        fault: Fault,
+        any: usize,
+    ) -> Result<()> {
         let other = (any + 1 + self.dice.below(cluster.len() - 1)) % cluster.len();
         let hold = self.dice.millis(100, 1200);
         match fault {
+            lasting if lasting.lasts() => {
+                self.begin(cluster, lasting, any, other)?;
+                thread::sleep(hold * 2);
+                self.end(cluster, lasting, any)?;
+            }
+            Fault::Pair => self.pair(cluster, journal, any, other)?,
             Fault::Kill => cluster.kill(any),
             Fault::KillTwo => {
                 cluster.kill(any);
@@ -256,6 +215,7 @@ impl Faults {
                 cluster.kill(leader);
                 self.await_write(cluster, leader)?;
             }
+            Fault::ClockElection => self.step_clocks_at_election(cluster, hold)?,
             Fault::KillAll => (0..cluster.len()).for_each(|number| cluster.kill(number)),
             Fault::PowerCut => {
                 cluster.kill(any);
@@ -268,49 +228,9 @@ impl Faults {
                 }
             }
             Fault::KillInSnapshot => self.kill_in_snapshot(cluster, any)?,
-            Fault::SlowSync => {
-                let sync = self.dice.millis(10, 400);
-                cluster.disturb(any, Disturbance { sync, ..Disturbance::default() })?;
-                thread::sleep(hold * 2);
-                cluster.disturb(any, Disturbance::default())?;
-            }
-            Fault::ClockStep => {
-                let clock_millis = 7_200_000 - self.dice.below(14_400_000) as i64;
-                cluster.disturb(any, Disturbance { clock_millis, ..Disturbance::default() })?;
-                thread::sleep(hold);
-                cluster.disturb(any, Disturbance::default())?;
-            }
-            Fault::FullDisk => {
-                cluster.disturb(any, Disturbance { disk_full: true, ..Disturbance::default() })?;
-                thread::sleep(hold * 2);
-                cluster.disturb(any, Disturbance::default())?;
-                // Without a log it can write to, a node ends rather than vote.
-                cluster.recover(any)?;
-            }
-            Fault::Delay | Fault::Reset => {
-                cluster.trouble(
-                    any,
-                    match fault {
-                        Fault::Delay => Trouble::Delay(self.dice.millis(5, 200)),
-                        _ => Trouble::Cut,
-                    },
-                );
-                thread::sleep(hold * 2);
-                cluster.trouble(any, Trouble::None);
-            }
-            Fault::S3Overload | Fault::S3LostAnswers | Fault::S3Down | Fault::S3Slow => {
-                if let Some(bucket) = &self.bucket {
-                    bucket.trouble(match fault {
-                        Fault::S3Overload => Trouble::Overload,
-                        Fault::S3LostAnswers => Trouble::LoseAnswers,
-                        Fault::S3Down => Trouble::Cut,
-                        _ => Trouble::Delay(Duration::from_millis(50)),
-                    });
-                    thread::sleep(hold * 3);
-                    bucket.trouble(Trouble::None);
-                }
-            }
             Fault::FlippedBit => self.flip_bit(cluster, any)?,
+            Fault::DiskLost => self.lose_disk(cluster, journal, any)?,
+            Fault::Rot => self.rot(cluster, journal, any, other)?,
             Fault::Churn => {
                 let number = cluster.add()?;
                 cluster.wait_voters(number + 1)?;
@@ -320,8 +240,8 @@ impl Faults {
             Fault::Restart => {
                 cluster.stop(any)?;
             }
-            Fault::Pause | Fault::PauseLeader => {
-                let paused = if fault == Fault::Pause { any } else { self.leader(cluster) };
+            Fault::PauseLeader => {
+                let paused = self.leader(cluster);
                 cluster.pause(paused);
                 thread::sleep(hold);
                 cluster.resume(paused);
@@ -333,19 +253,118 @@ impl Faults {
                 self.await_write(cluster, leader)?;
                 cluster.heal()?;
             }
-            Fault::Mute | Fault::Deafen | Fault::Bridge | Fault::Loss => {
-                match fault {
-                    Fault::Mute => cluster.mute(any)?,
-                    Fault::Deafen => cluster.deafen(any)?,
-                    Fault::Bridge => cluster.cut(any, other)?,
-                    _ => cluster.lose(0.15)?,
-                }
-                thread::sleep(hold * 2);
-                cluster.heal()?;
-            }
             // These ask for what may be refused in the middle of other things; that is no fault.
             Fault::Transfer => drop(cluster.admin(&["transfer-leader"])),
             Fault::Snapshot => drop(cluster.admin(&["snapshot"])),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Begins a fault that lasts.
+    fn begin(&mut self, cluster: &Cluster, fault: Fault, any: usize, other: usize) -> Result<()> {
+        match fault {
+            Fault::SlowSync => {
+                let sync = self.dice.millis(10, 400);
+                cluster.disturb(any, Disturbance { sync, ..Disturbance::default() })
+            }
+            Fault::ClockStep => cluster.disturb(any, wrong_clock(&mut self.dice, AHEAD_MAX)),
+            Fault::FullDisk => {
+                self.may_have_ended = true;
+                cluster.disturb(any, Disturbance { disk_full: true, ..Disturbance::default() })
+            }
+            Fault::Delay => {
+                cluster.trouble(any, Trouble::Delay(self.dice.millis(5, 200)));
+                Ok(())
+            }
+            Fault::Reset => {
+                cluster.trouble(any, Trouble::Cut);
+                Ok(())
+            }
+            Fault::Pause => {
+                cluster.pause(any);
+                Ok(())
+            }
+            Fault::Mute => cluster.mute(any),
+            Fault::Deafen => cluster.deafen(any),
+            Fault::Bridge => cluster.cut(any, other),
+            Fault::Loss => cluster.lose(0.15),
+            Fault::S3Overload | Fault::S3LostAnswers | Fault::S3Down | Fault::S3Slow => {
+                if let Some(bucket) = &self.bucket {
+                    bucket.trouble(match fault {
+                        Fault::S3Overload => Trouble::Overload,
+                        Fault::S3LostAnswers => Trouble::LoseAnswers,
+                        Fault::S3Down => Trouble::Cut,
+                        _ => Trouble::Delay(Duration::from_millis(50)),
+                    });
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends a fault that lasts.
+    fn end(&mut self, cluster: &Cluster, fault: Fault, any: usize) -> Result<()> {
+        match fault {
+            Fault::SlowSync | Fault::ClockStep | Fault::FullDisk => {
+                cluster.disturb(any, Disturbance::default())?;
+            }
+            Fault::Delay | Fault::Reset => cluster.trouble(any, Trouble::None),
+            Fault::Pause => cluster.resume(any),
+            Fault::Mute | Fault::Deafen | Fault::Bridge | Fault::Loss => cluster.heal()?,
+            _ => {
+                if let Some(bucket) = &self.bucket {
+                    bucket.trouble(Trouble::None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One fault lasts, and another comes and goes meanwhile, on the same node or another one.
+    fn pair(
+        &mut self,
+        cluster: &mut Cluster,
+        journal: &Journal,
+        any: usize,
+        other: usize,
+    ) -> Result<()> {
+        let choose = |dice: &mut Dice, kinds: Vec<Fault>| {
+            kinds.get(dice.below(kinds.len())).copied().unwrap_or(Fault::Kill)
+        };
+        let kinds = |fits: &dyn Fn(Fault) -> bool| -> Vec<Fault> {
+            self.possible.iter().copied().filter(|kind| fits(*kind)).collect()
+        };
+        let firsts = kinds(&Fault::lasts);
+        let first = choose(&mut self.dice, firsts);
+        let seconds: Vec<_> =
+            self.possible.iter().copied().filter(|kind| kind.can_join(first)).collect();
+        let second = choose(&mut self.dice, seconds);
+        let at = if self.dice.below(2) == 0 { any } else { other };
+        self.is_judged = !(first.takes_out() && second.takes_out());
+        self.begin(cluster, first, any, other)?;
+        thread::sleep(self.dice.millis(50, 400));
+        let injected = self.inject(cluster, journal, second, at);
+        thread::sleep(self.dice.millis(50, 400));
+        self.end(cluster, first, any)?;
+        self.is_judged = true;
+        *self.pairs.entry((first, second)).or_default() += 1;
+        injected
+    }
+
+    /// Whoever leads next has a clock that is off, and so may have those who elect it.
+    fn step_clocks_at_election(&mut self, cluster: &mut Cluster, hold: Duration) -> Result<()> {
+        let leader = self.leader(cluster);
+        for number in (0..cluster.len()).filter(|number| *number != leader) {
+            cluster.disturb(number, wrong_clock(&mut self.dice, AHEAD_AT_ELECTION_MAX))?;
+        }
+        cluster.kill(leader);
+        self.await_write(cluster, leader)?;
+        cluster.restart(leader)?;
+        thread::sleep(hold);
+        for number in 0..cluster.len() {
+            cluster.disturb(number, Disturbance::default())?;
         }
         Ok(())
     }
@@ -376,30 +395,11 @@ impl Faults {
         Ok(())
     }
 
-    /// Damages one copy of a blob on a node's disk, if it has one that is whole everywhere.
-    fn flip_bit(&mut self, cluster: &Cluster, number: usize) -> Result<()> {
-        use std::os::unix::fs::FileExt;
-        let mut files = cluster.blob_files(number);
-        files.retain(|path| !self.flipped.contains(&digest_in(path)));
-        let Some(path) = files.get(self.dice.below(files.len())) else { return Ok(()) };
-        let step = || format!("damage {}", path.display());
-        let file = File::options().read(true).write(true).open(path).during(step)?;
-        let length = file.metadata().during(step)?.len();
-        let offset = self.dice.roll() % length.max(1);
-        let mut byte = [0];
-        if file.read_at(&mut byte, offset).during(step)? == 1 {
-            let whole = byte[0];
-            byte[0] ^= 1 << self.dice.below(8);
-            file.write_all_at(&byte, offset).during(step)?;
-            self.flipped.insert(digest_in(path));
-            drop(file);
-            await_mended(cluster, number, path, offset, whole)?;
-        }
-        Ok(())
-    }
-
     /// Measures how long the others take to acknowledge a write without `lost`.
     fn await_write(&mut self, cluster: &Cluster, lost: usize) -> Result<()> {
+        if !self.is_judged {
+            return Ok(());
+        }
         let begun = Instant::now();
         let mut to = lost;
         while begun.elapsed() < WRITES_BACK_MAX {
@@ -441,10 +441,4 @@ fn grow_log(address: SocketAddr, entries: usize) -> Result<()> {
         let ended: Vec<_> = writers.into_iter().filter_map(|writer| writer.join().ok()).collect();
         ended.into_iter().find(Result::is_ok).unwrap_or(Ok(()))
     })
-}
-
-/// The digest that a blob's file is named after.
-fn digest_in(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.split('.').next().unwrap_or_default().to_owned()
 }
