@@ -16,12 +16,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
-use nora_app::ports::clock::Clock;
 use nora_app::ports::members::NodeReport;
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
 use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
 use nora_app::ports::{BoxFuture, ByteStream};
-use nora_domain::{Algorithm, Ask, BlobRecord, Digest, Event, Generation, Key, NodeId, Placement, Record, Refusal, RepositoryKey, Rows, Timestamp, UploadId};
+use nora_domain::{
+    Algorithm, Ask, BlobRecord, Digest, Event, Generation, Key, NodeId, Placement, Record, Refusal,
+    RepositoryKey, Rows, Timestamp, UploadId,
+};
 use nora_swarm::{Cache, Fetcher, Limits, Pool, Source};
 use tokio::sync::Semaphore;
 
@@ -72,7 +74,6 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) config: ReplicatedBlobsConfig,
     pub(crate) wakes: Wakes,
-    clock: Arc<dyn Clock>,
     sends: Arc<Semaphore>,
     grudges: Arc<Grudges>,
     turns: AtomicUsize,
@@ -89,7 +90,6 @@ impl ReplicatedBlobs {
         local: LocalBlobs,
         metadata: Arc<dyn Metadata>,
         peers: Arc<dyn Peers>,
-        clock: Arc<dyn Clock>,
         config: ReplicatedBlobsConfig,
     ) -> Result<Self, OpenError> {
         let reads = Pool::new(Limits::default());
@@ -105,7 +105,6 @@ impl ReplicatedBlobs {
             counters: Counters::default(),
             config,
             wakes: Wakes::default(),
-            clock,
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             grudges: Arc::default(),
             turns: AtomicUsize::new(0),

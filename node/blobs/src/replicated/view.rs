@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_domain::{Digest, Key, NodeId, NodeRecord, Record, Rows, Standing, placement, placement::Candidate};
+use nora_domain::{
+    Digest, Key, NodeId, NodeRecord, Record, Rows, Standing, placement, placement::Candidate,
+};
 
 const VIEW_AGE_MAX: Duration = Duration::from_secs(1);
 /// More nodes than a cluster ever had.

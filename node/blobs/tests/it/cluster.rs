@@ -12,7 +12,13 @@ use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_app::ports::uploads::{UploadError, Uploads};
 use nora_app::testkit::{ManualClock, MemoryMetadata};
 use nora_blobs::{LocalBlobs, Peers, ReplicatedBlobs, ReplicatedBlobsConfig};
-use nora_domain::{Action, AddHolder, AdmitNode, AuthorityRecord, BlobRecord, ClusterId, Command, CommitBlob, CreateJoinToken, Digest, DropHolder, Epoch, Event, FeatureLevel, FoundCluster, Generation, Head, Key, NodeId, NodeProfile, NodeRecord, Outcome, Placement, Record, Refusal, Rows, SetStanding, Standing, StartNode, Storage, StorageMode, Terms, Timestamp, TokenId, UploadId, placement::Candidate, placement::desired};
+use nora_domain::{
+    Action, AddHolder, AdmitNode, AuthorityRecord, BlobRecord, ClusterId, Command, CommitBlob,
+    CreateJoinToken, Digest, DropHolder, Epoch, Event, FeatureLevel, FoundCluster, Generation,
+    Head, Key, NodeId, NodeProfile, NodeRecord, Outcome, Placement, Record, Refusal, Rows,
+    SetStanding, Standing, StartNode, Storage, StorageMode, Terms, Timestamp, TokenId, UploadId,
+    placement::Candidate, placement::desired,
+};
 use nora_trust::Peer;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
@@ -223,7 +229,6 @@ impl Cluster {
             local.unwrap(),
             Arc::clone(&self.log) as Arc<dyn Metadata>,
             Arc::new(dialler),
-            Arc::new(ManualClock::at(Timestamp(1000))),
             ReplicatedBlobsConfig {
                 replicas: self.replicas,
                 repair_rate: None,

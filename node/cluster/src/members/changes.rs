@@ -7,9 +7,9 @@ use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_domain::{Key, NodeId, Placement, Record, Rows, Standing};
 use tokio::time::Instant;
 
+use super::Roster;
 use super::plan::{Part, SILENT, Seen, VOTERS_MAX, quorum_without};
 use super::wire::{Change, Changed, change_to_proto, changed_from_proto};
-use super::Roster;
 use crate::rocks::locked;
 
 /// How long a change may take on the leader until whoever asks is told to look and ask again.

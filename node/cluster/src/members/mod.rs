@@ -24,7 +24,10 @@ use nora_app::ports::members::{
     ClusterView, Member, Members, MembersError, NodeReport, Reporter, Role,
 };
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
-use nora_domain::{Ask, AuthorityRecord, ClusterRecord, CreateJoinToken, FeatureLevel, Key, NodeId, NodeRecord, RaiseFeatureLevel, Record, Refusal, Rows, SetStanding, Standing, Timestamp};
+use nora_domain::{
+    Ask, AuthorityRecord, ClusterRecord, CreateJoinToken, FeatureLevel, Key, NodeId, NodeRecord,
+    RaiseFeatureLevel, Record, Refusal, Rows, SetStanding, Standing,
+};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use nora_trust::{Identity, JoinToken};

@@ -69,9 +69,7 @@ pub struct Shared {
 impl Shared {
     /// Notes what the state says of nodes, and its clock.
     fn note_all(&self) -> Result<(), ReadError> {
-        if let Some(Record::Cluster(record)) = self.state.load().get(&Key::Cluster, Tier::Disk)? {
-            self.clock.note(record.clock);
-        }
+        self.clock.note(self.state.load().head()?.clock);
         for row in self.state.load().run(&Rows::Nodes, Tier::Disk) {
             if let (Key::Node(node), Record::Node(record)) = row? {
                 self.addresses.note(node, &record);
@@ -214,18 +212,13 @@ impl StateMachine {
             )
             .map_err(crate::rocks::io_error)?;
         self.applied = Some(applied);
+        self.shared.clock.note(pending.head.clock);
         self.head = pending.head;
         self.chain = pending.chain;
         let rows = pending.overlay.into_rows();
         for (key, record) in &rows {
-            match (key, record) {
-                (Key::Node(node), Some(Record::Node(record))) => {
-                    self.shared.addresses.note(*node, record);
-                }
-                (Key::Cluster, Some(Record::Cluster(record))) => {
-                    self.shared.clock.note(record.clock);
-                }
-                _ => {}
+            if let (Key::Node(node), Some(Record::Node(record))) = (key, record) {
+                self.shared.addresses.note(*node, record);
             }
         }
         self.recent.note(rows);
