@@ -22,7 +22,10 @@ use nora_app::testkit::{
 use nora_app::{Dependencies, Registry, Settings};
 use nora_auth::credential::{ApiToken, TokenKind};
 use nora_auth::document::PolicyDocument;
-use nora_domain::{AccessTokenRecord, AccountName, Algorithm, Command, Digest, Epoch, NodeId, OwnerName, Terms, Timestamp, TokenId, TokenName, UploadId};
+use nora_domain::{
+    AccessTokenRecord, AccountName, Algorithm, Command, Digest, Epoch, NodeId, OwnerName, Terms,
+    Timestamp, TokenId, TokenName, UploadId,
+};
 use tower::ServiceExt;
 
 use crate::api::forward::Forward;

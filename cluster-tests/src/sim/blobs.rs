@@ -1,6 +1,8 @@
 //! Blobs of the simulation: written to disks, synced, committed, repaired, given up.
 
-use nora_domain::{Action, AddHolder, CommitBlob, Digest, DropHolder, Generation, Key, Placement, Record, UploadId};
+use nora_domain::{
+    Action, AddHolder, CommitBlob, Digest, DropHolder, Generation, Key, Placement, Record, UploadId,
+};
 
 use super::bug::Bug;
 use super::clients::Waiter;

@@ -1,6 +1,10 @@
 //! Clients of the simulation: what they ask nodes for, and what they hear.
 
-use nora_domain::{Action, AdmitNode, Applied, BlobCommitted, Body, Command, CreateJoinToken, DeleteTag, Digest, FeatureLevel, Generation, Key, MediaType, NodeId, Origin, Outcome, PutArtifact, Record, Refusal, SetStanding, Standing, StartNode, Store, Terms, Timestamp, TokenId};
+use nora_domain::{
+    Action, AdmitNode, Applied, BlobCommitted, Body, Command, CreateJoinToken, DeleteTag, Digest,
+    FeatureLevel, Generation, Key, MediaType, NodeId, Origin, Outcome, PutArtifact, Record,
+    Refusal, SetStanding, Standing, StartNode, Store, Terms, Timestamp, TokenId,
+};
 
 use super::bug::Bug;
 use super::{NODES, QUORUM, TAGS, World, digest, machine, profile, repository, tag};

@@ -1,6 +1,9 @@
 //! The state machine of the simulation: the real transition, and the bugs that concern it.
 
-use nora_domain::{Action, AdmitNode, Applied, ClusterRecord, Command, CommitBlob, FeatureLevel, Key, MemoryStore, NodeId, NodeRecord, Outcome, Record, Standing, StartNode, Store, Timestamp, TokenId, apply};
+use nora_domain::{
+    Action, AdmitNode, Applied, ClusterRecord, Command, CommitBlob, FeatureLevel, Key, MemoryStore,
+    NodeId, NodeRecord, Outcome, Record, Standing, StartNode, Store, Timestamp, TokenId, apply,
+};
 
 use super::bug::Bug;
 

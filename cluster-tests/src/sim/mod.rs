@@ -19,7 +19,12 @@ mod oracle;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nora_domain::{Action, AdmitNode, AuthorityRecord, ClusterId, Command, CreateJoinToken, Digest, Epoch, FeatureLevel, Format, FoundCluster, Generation, MemoryStore, NodeId, NodeProfile, RepositoryKey, RepositoryPath, StartNode, Storage, StorageMode, TagName, TenantName, Terms, Timestamp, TokenId};
+use nora_domain::{
+    Action, AdmitNode, AuthorityRecord, ClusterId, Command, CreateJoinToken, Digest, Epoch,
+    FeatureLevel, Format, FoundCluster, Generation, MemoryStore, NodeId, NodeProfile,
+    RepositoryKey, RepositoryPath, StartNode, Storage, StorageMode, TagName, TenantName, Terms,
+    Timestamp, TokenId,
+};
 
 pub use bug::Bug;
 use clients::{Asked, Read};

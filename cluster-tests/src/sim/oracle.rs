@@ -3,7 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nora_domain::{Action, AdmitNode, Applied, Command, CreateJoinToken, Digest, Generation, Key, MemoryStore, NodeId, Outcome, Placement, Record, SetStanding, Standing, Store, Timestamp, TokenId, recount::recount};
+use nora_domain::{
+    Action, AdmitNode, Applied, Command, CreateJoinToken, Digest, Generation, Key, MemoryStore,
+    NodeId, Outcome, Placement, Record, SetStanding, Standing, Store, Timestamp, TokenId,
+    recount::recount,
+};
 
 use super::bug::Bug;
 use super::machine;

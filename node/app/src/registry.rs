@@ -5,7 +5,12 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use nora_domain::{About, Action, Ask, Command, CommitBlob, Deed, DeleteArtifact, DeleteFile, DeleteTag, DeleteVersion, Digest, Epoch, Format, Generation, Key, MountBlob, NodeId, OpenUpload, Placement, PutArtifact, PutVersion, Reason, Record, Refusal, RepositoryKey, RepositoryPath, Rows, SetTag, SetVersionState, TagName, Target, Terms, Timestamp, UnlinkBlob, Verb};
+use nora_domain::{
+    About, Action, Ask, Command, CommitBlob, Deed, DeleteArtifact, DeleteFile, DeleteTag,
+    DeleteVersion, Digest, Epoch, Format, Generation, Key, MountBlob, NodeId, OpenUpload,
+    Placement, PutArtifact, PutVersion, Reason, Record, Refusal, RepositoryKey, RepositoryPath,
+    Rows, SetTag, SetVersionState, TagName, Target, Terms, Timestamp, UnlinkBlob, Verb,
+};
 
 use crate::Error;
 use crate::ports::blobs::Blobs;

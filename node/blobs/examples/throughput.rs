@@ -16,7 +16,10 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::blobs::{Blobs, Delivery};
 use nora_app::ports::uploads::Uploads;
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
-use nora_domain::{Algorithm, Digest, Epoch, Format, Generation, NodeId, RepositoryKey, RepositoryPath, TenantName, Timestamp, UploadId};
+use nora_domain::{
+    Algorithm, Digest, Epoch, Format, Generation, NodeId, RepositoryKey, RepositoryPath,
+    TenantName, Timestamp, UploadId,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nora_app::ports::uploads::UploadState;
-use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName, Timestamp, UploadId};
+use nora_domain::{
+    Algorithm, Format, RepositoryKey, RepositoryPath, TenantName, Timestamp, UploadId,
+};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 

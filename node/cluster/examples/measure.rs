@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{Cluster, ClusterConfig};
-use nora_domain::{Action, Command, Format, Key, NodeId, OpenUpload, RepositoryKey, RepositoryPath, TenantName, Terms, Timestamp, UploadId};
+use nora_domain::{
+    Action, Command, Format, Key, NodeId, OpenUpload, RepositoryKey, RepositoryPath, TenantName,
+    Terms, Timestamp, UploadId,
+};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -9,7 +9,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
-use nora_domain::{Ask, AuthorityRecord, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile, Outcome, Record, Refusal, Rows, StartNode, Terms, Timestamp};
+use nora_domain::{
+    Ask, AuthorityRecord, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile,
+    Outcome, Record, Refusal, Rows, StartNode, Terms, Timestamp,
+};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use openraft::Raft;
@@ -33,8 +36,8 @@ use crate::raft::log_store::{LogStore, blocking};
 use crate::raft::recovery;
 use crate::raft::state_machine::{PositionedEvent, Shared, StateMachine};
 use crate::raft::voters::SoleVoter;
-use crate::rocks::state::{ReadError, StateDb, Tier};
 use crate::rocks::Memory;
+use crate::rocks::state::{ReadError, StateDb, Tier};
 use crate::status::{ClusterStatus, StoreUsage};
 use crate::transport::network::Network;
 use crate::transport::service::Services;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use nora_auth::permission::Action;
-use nora_domain::{About, Deed, Digest, Format, Rate, Reason, Reference, RepositoryKey, RepositoryPath, TagName, Verb};
+use nora_domain::{
+    About, Deed, Digest, Format, Rate, Reason, Reference, RepositoryKey, RepositoryPath, TagName,
+    Verb,
+};
 use nora_proto::v1 as proto;
 use nora_proto::v1::content_server::Content;
 use tonic::{Request, Response, Status};

@@ -12,7 +12,10 @@ use nora_auth::identity::{Identity as Who, Subject, check_name};
 use nora_auth::password::check_strength;
 use nora_auth::permission::{Action, PermissionSet, Resource};
 use nora_auth::policy::{Effect, Explanation};
-use nora_domain::{About, AccessTokenRecord, AccountName, Deed, Format, OwnerName, Reason, RepositoryPath, Timestamp, TokenId, TokenName, Verb};
+use nora_domain::{
+    About, AccessTokenRecord, AccountName, Deed, Format, OwnerName, Reason, RepositoryPath,
+    Timestamp, TokenId, TokenName, Verb,
+};
 use nora_proto::v1 as proto;
 use nora_proto::v1::identity_server::Identity;
 use tonic::{Request, Response, Status};

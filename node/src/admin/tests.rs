@@ -17,7 +17,10 @@ use nora_app::testkit::{
     CountingIds, Hashes, ManualClock, MemoryBlobs, MemoryMetadata, found_cluster, start_node,
 };
 use nora_app::{Dependencies, Registry, Settings, commands::PutArtifact};
-use nora_domain::{Algorithm, ClusterId, Command, Digest, Epoch, FeatureLevel, Format, MediaType, NodeId, NodeProfile, RepositoryPath, Standing, TagName, Terms, Timestamp};
+use nora_domain::{
+    Algorithm, ClusterId, Command, Digest, Epoch, FeatureLevel, Format, MediaType, NodeId,
+    NodeProfile, RepositoryPath, Standing, TagName, Terms, Timestamp,
+};
 use nora_proto::v1 as proto;
 use nora_proto::v1::blobs_client::BlobsClient;
 use nora_proto::v1::cluster_client::ClusterClient;

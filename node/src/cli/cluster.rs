@@ -299,7 +299,8 @@ fn status_table(status: &ClusterStatus) -> String {
         text += &format!("{name:<15} {value}\n");
     }
     if status.is_joint {
-        text += "voters          changing: majorities of the old and of the new voters must agree\n";
+        text +=
+            "voters          changing: majorities of the old and of the new voters must agree\n";
     }
     text.push('\n');
     text + &members_table(&status.members, Some(status.log_index))

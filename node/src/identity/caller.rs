@@ -11,7 +11,9 @@ use nora_app::ports::metadata::MetadataError;
 use nora_app::ports::policy::{Caller as Judge, Change, Judgement};
 use nora_auth::identity::{Identity, Subject};
 use nora_auth::permission::{Action, Resource};
-use nora_domain::{Actor, Deed, Format, Reason, RepositoryKey, RepositoryPath, TagName, TokenId, Verdict};
+use nora_domain::{
+    Actor, Deed, Format, Reason, RepositoryKey, RepositoryPath, TagName, TokenId, Verdict,
+};
 
 use super::Guard;
 use super::policies::InForce;

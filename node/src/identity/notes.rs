@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use nora_app::Registry;
-use nora_domain::{About, Actor, Deed, Reason, RefusalNote, Subject, Timestamp, TokenId, Verb, Verdict};
+use nora_domain::{
+    About, Actor, Deed, Reason, RefusalNote, Subject, Timestamp, TokenId, Verb, Verdict,
+};
 use tracing::{debug, warn};
 
 use super::lockout::neighbours;

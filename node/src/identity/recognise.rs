@@ -14,7 +14,9 @@ use nora_auth::credential::{ApiToken, Credential, Secret, TokenKind};
 use nora_auth::identity::{Identity, Subject};
 use nora_auth::permission::PermissionSet;
 use nora_auth::session::{self, Use};
-use nora_domain::{About, AccessTokenRecord, AccountName, AccountRecord, Actor, Deed, Reason, TokenId, Verb};
+use nora_domain::{
+    About, AccessTokenRecord, AccountName, AccountRecord, Actor, Deed, Reason, TokenId, Verb,
+};
 
 use super::admin::ADMIN_USER;
 use super::caller::{Caller, Known};

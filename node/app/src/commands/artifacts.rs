@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use nora_domain as domain;
-use nora_domain::{ArtifactDeleted, ArtifactStored, Body, DeleteArtifact, DeleteTag, Digest, Key, MediaType, RepositoryKey, TagName, Target, UnlinkBlob};
+use nora_domain::{
+    ArtifactDeleted, ArtifactStored, Body, DeleteArtifact, DeleteTag, Digest, Key, MediaType,
+    RepositoryKey, TagName, Target, UnlinkBlob,
+};
 use tracing::warn;
 
 use crate::{Error, Registry};

@@ -1,6 +1,11 @@
 //! The policy, accounts, tokens and signing keys.
 
-use nora_domain::{AccessTokenRecord, AccountName, AddSigningKey, BudgetLeased, BudgetRecord, CreateAccessToken, CreateAccount, LeaseBudget, LimitsRecord, OwnerName, Rate, Refusal, RemoveAccount, RevokeAccessToken, SetPassword, SetPolicy, SigningKeyRecord, TenantName, Timestamp, TokenId, TokenName, TouchAccessTokens};
+use nora_domain::{
+    AccessTokenRecord, AccountName, AddSigningKey, BudgetLeased, BudgetRecord, CreateAccessToken,
+    CreateAccount, LeaseBudget, LimitsRecord, OwnerName, Rate, Refusal, RemoveAccount,
+    RevokeAccessToken, SetPassword, SetPolicy, SigningKeyRecord, TenantName, Timestamp, TokenId,
+    TokenName, TouchAccessTokens,
+};
 
 use crate::{Error, Registry};
 

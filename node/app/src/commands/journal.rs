@@ -1,7 +1,10 @@
 //! The journal: refusals that are noted, cursors that go on, old parts that are sealed and dropped; and notes of pulls.
 
 use bytes::Bytes;
-use nora_domain::{AdvanceCursor, ConsumerName, DropSegments, Entry, Key, NotePulls, NoteRefusals, Record, Refusal, RefusalNote, Rows, SealJournal, system_repository};
+use nora_domain::{
+    AdvanceCursor, ConsumerName, DropSegments, Entry, Key, NotePulls, NoteRefusals, Record,
+    Refusal, RefusalNote, Rows, SealJournal, system_repository,
+};
 
 use crate::{Error, Registry};
 

@@ -7,7 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nora_domain::{About, Algorithm, BlobCommitted, CloseUpload, CommitBlob, Deed, Digest, ExpireUploads, Key, NodeId, OpenUpload, Reason, Record, Refusal, RepositoryKey, Rows, ShrinkReservation, TenantName, Timestamp, UploadId, UploadRecord, Verb};
+use nora_domain::{
+    About, Algorithm, BlobCommitted, CloseUpload, CommitBlob, Deed, Digest, ExpireUploads, Key,
+    NodeId, OpenUpload, Reason, Record, Refusal, RepositoryKey, Rows, ShrinkReservation,
+    TenantName, Timestamp, UploadId, UploadRecord, Verb,
+};
 use tracing::warn;
 
 use super::reservation::Reservation;

@@ -3,7 +3,9 @@
 //! Whether a request may be made at all was decided before a use case is called. What is asked here is what the log needs
 //! to know beside the change: under which policy it was judged, and where making and moving a tag are two things.
 
-use nora_domain::{Actor, Deed, Format, Reason, RepositoryKey, RepositoryPath, TagName, TenantName};
+use nora_domain::{
+    Actor, Deed, Format, Reason, RepositoryKey, RepositoryPath, TagName, TenantName,
+};
 
 use super::BoxFuture;
 use super::metadata::MetadataError;

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use nora_domain::{ArtifactRecord, Body, Digest, Key, MediaType, Record, Reference, RepositoryKey, TagName, TagRecord, Target};
+use nora_domain::{
+    ArtifactRecord, Body, Digest, Key, MediaType, Record, Reference, RepositoryKey, TagName,
+    TagRecord, Target,
+};
 
 use crate::ports::blobs::{Delivery, OpenBlob};
 use crate::{Error, Registry};

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use nora_domain::{BlobRecord, Digest, Format, Generation, Key, LoseObject, Placement, Record, RepositoryKey, Rows};
+use nora_domain::{
+    BlobRecord, Digest, Format, Generation, Key, LoseObject, Placement, Record, RepositoryKey, Rows,
+};
 
 use tracing::warn;
 

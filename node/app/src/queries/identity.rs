@@ -1,6 +1,9 @@
 //! The policy, accounts and tokens, as this node has applied them.
 
-use nora_domain::{AccessTokenRecord, AccountName, AccountRecord, BudgetRecord, ClusterRecord, Key, LimitsRecord, OwnerName, PolicyRecord, Rate, Record, Rows, SigningKeyRecord, TenantName, TokenId, TokenName};
+use nora_domain::{
+    AccessTokenRecord, AccountName, AccountRecord, BudgetRecord, ClusterRecord, Key, LimitsRecord,
+    OwnerName, PolicyRecord, Rate, Record, Rows, SigningKeyRecord, TenantName, TokenId, TokenName,
+};
 
 use super::Page;
 use crate::{Error, Registry};

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, PoisonError};
 
-use nora_domain::{ConsumerName, CursorRecord, Entry, JournalHead, Key, Record, Rows, SealJournal, SegmentRecord, Timestamp, system_repository};
+use nora_domain::{
+    ConsumerName, CursorRecord, Entry, JournalHead, Key, Record, Rows, SealJournal, SegmentRecord,
+    Timestamp, system_repository,
+};
 
 use super::Page;
 use crate::ports::blobs::Delivery;

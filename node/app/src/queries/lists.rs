@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use nora_domain::{ArtifactRecord, Digest, Format, Key, MediaType, Record, RepositoryKey, RepositoryPath, Rows, TagName, TenantName};
+use nora_domain::{
+    ArtifactRecord, Digest, Format, Key, MediaType, Record, RepositoryKey, RepositoryPath, Rows,
+    TagName, TenantName,
+};
 
 use super::Artifact;
 use crate::{Error, Registry};

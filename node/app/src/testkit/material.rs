@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use nora_domain::{Action, AdmitNode, Algorithm, AuthorityRecord, ClusterId, CreateJoinToken, Epoch, FeatureLevel, Format, FoundCluster, Generation, NodeId, NodeProfile, RepositoryKey, RepositoryPath, StartNode, Storage, StorageMode, TenantName, Timestamp, TokenId, UploadId};
+use nora_domain::{
+    Action, AdmitNode, Algorithm, AuthorityRecord, ClusterId, CreateJoinToken, Epoch, FeatureLevel,
+    Format, FoundCluster, Generation, NodeId, NodeProfile, RepositoryKey, RepositoryPath,
+    StartNode, Storage, StorageMode, TenantName, Timestamp, TokenId, UploadId,
+};
 
 use super::Hashes;
 use crate::ports::ByteStream;

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use nora_domain::{Algorithm, Digest, Generation, NodeId, Placement, RepositoryKey, Timestamp, UploadId};
+use nora_domain::{
+    Algorithm, Digest, Generation, NodeId, Placement, RepositoryKey, Timestamp, UploadId,
+};
 
 use super::Hashes;
 use crate::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery, OpenBlob};

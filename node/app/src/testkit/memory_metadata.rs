@@ -2,7 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use nora_domain::{Command, Head, Key, MemoryStore, Outcome, Record, Refusal, Rows, Store, apply, recount::Finding, recount::recount};
+use nora_domain::{
+    Command, Head, Key, MemoryStore, Outcome, Record, Refusal, Rows, Store, apply,
+    recount::Finding, recount::recount,
+};
 
 use crate::ports::BoxFuture;
 use crate::ports::metadata::{Metadata, MetadataError};

@@ -1,7 +1,12 @@
 //! What every adapter of the port `Metadata` must do, whatever its log and its store are.
 
 use futures_util::future::join_all;
-use nora_domain::{Action, ArtifactStored, BlobCommitted, Body, CloseUpload, Command, CommitBlob, DeleteTag, Digest, Epoch, Format, Generation, Holder, Key, MediaType, NodeId, OpenUpload, Outcome, PinBlob, Placement, PutArtifact, Record, Refusal, RepositoryKey, Rows, TagName, Target, TenantName, Terms, Timestamp, UploadId};
+use nora_domain::{
+    Action, ArtifactStored, BlobCommitted, Body, CloseUpload, Command, CommitBlob, DeleteTag,
+    Digest, Epoch, Format, Generation, Holder, Key, MediaType, NodeId, OpenUpload, Outcome,
+    PinBlob, Placement, PutArtifact, Record, Refusal, RepositoryKey, Rows, TagName, Target,
+    TenantName, Terms, Timestamp, UploadId,
+};
 
 use super::{admit_node, create_join_token, found_cluster, repository, start_node};
 use crate::ports::metadata::Metadata;

@@ -7,7 +7,10 @@ use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::ask;
 use nora_app::queries::ArtifactBody;
 use nora_app::testkit::{Failure, MemoryMetadata, bytes, repository};
-use nora_domain::{Action, ArtifactRecord, ArtifactStored, Body, DeleteArtifact, DeleteTag, Digest, Key, MountBlob, Outcome, PutArtifact, Record, Reference, RepositoryKey, SetTag, Target, TenantName};
+use nora_domain::{
+    Action, ArtifactRecord, ArtifactStored, Body, DeleteArtifact, DeleteTag, Digest, Key,
+    MountBlob, Outcome, PutArtifact, Record, Reference, RepositoryKey, SetTag, Target, TenantName,
+};
 
 use crate::support::{Call, Somebody, World, artifact, media_type, settings, sha256, tag, world};
 

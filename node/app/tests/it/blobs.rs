@@ -9,7 +9,10 @@ use nora_app::ports::metadata::ask;
 use nora_app::ports::uploads::Uploads;
 use nora_app::testkit::{MemoryBlobs, body, open_session, repository};
 use nora_app::{Dependencies, Error, Registry};
-use nora_domain::{Action, CommitBlob, Digest, DropHolder, Epoch, Generation, Holder, Key, MountBlob, NodeId, Placement, Record, RepositoryKey, SetStanding, Standing, Timestamp, UploadId};
+use nora_domain::{
+    Action, CommitBlob, Digest, DropHolder, Epoch, Generation, Holder, Key, MountBlob, NodeId,
+    Placement, Record, RepositoryKey, SetStanding, Standing, Timestamp, UploadId,
+};
 
 use crate::support::{Call, NODE, NOW, Somebody, World, artifact, settings, sha256, world};
 

@@ -6,7 +6,10 @@ use nora_app::ports::journal::Segments;
 use nora_app::ports::{BoxError, BoxFuture};
 use nora_app::testkit::{MemorySegments, repository};
 use nora_app::{Dependencies, Error, Registry};
-use nora_domain::{Action, ConsumerName, CursorRecord, Digest, Entry, Epoch, JournalHead, Key, Record, Reference, Timestamp, system_repository};
+use nora_domain::{
+    Action, ConsumerName, CursorRecord, Digest, Entry, Epoch, JournalHead, Key, Record, Reference,
+    Timestamp, system_repository,
+};
 
 use crate::support::{Call, HASHES, NOW, World, artifact, tag, world};
 

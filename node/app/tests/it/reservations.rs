@@ -6,7 +6,9 @@ use futures_util::StreamExt;
 use nora_app::Error;
 use nora_app::ports::{ByteStream, Incoming};
 use nora_app::testkit::{MIB, body, bytes, repository};
-use nora_domain::{Action, Algorithm, Key, LimitsRecord, Quota, Record, SetPolicy, TenantName, UploadId};
+use nora_domain::{
+    Action, Algorithm, Key, LimitsRecord, Quota, Record, SetPolicy, TenantName, UploadId,
+};
 
 use crate::support::{LimitedTenant, World, settings, sha256, world_of};
 

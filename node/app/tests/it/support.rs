@@ -12,7 +12,11 @@ use nora_app::testkit::{
     admit_node, body, create_join_token, found_cluster, start_node,
 };
 use nora_app::{BlobStat, Dependencies, Error, Registry, Settings};
-use nora_domain::{Action, Actor, Algorithm, Command, Deed, Digest, Epoch, Format, Head, Key, MediaType, NodeId, Outcome, Reason, Record, Refusal, RepositoryKey, RepositoryPath, Rows, Subject, TagName, TenantName, Terms, Timestamp};
+use nora_domain::{
+    Action, Actor, Algorithm, Command, Deed, Digest, Epoch, Format, Head, Key, MediaType, NodeId,
+    Outcome, Reason, Record, Refusal, RepositoryKey, RepositoryPath, Rows, Subject, TagName,
+    TenantName, Terms, Timestamp,
+};
 
 /// When tests begin.
 pub(crate) const NOW: Timestamp = Timestamp(1_700_000_000_000);

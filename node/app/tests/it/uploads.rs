@@ -7,7 +7,10 @@ use nora_app::ports::ByteStream;
 use nora_app::ports::blobs::{BlobCopy, Blobs};
 use nora_app::ports::metadata::Metadata;
 use nora_app::testkit::{Failure, body, generation, push, repository, start_node};
-use nora_domain::{Action, Algorithm, BlobRecord, CommitBlob, Digest, DropHolder, Epoch, Generation, Key, NodeId, OpenUpload, Placement, Record, RepositoryKey, SetStanding, Standing, TenantName, UploadId};
+use nora_domain::{
+    Action, Algorithm, BlobRecord, CommitBlob, Digest, DropHolder, Epoch, Generation, Key, NodeId,
+    OpenUpload, Placement, Record, RepositoryKey, SetStanding, Standing, TenantName, UploadId,
+};
 
 use crate::support::{HASHES, LimitedTenant, NODE, NOW, World, settings, sha256, world, world_of};
 

@@ -18,7 +18,10 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::metadata::MetadataError;
-use nora_domain::{AddHolder, BlobRecord, Digest, DropHolder, Generation, Key, NodeId, Placement, Record, Refusal, Rows};
+use nora_domain::{
+    AddHolder, BlobRecord, Digest, DropHolder, Generation, Key, NodeId, Placement, Record, Refusal,
+    Rows,
+};
 use nora_swarm::FetchError;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, spawn_blocking};

@@ -25,11 +25,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const TRANSFER_PAUSE: Duration = Duration::from_secs(10);
 
 /// Compares clocks for as long as consensus runs.
-pub(crate) async fn keep_comparing(
-    clock: Arc<ClusterClock>,
-    raft: Consensus,
-    peers: Arc<Peers>,
-) {
+pub(crate) async fn keep_comparing(clock: Arc<ClusterClock>, raft: Consensus, peers: Arc<Peers>) {
     let mut server = raft.server_metrics();
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -276,8 +276,7 @@ impl ClusterClock {
     }
 
     fn in_reach_of_leader(&self, inner: &Inner, at: Instant) -> BTreeSet<NodeId> {
-        let fresh =
-            |report: &Report| at.saturating_duration_since(report.at) < REACH_FRESH;
+        let fresh = |report: &Report| at.saturating_duration_since(report.at) < REACH_FRESH;
         let others = inner.reports.iter().filter(|(_, report)| fresh(report));
         others.map(|(node, _)| *node).chain([self.node]).collect()
     }
@@ -363,9 +362,8 @@ impl ClusterClock {
         let inner = locked(&self.inner);
         let at = Instant::now();
         let agreed = inner.lead.as_ref().and_then(|_| self.agreed(&inner, at));
-        let offset = inner.offset.filter(|(_, of)| {
-            at.saturating_duration_since(*of) < REPORT_FRESH
-        });
+        let offset =
+            inner.offset.filter(|(_, of)| at.saturating_duration_since(*of) < REPORT_FRESH);
         let fresh = |report: &Report| at.saturating_duration_since(report.at) < REPORT_FRESH;
         let offset_of = |(node, report): (&NodeId, &Report)| {
             let offset = difference(report.wall_at(at), agreed?.time);

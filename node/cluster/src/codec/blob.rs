@@ -1,6 +1,9 @@
 //! Blobs' records and commands.
 
-use nora_domain::{AddHolder, BlobRecord, CommitBlob, DropHolder, LinkRecord, LoseObject, MountBlob, PinBlob, Placement, TenantBlobRecord, UnlinkBlob};
+use nora_domain::{
+    AddHolder, BlobRecord, CommitBlob, DropHolder, LinkRecord, LoseObject, MountBlob, PinBlob,
+    Placement, TenantBlobRecord, UnlinkBlob,
+};
 use nora_proto::record::v1::placement::Place;
 use nora_proto::{command::v1 as command, record::v1 as record};
 

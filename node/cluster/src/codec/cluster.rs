@@ -1,6 +1,9 @@
 //! The cluster's own records and commands.
 
-use nora_domain::{AuthorityRecord, ClusterRecord, FoundCluster, RaiseFeatureLevel, SetReplicas, Storage, StorageMode};
+use nora_domain::{
+    AuthorityRecord, ClusterRecord, FoundCluster, RaiseFeatureLevel, SetReplicas, Storage,
+    StorageMode,
+};
 use nora_proto::{command::v1 as command, record::v1 as record};
 
 codes!(StorageMode => record::StorageMode { Local, Object });

@@ -6,7 +6,11 @@
 //!
 //! Guarantee: unpacking takes at most [`SEGMENT_BYTES_MAX`] bytes, whatever the header claims.
 
-use nora_domain::{About, Actor, AdvanceCursor, CursorRecord, Deed, DropSegments, Entry, Event, JournalHead, NoteRefusals, Reason, RefusalNote, RemoveCursor, SealJournal, SegmentRecord, Subject, Verb, Verdict};
+use nora_domain::{
+    About, Actor, AdvanceCursor, CursorRecord, Deed, DropSegments, Entry, Event, JournalHead,
+    NoteRefusals, Reason, RefusalNote, RemoveCursor, SealJournal, SegmentRecord, Subject, Verb,
+    Verdict,
+};
 use nora_proto::record::v1::{about, event, reason, subject, verdict};
 use nora_proto::{command::v1 as command, record::v1 as record};
 use prost::Message;

@@ -8,7 +8,11 @@
 //! Guarantee: for any two keys the order of their bytes is the order of the keys, so a range of keys is one range of
 //! bytes.
 
-use nora_domain::{AccountName, Algorithm, ConsumerName, Digest, FileName, Format, Holder, Item, Key, NodeId, OwnerName, Rate, RepositoryKey, RepositoryPath, TagName, Target, TenantName, TokenId, TokenName, UploadId, VersionName};
+use nora_domain::{
+    AccountName, Algorithm, ConsumerName, Digest, FileName, Format, Holder, Item, Key, NodeId,
+    OwnerName, Rate, RepositoryKey, RepositoryPath, TagName, Target, TenantName, TokenId,
+    TokenName, UploadId, VersionName,
+};
 
 use super::DecodeError;
 

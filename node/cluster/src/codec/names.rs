@@ -2,7 +2,11 @@
 //!
 //! Guarantee: a name that breaks the rules of names, or a hash of the wrong length, is refused.
 
-use nora_domain::{AccountName, Algorithm, ClusterId, ConsumerName, Digest, Epoch, FeatureLevel, FileName, Format, Generation, MediaType, NodeId, OwnerName, RepositoryKey, RepositoryPath, TagName, TenantName, Timestamp, TokenId, TokenName, UploadId, VersionName};
+use nora_domain::{
+    AccountName, Algorithm, ClusterId, ConsumerName, Digest, Epoch, FeatureLevel, FileName, Format,
+    Generation, MediaType, NodeId, OwnerName, RepositoryKey, RepositoryPath, TagName, TenantName,
+    Timestamp, TokenId, TokenName, UploadId, VersionName,
+};
 use nora_proto::name::v1 as proto;
 
 use super::{Codec, DecodeError};

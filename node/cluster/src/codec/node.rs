@@ -1,6 +1,9 @@
 //! Nodes' records and commands.
 
-use nora_domain::{Epoch, FeatureLevel, NodeId, NodeProfile, NodeRecord, SessionRecord, SetStanding, Standing, StartNode};
+use nora_domain::{
+    Epoch, FeatureLevel, NodeId, NodeProfile, NodeRecord, SessionRecord, SetStanding, Standing,
+    StartNode,
+};
 use nora_proto::{command::v1 as command, record::v1 as record};
 
 use super::{Codec, DecodeError};

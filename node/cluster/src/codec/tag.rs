@@ -1,6 +1,8 @@
 //! Tags' records and commands.
 
-use nora_domain::{DeleteTag, Item, NotePulls, PulledRecord, RepositoryKey, SetTag, TagRecord, Target};
+use nora_domain::{
+    DeleteTag, Item, NotePulls, PulledRecord, RepositoryKey, SetTag, TagRecord, Target,
+};
 use nora_proto::record::v1::{item, target};
 use nora_proto::{command::v1 as command, record::v1 as record};
 

@@ -1,6 +1,9 @@
 //! Access tokens' records and commands.
 
-use nora_domain::{AccessTokenRecord, AssertionRecord, CreateAccessToken, OwnerName, RevokeAccessToken, Timestamp, TokenId, TokenName, TouchAccessTokens};
+use nora_domain::{
+    AccessTokenRecord, AssertionRecord, CreateAccessToken, OwnerName, RevokeAccessToken, Timestamp,
+    TokenId, TokenName, TouchAccessTokens,
+};
 use nora_proto::{command::v1 as command, record::v1 as record};
 
 use super::{Codec, DecodeError};

@@ -3,7 +3,10 @@
 //! Facts that are in the record are copied as artifacts' bodies are: once in, once out.
 
 use bytes::Bytes;
-use nora_domain::{DeleteFile, DeleteVersion, Expected, Facts, FileRecord, HashKind, NewFile, PutVersion, SetVersionState, VersionRecord, VersionState};
+use nora_domain::{
+    DeleteFile, DeleteVersion, Expected, Facts, FileRecord, HashKind, NewFile, PutVersion,
+    SetVersionState, VersionRecord, VersionState,
+};
 use nora_proto::command::v1::expected;
 use nora_proto::record::v1::facts::Place;
 use nora_proto::record::v1::version_state::State;

@@ -9,7 +9,10 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use nora_app::ports::metadata::MetadataError;
-use nora_domain::{Action, Command, Epoch, Key, NodeId, NodeRecord, Origin, Outcome, Record, Refusal, SessionRecord, StartNode};
+use nora_domain::{
+    Action, Command, Epoch, Key, NodeId, NodeRecord, Origin, Outcome, Record, Refusal,
+    SessionRecord, StartNode,
+};
 use tokio::sync::{Notify, oneshot};
 
 use crate::codec;

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_cluster::{Cluster, ClusterConfig, StartError};
-use nora_domain::{CloseUpload, Epoch, Key, NodeId, Outcome, Record, Refusal, Rows, SetStanding, Terms, UploadId};
+use nora_domain::{
+    CloseUpload, Epoch, Key, NodeId, Outcome, Record, Refusal, Rows, SetStanding, Terms, UploadId,
+};
 use tempfile::TempDir;
 
 use crate::support::{cluster_rows, config, open_upload, repository};

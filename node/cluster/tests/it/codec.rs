@@ -5,7 +5,10 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use nora_cluster::codec;
-use nora_domain::{Action, Command, Digest, Epoch, Format, Head, Holder, Item, Key, NodeId, NodeProfile, Origin, Rate, Record, RepositoryKey, StartNode, Target, TenantName, Terms, Timestamp};
+use nora_domain::{
+    Action, Command, Digest, Epoch, Format, Head, Holder, Item, Key, NodeId, NodeProfile, Origin,
+    Rate, Record, RepositoryKey, StartNode, Target, TenantName, Terms, Timestamp,
+};
 use proptest::collection::vec;
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 

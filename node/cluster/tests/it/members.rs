@@ -9,7 +9,10 @@ use nora_app::ports::members::{Members, MembersError, Role};
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::raft::chain::MARK_ENTRIES;
 use nora_cluster::{JoinError, MembersConfig, StartError};
-use nora_domain::{Action, Command, CommitBlob, FeatureLevel, Generation, NodeId, NodeProfile, Placement, Standing, Terms, Timestamp, UploadId};
+use nora_domain::{
+    Action, Command, CommitBlob, FeatureLevel, Generation, NodeId, NodeProfile, Placement,
+    Standing, Terms, Timestamp, UploadId,
+};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::leader_client::LeaderClient;
 use nora_proto::peer::v1::members_client::MembersClient;

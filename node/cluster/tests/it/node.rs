@@ -6,7 +6,10 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use nora_app::ports::metadata::{Metadata, ask};
 use nora_cluster::{Cluster, StartError, StopReason};
-use nora_domain::{Action, ClusterId, Command, Epoch, Event, FeatureLevel, FoundCluster, Key, NodeId, Outcome, Record, Rows, Storage, StorageMode, Terms, Timestamp, UploadId};
+use nora_domain::{
+    Action, ClusterId, Command, Epoch, Event, FeatureLevel, FoundCluster, Key, NodeId, Outcome,
+    Record, Rows, Storage, StorageMode, Terms, Timestamp, UploadId,
+};
 use tempfile::TempDir;
 
 use crate::support::{

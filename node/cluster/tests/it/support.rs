@@ -11,7 +11,12 @@ use nora_cluster::raft::voters::SoleVoter;
 use nora_cluster::raft::{Entry, LeaderId, LogId, Proposal};
 use nora_cluster::rocks::Memory;
 use nora_cluster::{Cluster, ClusterConfig};
-use nora_domain::{Action, Body, CloseUpload, Command, CommitBlob, DeleteArtifact, DeleteTag, Digest, Epoch, FeatureLevel, Format, Generation, Head, Key, MediaType, MountBlob, NodeId, NodeProfile, OpenUpload, Placement, PutArtifact, Record, RepositoryKey, RepositoryPath, StartNode, TagName, TenantName, Terms, Timestamp, UnlinkBlob, UploadId, recount::Recount};
+use nora_domain::{
+    Action, Body, CloseUpload, Command, CommitBlob, DeleteArtifact, DeleteTag, Digest, Epoch,
+    FeatureLevel, Format, Generation, Head, Key, MediaType, MountBlob, NodeId, NodeProfile,
+    OpenUpload, Placement, PutArtifact, Record, RepositoryKey, RepositoryPath, StartNode, TagName,
+    TenantName, Terms, Timestamp, UnlinkBlob, UploadId, recount::Recount,
+};
 use openraft::EntryPayload;
 use openraft::vote::RaftLeaderId;
 use tokio::sync::broadcast;

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use nora_app::ports::BoxError;
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{Cluster, ClusterConfig, Transport, endpoint};
-use nora_domain::{Action, AdmitNode, AuthorityRecord, ClusterId, Command, CreateJoinToken, FeatureLevel, NodeId, NodeProfile, Outcome, Terms, Timestamp, TokenId};
+use nora_domain::{
+    Action, AdmitNode, AuthorityRecord, ClusterId, Command, CreateJoinToken, FeatureLevel, NodeId,
+    NodeProfile, Outcome, Terms, Timestamp, TokenId,
+};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;

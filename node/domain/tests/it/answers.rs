@@ -1,6 +1,11 @@
 //! Each answer and each special case of the transition: commands in, an answer, events and rows out.
 
-use nora_domain::{Action, ArtifactDeleted, BlobRecord, Body, DeleteArtifact, Epoch, Event, ExpireUploads, Holder, Item, Key, LinkRecord, NodeId, NotePulls, Outcome, Placement, PulledRecord, PutArtifact, Record, Refusal, RepositoryRecord, Store, TagName, TenantBlobRecord, Timestamp, UploadId, UploadRecord, UsageRecord};
+use nora_domain::{
+    Action, ArtifactDeleted, BlobRecord, Body, DeleteArtifact, Epoch, Event, ExpireUploads, Holder,
+    Item, Key, LinkRecord, NodeId, NotePulls, Outcome, Placement, PulledRecord, PutArtifact,
+    Record, Refusal, RepositoryRecord, Store, TagName, TenantBlobRecord, Timestamp, UploadId,
+    UploadRecord, UsageRecord,
+};
 
 use crate::cluster::three;
 use crate::universe::{digest, media_type, repository, row, start, tag};

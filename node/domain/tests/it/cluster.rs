@@ -1,6 +1,12 @@
 //! Answers of the cluster's own commands: founding, joining, standings, levels, holders, and proposals that come twice.
 
-use nora_domain::{Action, AddHolder, AdmitNode, ClusterRecord, Command, CommitBlob, CreateJoinToken, DropHolder, Epoch, Event, Expected, FeatureLevel, FoundCluster, Key, LoseObject, MemoryStore, NodeId, NodeProfile, NodeRecord, Origin, Outcome, Placement, PutVersion, RaiseFeatureLevel, Record, Refusal, SetReplicas, SetStanding, Standing, StartNode, Storage, StorageMode, Store, Terms, Timestamp, TokenId, UploadId, recount::recount};
+use nora_domain::{
+    Action, AddHolder, AdmitNode, ClusterRecord, Command, CommitBlob, CreateJoinToken, DropHolder,
+    Epoch, Event, Expected, FeatureLevel, FoundCluster, Key, LoseObject, MemoryStore, NodeId,
+    NodeProfile, NodeRecord, Origin, Outcome, Placement, PutVersion, RaiseFeatureLevel, Record,
+    Refusal, SetReplicas, SetStanding, Standing, StartNode, Storage, StorageMode, Store, Terms,
+    Timestamp, TokenId, UploadId, recount::recount,
+};
 
 use crate::projection::{Projection, kind};
 use crate::properties::samples;

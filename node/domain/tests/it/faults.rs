@@ -2,7 +2,11 @@
 
 use std::cell::Cell;
 
-use nora_domain::{Action, AddHolder, BlobRecord, ClusterRecord, Entry, Generation, Head, Key, LinkRecord, MemoryStore, NodeId, NodeRecord, NotePulls, Placement, PutArtifact, PutVersion, Record, Rows, Store, TagRecord, Target, TenantBlobRecord, Timestamp, VersionRecord, apply, recount::recount};
+use nora_domain::{
+    Action, AddHolder, BlobRecord, ClusterRecord, Entry, Generation, Head, Key, LinkRecord,
+    MemoryStore, NodeId, NodeRecord, NotePulls, Placement, PutArtifact, PutVersion, Record, Rows,
+    Store, TagRecord, Target, TenantBlobRecord, Timestamp, VersionRecord, apply, recount::recount,
+};
 
 use crate::properties::samples;
 

@@ -1,6 +1,13 @@
 //! Accounts, tokens, quotas, terms and the journal, one question at a time.
 
-use nora_domain::{AccessTokenRecord, AccountRemoved, Action, Actor, ArtifactStored, Body, BudgetLeased, BudgetRecord, CommitBlob, CreateAccessToken, CreateAccount, Entry, ExpireUploads, HOUR_MILLIS, Key, LeaseBudget, LimitsRecord, MemoryStore, OpenUpload, Outcome, OwnerName, PutArtifact, Quota, Rate, Reason, Record, Refusal, RemoveAccount, RevokeAccessToken, SetPolicy, ShrinkReservation, Store, Subject, Terms, Timestamp, TokenId, TokenName, TouchAccessTokens, UploadId, UsageRecord, Verb, Verdict, recount::recount};
+use nora_domain::{
+    AccessTokenRecord, AccountRemoved, Action, Actor, ArtifactStored, Body, BudgetLeased,
+    BudgetRecord, CommitBlob, CreateAccessToken, CreateAccount, Entry, ExpireUploads, HOUR_MILLIS,
+    Key, LeaseBudget, LimitsRecord, MemoryStore, OpenUpload, Outcome, OwnerName, PutArtifact,
+    Quota, Rate, Reason, Record, Refusal, RemoveAccount, RevokeAccessToken, SetPolicy,
+    ShrinkReservation, Store, Subject, Terms, Timestamp, TokenId, TokenName, TouchAccessTokens,
+    UploadId, UsageRecord, Verb, Verdict, recount::recount,
+};
 
 use crate::universe::{account_name, digest, found, media_type, repository, row, tag};
 use crate::world::{NODE, World, artifact, close, commit, delete, gone, unlink};

@@ -1,6 +1,11 @@
 //! The journal: what comes into it, how its oldest part leaves the state, and who has read how far.
 
-use nora_domain::{Action, Actor, AdvanceCursor, CommitBlob, CursorRecord, Deed, DropSegments, Event, Holder, Key, NoteRefusals, Outcome, Reason, Record, Refusal, RefusalNote, RemoveCursor, SealJournal, SegmentRecord, SegmentsDropped, Store, Subject, Terms, Timestamp, Verb, Verdict, system_repository};
+use nora_domain::{
+    Action, Actor, AdvanceCursor, CommitBlob, CursorRecord, Deed, DropSegments, Event, Holder, Key,
+    NoteRefusals, Outcome, Reason, Record, Refusal, RefusalNote, RemoveCursor, SealJournal,
+    SegmentRecord, SegmentsDropped, Store, Subject, Terms, Timestamp, Verb, Verdict,
+    system_repository,
+};
 
 use crate::universe::{consumer, digest, repository, row};
 use crate::world::{World, commit, put, stored, unlink};

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nora_domain::{Digest, Event, FileName, Key, MediaType, MemoryStore, Record, RepositoryKey, TagName, Target, VersionName, VersionState};
+use nora_domain::{
+    Digest, Event, FileName, Key, MediaType, MemoryStore, Record, RepositoryKey, TagName, Target,
+    VersionName, VersionState,
+};
 
 /// The repositories and their contents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Bound;
 
-use nora_domain::{Action, Applied, ArtifactStored, BlobCommitted, BlobRecord, Body, BudgetRecord, Command, CommitBlob, Digest, Event, Expected, Head, Item, Key, MemoryStore, MountBlob, NoteRefusals, Outcome, Placement, PutVersion, Rate, Record, Refusal, RepositoryKey, Rows, Standing, Store, Target, TenantName, Timestamp, UsageRecord, VersionState, VersionStored, apply, recount::recount};
+use nora_domain::{
+    Action, Applied, ArtifactStored, BlobCommitted, BlobRecord, Body, BudgetRecord, Command,
+    CommitBlob, Digest, Event, Expected, Head, Item, Key, MemoryStore, MountBlob, NoteRefusals,
+    Outcome, Placement, PutVersion, Rate, Record, Refusal, RepositoryKey, Rows, Standing, Store,
+    Target, TenantName, Timestamp, UsageRecord, VersionState, VersionStored, apply,
+    recount::recount,
+};
 use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{FileFailurePersistence, TestCaseError, TestRunner};

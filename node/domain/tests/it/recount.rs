@@ -1,6 +1,13 @@
 //! Every kind of finding, each from one row that was tampered with.
 
-use nora_domain::{Action, AdvanceCursor, AuthorityRecord, Body, ClusterId, Command, CommitBlob, CursorRecord, Epoch, Facts, FeatureLevel, Generation, HashKind, Head, Holder, Item, JoinTokenRecord, Key, MemoryStore, NewFile, NodeId, NodeRecord, NotePulls, OpenUpload, Placement, PolicyRecord, PulledRecord, PutArtifact, PutVersion, Record, ReferrerRecord, RepositoryKey, SealJournal, SessionRecord, Standing, Store, Target, Terms, Timestamp, TokenId, UploadId, VersionState, recount::recount, system_repository};
+use nora_domain::{
+    Action, AdvanceCursor, AuthorityRecord, Body, ClusterId, Command, CommitBlob, CursorRecord,
+    Epoch, Facts, FeatureLevel, Generation, HashKind, Head, Holder, Item, JoinTokenRecord, Key,
+    MemoryStore, NewFile, NodeId, NodeRecord, NotePulls, OpenUpload, Placement, PolicyRecord,
+    PulledRecord, PutArtifact, PutVersion, Record, ReferrerRecord, RepositoryKey, SealJournal,
+    SessionRecord, Standing, Store, Target, Terms, Timestamp, TokenId, UploadId, VersionState,
+    recount::recount, system_repository,
+};
 
 use crate::universe::{
     consumer, digest, file, media_type, repository, row, run, start, tag, version,

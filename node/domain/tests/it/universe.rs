@@ -1,6 +1,20 @@
 //! A small universe of names in which random commands meet one another, and the strategy that makes them.
 
-use nora_domain::{About, AccessTokenRecord, AccountName, Action, Actor, AddHolder, AddSigningKey, AdmitNode, AdvanceCursor, Applied, AuthorityRecord, Body, CloseUpload, ClusterId, Command, CommitBlob, ConsumerName, CreateAccessToken, CreateAccount, CreateJoinToken, Deed, DeleteArtifact, DeleteFile, DeleteTag, DeleteVersion, Digest, DropHolder, DropSegments, Expected, ExpireUploads, Facts, FeatureLevel, FileName, Format, FoundCluster, Generation, HashKind, Item, Key, LeaseBudget, LimitsRecord, LoseObject, MediaType, MemoryStore, MountBlob, NewFile, NodeId, NodeProfile, NotePulls, NoteRefusals, OpenUpload, OwnerName, PinBlob, Placement, PutArtifact, PutVersion, RaiseFeatureLevel, Rate, Reason, Record, RefusalNote, RemoveAccount, RemoveCursor, RepositoryKey, RepositoryPath, RevokeAccessToken, Rows, SealJournal, SetPassword, SetPolicy, SetReplicas, SetStanding, SetTag, SetVersionState, ShrinkReservation, SigningKeyRecord, Standing, StartNode, Storage, StorageMode, Store, Subject, TagName, Target, TenantName, Terms, Timestamp, TokenId, TokenName, TouchAccessTokens, UnlinkBlob, UploadId, Verb, Verdict, VersionName, VersionState, apply, system_repository};
+use nora_domain::{
+    About, AccessTokenRecord, AccountName, Action, Actor, AddHolder, AddSigningKey, AdmitNode,
+    AdvanceCursor, Applied, AuthorityRecord, Body, CloseUpload, ClusterId, Command, CommitBlob,
+    ConsumerName, CreateAccessToken, CreateAccount, CreateJoinToken, Deed, DeleteArtifact,
+    DeleteFile, DeleteTag, DeleteVersion, Digest, DropHolder, DropSegments, Expected,
+    ExpireUploads, Facts, FeatureLevel, FileName, Format, FoundCluster, Generation, HashKind, Item,
+    Key, LeaseBudget, LimitsRecord, LoseObject, MediaType, MemoryStore, MountBlob, NewFile, NodeId,
+    NodeProfile, NotePulls, NoteRefusals, OpenUpload, OwnerName, PinBlob, Placement, PutArtifact,
+    PutVersion, RaiseFeatureLevel, Rate, Reason, Record, RefusalNote, RemoveAccount, RemoveCursor,
+    RepositoryKey, RepositoryPath, RevokeAccessToken, Rows, SealJournal, SetPassword, SetPolicy,
+    SetReplicas, SetStanding, SetTag, SetVersionState, ShrinkReservation, SigningKeyRecord,
+    Standing, StartNode, Storage, StorageMode, Store, Subject, TagName, Target, TenantName, Terms,
+    Timestamp, TokenId, TokenName, TouchAccessTokens, UnlinkBlob, UploadId, Verb, Verdict,
+    VersionName, VersionState, apply, system_repository,
+};
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
 /// Blobs are the digests under 6, artifacts those from 4 on: two may be both.

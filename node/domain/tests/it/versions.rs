@@ -1,6 +1,11 @@
 //! Versions and their files: published once, by one, and gone for good if that was asked for.
 
-use nora_domain::{Action, DeleteFile, DeleteVersion, Event, Expected, Facts, HashKind, Holder, Item, Key, LimitsRecord, NewFile, NotePulls, Outcome, PutVersion, Quota, Record, Refusal, SetPolicy, SetVersionState, Target, Terms, Timestamp, UsageRecord, VersionDeleted, VersionRecord, VersionState, VersionStored};
+use nora_domain::{
+    Action, DeleteFile, DeleteVersion, Event, Expected, Facts, HashKind, Holder, Item, Key,
+    LimitsRecord, NewFile, NotePulls, Outcome, PutVersion, Quota, Record, Refusal, SetPolicy,
+    SetVersionState, Target, Terms, Timestamp, UsageRecord, VersionDeleted, VersionRecord,
+    VersionState, VersionStored,
+};
 
 use crate::universe::{digest, file, found, repository, row, tag, version};
 use crate::world::{World, commit, created, delete_tag, linked, mount, set_tag, unlink, unlinked};

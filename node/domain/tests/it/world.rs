@@ -1,6 +1,12 @@
 //! A state to give commands to, and short names for commands, answers and events.
 
-use nora_domain::{Action, Applied, ArtifactDeleted, ArtifactRecord, ArtifactStored, BlobCommitted, BlobRecord, Body, CloseUpload, Command, CommitBlob, DeleteArtifact, DeleteTag, Digest, Entry, Epoch, Event, Generation, Key, LinkRecord, MemoryStore, MountBlob, NodeId, OpenUpload, Outcome, PinBlob, Placement, PutArtifact, Record, Refusal, RepositoryRecord, SetTag, TagName, TagRecord, Target, TenantBlobRecord, Terms, Timestamp, UnlinkBlob, UploadId, UsageRecord, recount::recount};
+use nora_domain::{
+    Action, Applied, ArtifactDeleted, ArtifactRecord, ArtifactStored, BlobCommitted, BlobRecord,
+    Body, CloseUpload, Command, CommitBlob, DeleteArtifact, DeleteTag, Digest, Entry, Epoch, Event,
+    Generation, Key, LinkRecord, MemoryStore, MountBlob, NodeId, OpenUpload, Outcome, PinBlob,
+    Placement, PutArtifact, Record, Refusal, RepositoryRecord, SetTag, TagName, TagRecord, Target,
+    TenantBlobRecord, Terms, Timestamp, UnlinkBlob, UploadId, UsageRecord, recount::recount,
+};
 
 use crate::projection::{POINTERS, kind};
 use crate::universe::{digest, media_type, repository, row, run, start, tag};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use nora_app::Registry;
 use nora_auth::credential::{ApiToken, Credential, Secret};
-use nora_domain::{AccountName, Digest, Format, Reference, RepositoryKey, RepositoryPath, TagName, TokenId};
+use nora_domain::{
+    AccountName, Digest, Format, Reference, RepositoryKey, RepositoryPath, TagName, TokenId,
+};
 
 use crate::world::{PASSWORD, Shown, World};
 
