@@ -1,17 +1,19 @@
 //! A running hash over everything that was written to the state.
 //!
 //! Equal logs must lead to equal states on every node. Each applied entry extends the hash by its log id and by the
-//! bytes of the rows that it changed; at every [`MARK_ENTRIES`]th entry the hash is kept for a while, as a mark. Two
-//! nodes that have different marks of one entry have different states, whatever else they agree on.
+//! bytes of the rows that it changed; at every [`MARK_ENTRIES`]th entry the hash takes in the state's head too, and is
+//! kept for a while, as a mark. Two nodes that have different marks of one entry have different states, whatever else they agree on.
 //!
 //! Guarantees: the hash depends on the entries alone, and neither on how many were written at once nor on restarts; it
 //! is written together with the rows. Must not know: who compares it.
 
 use std::collections::BTreeMap;
 
+use nora_domain::Head;
+
 use super::LogId;
 use super::overlay::Changes;
-use crate::codec::{DecodeError, key, record};
+use crate::codec::{DecodeError, head, key, record};
 
 /// A mark is kept of every so many entries.
 pub const MARK_ENTRIES: u64 = 1024;
@@ -91,8 +93,16 @@ impl Chain {
             .collect()
     }
 
-    /// Goes on by an entry, which changed these rows; their bytes are added to those that are to be written.
-    pub fn extend(&mut self, at: &LogId, changes: &Changes, written: &mut EncodedRows) {
+    /// Goes on by an entry, which changed these rows and left this head; the rows' bytes are added to those that are to be
+    /// written.
+    pub fn extend(
+        &mut self,
+        at: &LogId,
+        changes: &Changes,
+        left: &Head,
+        written: &mut EncodedRows,
+    ) {
+        let is_mark = at.index.is_multiple_of(MARK_ENTRIES);
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.hash);
         for number in [at.leader_id.term, at.leader_id.node_id, at.index] {
@@ -107,8 +117,12 @@ impl Chain {
             }
             written.insert(row, record);
         }
+        // Nearly every entry changes the head a little: where marks are is often enough to see that it differs.
+        if is_mark {
+            part(&mut hasher, &head::encode(left));
+        }
         self.hash = *hasher.finalize().as_bytes();
-        if at.index.is_multiple_of(MARK_ENTRIES) {
+        if is_mark {
             self.marks.push(Mark { index: at.index, hash: self.hash });
             let over = self.marks.len().saturating_sub(MARKS_MAX);
             self.marks.drain(..over);
@@ -139,7 +153,7 @@ pub fn difference(here: &[Mark], there: &[Mark]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use nora_domain::{Epoch, Key, Record, SessionRecord};
+    use nora_domain::{JoinTokenRecord, Key, Record, Timestamp, TokenId};
     use openraft::vote::RaftLeaderId;
 
     use super::*;
@@ -150,15 +164,18 @@ mod tests {
     }
 
     fn changes(number: u64) -> Changes {
-        let record =
-            Record::Session(SessionRecord { applied_below: number, ..SessionRecord::default() });
-        Changes::from([(Key::Session(Epoch(1)), Some(record)), (Key::Session(Epoch(number)), None)])
+        let token = |number: u64| Key::JoinToken(TokenId(number.into()));
+        let record = JoinTokenRecord { secret_hash: [1; 32], expires_at: Timestamp(number) };
+        Changes::from([(token(1), Some(Record::JoinToken(record))), (token(number), None)])
+    }
+
+    fn extend(chain: &mut Chain, index: u64, changes: &Changes) {
+        chain.extend(&at(index), changes, &Head::default(), &mut EncodedRows::new());
     }
 
     fn chain(entries: std::ops::Range<u64>) -> Chain {
         let mut chain = Chain::default();
-        entries
-            .for_each(|index| chain.extend(&at(index), &changes(index), &mut EncodedRows::new()));
+        entries.for_each(|index| extend(&mut chain, index, &changes(index)));
         chain
     }
 
@@ -178,7 +195,7 @@ mod tests {
     fn every_entry_and_every_changed_byte_counts() {
         let of = |index, changes: &Changes| {
             let mut chain = chain(0..3);
-            chain.extend(&at(index), changes, &mut EncodedRows::new());
+            extend(&mut chain, index, changes);
             *chain.hash()
         };
         let mut fewer = changes(7);
@@ -192,6 +209,17 @@ mod tests {
         ];
         let different: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len());
+    }
+
+    #[test]
+    fn a_mark_takes_in_the_head() {
+        let of = |index, head: &Head| {
+            let mut chain = Chain::default();
+            chain.extend(&at(index), &changes(7), head, &mut EncodedRows::new());
+            *chain.hash()
+        };
+        let later = Head { clock: Timestamp(1), ..Head::default() };
+        assert_ne!(of(MARK_ENTRIES, &Head::default()), of(MARK_ENTRIES, &later));
     }
 
     #[test]

@@ -273,7 +273,7 @@ impl Pending {
 
     /// Takes over what an entry changed.
     fn change(&mut self, at: &LogId, changes: Changes) {
-        self.chain.extend(at, &changes, &mut self.written);
+        self.chain.extend(at, &changes, &self.head, &mut self.written);
         self.overlay.merge(changes);
     }
 
@@ -337,7 +337,7 @@ fn apply_entry(
         }
         EntryPayload::Normal(proposal) => {
             let position = entry.index();
-            let command = codec::command::decode_shared(proposal.0.clone())
+            let command = codec::command::decode(proposal.0.clone())
                 .map_err(|source| ApplyError::Decode { position, source })?;
             let (overlay, head) = (&pending.overlay, &mut pending.head);
             let mut transaction = Transaction::new(state, recent, overlay, head, tier);

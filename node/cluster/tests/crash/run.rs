@@ -20,7 +20,7 @@ use nora_cluster::raft::state_machine::StateMachine;
 use nora_cluster::raft::voters::SoleVoter;
 use nora_cluster::raft::{Entry, LeaderId, LogId, Membership, TypeConfig, Vote};
 use nora_cluster::rocks::Memory;
-use nora_domain::{Command, Key, MemoryStore, Record, transition};
+use nora_domain::{Command, Key, MemoryStore, Record};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::type_config::TypeConfigExt;
@@ -215,7 +215,7 @@ impl Node<'_> {
             }
             _ => {
                 let command = &self.commands[index as usize];
-                let _ = transition::apply(&mut self.store, index, command).unwrap();
+                let _ = nora_domain::apply(&mut self.store, index, command).unwrap();
                 entry(index, command).payload
             }
         };

@@ -152,7 +152,7 @@ fn a_scan_sees_what_earlier_commands_of_the_same_write_changed() {
         [(key("b"), Some(record(0))), (key("d"), Some(record(0))), (key("f"), Some(record(0)))];
     let mut head = Head::default();
     let (mut chain, mut written) = (Chain::default(), EncodedRows::new());
-    chain.extend(&log_id(1), &stored.into(), &mut written);
+    chain.extend(&log_id(1), &stored.into(), &head, &mut written);
     state.write(&written, &head, &log_id(1), &chain, None).unwrap();
 
     let (mut overlay, recent) = (Overlay::default(), Recent::default());
