@@ -3,7 +3,7 @@
 //! Guarantees: an action that this version does not know is an error. The state machine stops on it, for a replica that
 //! skipped an entry would hold another state than the others. A command without an encoding does not compile.
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use nora_domain::{Action, Command, Origin, Terms, Timestamp};
 use nora_proto::command::v1 as proto;
 use prost::Message;
@@ -41,17 +41,8 @@ pub fn stamp(bytes: &[u8], at: Timestamp) -> Vec<u8> {
     stamped
 }
 
-/// The command that these bytes say.
-pub fn decode(bytes: &[u8]) -> Result<Command, DecodeError> {
-    decode_from(bytes)
-}
-
-/// The command that these bytes say, without copying a large body or facts before they reach the command.
-pub fn decode_shared(bytes: Bytes) -> Result<Command, DecodeError> {
-    decode_from(bytes)
-}
-
-fn decode_from(bytes: impl Buf) -> Result<Command, DecodeError> {
+/// The command that these bytes say. From `Bytes`, a large body or facts reach the command without a copy.
+pub fn decode(bytes: impl Buf) -> Result<Command, DecodeError> {
     let proto::Command { at, origin, terms, action } = proto::Command::decode(bytes)?;
     Ok(Command {
         at: Timestamp(at),

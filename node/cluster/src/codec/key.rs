@@ -20,7 +20,7 @@ use super::DecodeError;
 pub const FIRST_TABLE: u8 = 0x10;
 
 /// What every key of a tenant begins with. The tables of the cluster's own rows are below.
-const TENANTS: u8 = 0x80;
+pub const TENANTS: u8 = 0x80;
 
 /// Gives tables their bytes. Gaps leave room for later kinds, whose keys must order between their neighbours'.
 macro_rules! tables {
@@ -147,14 +147,6 @@ pub fn decode(bytes: &[u8]) -> Result<Key, DecodeError> {
         rest.cluster_key(Table::from_byte(byte)?)?
     };
     if rest.0.is_empty() { Ok(key) } else { Err(DecodeError::Key) }
-}
-
-/// All rows of a tenant: where they start, and where those of the next tenant may.
-pub fn tenant_range(tenant: &TenantName) -> (Vec<u8>, Vec<u8>) {
-    let Draft(start) = Draft(vec![TENANTS]).name(tenant.as_str());
-    // The name ends with a zero, so nothing that starts with the name is between the zero and a one in its place.
-    let end = successor(&start);
-    (start, end)
 }
 
 /// The exclusive end of the table that the key `start` is in, within its tenant. An iterator that stops there does not

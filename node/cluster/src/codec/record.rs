@@ -2,7 +2,6 @@
 //!
 //! Guarantee: a kind of record without an encoding does not compile.
 
-use bytes::{Buf, Bytes};
 use nora_domain::{Record, TokenId};
 use nora_proto::record::v1 as proto;
 use prost::Message;
@@ -16,15 +15,6 @@ pub fn encode(record: &Record) -> Vec<u8> {
 
 /// The record that these bytes say.
 pub fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
-    decode_from(bytes)
-}
-
-/// The record that these bytes say, without copying a large body or facts before they reach the record.
-pub fn decode_shared(bytes: Bytes) -> Result<Record, DecodeError> {
-    decode_from(bytes)
-}
-
-fn decode_from(bytes: impl Buf) -> Result<Record, DecodeError> {
     super::required(proto::Record::decode(bytes)?.kind, "record.kind")
 }
 

@@ -70,7 +70,9 @@ proptest! {
     #[test]
     fn a_tenant_is_one_range(seed in any::<u64>()) {
         let tenant: TenantName = Draw(seed).get("tenant");
-        let (start, end) = codec::key::tenant_range(&tenant);
+        // The byte before every tenant's rows; the name ends with a zero, so a one in its place is past all its rows.
+        let of = |end| [&[codec::key::TENANTS], tenant.as_str().as_bytes(), &[end]].concat();
+        let (start, end) = (of(0), of(1));
         for key in Key::all(Draw(seed).of("keys")).into_iter().chain([Key::Usage(tenant.clone())]) {
             let range = (Bound::Included(start.clone()), Bound::Excluded(end.clone()));
             let inside = std::ops::RangeBounds::contains(&range, &codec::key::encode(&key));
@@ -101,8 +103,7 @@ proptest! {
         for action in Action::all(d) {
             let command = Command { action, ..d.get("around") };
             let bytes = codec::command::encode(&command);
-            prop_assert_eq!(&codec::command::decode(&bytes).unwrap(), &command);
-            prop_assert_eq!(codec::command::decode_shared(bytes.into()).unwrap(), command);
+            prop_assert_eq!(codec::command::decode(&bytes[..]).unwrap(), command);
         }
     }
 
@@ -110,8 +111,7 @@ proptest! {
     fn records_come_back(seed in any::<u64>()) {
         for record in Record::all(Draw(seed)) {
             let bytes = codec::record::encode(&record);
-            prop_assert_eq!(&codec::record::decode(&bytes).unwrap(), &record);
-            prop_assert_eq!(codec::record::decode_shared(bytes.into()).unwrap(), record);
+            prop_assert_eq!(codec::record::decode(&bytes).unwrap(), record);
         }
     }
 
@@ -172,7 +172,7 @@ fn understood_or_refused(bytes: &[u8]) {
         assert_eq!(codec::key::encode(&key), bytes);
     }
     if let Ok(command) = codec::command::decode(bytes) {
-        assert_eq!(codec::command::decode(&codec::command::encode(&command)).unwrap(), command);
+        assert_eq!(codec::command::decode(&codec::command::encode(&command)[..]).unwrap(), command);
     }
     if let Ok(record) = codec::record::decode(bytes) {
         assert_eq!(codec::record::decode(&codec::record::encode(&record)).unwrap(), record);
@@ -218,7 +218,7 @@ fn the_leader_stamps_its_time_and_the_proposer_its_origin_onto_encoded_commands(
 fn what_this_version_does_not_know_is_refused() {
     // A command whose action has the field number 200, which this version gives to none: key 1602, length 0.
     let future = [0x08, 0x01, 0xc2, 0x0c, 0x00];
-    let refused = codec::command::decode(&future).unwrap_err();
+    let refused = codec::command::decode(&future[..]).unwrap_err();
     assert!(matches!(refused, codec::DecodeError::Unknown("command.action")), "{refused:?}");
     let refused = codec::record::decode(&future[2..]).unwrap_err();
     assert!(matches!(refused, codec::DecodeError::Unknown("record.kind")), "{refused:?}");
