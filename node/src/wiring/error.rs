@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nora_app::ports::metadata::MetadataError;
 use nora_cluster::StopReason;
-use nora_domain::NodeId;
+use nora_domain::{NodeId, StorageMode};
 
 /// Why a node did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +85,17 @@ pub enum ServeError {
     /// The bucket cannot be used.
     #[error("blobs cannot be kept in the bucket")]
     Objects(#[source] nora_objects::ObjectError),
+    /// This node and its cluster keep blobs in different places.
+    #[error(
+        "the cluster keeps blobs {}, and this node is configured to keep them {}: a node that keeps them elsewhere would lose them. Set storage.mode to what the other nodes have",
+        place(.cluster), place(.own)
+    )]
+    OtherStorage {
+        /// Where this node would keep them.
+        own: StorageMode,
+        /// Where the cluster does.
+        cluster: StorageMode,
+    },
     /// The bucket is not configured.
     #[error("storage.mode is \"s3\" and there is no [storage.s3] that names the bucket")]
     NoBucket,
@@ -100,4 +111,11 @@ pub enum ServeError {
     /// The metadata store failed while the node ran.
     #[error("the node stopped itself, so that nothing is acknowledged that is not on disk: {0}")]
     Stopped(StopReason),
+}
+
+fn place(mode: &StorageMode) -> &'static str {
+    match mode {
+        StorageMode::Local => "on its nodes' disks (\"local\")",
+        StorageMode::Object => "in a bucket (\"s3\")",
+    }
 }

@@ -28,7 +28,7 @@ use axum::Router;
 use nora_app::ports::clock::Clock;
 use nora_app::{Dependencies, Registry};
 use nora_cluster::{Cluster, JournalSegments, MutualTls, Roster, StartError, check_format};
-use nora_domain::{AuthorityRecord, Epoch, Key, Record};
+use nora_domain::{AuthorityRecord, ClusterRecord, Epoch, Key, Record, StorageMode};
 use nora_trust::Identity;
 use tokio::net::TcpListener;
 use tokio::sync::{RwLock, watch};
@@ -284,6 +284,7 @@ impl Node {
         stop: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
         self.storage.check().await?;
+        self.agree_on_storage().await?;
         let data_dir = &self.config.storage.data_dir;
         let authority = self.authority().await?;
         let policies = Policies::none().map_err(|error| ServeError::Policy(Box::new(error)))?;
@@ -398,6 +399,26 @@ impl Node {
         let guard = Guard::new(registry.clone(), self.clock.clone(), policies.clone(), settings)
             .map_err(ServeError::Admin)?;
         Ok((guard, file))
+    }
+
+    /// Makes sure that this node keeps blobs where the cluster does: elsewhere, no other node would find them.
+    async fn agree_on_storage(&self) -> Result<(), ServeError> {
+        use nora_app::ports::metadata::Metadata;
+        let cluster = self.cluster.get(Key::Cluster).await.map_err(ServeError::Unreadable)?;
+        let Some(Record::Cluster(ClusterRecord { storage: Some(cluster), .. })) = cluster else {
+            return Ok(());
+        };
+        let own = settings::storage(&self.config);
+        if own.mode != cluster.mode {
+            return Err(ServeError::OtherStorage { own: own.mode, cluster: cluster.mode });
+        }
+        if cluster.mode == StorageMode::Local && own.replicas != cluster.replicas {
+            warn!(
+                configured = own.replicas, cluster = cluster.replicas,
+                "cluster.replicas says something else than the cluster, which keeps its number of copies: 'nora cluster replicas' changes it"
+            );
+        }
+        Ok(())
     }
 
     async fn authority(&self) -> Result<Option<AuthorityRecord>, ServeError> {

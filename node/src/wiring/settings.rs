@@ -55,13 +55,7 @@ pub(super) fn cluster_config(config: &Config, node: NodeId, profile: NodeProfile
     cluster.node = node;
     cluster.address.clone_from(&profile.cluster_address);
     cluster.profile = profile;
-    cluster.storage = nora_domain::Storage {
-        mode: match config.storage.mode {
-            StorageMode::Local => nora_domain::StorageMode::Local,
-            StorageMode::S3 => nora_domain::StorageMode::Object,
-        },
-        replicas: u32::try_from(config.cluster.replicas).unwrap_or(u32::MAX),
-    };
+    cluster.storage = storage(config);
     cluster.cache_bytes = config.storage.metadata_cache_bytes_max.bytes_usize();
     cluster.write_buffer_bytes = config.storage.metadata_write_bytes_max.bytes_usize();
     cluster.snapshot_entries = config.cluster.snapshot_entries as u64;
@@ -71,6 +65,16 @@ pub(super) fn cluster_config(config: &Config, node: NodeId, profile: NodeProfile
     cluster.proposals_bytes_max = config.cluster.proposal_bytes_max.bytes_usize();
     cluster.answer_timeout = config.cluster.proposal_timeout;
     cluster
+}
+
+/// How this node would have the cluster keep blobs. Once a cluster is founded, its own word counts.
+pub(super) fn storage(config: &Config) -> nora_domain::Storage {
+    let mode = match config.storage.mode {
+        StorageMode::Local => nora_domain::StorageMode::Local,
+        StorageMode::S3 => nora_domain::StorageMode::Object,
+    };
+    let replicas = u32::try_from(config.cluster.replicas).unwrap_or(u32::MAX);
+    nora_domain::Storage { mode, replicas }
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {

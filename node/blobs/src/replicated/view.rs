@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_domain::{
-    Digest, Key, NodeId, NodeRecord, Record, Rows, Standing, placement, placement::Candidate,
+    ClusterRecord, Digest, Key, NodeId, NodeRecord, Record, Rows, Standing, placement, placement::Candidate,
 };
 
 const VIEW_AGE_MAX: Duration = Duration::from_secs(1);
@@ -80,6 +80,7 @@ impl View {
 /// Where views come from.
 pub(crate) struct Views {
     me: NodeId,
+    /// What counts as long as the cluster is not founded.
     replicas: usize,
     metadata: Arc<dyn Metadata>,
     last: Mutex<Option<(Instant, Arc<View>)>>,
@@ -106,7 +107,14 @@ impl Views {
             (Key::Node(node), Record::Node(record)) => Some((node, record)),
             _ => None,
         });
-        let view = Arc::new(View::new(self.me, self.replicas, nodes.collect()));
+        // The cluster's number counts, whatever this node was configured with: it decides how many copies a push takes.
+        let replicas = match self.metadata.get(Key::Cluster).await? {
+            Some(Record::Cluster(ClusterRecord { storage: Some(storage), .. })) => {
+                usize::try_from(storage.replicas).unwrap_or(usize::MAX)
+            }
+            _ => self.replicas,
+        };
+        let view = Arc::new(View::new(self.me, replicas, nodes.collect()));
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some((read_at, Arc::clone(&view)));
         Ok(view)
