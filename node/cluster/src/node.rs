@@ -9,10 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
-use nora_domain::{
-    Ask, AuthorityRecord, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile,
-    Outcome, Record, Refusal, Rows, StartNode, Terms, Timestamp,
-};
+use nora_domain::{Ask, AuthorityRecord, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile, Outcome, Record, Refusal, Rows, StartNode, Terms, Timestamp};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use openraft::Raft;
@@ -35,7 +32,6 @@ use crate::raft::covered::Covered;
 use crate::raft::log_store::{LogStore, blocking};
 use crate::raft::recovery;
 use crate::raft::state_machine::{PositionedEvent, Shared, StateMachine};
-use crate::raft::voters::SoleVoter;
 use crate::rocks::Memory;
 use crate::rocks::state::{ReadError, StateDb, Tier};
 use crate::status::{ClusterStatus, StoreUsage};
@@ -55,7 +51,6 @@ pub struct Cluster {
     log: LogStore,
     shared: Arc<Shared>,
     memory: Arc<Memory>,
-    voters: Arc<SoleVoter>,
     services: Services,
     proposals: Proposals,
     probe: SharedProbe,
@@ -89,13 +84,13 @@ impl Cluster {
         let opened = open_stores(config.clone())
             .await
             .map_err(|source| StartError::Open { data_dir: config.data_dir.clone(), source })?;
-        let Stores { memory, voters, log, state_machine } = opened;
+        let Stores { memory, log, state_machine } = opened;
         let shared = state_machine.shared();
         let peers = Arc::new(Peers::new(transport, shared.addresses.clone()));
         let raft = Raft::new(
             config.node.0,
             Arc::new(raft_config(&config).map_err(consensus("configure consensus"))?),
-            Network::new(config.node, peers.clone()),
+            Network::new(config.node, peers.clone(), shared.catch_up.clone()),
             log.clone(),
             state_machine,
         )
@@ -130,7 +125,6 @@ impl Cluster {
             log,
             shared,
             memory,
-            voters,
             proposals,
             probe,
             clock,
@@ -426,12 +420,6 @@ impl Cluster {
         self.membership()
     }
 
-    /// Asks the leader, whether or not this node is the only voter.
-    #[cfg(feature = "internals")]
-    #[doc(hidden)]
-    pub async fn linearize_by_probe(&self) -> Result<(), MetadataError> {
-        self.probe.wait().await.map_err(probe_error)
-    }
 }
 
 /// How soon a snapshot that is not there yet is asked for again.
@@ -484,11 +472,6 @@ impl Metadata for Cluster {
     }
 
     fn linearize(&self) -> BoxFuture<'_, Result<(), MetadataError>> {
-        // The proof that the only voter need not ask is in `raft::voters`. That this node has applied what was
-        // acknowledged before its start is what `enter` waits for.
-        if self.voters.holds() {
-            return Box::pin(std::future::ready(Ok(())));
-        }
         Box::pin(async move { self.probe.wait().await.map_err(probe_error) })
     }
 
@@ -513,7 +496,6 @@ impl Metadata for Cluster {
 
 struct Stores {
     memory: Arc<Memory>,
-    voters: Arc<SoleVoter>,
     log: LogStore,
     state_machine: StateMachine,
 }
@@ -523,18 +505,17 @@ async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
     blocking(move || {
         crate::rocks::format::claim(&config.data_dir)?;
         let memory = Arc::new(Memory::new(config.cache_bytes, config.write_buffer_bytes));
-        let voters = Arc::new(SoleVoter::new(config.node.0));
         let events = broadcast::Sender::new(config.events_max);
         let covered = Covered::nothing();
         let (log, state_machine) = std::thread::scope(|scope| {
             let log = scope.spawn(|| {
                 let directory = config.data_dir.join("raft-log");
-                LogStore::open(&directory, &memory, voters.clone(), covered.clone())
+                LogStore::open(&directory, &memory, covered.clone())
             });
             let state_machine = StateMachine::open(
                 config.data_dir.clone(),
                 memory.clone(),
-                voters.clone(),
+                config.node,
                 events,
                 covered.clone(),
             );
@@ -544,7 +525,7 @@ async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
         });
         let (log, state_machine) = (log?, state_machine?);
         recovery::agree(&log, &state_machine)?;
-        Ok(Stores { log, state_machine, memory, voters })
+        Ok(Stores { log, state_machine, memory })
     })
     .await
 }

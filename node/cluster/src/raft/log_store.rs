@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::{EntryPayload, OptionalSend};
+use openraft::OptionalSend;
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options, ReadOptions, WriteBatch,
     WriteOptions,
@@ -25,7 +25,6 @@ use rocksdb::{
 use super::covered::Covered;
 use super::flusher::{Flusher, Syncer};
 use super::synced::Synced;
-use super::voters::SoleVoter;
 use super::{Entry, LogId, TypeConfig, Vote};
 use crate::codec::raft as codec;
 use crate::rocks::{Memory, create_directory, io_error, remove_directory};
@@ -58,7 +57,6 @@ struct Inner {
     flusher: Flusher,
     syncer: Arc<Syncer>,
     db: Arc<DB>,
-    voters: Arc<SoleVoter>,
     covered: Covered,
 }
 
@@ -67,7 +65,6 @@ impl LogStore {
     pub fn open(
         directory: &Path,
         memory: &Memory,
-        voters: Arc<SoleVoter>,
         covered: Covered,
     ) -> io::Result<Self> {
         let synced = prepare(directory, memory)?;
@@ -79,10 +76,7 @@ impl LogStore {
         compare(directory, &db, synced.number())?;
         let syncer = Arc::new(Syncer::new(db.clone(), synced));
         let flusher = Flusher::start(syncer.clone())?;
-        let inner = Inner { flusher, syncer, db, voters, covered };
-        if let Some(vote) = inner.meta(VOTE, codec::decode_vote)? {
-            inner.voters.started_in(vote.leader_id.term);
-        }
+        let inner = Inner { flusher, syncer, db, covered };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -374,9 +368,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let family = self.inner.family(ENTRIES)?;
         let mut batch = WriteBatch::default();
         for entry in entries {
-            if matches!(entry.payload, EntryPayload::Membership(_)) {
-                self.inner.voters.appended(entry.index());
-            }
             batch.put_cf(family, entry.index().to_be_bytes(), codec::encode_entry(&entry));
         }
         self.inner.db.write_opt(batch, &WriteOptions::default()).map_err(io_error)?;

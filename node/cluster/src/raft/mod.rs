@@ -11,7 +11,6 @@ pub mod recovery;
 pub mod snapshot;
 pub mod state_machine;
 pub mod synced;
-pub mod voters;
 
 use std::fmt;
 

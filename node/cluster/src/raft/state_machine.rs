@@ -22,7 +22,6 @@ use super::covered::Covered;
 use super::log_store::blocking;
 use super::overlay::{Changes, Overlay, Recent, Transaction};
 use super::snapshot::{Building, SnapshotHandle, Snapshots};
-use super::voters::SoleVoter;
 use super::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::clock::AppliedClock;
 use crate::codec::{self, DecodeError};
@@ -86,7 +85,7 @@ pub struct StateMachine {
     /// Number of the live state's directory.
     number: u64,
     memory: Arc<Memory>,
-    voters: Arc<SoleVoter>,
+    node: NodeId,
     applied: Option<LogId>,
     chain: Chain,
     membership: StoredMembership,
@@ -99,7 +98,7 @@ impl StateMachine {
     pub fn open(
         data_dir: PathBuf,
         memory: Arc<Memory>,
-        voters: Arc<SoleVoter>,
+        node: NodeId,
         events: broadcast::Sender<PositionedEvent>,
         covered: Covered,
     ) -> io::Result<Self> {
@@ -119,16 +118,13 @@ impl StateMachine {
             clock: Arc::default(),
         });
         shared.note_all().map_err(io::Error::other)?;
-        if let Some(at) = membership.log_id() {
-            voters.applied(at.index, membership.membership());
-        }
         let recent = Recent::default();
         Ok(Self {
             shared,
             directory,
             number,
             memory,
-            voters,
+            node,
             applied,
             chain,
             membership,
@@ -223,11 +219,8 @@ impl StateMachine {
         }
         self.recent.note(rows);
         if let Some(membership) = pending.membership {
-            let index = membership.log_id().as_ref().map_or(0, |log_id| log_id.index);
-            self.voters.applied(index, membership.membership());
             self.membership = membership;
         }
-        self.voters.reached(applied.leader_id.term, applied.leader_id.node_id);
         for event in pending.events {
             // Without a listener there is nobody to tell. One that is too slow is told how many it missed.
             let _ = self.shared.events.send(event);
@@ -439,12 +432,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.head = head;
         self.chain = chain;
         self.recent = Recent::default();
-        if let Some(at) = membership.log_id() {
-            self.voters.appended(at.index);
-            self.voters.applied(at.index, membership.membership());
-        }
         self.membership = membership;
-        let (shared, node) = (self.shared.clone(), NodeId(self.voters.node()));
+        let (shared, node) = (self.shared.clone(), self.node);
         blocking(move || {
             shared.note_all().map_err(io::Error::other)?;
             shared.waiting.look_after(node, &shared.state.load()).map_err(io::Error::other)

@@ -17,7 +17,6 @@ use nora_cluster::raft::log_store::LogStore;
 use nora_cluster::raft::recovery::agree;
 use nora_cluster::raft::snapshot::{SnapshotHandle, write_manifest};
 use nora_cluster::raft::state_machine::StateMachine;
-use nora_cluster::raft::voters::SoleVoter;
 use nora_cluster::raft::{Entry, LeaderId, LogId, Membership, TypeConfig, Vote};
 use nora_cluster::rocks::Memory;
 use nora_domain::{Command, Key, MemoryStore, Record};
@@ -80,11 +79,11 @@ pub fn memory() -> Arc<Memory> {
 
 /// Opens both stores.
 pub fn open(directory: &Path) -> std::io::Result<(LogStore, StateMachine)> {
-    let (covered, voters, memory) = (Covered::nothing(), Arc::new(SoleVoter::new(1)), memory());
+    let (covered, memory) = (Covered::nothing(), memory());
     let log =
-        LogStore::open(&directory.join("raft-log"), &memory, voters.clone(), covered.clone())?;
+        LogStore::open(&directory.join("raft-log"), &memory, covered.clone())?;
     let events = broadcast::Sender::new(16);
-    let state = StateMachine::open(directory.to_owned(), memory, voters, events, covered)?;
+    let state = StateMachine::open(directory.to_owned(), NodeId(1), memory, events, covered)?;
     Ok((log, state))
 }
 

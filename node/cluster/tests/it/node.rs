@@ -139,7 +139,7 @@ fn reads_see_every_acknowledged_write_and_pages_follow_one_another() {
 fn the_leader_answers_probes_too() {
     let directory = TempDir::new().unwrap();
     life(config(directory.path()), async |cluster| {
-        let probes = (0..100).map(|_| cluster.linearize_by_probe());
+        let probes = (0..100).map(|_| cluster.linearize());
         let answers: Vec<_> = stream::iter(probes).buffer_unordered(32).collect().await;
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     });

@@ -7,7 +7,6 @@ use nora_cluster::codec;
 use nora_cluster::raft::covered::Covered;
 use nora_cluster::raft::log_store::LogStore;
 use nora_cluster::raft::state_machine::{Shared, StateMachine};
-use nora_cluster::raft::voters::SoleVoter;
 use nora_cluster::raft::{Entry, LeaderId, LogId, Proposal};
 use nora_cluster::rocks::Memory;
 use nora_cluster::{Cluster, ClusterConfig};
@@ -137,15 +136,14 @@ pub fn open_log(directory: &Path) -> LogStore {
 
 /// A log that drops only what is covered.
 pub fn open_log_covered(directory: &Path, covered: Covered) -> LogStore {
-    let voters = Arc::new(SoleVoter::new(1));
-    LogStore::open(&directory.join("raft-log"), &memory(), voters, covered).unwrap()
+    LogStore::open(&directory.join("raft-log"), &memory(), covered).unwrap()
 }
 
 pub fn open_state(directory: &Path) -> (StateMachine, Arc<Shared>) {
     let events = broadcast::Sender::new(16);
-    let voters = Arc::new(SoleVoter::new(1));
+    let node = NodeId(1);
     let machine =
-        StateMachine::open(directory.to_owned(), memory(), voters, events, Covered::nothing());
+        StateMachine::open(directory.to_owned(), memory(), node, events, Covered::nothing());
     let machine = machine.unwrap();
     let shared = machine.shared();
     (machine, shared)

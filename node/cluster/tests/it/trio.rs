@@ -292,6 +292,10 @@ impl Trio {
         Plain { node: NodeId(from) }.channel(NodeId(to), &address).unwrap()
     }
 
+    pub fn address(&self, node: u64) -> String {
+        self.addresses[&node].to_string()
+    }
+
     pub fn node(&self, node: u64) -> Arc<Cluster> {
         self.nodes[&node].cluster.clone()
     }
