@@ -63,6 +63,8 @@ pub struct Cluster {
     /// What comparisons of the members' states found.
     differences: Mutex<Differences>,
     closed: AtomicBool,
+    /// Names this start in every attempt to enter. A late copy of an earlier attempt then changes nothing.
+    start: u128,
     config: ClusterConfig,
 }
 
@@ -81,6 +83,7 @@ impl Cluster {
         config: ClusterConfig,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, StartError> {
+        let start = random().map_err(|error| consensus("name this start")(error.to_string()))?;
         let opened = open_stores(config.clone())
             .await
             .map_err(|source| StartError::Open { data_dir: config.data_dir.clone(), source })?;
@@ -134,6 +137,7 @@ impl Cluster {
             differences: Mutex::default(),
             closed: AtomicBool::new(false),
             config,
+            start,
         })
     }
 
@@ -159,7 +163,7 @@ impl Cluster {
     /// returns, this node's state shows all that was acknowledged before the call.
     pub async fn enter(&self) -> Result<Epoch, StartError> {
         elect_if_alone(&self.raft, self.config.node).await?;
-        let start = random().map_err(|error| consensus("name this start")(error.to_string()))?;
+        let start = self.start;
         let command = StartNode { node: self.config.node, start, profile: self.profile() };
         let command = codec::command::encode(&Command {
             at: Timestamp(0),

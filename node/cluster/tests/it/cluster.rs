@@ -478,3 +478,32 @@ fn the_only_voter_reads_what_a_learner_acknowledged() {
         });
     }
 }
+
+#[test]
+fn a_late_copy_of_a_start_does_not_end_the_running_one() {
+    use nora_cluster::codec;
+    use nora_domain::command::{Action, Command};
+    use nora_domain::record::Timestamp;
+    use nora_proto::peer::v1 as proto;
+
+    let trio = Trio::three(defaults);
+    let (leader, follower) = (trio.leader(), trio.follower());
+    let channel = trio.channel(follower, leader);
+    trio.block(follower, async |cluster| {
+        let epoch = cluster.epoch();
+        let node = cluster.node_id();
+        let Some(Record::Node(first)) = cluster.get(Key::Node(node)).await.unwrap() else {
+            panic!("the node has no row")
+        };
+        // The answer to the first attempt was late, so the node asked again.
+        assert_eq!(cluster.enter().await.unwrap(), epoch);
+        // Then the first attempt comes a second time.
+        let action = Action::StartNode { node, start: first.start, profile: first.profile };
+        let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
+        let commands = vec![codec::command::encode(&command).into()];
+        let mut client = proto::leader_client::LeaderClient::new(channel);
+        client.propose(proto::ProposeRequest { commands }).await.unwrap();
+        put(cluster, 1).await;
+        assert_eq!(cluster.epoch(), epoch);
+    });
+}
