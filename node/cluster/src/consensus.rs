@@ -2,7 +2,7 @@
 //!
 //! Must not know: why the membership changes; whoever asks does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nora_app::ports::metadata::MetadataError;
@@ -114,6 +114,11 @@ impl Membership {
     }
 
     /// Sends the log to a learner no longer.
+    /// Finishes a change of the voters that was cut off half-way: from then on the new voters decide alone.
+    pub async fn finish_change(&self) -> Result<(), MetadataError> {
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), true).await
+    }
+
     pub async fn remove_learner(&self, node: NodeId) -> Result<(), MetadataError> {
         self.change(ChangeMembers::RemoveNodes([node.0].into()), true).await
     }

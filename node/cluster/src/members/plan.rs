@@ -61,6 +61,8 @@ pub(super) struct Patience {
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// Finish a change of the voters that was cut off half-way.
+    Finish,
     /// Send it the log.
     AddLearner(NodeId, String),
     /// Let it vote.
@@ -89,8 +91,18 @@ pub(super) fn quorum_without(seen: &[Seen], node: NodeId) -> bool {
     live > voters / 2
 }
 
-/// What to do now, in this order. Looking again afterwards gives what remains.
-pub(super) fn plan(seen: &[Seen], leader: NodeId, patience: Patience) -> Vec<Step> {
+/// What to do now, in this order. Looking again afterwards gives what remains. While a change of the voters is half done
+/// (`is_joint`), nothing else is changed: majorities of the old and of the new voters are needed, and `seen` does not say
+/// which node belongs to which.
+pub(super) fn plan(
+    seen: &[Seen],
+    leader: NodeId,
+    is_joint: bool,
+    patience: Patience,
+) -> Vec<Step> {
+    if is_joint {
+        return vec![Step::Finish];
+    }
     let mut voters = seen.iter().filter(|node| node.is_voter()).count();
     let mut steps = Vec::new();
     for node in seen {
@@ -158,7 +170,7 @@ mod tests {
     /// Checks what node 1 would do as leader of `count` live voters and these others.
     fn check(count: u64, others: &[Seen], expected: &[Step]) {
         let seen = [voters(count), others.to_vec()].concat();
-        assert_eq!(plan(&seen, NodeId(1), PATIENCE), expected, "{count} voters and {others:?}");
+        assert_eq!(plan(&seen, NodeId(1), false, PATIENCE), expected, "{count} voters and {others:?}");
     }
 
     #[test]
@@ -198,7 +210,7 @@ mod tests {
         let silent = seen(2, Standing::Active, Part::Voter, 5);
         check(1, &[silent, voter], &[]);
         let seen = [seen(1, Standing::Removed, Part::Voter, 0)];
-        assert_eq!(plan(&seen, NodeId(1), PATIENCE), [Step::Yield]);
+        assert_eq!(plan(&seen, NodeId(1), false, PATIENCE), [Step::Yield]);
     }
 
     #[test]
@@ -216,6 +228,14 @@ mod tests {
         // A leader that is new, or a clock that has jumped: it was not silent for long in anybody's experience.
         check(3, &[Seen { silent: Duration::from_secs(5), ..away.clone() }], &[]);
         let never = Patience { remove_after: None, ..PATIENCE };
-        assert_eq!(plan(&[voters(3), vec![away]].concat(), NodeId(1), never), []);
+        assert_eq!(plan(&[voters(3), vec![away]].concat(), NodeId(1), false, never), []);
+    }
+
+    #[test]
+    fn a_change_that_was_cut_off_is_finished_before_anything_else() {
+        let removed = seen(9, Standing::Removed, Part::Voter, 4000);
+        let seen = [voters(3), vec![removed]].concat();
+        assert_eq!(plan(&seen, NodeId(1), true, PATIENCE), [Step::Finish]);
+        assert_eq!(plan(&seen, NodeId(1), false, PATIENCE), [Step::Demote(NodeId(9))]);
     }
 }

@@ -59,13 +59,13 @@ impl Roster {
             away_after: self.0.config.away_after,
             remove_after: self.0.config.remove_after,
         };
-        if plan(&self.seen().await?, self.node(), patience).is_empty() {
+        if self.planned(patience).await?.is_empty() {
             return Ok(());
         }
         let _one = self.0.changing.lock().await;
         // A leader that is new may have more to apply; and what it saw may be done by now.
         self.0.cluster.linearize().await?;
-        for step in plan(&self.seen().await?, self.node(), patience) {
+        for step in self.planned(patience).await? {
             if !self.leads() {
                 break;
             }
@@ -77,10 +77,16 @@ impl Roster {
         Ok(())
     }
 
+    async fn planned(&self, patience: Patience) -> Result<Vec<Step>, MembersError> {
+        let is_joint = self.status().is_joint;
+        Ok(plan(&self.seen().await?, self.node(), is_joint, patience))
+    }
+
     async fn take(&self, step: &Step) -> Result<(), MembersError> {
         tracing::info!(?step, "changing the membership");
         let membership = self.0.cluster.membership();
         match *step {
+            Step::Finish => self.commit(membership.finish_change()).await?,
             Step::AddLearner(node, ref address) => {
                 self.commit(membership.add_learner(node, address)).await?;
             }

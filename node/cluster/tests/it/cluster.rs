@@ -507,3 +507,32 @@ fn a_late_copy_of_a_start_does_not_end_the_running_one() {
         assert_eq!(cluster.epoch(), epoch);
     });
 }
+
+#[test]
+fn a_promotion_that_was_cut_off_is_seen_and_finished() {
+    let mut trio = Trio::found(defaults);
+    trio.admit(2);
+    trio.open(2);
+    let address = trio.address(2);
+    trio.block(1, async move |cluster| {
+        cluster.members().add_learner(NodeId(2), &address).await.unwrap();
+    });
+    trio.enter(2);
+    // The learner is gone, so the change can begin and not be committed; then whoever asked for it gives up.
+    trio.gate(2).shut(true);
+    trio.block(1, async |cluster| {
+        let members = cluster.members();
+        let promoted = members.promote(NodeId(2));
+        tokio::time::timeout(Duration::from_millis(500), promoted).await.unwrap_err();
+    });
+    trio.gate(2).shut(false);
+    until("both voters know of a change that is not finished", || {
+        let joint = |node| trio.node(node).status().is_joint;
+        (joint(1) && joint(2)).then_some(())
+    });
+    let leader = trio.leader();
+    trio.block(leader, async |cluster| cluster.members().finish_change().await.unwrap());
+    let status = trio.node(leader).status();
+    assert!(!status.is_joint, "{status:?}");
+    assert_eq!(status.voters, [NodeId(1), NodeId(2)]);
+}
