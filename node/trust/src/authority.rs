@@ -17,8 +17,9 @@ use crate::{TrustError, certificate};
 const AUTHORITY_DAYS: i64 = 3650;
 /// How long a node's or the administrator's certificate is good for.
 pub(crate) const CERTIFICATE_DAYS: i64 = 90;
-/// A certificate is good from a little before it was made, for clocks that are behind.
-const BACKDATED: Duration = Duration::hours(1);
+/// Every certificate is good from this moment on, 2024-01-01 at midnight. The clock of the node that makes a certificate may
+/// be wrong; a certificate that begins in the future would cut its node off once the clock is right.
+const VALID_FROM_UNIX_SECS: i64 = 1_704_067_200;
 
 /// The authority with its key.
 pub struct Authority {
@@ -26,19 +27,28 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-fn params(common_name: String, days: i64) -> CertificateParams {
+/// The moment from which certificates are good.
+pub(crate) fn valid_from() -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + Duration::seconds(VALID_FROM_UNIX_SECS)
+}
+
+fn params(common_name: String, now: OffsetDateTime, days: i64) -> CertificateParams {
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common_name);
     params.distinguished_name = name;
-    let now = OffsetDateTime::now_utc();
-    params.not_before = now - BACKDATED;
-    params.not_after = now + Duration::days(days);
+    params.not_before = valid_from();
+    // A clock before that moment is wrong. What it makes is good for a while all the same.
+    params.not_after = now.max(valid_from()) + Duration::days(days);
     params
 }
 
-fn leaf_params(name: String, days: i64) -> Result<CertificateParams, TrustError> {
-    let mut params = params(name.clone(), days);
+fn leaf_params(
+    name: String,
+    now: OffsetDateTime,
+    days: i64,
+) -> Result<CertificateParams, TrustError> {
+    let mut params = params(name.clone(), now, days);
     let name = name.try_into().map_err(certificate("a certificate's name"))?;
     params.subject_alt_names = vec![rcgen::SanType::DnsName(name)];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -86,8 +96,13 @@ impl SigningRequest {
 impl Authority {
     /// A new authority for a cluster.
     pub fn new(cluster: ClusterId) -> Result<Self, TrustError> {
+        Self::new_at(cluster, OffsetDateTime::now_utc())
+    }
+
+    pub(crate) fn new_at(cluster: ClusterId, now: OffsetDateTime) -> Result<Self, TrustError> {
         let key = new_key()?;
-        let mut params = params(format!("NORA cluster {:032x}", cluster.0), AUTHORITY_DAYS);
+        let name = format!("NORA cluster {:032x}", cluster.0);
+        let mut params = params(name, now, AUTHORITY_DAYS);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let made = params.self_signed(&key).map_err(certificate("cannot make the authority"))?;
@@ -125,7 +140,8 @@ impl Authority {
         node: NodeId,
         request: &SigningRequest,
     ) -> Result<CertificateDer<'static>, TrustError> {
-        let params = leaf_params(member_name(cluster, node), CERTIFICATE_DAYS)?;
+        let now = OffsetDateTime::now_utc();
+        let params = leaf_params(member_name(cluster, node), now, CERTIFICATE_DAYS)?;
         let made = params
             .signed_by(&request.0.public_key, &self.issuer)
             .map_err(certificate("cannot issue a certificate"))?;
@@ -138,8 +154,9 @@ impl Authority {
         cluster: ClusterId,
         node: NodeId,
         key: &KeyPair,
+        now: OffsetDateTime,
     ) -> Result<CertificateDer<'static>, TrustError> {
-        self.issue(member_name(cluster, node), key, CERTIFICATE_DAYS)
+        self.issue(member_name(cluster, node), key, now)
     }
 
     /// A certificate for the administrator.
@@ -147,17 +164,18 @@ impl Authority {
         &self,
         cluster: ClusterId,
         key: &KeyPair,
+        now: OffsetDateTime,
     ) -> Result<CertificateDer<'static>, TrustError> {
-        self.issue(admin_name(cluster), key, CERTIFICATE_DAYS)
+        self.issue(admin_name(cluster), key, now)
     }
 
     pub(crate) fn issue(
         &self,
         name: String,
         key: &KeyPair,
-        days: i64,
+        now: OffsetDateTime,
     ) -> Result<CertificateDer<'static>, TrustError> {
-        let made = leaf_params(name, days)?
+        let made = leaf_params(name, now, CERTIFICATE_DAYS)?
             .signed_by(key, &self.issuer)
             .map_err(certificate("cannot issue a certificate"))?;
         Ok(made.der().clone())

@@ -22,7 +22,7 @@ use rustls::{ClientConfig, ServerConfig};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::authority::{Authority, CERTIFICATE_DAYS, new_key};
+use crate::authority::{Authority, CERTIFICATE_DAYS, new_key, valid_from};
 use crate::files::{self, failed, make_private_dir};
 use crate::names::{Peer, peer_of};
 use crate::{TrustError, certificate, tls};
@@ -147,9 +147,18 @@ fn store(data_dir: &Path, contents: &[(&str, String)]) -> Result<(), TrustError>
 impl Identity {
     /// Begins a cluster: its authority, and this node as number 1.
     pub fn found(data_dir: &Path, cluster: ClusterId) -> Result<Self, TrustError> {
-        let (authority, key, admin_key) = (Authority::new(cluster)?, new_key()?, new_key()?);
-        let leaf = authority.issue_member(cluster, NodeId(1), &key)?;
-        let admin = authority.issue_admin(cluster, &admin_key)?;
+        Self::found_at(data_dir, cluster, OffsetDateTime::now_utc())
+    }
+
+    fn found_at(
+        data_dir: &Path,
+        cluster: ClusterId,
+        now: OffsetDateTime,
+    ) -> Result<Self, TrustError> {
+        let authority = Authority::new_at(cluster, now)?;
+        let (key, admin_key) = (new_key()?, new_key()?);
+        let leaf = authority.issue_member(cluster, NodeId(1), &key, now)?;
+        let admin = authority.issue_admin(cluster, &admin_key, now)?;
         let authority_key = KeyPair::try_from(authority.to_record().key.as_slice())
             .map_err(certificate("the authority's key"))?;
         store(
@@ -241,8 +250,9 @@ impl Identity {
         peer_of(self.cluster, chain)
     }
 
-    /// Gives this node and the administrator new certificates if a third of the old ones' life or less is left, or there
-    /// are none. Connections go on; new ones use the new certificate.
+    /// Gives this node and the administrator new certificates if a third of the old ones' life or less is left, if the old
+    /// ones are not valid now (a wrong clock made them), or if there are none. Connections go on; new ones use the new
+    /// certificate.
     pub fn renew(&self, authority: &AuthorityRecord) -> Result<Renewed, TrustError> {
         self.renew_at(authority, OffsetDateTime::now_utc())
     }
@@ -261,9 +271,10 @@ impl Identity {
         let authority = Authority::from_record(authority)?;
         let mut renewed = Renewed::default();
         let leaf = self.current.load_full();
-        if leaf.cert.first().is_none_or(|leaf| is_due(leaf, now)) {
+        if let Some(why) = leaf.cert.first().map_or(Some(Due::Unreadable), |leaf| due(leaf, now)) {
+            why.say("this node's");
             let key = new_key()?;
-            let leaf = authority.issue_member(self.cluster, self.node, &key)?;
+            let leaf = authority.issue_member(self.cluster, self.node, &key, now)?;
             // Certificate and key are one file, so that a crash cannot leave one of each.
             let text = format!("{}{}", pem(&leaf), key.serialize_pem());
             files::write(&self.dir, NODE, text.as_bytes())?;
@@ -275,9 +286,10 @@ impl Identity {
         }
         let admin = files::read(&self.dir.join(ADMIN))?
             .and_then(|bytes| CertificateDer::from_pem_slice(&bytes).ok());
-        if admin.is_none_or(|admin| is_due(&admin, now)) {
+        if let Some(why) = admin.map_or(Some(Due::Unreadable), |admin| due(&admin, now)) {
+            why.say("the administrator's");
             let key = new_key()?;
-            let admin = authority.issue_admin(self.cluster, &key)?;
+            let admin = authority.issue_admin(self.cluster, &key, now)?;
             files::write(&self.dir, ADMIN_KEY, key.serialize_pem().as_bytes())?;
             files::write(&self.dir, ADMIN, pem(&admin).as_bytes())?;
             renewed.admin = true;
@@ -322,11 +334,48 @@ fn whose(leaf: &CertificateDer<'_>) -> Result<(ClusterId, NodeId), TrustError> {
     }
 }
 
-/// Whether a certificate should be replaced. One that cannot be read should.
-fn is_due(leaf: &CertificateDer<'_>, now: OffsetDateTime) -> bool {
-    let left = X509Certificate::from_der(leaf)
-        .map(|(_, parsed)| parsed.validity().not_after.timestamp() - now.unix_timestamp());
-    left.is_ok_and(|left| left > CERTIFICATE_DAYS * 86_400 / 3).then_some(()).is_none()
+/// Why a certificate should be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// It is not there, or cannot be read.
+    Unreadable,
+    /// It is not valid yet.
+    NotYet,
+    /// It is not valid any more.
+    NoMore,
+    /// A third of its life or less is left.
+    Soon,
+}
+
+impl Due {
+    /// A certificate that a wrong clock made is worth a warning: the operator may not know of that clock.
+    fn say(self, whose: &str) {
+        match self {
+            Self::NotYet => tracing::warn!(whose, "a certificate is not valid yet: renewing it"),
+            Self::NoMore => tracing::warn!(whose, "a certificate has expired: renewing it"),
+            Self::Soon => tracing::debug!(whose, "a certificate is due: renewing it"),
+            Self::Unreadable => tracing::debug!(whose, "there is no certificate: making it"),
+        }
+    }
+}
+
+/// Why a certificate should be replaced, if it should. A clock from before the first certificate of any cluster is wrong:
+/// a certificate made by it would be no better.
+fn due(leaf: &CertificateDer<'_>, now: OffsetDateTime) -> Option<Due> {
+    if now < valid_from() {
+        return None;
+    }
+    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else { return Some(Due::Unreadable) };
+    let (validity, now) = (parsed.validity(), now.unix_timestamp());
+    let left = validity.not_after.timestamp() - now;
+    let life = CERTIFICATE_DAYS * 86_400;
+    if validity.not_before.timestamp() > now {
+        Some(Due::NotYet)
+    } else if left <= 0 {
+        Some(Due::NoMore)
+    } else {
+        (left <= life / 3).then_some(Due::Soon)
+    }
 }
 
 #[cfg(test)]
@@ -371,6 +420,39 @@ mod tests {
         assert_eq!(loaded.current.load_full().cert, identity.current.load_full().cert);
         let other = Authority::new(CLUSTER).unwrap().to_record();
         assert!(identity.renew(&other).is_err());
+    }
+
+    #[test]
+    fn a_node_that_ran_with_a_wrong_clock_is_reachable_when_the_clock_is_right() {
+        let now = OffsetDateTime::now_utc();
+        let is_valid = |leaf: &CertificateDer<'_>| {
+            let (_, parsed) = X509Certificate::from_der(leaf).unwrap();
+            let validity = parsed.validity();
+            let now = now.unix_timestamp();
+            validity.not_before.timestamp() <= now && now < validity.not_after.timestamp()
+        };
+        let admin = |dir: &Path| CertificateDer::from_pem_file(dir.join("identity/admin.crt")).unwrap();
+        let both = Renewed { node: true, admin: true };
+        for wrong in [now + Duration::days(400), OffsetDateTime::UNIX_EPOCH + Duration::days(1)] {
+            // The clock was wrong when the cluster was founded.
+            let dir = tempfile::tempdir().unwrap();
+            let identity = Identity::found_at(dir.path(), CLUSTER, wrong).unwrap();
+            assert!(is_valid(identity.authority()), "{wrong}");
+            let authority = identity.founding_authority().unwrap().unwrap();
+            let expected = if wrong < now { both } else { Renewed::default() };
+            assert_eq!(identity.renew_at(&authority, now).unwrap(), expected, "{wrong}");
+            let leaf = identity.current.load_full().cert[0].clone();
+            assert!(is_valid(&leaf) && is_valid(&admin(dir.path())), "{wrong}");
+
+            // The clock was wrong at a later start.
+            let dir = tempfile::tempdir().unwrap();
+            let identity = Identity::found(dir.path(), CLUSTER).unwrap();
+            let authority = identity.founding_authority().unwrap().unwrap();
+            identity.renew_at(&authority, wrong).unwrap();
+            let identity = Identity::load(dir.path()).unwrap().unwrap();
+            let leaf = identity.current.load_full().cert[0].clone();
+            assert!(is_valid(&leaf) && is_valid(&admin(dir.path())), "{wrong}");
+        }
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl Default for MembersConfig {
             remove_after: None,
             look_interval: Duration::from_millis(500),
             compare_interval: Duration::from_secs(60),
-            renew_interval: Duration::from_secs(86_400),
+            // A clock that was set right may leave a certificate that is not valid; nobody reaches the node until then.
+            renew_interval: Duration::from_secs(300),
         }
     }
 }

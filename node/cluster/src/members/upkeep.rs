@@ -138,7 +138,7 @@ impl Roster {
                 Ok(false) => AUTHORITY_PAUSE.min(self.0.config.renew_interval),
                 Err(error) => {
                     tracing::error!(%error, "certificates could not be renewed; trying again");
-                    AUTHORITY_PAUSE.max(self.0.config.renew_interval / 24)
+                    AUTHORITY_PAUSE.max(self.0.config.renew_interval)
                 }
             };
             tokio::time::sleep(pause).await;
