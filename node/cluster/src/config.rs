@@ -28,6 +28,8 @@ pub struct ClusterConfig {
     pub snapshot_entries: u64,
     /// Entries that stay in the log behind a snapshot, for nodes that were away for a moment.
     pub keep_entries: u64,
+    /// Bytes that the log may take while a member catches up by a snapshot; a larger log is cut all the same.
+    pub log_bytes_max: u64,
     /// The largest command, encoded.
     pub command_bytes_max: usize,
     /// Commands that may be on their way at once, all together.
@@ -66,6 +68,7 @@ impl ClusterConfig {
             write_buffer_bytes: 8 << 20,
             snapshot_entries: 20_000,
             keep_entries: 2_000,
+            log_bytes_max: 4 << 30,
             command_bytes_max: 256 << 10,
             proposals_bytes_max: 16 << 20,
             answer_timeout: Duration::from_secs(10),

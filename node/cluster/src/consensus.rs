@@ -39,7 +39,8 @@ pub(crate) fn raft_config(
         // The state is written without a sync, so a leader that restarts may be behind what it acknowledged: it is
         // elected anew, and applies everything, before it leads again.
         enable_leader_restore: Some(false),
-        install_snapshot_timeout: 600_000,
+        // A transfer that takes longer goes on where it was: the leader keeps the snapshot.
+        install_snapshot_timeout: 3_600_000,
         // The log reader ends a batch at a mebibyte.
         max_payload_entries: 4096,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
@@ -113,12 +114,12 @@ impl Membership {
         self.change(ChangeMembers::RemoveVoters([node.0].into()), true).await
     }
 
-    /// Sends the log to a learner no longer.
     /// Finishes a change of the voters that was cut off half-way: from then on the new voters decide alone.
     pub async fn finish_change(&self) -> Result<(), MetadataError> {
         self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), true).await
     }
 
+    /// Sends the log to a learner no longer.
     pub async fn remove_learner(&self, node: NodeId) -> Result<(), MetadataError> {
         self.change(ChangeMembers::RemoveNodes([node.0].into()), true).await
     }

@@ -99,6 +99,7 @@ impl Cluster {
         )
         .await
         .map_err(consensus("recover the log and the state"))?;
+        shared.catch_up.watch(raft.metrics(), log.clone(), config.log_bytes_max);
         let clock = Arc::new(ClusterClock::new(
             config.node,
             config.wall.clone(),
@@ -136,8 +137,8 @@ impl Cluster {
             founding: Mutex::default(),
             differences: Mutex::default(),
             closed: AtomicBool::new(false),
-            config,
             start,
+            config,
         })
     }
 
@@ -270,6 +271,7 @@ impl Cluster {
         let applied = self.status().applied_index;
         let deadline = Instant::now() + self.config.start_timeout;
         loop {
+            self.shared.catch_up.want_snapshot();
             // Asked for while another one is being made, it is not made: so it is asked for again.
             self.raft.trigger().snapshot().await.map_err(store_error)?;
             let made = self

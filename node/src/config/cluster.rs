@@ -39,5 +39,7 @@ section! {
         snapshot_entries: usize = "100000", "100" ..= "100000000";
         /// Log entries kept behind a snapshot, for nodes that lag a little.
         keep_entries: usize = "5000", "0" ..= "100000000";
+        /// Bytes that the log may take while a node catches up by a snapshot. A larger log is cut, and that node needs another snapshot.
+        log_bytes_max: Size = "\"4GiB\"", "1MiB" ..= "16TiB";
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn cluster_config(config: &Config, node: NodeId, profile: NodeProfile
     cluster.write_buffer_bytes = config.storage.metadata_write_bytes_max.bytes_usize();
     cluster.snapshot_entries = config.cluster.snapshot_entries as u64;
     cluster.keep_entries = config.cluster.keep_entries as u64;
+    cluster.log_bytes_max = config.cluster.log_bytes_max.bytes();
     cluster.clock_skew_max = config.cluster.clock_skew_max;
     cluster.clock_step_max = config.cluster.clock_step_max;
     cluster.proposals_bytes_max = config.cluster.proposal_bytes_max.bytes_usize();

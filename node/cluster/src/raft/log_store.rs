@@ -113,6 +113,15 @@ impl LogStore {
         })
     }
 
+    /// Bytes of entries, on disk and in memory.
+    pub fn bytes(&self) -> u64 {
+        let in_memory = self.inner.family(ENTRIES).map_or(0, |entries| {
+            let name = rocksdb::properties::CUR_SIZE_ALL_MEM_TABLES;
+            self.inner.db.property_int_value_cf(entries, name).ok().flatten().unwrap_or(0)
+        });
+        self.disk_bytes().saturating_add(in_memory)
+    }
+
     /// Makes all that was appended durable, as tables: the next start has no log file to replay.
     pub fn flush(&self) -> io::Result<()> {
         self.inner.syncer.sync()?;

@@ -2,6 +2,7 @@
 //!
 //! Must not know: use cases, HTTP, blobs. openraft's types stay inside this crate.
 
+pub mod catch_up;
 pub mod chain;
 pub mod covered;
 pub mod flusher;

@@ -17,6 +17,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::broadcast;
 
+use super::catch_up::CatchUp;
 use super::chain::{Chain, EncodedRows};
 use super::covered::Covered;
 use super::log_store::blocking;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub addresses: Arc<Addresses>,
     /// The state's clock.
     pub clock: Arc<AppliedClock>,
+    /// Members that snapshots wait for.
+    pub catch_up: Arc<CatchUp>,
 }
 
 impl Shared {
@@ -116,6 +119,7 @@ impl StateMachine {
             waiting: Arc::default(),
             addresses: Arc::default(),
             clock: Arc::default(),
+            catch_up: Arc::default(),
         });
         shared.note_all().map_err(io::Error::other)?;
         let recent = Recent::default();
@@ -392,6 +396,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        if !force && self.shared.catch_up.holds() {
+            return None;
+        }
         let shared = self.shared.clone();
         // openraft applies nothing until this returns, so the checkpoint is of one position.
         let building = blocking(move || shared.snapshots.begin(&shared.state.load())).await;

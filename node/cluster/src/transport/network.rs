@@ -30,6 +30,7 @@ use super::{Lane, MESSAGE_BYTES_MAX, Peers, snapshots};
 use crate::codec::raft::{
     entry_to_proto, log_id_from_proto, log_id_to_proto, vote_from_proto, vote_to_proto,
 };
+use crate::raft::catch_up::CatchUp;
 use crate::raft::snapshot::SnapshotHandle;
 use crate::raft::{Snapshot, TypeConfig, Vote};
 
@@ -44,12 +45,13 @@ type RpcError = RPCError<TypeConfig>;
 pub struct Network {
     node: NodeId,
     peers: Arc<Peers>,
+    catch_up: Arc<CatchUp>,
 }
 
 impl Network {
     /// The network as `node` sees it.
-    pub fn new(node: NodeId, peers: Arc<Peers>) -> Self {
-        Self { node, peers }
+    pub fn new(node: NodeId, peers: Arc<Peers>, catch_up: Arc<CatchUp>) -> Self {
+        Self { node, peers, catch_up }
     }
 }
 
@@ -62,6 +64,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
             target: NodeId(target),
             address: node.addr.clone(),
             peers: self.peers.clone(),
+            catch_up: self.catch_up.clone(),
         }
     }
 }
@@ -73,6 +76,7 @@ pub struct Peer {
     /// Where the membership says that it listens.
     address: String,
     peers: Arc<Peers>,
+    catch_up: Arc<CatchUp>,
 }
 
 impl Peer {
@@ -259,6 +263,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let _transfer = self.catch_up.begin(self.target);
         let client = self.client(Lane::Bulk)?;
         let sent = snapshots::send(client, &vote, &snapshot.snapshot);
         tokio::select! {

@@ -5,6 +5,7 @@
 //! names are written, below one directory. One transfer is taken in at a time, the newest: a sender that hangs keeps nobody
 //! out.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ use tonic::{Status, Streaming};
 
 use super::network::{failed, malformed};
 use crate::codec::raft::{
-    Manifest, encode_manifest, manifest_from_proto, manifest_to_proto, vote_from_proto,
+    Manifest, decode_manifest, encode_manifest, manifest_from_proto, manifest_to_proto, vote_from_proto,
     vote_to_proto,
 };
 use crate::consensus::Consensus;
@@ -168,7 +169,13 @@ impl Incoming {
     ) -> Result<Vec<proto::SnapshotFileProgress>, Status> {
         let _turn = self.turn().await?;
         let directory = self.directory(&id, &manifest)?;
-        blocking(move || there(&directory, &manifest)).await.map_err(|error| failed_here(&error))
+        let root = self.root.clone();
+        blocking(move || {
+            prepare(&root, &directory, &manifest)?;
+            there(&directory, &manifest)
+        })
+        .await
+        .map_err(|error| failed_here(&error))
     }
 
     /// Takes a snapshot in and installs it. Gives this node's vote: a higher one than the sender's tells it that it no
@@ -294,16 +301,17 @@ fn there(directory: &Path, manifest: &Manifest) -> io::Result<Vec<proto::Snapsho
     Ok(files)
 }
 
-/// Makes room for a snapshot, and removes what was left of others.
+/// Prepares to take a snapshot in: keeps the files that came in for an earlier snapshot and are files of this one too, and
+/// removes the rest of earlier ones.
 fn prepare(root: &Path, directory: &Path, manifest: &Manifest) -> io::Result<()> {
-    fs::create_dir_all(root)?;
+    fs::create_dir_all(directory.join(FILES))?;
     for entry in fs::read_dir(root)? {
         let path = entry?.path();
         if path != directory {
+            reuse(&path, directory, manifest)?;
             remove_directory(&path)?;
         }
     }
-    fs::create_dir_all(directory.join(FILES))?;
     // Empty files have no chunk that would make them.
     for (name, summary) in &manifest.files {
         if summary.size == 0 {
@@ -311,6 +319,34 @@ fn prepare(root: &Path, directory: &Path, manifest: &Manifest) -> io::Result<()>
         }
     }
     write_manifest(directory, manifest)
+}
+
+/// Moves files of an earlier transfer that are files of this snapshot too, whole ones and beginnings. RocksDB never changes
+/// a table, so most of two snapshots are the same files. A file is known by its size and hash; its name may differ.
+fn reuse(earlier: &Path, directory: &Path, manifest: &Manifest) -> io::Result<()> {
+    let known = match fs::read(earlier.join(MANIFEST)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // Nothing of a transfer whose manifest cannot be read is used.
+    let Ok(known) = decode_manifest(&known) else { return Ok(()) };
+    let mut names = HashMap::new();
+    for (name, summary) in &known.files {
+        names.insert((summary.size, summary.hash), name);
+    }
+    for (name, summary) in manifest.files.iter().filter(|(_, summary)| summary.size > 0) {
+        let to = directory.join(FILES).join(name);
+        let Some(earlier_name) = names.get(&(summary.size, summary.hash)) else { continue };
+        if to.try_exists()? {
+            continue;
+        }
+        match fs::rename(earlier.join(FILES).join(earlier_name), &to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn write_chunk(
@@ -356,4 +392,50 @@ fn finish(directory: &Path, manifest: &Manifest) -> io::Result<SnapshotHandle> {
     }
     sync_directory(&directory.join(FILES))?;
     SnapshotHandle::open(directory.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::codec::raft::FileSummary;
+    use crate::raft::StoredMembership;
+
+    fn manifest(files: &[(&str, &[u8])]) -> Manifest {
+        let files = files.iter().map(|(name, bytes)| {
+            let hash = *blake3::hash(bytes).as_bytes();
+            ((*name).to_owned(), FileSummary { size: bytes.len() as u64, hash })
+        });
+        let files: BTreeMap<_, _> = files.collect();
+        Manifest { last_log_id: None, membership: StoredMembership::default(), files }
+    }
+
+    fn progress(directory: &Path, manifest: &Manifest) -> Vec<(String, u64)> {
+        let there = there(directory, manifest).unwrap();
+        there.into_iter().map(|file| (file.file, file.bytes)).collect()
+    }
+
+    #[test]
+    fn a_later_snapshot_takes_over_the_files_that_it_shares_with_an_earlier_one() {
+        let root = tempfile::tempdir().unwrap();
+        let (first, second) = (root.path().join("first"), root.path().join("second"));
+        let (table, half, other) = ([1_u8; 900], [2_u8; 800], [3_u8; 700]);
+        let earlier = manifest(&[("1.sst", &table), ("2.sst", &half), ("CURRENT", &other)]);
+        prepare(root.path(), &first, &earlier).unwrap();
+        fs::write(first.join("files/1.sst"), table).unwrap();
+        fs::write(first.join("files/2.sst"), &half[..300]).unwrap();
+        fs::write(first.join("files/CURRENT"), other).unwrap();
+
+        let later = manifest(&[("1.sst", &table), ("7.sst", &half), ("CURRENT", &[4; 700])]);
+        prepare(root.path(), &second, &later).unwrap();
+        let shared = [("1.sst".to_owned(), 900), ("7.sst".to_owned(), 300)];
+        assert_eq!(progress(&second, &later), shared);
+        assert!(!first.exists(), "the rest of the earlier snapshot is gone");
+        // A file that is not what its manifest says is sent anew.
+        let third = root.path().join("third");
+        fs::write(second.join("files/1.sst"), [9; 900]).unwrap();
+        prepare(root.path(), &third, &earlier).unwrap();
+        assert_eq!(progress(&third, &earlier), [("2.sst".to_owned(), 300)]);
+    }
 }

@@ -330,6 +330,76 @@ fn a_node_far_behind_gets_a_snapshot_and_goes_on_where_the_connection_broke() {
     assert!(std::fs::read_dir(&incoming).unwrap().next().is_none(), "nothing is left of it");
 }
 
+/// A cluster that cut its log behind a node that is away, and wrote more while that node received a snapshot. Gives the
+/// node, and where the leader's snapshot ended before and after those writes.
+fn written_during_a_transfer(log_bytes_max: u64) -> (Trio, u64, [Option<u64>; 2]) {
+    let mut trio = Trio::three(move |config| {
+        config.snapshot_entries = 400;
+        config.keep_entries = 10;
+        config.log_bytes_max = log_bytes_max;
+    });
+    let away = trio.follower();
+    trio.kill(away);
+    let leader = trio.leader();
+    let write = |trio: &Trio, from: u64| {
+        trio.block(leader, async |cluster| {
+            let writes = (from..from + 200).map(|number| put(cluster, number));
+            futures_util::future::join_all(writes).await;
+        });
+    };
+    let mut number = 0;
+    while trio.node(leader).status().purged_index < Some(1100) {
+        assert!(number < 20_000, "the log is never cut");
+        write(&trio, number);
+        number += 200;
+    }
+    trio.block(leader, async |cluster| cluster.snapshot_now().await.unwrap());
+    let before = trio.node(leader).status().snapshot_index;
+    trio.stall_after = Some(20_000);
+    trio.open(away);
+    let incoming = trio.directory.path().join(format!("node-{away}/incoming"));
+    until("a part of the snapshot came in", || {
+        let name = std::fs::read_dir(&incoming).ok()?.next()?.ok()?;
+        (!inodes(&name.path().join("files")).is_empty()).then_some(())
+    });
+    for _ in 0..15 {
+        write(&trio, number);
+        number += 200;
+    }
+    let after = trio.node(leader).status().snapshot_index;
+    (trio, away, [before, after])
+}
+
+#[test]
+fn a_member_catches_up_by_one_snapshot_while_others_write() {
+    let (trio, away, [before, after]) = written_during_a_transfer(1 << 30);
+    assert_eq!(before, after, "the leader made another snapshot while it sent one");
+    trio.gate(away).shut(true);
+    trio.gate(away).shut(false);
+    trio.enter(away);
+    let leader = trio.leader();
+    // Once the member has caught up, snapshots are made again.
+    let number = std::cell::Cell::new(50_000);
+    until("another snapshot", || {
+        trio.block(leader, async |cluster| {
+            for _ in 0..50 {
+                number.set(number.get() + 1);
+                put(cluster, number.get()).await;
+            }
+        });
+        (trio.node(leader).status().snapshot_index > after).then_some(())
+    });
+}
+
+#[test]
+fn a_log_over_its_limit_is_cut_although_a_member_receives_a_snapshot() {
+    let (trio, away, [before, after]) = written_during_a_transfer(0);
+    assert!(before < after, "{before:?}, {after:?}");
+    trio.gate(away).shut(true);
+    trio.gate(away).shut(false);
+    trio.enter(away);
+}
+
 /// Which files are in a directory, empty ones apart.
 fn inodes(directory: &std::path::Path) -> std::collections::BTreeSet<u64> {
     use std::os::unix::fs::MetadataExt;
