@@ -9,7 +9,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
-use nora_domain::{Ask, AuthorityRecord, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile, Outcome, Record, Refusal, Rows, StartNode, Terms, Timestamp};
+use nora_domain::{
+    Ask, AuthorityRecord, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile,
+    Outcome, Record, Refusal, Rows, StartNode, Terms, Timestamp,
+};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use openraft::Raft;
@@ -425,7 +428,6 @@ impl Cluster {
     pub fn members(&self) -> Membership {
         self.membership()
     }
-
 }
 
 /// How soon a snapshot that is not there yet is asked for again.

@@ -414,7 +414,8 @@ impl Node {
         }
         if cluster.mode == StorageMode::Local && own.replicas != cluster.replicas {
             warn!(
-                configured = own.replicas, cluster = cluster.replicas,
+                configured = own.replicas,
+                cluster = cluster.replicas,
                 "cluster.replicas says something else than the cluster, which keeps its number of copies: 'nora cluster replicas' changes it"
             );
         }

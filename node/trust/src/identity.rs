@@ -431,7 +431,8 @@ mod tests {
             let now = now.unix_timestamp();
             validity.not_before.timestamp() <= now && now < validity.not_after.timestamp()
         };
-        let admin = |dir: &Path| CertificateDer::from_pem_file(dir.join("identity/admin.crt")).unwrap();
+        let admin =
+            |dir: &Path| CertificateDer::from_pem_file(dir.join("identity/admin.crt")).unwrap();
         let both = Renewed { node: true, admin: true };
         for wrong in [now + Duration::days(400), OffsetDateTime::UNIX_EPOCH + Duration::days(1)] {
             // The clock was wrong when the cluster was founded.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_domain::{
-    ClusterRecord, Digest, Key, NodeId, NodeRecord, Record, Rows, Standing, placement, placement::Candidate,
+    ClusterRecord, Digest, Key, NodeId, NodeRecord, Record, Rows, Standing, placement,
+    placement::Candidate,
 };
 
 const VIEW_AGE_MAX: Duration = Duration::from_secs(1);

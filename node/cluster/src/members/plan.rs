@@ -94,12 +94,7 @@ pub(super) fn quorum_without(seen: &[Seen], node: NodeId) -> bool {
 /// What to do now, in this order. Looking again afterwards gives what remains. While a change of the voters is half done
 /// (`is_joint`), nothing else is changed: majorities of the old and of the new voters are needed, and `seen` does not say
 /// which node belongs to which.
-pub(super) fn plan(
-    seen: &[Seen],
-    leader: NodeId,
-    is_joint: bool,
-    patience: Patience,
-) -> Vec<Step> {
+pub(super) fn plan(seen: &[Seen], leader: NodeId, is_joint: bool, patience: Patience) -> Vec<Step> {
     if is_joint {
         return vec![Step::Finish];
     }
@@ -170,7 +165,11 @@ mod tests {
     /// Checks what node 1 would do as leader of `count` live voters and these others.
     fn check(count: u64, others: &[Seen], expected: &[Step]) {
         let seen = [voters(count), others.to_vec()].concat();
-        assert_eq!(plan(&seen, NodeId(1), false, PATIENCE), expected, "{count} voters and {others:?}");
+        assert_eq!(
+            plan(&seen, NodeId(1), false, PATIENCE),
+            expected,
+            "{count} voters and {others:?}"
+        );
     }
 
     #[test]

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::OptionalSend;
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options, ReadOptions, WriteBatch,
     WriteOptions,
@@ -62,11 +62,7 @@ struct Inner {
 
 impl LogStore {
     /// Opens the log in `directory`, or begins one.
-    pub fn open(
-        directory: &Path,
-        memory: &Memory,
-        covered: Covered,
-    ) -> io::Result<Self> {
+    pub fn open(directory: &Path, memory: &Memory, covered: Covered) -> io::Result<Self> {
         let synced = prepare(directory, memory)?;
         let mut options = log_options(memory);
         options.create_if_missing(synced.number() == 0);

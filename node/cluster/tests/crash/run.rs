@@ -19,7 +19,7 @@ use nora_cluster::raft::snapshot::{SnapshotHandle, write_manifest};
 use nora_cluster::raft::state_machine::StateMachine;
 use nora_cluster::raft::{Entry, LeaderId, LogId, Membership, TypeConfig, Vote};
 use nora_cluster::rocks::Memory;
-use nora_domain::{Command, Key, MemoryStore, Record};
+use nora_domain::{Command, Key, MemoryStore, NodeId, Record};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::type_config::TypeConfigExt;
@@ -80,8 +80,7 @@ pub fn memory() -> Arc<Memory> {
 /// Opens both stores.
 pub fn open(directory: &Path) -> std::io::Result<(LogStore, StateMachine)> {
     let (covered, memory) = (Covered::nothing(), memory());
-    let log =
-        LogStore::open(&directory.join("raft-log"), &memory, covered.clone())?;
+    let log = LogStore::open(&directory.join("raft-log"), &memory, covered.clone())?;
     let events = broadcast::Sender::new(16);
     let state = StateMachine::open(directory.to_owned(), NodeId(1), memory, events, covered)?;
     Ok((log, state))

@@ -463,7 +463,7 @@ fn a_proposers_clock_does_not_move_the_clusters() {
 
 #[test]
 fn a_removed_node_is_not_listened_to() {
-    use nora_domain::{Action, Command};
+    use nora_domain::{Action, Command, StartNode};
     use nora_domain::{Standing, Timestamp};
     let trio = Trio::three(|config| config.answer_timeout = Duration::from_secs(1));
     let leader = trio.leader();
@@ -552,8 +552,8 @@ fn the_only_voter_reads_what_a_learner_acknowledged() {
 #[test]
 fn a_late_copy_of_a_start_does_not_end_the_running_one() {
     use nora_cluster::codec;
-    use nora_domain::command::{Action, Command};
-    use nora_domain::record::Timestamp;
+    use nora_domain::Timestamp;
+    use nora_domain::{Action, Command, StartNode};
     use nora_proto::peer::v1 as proto;
 
     let trio = Trio::three(defaults);
@@ -568,7 +568,8 @@ fn a_late_copy_of_a_start_does_not_end_the_running_one() {
         // The answer to the first attempt was late, so the node asked again.
         assert_eq!(cluster.enter().await.unwrap(), epoch);
         // Then the first attempt comes a second time.
-        let action = Action::StartNode { node, start: first.start, profile: first.profile };
+        let action =
+            Action::StartNode(StartNode { node, start: first.start, profile: first.profile });
         let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
         let commands = vec![codec::command::encode(&command).into()];
         let mut client = proto::leader_client::LeaderClient::new(channel);

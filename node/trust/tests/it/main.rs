@@ -227,8 +227,7 @@ fn with_certificate(node: Node, names: &[&str], days: [i64; 2]) -> Node {
 
 #[test]
 fn dates_count_on_both_sides_until_the_certificate_is_renewed() {
-    for (days, passes) in
-        [([-2, -1], false), ([1, 2], false), ([399, 490], false), ([-1, 1], true)]
+    for (days, passes) in [([-2, -1], false), ([1, 2], false), ([399, 490], false), ([-1, 1], true)]
     {
         let one = with_certificate(founder(CLUSTER), &[&name(1)], days);
         let record = one.identity.founding_authority().unwrap().unwrap();
