@@ -81,10 +81,13 @@ run() {
   esac
 }
 
-# why LOG: what a failed check said, in a line.
+# why LOG: what a failed check said, in a line. What a panic says comes on the line after its place.
 why() {
-  grep -aoE -m 1 "VIOLATION.*|^error: .*|panicked at .*|seed [0-9]+, .*|^test .* FAILED|^    [a-z_:]+$" "$1" | head -n 1 | cut -c -150 |
-    tr '|' '/'
+  awk '
+    panicked { print; exit }
+    /VIOLATION|^error: / { print; exit }
+    /panicked at / { panicked = 1 }
+  ' "$1" | tr '|\n' '/ ' | cut -c -160
 }
 
 declare -A sound

@@ -160,3 +160,58 @@ impl Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    fn pairs() -> impl Iterator<Item = (Fault, Fault)> {
+        let kinds = Fault::value_variants();
+        let firsts = kinds.iter().filter(|kind| kind.lasts());
+        firsts.flat_map(|first| {
+            let seconds = kinds.iter().filter(|second| second.can_join(*first));
+            seconds.map(|second| (*first, *second))
+        })
+    }
+
+    #[test]
+    fn what_needs_a_majority_never_comes_while_a_node_is_out() {
+        let needs = [Fault::DiskLost, Fault::FlippedBit, Fault::Transfer, Fault::Snapshot];
+        for second in needs {
+            assert!(pairs().any(|(_, other)| other == second), "{second:?} comes with something");
+        }
+        for (first, second) in pairs() {
+            assert!(!(first.takes_out() && needs.contains(&second)), "{first:?}, {second:?}");
+            assert!(second != Fault::PowerCutAll && second != Fault::Pair, "{first:?}, {second:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_comes_and_what_cannot_come_does_not() {
+        assert!(Fault::value_variants().iter().all(|kind| kind.weight() > 0));
+        let plan = Plan {
+            program: "nora".into(),
+            work: "work".into(),
+            seed: 1,
+            faults: 1,
+            limit: std::time::Duration::ZERO,
+            nodes: 3,
+            clients: 1,
+            partitions: true,
+            s3: None,
+            only: Vec::new(),
+        };
+        let possible = |plan: &Plan, library| {
+            let kinds = Fault::value_variants().iter();
+            kinds.filter(|kind| kind.is_possible(plan, library)).count()
+        };
+        let all = Fault::value_variants().len();
+        assert_eq!(possible(&plan, true), all - 4, "all but those of S3");
+        let with_s3 = Plan { s3: Some("s3".into()), ..plan.clone() };
+        assert_eq!(possible(&with_s3, true), all - 1, "copies are a cache");
+        let alone = Plan { partitions: false, nodes: 1, ..plan };
+        assert_eq!(possible(&alone, false), all - 4 - 5 - 6 - 2);
+    }
+}
