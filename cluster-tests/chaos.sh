@@ -14,7 +14,7 @@ nora="${NORA_BIN:-$CARGO_TARGET_DIR/debug/nora}"
 seed="${CHAOS_SEED:-1}"
 report="$CARGO_TARGET_DIR/chaos.md"
 
-chaos() { "$CARGO_TARGET_DIR/debug/nora-chaos" --nora "$nora" --seed "$seed" --minutes 5 --report "$report" "$@"; }
+chaos() { "$CARGO_TARGET_DIR/debug/nora-chaos" --nora "$nora" --seed "$seed" --minutes 8 --report "$report" "$@"; }
 
 chaos --faults 28
 local="$(sed -n 's/.*\*\*\([0-9]*\) faults.*/\1/p' "$report")"
