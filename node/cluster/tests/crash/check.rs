@@ -114,7 +114,8 @@ async fn replay(log: &mut LogStore, state: &mut StateMachine, run: &Run) -> Resu
     if run.history[index].log_id != applied {
         return Err(Verdict::Wrong(format!("{applied} was applied and never committed")));
     }
-    if run.states[index] != state_hash(rows.into_iter()) {
+    let chain = state.shared().state.load().chain().map_err(refused)?;
+    if run.states[index] != (state_hash(rows.into_iter()), *chain.hash()) {
         return Err(Verdict::Wrong(format!("the state at {applied} is another one")));
     }
     Ok(())

@@ -43,8 +43,8 @@ pub struct Run {
     pub versions: Vec<Hash>,
     /// The entries that were committed, by index.
     pub history: Vec<Entry>,
-    /// The state after each of them, hashed.
-    pub states: Vec<Hash>,
+    /// The state after each of them: its rows, hashed, and the hash that it carries.
+    pub states: Vec<(Hash, Hash)>,
 }
 
 /// Hashes the parts of a log that are acknowledged.
@@ -133,9 +133,9 @@ struct Node<'a> {
     pending: Vec<Pending>,
     run: Run,
     store: MemoryStore,
-    /// The leader's state, of which snapshots come.
+    /// The leader's state, of which snapshots come: it applies one entry after another and never crashes.
     leader: StateMachine,
-    leader_directory: TempDir,
+    _leader_directory: TempDir,
 }
 
 /// Makes a run in `directory`.
@@ -158,7 +158,7 @@ pub async fn run(seed: u64, directory: &Path) -> Run {
         run: Run::default(),
         store: MemoryStore::default(),
         leader,
-        leader_directory,
+        _leader_directory: leader_directory,
     };
     node.run.versions.push(log_hash(None, None, &[]));
     node.elect().await;
@@ -200,7 +200,7 @@ impl Node<'_> {
     }
 
     /// The next entry that will be committed; the model's state follows it.
-    fn commit_one(&mut self) -> Entry {
+    async fn commit_one(&mut self) -> Entry {
         let index = self.next();
         let log_id = LogId { leader_id: LeaderId::new(self.term, 1), index };
         let payload = match self.random.below(20) {
@@ -219,7 +219,9 @@ impl Node<'_> {
         };
         let entry = Entry { log_id, payload };
         let rows = self.store.rows().map(|(key, record)| (key.clone(), record.clone()));
-        self.run.states.push(state_hash(rows));
+        apply(&mut self.leader, vec![entry.clone()]).await.unwrap();
+        let chain = self.leader.shared().state.load().chain().unwrap();
+        self.run.states.push((state_hash(rows), *chain.hash()));
         self.run.history.push(entry.clone());
         entry
     }
@@ -245,7 +247,10 @@ impl Node<'_> {
     }
 
     async fn append(&mut self, count: u64) {
-        let entries = (0..count).map(|_| self.commit_one()).collect();
+        let mut entries = Vec::new();
+        for _ in 0..count {
+            entries.push(self.commit_one().await);
+        }
         self.write(entries).await;
     }
 
@@ -333,11 +338,9 @@ impl Node<'_> {
     /// A snapshot comes from the leader, and the log begins behind it.
     async fn receive(&mut self) {
         self.settle().await;
-        let from = self.leader.applied().map_or(0, |applied| applied.index + 1) as usize;
         for _ in 0..1 + self.random.below(20) {
-            self.commit_one();
+            self.commit_one().await;
         }
-        apply(&mut self.leader, self.run.history[from..].to_vec()).await.unwrap();
         let mut builder = self.leader.try_create_snapshot_builder(true).await.unwrap();
         let snapshot = builder.build_snapshot().await.unwrap().snapshot;
         let to = self.directory.join("incoming").join("received");
@@ -361,7 +364,6 @@ impl Node<'_> {
         intercept::note(Note::Done(version));
         intercept::note(Note::Snapshot(Some(last)));
         self.applied = last.index + 1;
-        let _ = self.leader_directory.path();
     }
 
     /// The process ends in order and another begins.
