@@ -10,6 +10,7 @@
 
 pub mod commands;
 pub mod error;
+pub mod jobs;
 pub mod ports;
 mod pulls;
 pub mod queries;
