@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod hash;
 pub mod identity;
+pub mod jobs;
 pub mod memory;
 pub mod metrics;
 pub mod server;

@@ -11,6 +11,7 @@ mod progress;
 pub use progress::{Moment, Progress};
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nora_domain::record::Timestamp;
@@ -142,6 +143,34 @@ pub trait Job: Send + Sync {
     /// It may be dropped at any await point, so a signal that it consumed must not be lost with it.
     fn woken(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
+    }
+}
+
+/// A job of a schedule and a function that does one turn.
+pub fn job<F, T>(schedule: Schedule, turn: F) -> Arc<dyn Job>
+where
+    F: Fn() -> T + Send + Sync + 'static,
+    T: Future<Output = Result<Turn, BoxError>> + Send + 'static,
+{
+    Arc::new(Scheduled { schedule, turn })
+}
+
+struct Scheduled<F> {
+    schedule: Schedule,
+    turn: F,
+}
+
+impl<F, T> Job for Scheduled<F>
+where
+    F: Fn() -> T + Send + Sync,
+    T: Future<Output = Result<Turn, BoxError>> + Send + 'static,
+{
+    fn schedule(&self) -> Schedule {
+        self.schedule
+    }
+
+    fn turn(&self) -> BoxFuture<'_, Result<Turn, BoxError>> {
+        Box::pin((self.turn)())
     }
 }
 

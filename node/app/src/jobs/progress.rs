@@ -184,7 +184,10 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!((progress.status().failures, progress.status().state), (8, State::Failing));
         assert_eq!(pause(&mut progress, 9, Ok(Turn::done())), 60);
-        assert_eq!((progress.status().error.as_str(), progress.status().state), ("", State::Waiting));
+        assert_eq!(
+            (progress.status().error.as_str(), progress.status().state),
+            ("", State::Waiting)
+        );
         assert_eq!(pause(&mut progress, 9, failed()), 1, "the next failure is a first one");
         // A job that runs often is not slowed down by its first failure.
         let often = Schedule::every("b", Duration::from_millis(250));
