@@ -223,7 +223,7 @@ mod tests {
     use nora_app::jobs::State;
     use nora_app::ports::BoxFuture;
     use nora_app::testkit::ManualClock;
-    use nora_domain::record::Timestamp;
+    use nora_domain::Timestamp;
     use tokio::sync::{Notify, Semaphore};
 
     use super::*;

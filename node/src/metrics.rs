@@ -4,9 +4,11 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use nora_app::jobs::Status;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -103,6 +105,11 @@ struct RouteLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabels {
+    job: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     kind: &'static str,
 }
@@ -176,6 +183,23 @@ pub struct Gauges {
     pub tenant_storage_quota_bytes: Family<TenantLabels, Gauge>,
     /// Artifacts of a tenant.
     pub tenant_artifacts: Family<TenantLabels, Gauge>,
+    job_runs: Family<JobLabels, Counter>,
+    job_failures: Family<JobLabels, Counter>,
+    job_last_duration: Family<JobLabels, Gauge<f64, AtomicU64>>,
+    job_last_success: Family<JobLabels, Gauge<f64, AtomicU64>>,
+}
+
+impl Gauges {
+    /// Shows what a background job has done.
+    pub fn job(&self, status: &Status) {
+        let labels = JobLabels { job: status.schedule.name };
+        self.job_runs.get_or_create(&labels).inner().store(status.runs, Relaxed);
+        self.job_failures.get_or_create(&labels).inner().store(status.failures, Relaxed);
+        let duration = status.duration.unwrap_or_default().as_secs_f64();
+        self.job_last_duration.get_or_create(&labels).set(duration);
+        let succeeded_at = status.succeeded_at.map_or(0, |at| at.0);
+        self.job_last_success.get_or_create(&labels).set(succeeded_at as f64 / 1_000.0);
+    }
 }
 
 /// What is counted.
@@ -349,6 +373,7 @@ impl Metrics {
         ] {
             registry.register(name, help, family.clone());
         }
+        register_jobs(&mut registry, &gauges);
         Self {
             registry,
             requests,
@@ -419,6 +444,27 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+fn register_jobs(registry: &mut Registry, gauges: &Gauges) {
+    registry.register("job_runs", "Turns of background jobs that ended", gauges.job_runs.clone());
+    registry.register(
+        "job_failures",
+        "Turns of background jobs that failed",
+        gauges.job_failures.clone(),
+    );
+    registry.register_with_unit(
+        "job_last_duration",
+        "How long a job's last turn took",
+        Unit::Seconds,
+        gauges.job_last_duration.clone(),
+    );
+    registry.register_with_unit(
+        "job_last_success_timestamp",
+        "When a job's turn last ended without an error, since the Unix epoch; 0 if none has",
+        Unit::Seconds,
+        gauges.job_last_success.clone(),
+    );
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::api::ConnectionInfo;
 use crate::metrics::Metrics;
@@ -95,7 +95,12 @@ pub enum TlsError {
 pub struct Certificate {
     files: TlsFiles,
     current: ArcSwap<CertifiedKey>,
+    /// When the files in use were written, as far as that is known.
+    seen: Mutex<Option<Written>>,
 }
+
+/// When a certificate and its key were written.
+type Written = (SystemTime, SystemTime);
 
 fn load(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
     let unreadable = |what, path: &PathBuf| {
@@ -115,8 +120,9 @@ fn load(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
 impl Certificate {
     /// Reads the certificate; a node does not start with one that cannot be used.
     pub fn load(files: TlsFiles) -> Result<Arc<Self>, TlsError> {
+        let seen = Mutex::new(written(&files));
         let current = ArcSwap::from_pointee(load(&files)?);
-        Ok(Arc::new(Self { files, current }))
+        Ok(Arc::new(Self { files, current, seen }))
     }
 
     /// Reads the files again; keeps what is in use if they cannot be.
@@ -125,35 +131,24 @@ impl Certificate {
         Ok(())
     }
 
-    fn changed_at(&self) -> Option<(SystemTime, SystemTime)> {
-        let time = |path: &PathBuf| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-        Some((time(&self.files.cert)?, time(&self.files.key)?))
-    }
-
-    /// Watches the files and the hang-up signal for as long as the node runs. Only file times are read at each tick.
-    pub async fn watch(self: Arc<Self>, every: Duration) {
-        let mut seen = self.changed_at();
-        let hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
-        let Ok(mut hangup) = hangup else { return };
-        loop {
-            let asked = tokio::select! {
-                _ = hangup.recv() => true,
-                () = tokio::time::sleep(every) => false,
-            };
-            let now = self.changed_at();
-            if !asked && (now == seen || now.is_none()) {
-                continue;
-            }
-            seen = now;
-            match self.reload() {
-                Ok(()) => info!(cert = %self.files.cert.display(), "certificate reloaded"),
-                Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    error!(%error, cause, "the old certificate stays in use");
-                }
-            }
+    /// Reads the files again if they changed, or in any case if `asked`; true if they were read. Without a change only
+    /// the files' times are looked at. Files that cannot be used are read again at each look.
+    pub fn look(&self, asked: bool) -> Result<bool, TlsError> {
+        let now = written(&self.files);
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !asked && (now == seen || now.is_none()) {
+            return Ok(false);
         }
+        self.reload()?;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        info!(cert = %self.files.cert.display(), "certificate reloaded");
+        Ok(true)
     }
+}
+
+fn written(files: &TlsFiles) -> Option<Written> {
+    let time = |path: &PathBuf| std::fs::metadata(path).and_then(|m| m.modified()).ok();
+    Some((time(&files.cert)?, time(&files.key)?))
 }
 
 impl ResolvesServerCert for Certificate {

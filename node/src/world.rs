@@ -203,7 +203,7 @@ impl World {
         };
         let ticking: Arc<dyn Clock> = clock.clone();
         let guard = Guard::new(registry.clone(), ticking, policies, settings).unwrap();
-        guard.make_keys().await;
+        guard.make_keys().await.unwrap();
         let api = surface(registry.clone(), guard.clone(), Vec::new());
         let router = router(api);
         Self { guard, registry, clock, router }

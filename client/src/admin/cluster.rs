@@ -86,6 +86,60 @@ pub struct NodeReport {
     pub clock_offset_millis: Option<i64>,
 }
 
+/// A background job of a node, since the node's start. Times are in milliseconds since the Unix epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct JobStatus {
+    /// Its name.
+    pub name: String,
+    /// `running`, `waiting`, `failing` or `standby`.
+    pub state: &'static str,
+    /// Whether the leader alone runs it.
+    pub leader_only: bool,
+    /// From the end of one turn to the begin of the next, in milliseconds, give or take a tenth.
+    pub every_millis: u64,
+    /// Turns that ended.
+    pub runs: u64,
+    /// Turns that failed.
+    pub failures: u64,
+    /// When the last turn began.
+    pub started_at: Option<u64>,
+    /// How long the last turn that ended took, in microseconds.
+    pub duration_micros: Option<u64>,
+    /// When a turn last ended without an error.
+    pub succeeded_at: Option<u64>,
+    /// When the next turn is due; none while one runs, and on a node that stands by.
+    pub due_at: Option<u64>,
+    /// What the last turn without an error counted.
+    pub result: String,
+    /// Why the last turn failed; empty if it did not.
+    pub error: String,
+}
+
+impl From<proto::Job> for JobStatus {
+    fn from(job: proto::Job) -> Self {
+        let state = match job.state() {
+            proto::JobState::Running => "running",
+            proto::JobState::Waiting | proto::JobState::Unspecified => "waiting",
+            proto::JobState::Failing => "failing",
+            proto::JobState::Standby => "standby",
+        };
+        Self {
+            state,
+            name: job.name,
+            leader_only: job.leader_only,
+            every_millis: job.every_millis,
+            runs: job.runs,
+            failures: job.failures,
+            started_at: job.started_at,
+            duration_micros: job.duration_micros,
+            succeeded_at: job.succeeded_at,
+            due_at: job.due_at,
+            result: job.result,
+            error: job.error,
+        }
+    }
+}
+
 impl From<proto::Report> for NodeReport {
     fn from(report: proto::Report) -> Self {
         Self {
@@ -203,6 +257,14 @@ impl AdminClient {
             ClusterClient::new(channel).snapshot(request).await
         });
         Ok(made.await?.index)
+    }
+
+    /// The background jobs of that member.
+    pub async fn jobs(&self) -> Result<Vec<JobStatus>, AdminError> {
+        let listed = self.call(proto::ListJobsRequest {}, async |channel, request| {
+            ClusterClient::new(channel).list_jobs(request).await
+        });
+        Ok(listed.await?.jobs.into_iter().map(JobStatus::from).collect())
     }
 
     /// Raises the feature level as far as every member understands, and tells it.

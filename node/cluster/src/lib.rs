@@ -48,7 +48,7 @@ pub mod rocks;
 pub use clock::{ClockStatus, WallClock};
 pub use config::ClusterConfig;
 pub use error::{StartError, StopReason};
-pub use members::{JoinError, MembersConfig, Roster, Upkeep, join};
+pub use members::{JoinError, MembersConfig, Roster, join};
 pub use node::Cluster;
 pub use raft::state_machine::PositionedEvent;
 pub use rocks::format::check as check_format;

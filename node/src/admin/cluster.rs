@@ -1,5 +1,8 @@
 //! `nora.v1.Cluster`.
 
+use std::time::Duration;
+
+use nora_app::jobs;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::members::{ClusterView, Member, Members, MembersError, NodeReport, Role};
 use nora_domain::{About, Deed, NodeId, Reason, RefusalNote, Standing, Verb, Verdict};
@@ -134,6 +137,32 @@ fn view_to_proto(view: &ClusterView) -> proto::StatusResponse {
     }
 }
 
+fn job_to_proto(job: &jobs::Status) -> proto::Job {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let state = match job.state {
+        jobs::State::Running => proto::JobState::Running,
+        jobs::State::Waiting => proto::JobState::Waiting,
+        jobs::State::Failing => proto::JobState::Failing,
+        jobs::State::Standby => proto::JobState::Standby,
+    };
+    proto::Job {
+        name: job.schedule.name.to_owned(),
+        every_millis: millis(job.schedule.every),
+        leader_only: job.schedule.place == jobs::Place::Leader,
+        state: state.into(),
+        runs: job.runs,
+        failures: job.failures,
+        started_at: job.started_at.map(|at| at.0),
+        duration_micros: job
+            .duration
+            .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+        succeeded_at: job.succeeded_at.map(|at| at.0),
+        result: job.result.clone(),
+        error: job.error.clone(),
+        due_at: job.due_at.map(|at| at.0),
+    }
+}
+
 #[tonic::async_trait]
 impl Cluster for Admin {
     async fn status(
@@ -241,5 +270,13 @@ impl Cluster for Admin {
             .await?;
         tracing::info!(level = level.0, "feature level raised by the administrator");
         Ok(Response::new(proto::FinalizeUpgradeResponse { feature_level: level.0 }))
+    }
+
+    async fn list_jobs(
+        &self,
+        _request: Request<proto::ListJobsRequest>,
+    ) -> Result<Response<proto::ListJobsResponse>, Status> {
+        let jobs = self.jobs.list().iter().map(job_to_proto).collect();
+        Ok(Response::new(proto::ListJobsResponse { jobs }))
     }
 }

@@ -27,6 +27,7 @@ use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use nora_app::Error;
+use nora_app::jobs::Jobs;
 use nora_app::ports::members::{Members, Reporter};
 use nora_app::ports::metadata::MetadataError;
 use nora_app::ports::upkeep::Upkeep;
@@ -81,6 +82,8 @@ pub struct Admin {
     pub reporter: Arc<dyn Reporter>,
     /// What it does for its blobs.
     pub upkeep: Arc<dyn Upkeep>,
+    /// What goes on beside the requests.
+    pub jobs: Arc<dyn Jobs>,
     /// The configuration in effect as TOML, without secrets.
     pub config: String,
     /// The policy in this node's own file.

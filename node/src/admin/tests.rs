@@ -9,6 +9,7 @@ use axum::body::Body;
 use base64::Engine;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
+use nora_app::jobs::{Moment, Progress, Schedule, Turn};
 use nora_app::ports::clock::Clock;
 use nora_app::ports::health::{Health, Probe};
 use nora_app::ports::members::{ClusterView, Member, MembersError, NodeReport, Role};
@@ -158,6 +159,20 @@ impl Upkeep for Still {
     }
 }
 
+impl Jobs for Still {
+    fn list(&self) -> Vec<nora_app::jobs::Status> {
+        let schedule = Schedule::every("scrub", Duration::from_secs(60)).on_leader();
+        let now = Moment { elapsed: Duration::ZERO, at: NOW };
+        let mut progress = Progress::new(schedule, now);
+        progress.is_here(true);
+        progress.begin(now);
+        progress.end(now, Ok(Turn::done().count("read", 3)), 0);
+        progress.begin(now);
+        progress.end(now, Err("no disk".into()), 0);
+        vec![progress.status()]
+    }
+}
+
 impl Forward for Still {
     fn forward(&self, _: NodeId, _: Request) -> BoxFuture<'_, Result<Response, BoxError>> {
         Box::pin(async { Err("there is nobody else".into()) })
@@ -220,6 +235,7 @@ fn world(password: Option<&str>) -> World {
         members: book.clone(),
         reporter: Arc::new(Still),
         upkeep: Arc::new(Still),
+        jobs: Arc::new(Still),
         config: "[server]\n".into(),
         policy: PolicyDocument::default(),
     };
@@ -411,6 +427,12 @@ async fn the_cluster_is_told_as_it_is() {
     assert_eq!(snapshot.into_inner().index, 17);
     let level = client.finalize_upgrade(proto::FinalizeUpgradeRequest {}).await.unwrap();
     assert_eq!(level.into_inner().feature_level, 2);
+    let jobs = client.list_jobs(proto::ListJobsRequest {}).await.unwrap().into_inner().jobs;
+    assert_eq!((jobs.len(), jobs[0].name.as_str(), jobs[0].leader_only), (1, "scrub", true));
+    assert_eq!((jobs[0].state(), jobs[0].every_millis), (proto::JobState::Failing, 60_000));
+    assert_eq!((jobs[0].runs, jobs[0].failures), (2, 1));
+    assert_eq!((jobs[0].result.as_str(), jobs[0].error.as_str()), ("3 read", "no disk"));
+    assert_eq!((jobs[0].started_at, jobs[0].succeeded_at), (Some(NOW.0), Some(NOW.0)));
 
     let mut blobs = BlobsClient::new(world.to(Peer::Admin));
     let stat = blobs.stat(proto::StatRequest {}).await.unwrap().into_inner();

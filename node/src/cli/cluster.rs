@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
-use nora_client::admin::{AdminClient, ClusterStatus, MemberStatus};
+use nora_client::admin::{AdminClient, ClusterStatus, JobStatus, MemberStatus};
 use serde::Serialize;
 
 use super::admin::AdminArgs;
@@ -69,6 +69,8 @@ pub(crate) enum ClusterCommand {
     },
     /// Make a snapshot of the metadata on the node that is asked.
     Snapshot,
+    /// List the background jobs of the node that is asked: when each ran, what it did, and what failed.
+    Jobs,
     /// Print the configuration of the node that is asked, as TOML and without secrets.
     Config,
     /// After an upgrade of every node: allow what only the new version understands. There is no way back.
@@ -159,6 +161,10 @@ pub(crate) async fn run(
             let snapshot_index = client.snapshot().await?;
             say_note(&format!("a snapshot goes up to log position {snapshot_index}"));
             output.print(&Position { snapshot_index }, String::new)
+        }
+        ClusterCommand::Jobs => {
+            let jobs = client.jobs().await?;
+            output.print(&jobs, || jobs_table(&jobs, now_millis()))
         }
         ClusterCommand::Config => write(&client.configuration().await?),
         ClusterCommand::FinalizeUpgrade { consent } => {
@@ -353,13 +359,55 @@ fn members_table(members: &[MemberStatus], log_index: Option<u64>) -> String {
 /// How far a wall clock is ahead (`+`) or behind (`-`).
 fn human_offset(millis: i64) -> String {
     let sign = if millis < 0 { '-' } else { '+' };
-    let seconds = millis.unsigned_abs() / 1_000;
-    match seconds {
-        0..120 => format!("{sign}{}.{} s", seconds, millis.unsigned_abs() % 1_000 / 100),
-        120..7_200 => format!("{sign}{} min", seconds / 60),
-        7_200..172_800 => format!("{sign}{} h", seconds / 3_600),
-        _ => format!("{sign}{} d", seconds / 86_400),
+    match millis.unsigned_abs() {
+        millis @ 0..120_000 => format!("{sign}{}.{} s", millis / 1_000, millis % 1_000 / 100),
+        millis => format!("{sign}{}", span(millis)),
     }
+}
+
+fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time for people in its largest unit, as `59 min`.
+fn span(millis: u64) -> String {
+    match millis / 1_000 {
+        0 => format!("{millis} ms"),
+        secs @ 1..=119 => format!("{secs} s"),
+        secs @ 120..=7_199 => format!("{} min", secs / 60),
+        secs @ 7_200..=172_799 => format!("{} h", secs / 3_600),
+        secs => format!("{} d", secs / 86_400),
+    }
+}
+
+fn jobs_table(jobs: &[JobStatus], now: u64) -> String {
+    let rows: Vec<_> = jobs
+        .iter()
+        .map(|job| {
+            let ago = |at: Option<u64>| at.map(|at| span(now.saturating_sub(at)) + " ago");
+            let took = |micros: u64| match micros {
+                0..=9_999 => format!("{:.1} ms", micros as f64 / 1_000.0),
+                _ => span(micros / 1_000),
+            };
+            let last = if job.error.is_empty() { &job.result } else { &job.error };
+            vec![
+                job.name.clone(),
+                job.state.to_owned(),
+                span(job.every_millis),
+                job.runs.to_string(),
+                job.failures.to_string(),
+                ago(job.started_at).unwrap_or_default(),
+                job.duration_micros.map(took).unwrap_or_default(),
+                job.due_at
+                    .map(|at| format!("in {}", span(at.saturating_sub(now))))
+                    .unwrap_or_default(),
+                last.clone(),
+            ]
+        })
+        .collect();
+    let header = ["JOB", "STATE", "EVERY", "RUNS", "FAILED", "LAST", "TOOK", "NEXT", "RESULT"];
+    columns(&header, &rows)
 }
 
 #[cfg(test)]
@@ -454,6 +502,40 @@ mod tests {
             "2     voter  away      eu    10.0.0.2:4001  does not answer",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn jobs_show_when_they_ran_and_what_failed() {
+        let job = |name: &str, state, error: &str| JobStatus {
+            name: name.to_owned(),
+            state,
+            leader_only: false,
+            every_millis: 60_000,
+            runs: 7,
+            failures: 1,
+            started_at: Some(1_000),
+            duration_micros: Some(2_500),
+            succeeded_at: Some(1_002),
+            due_at: (state == "waiting").then_some(541_000),
+            result: "3 dropped".into(),
+            error: error.to_owned(),
+        };
+        let jobs = [job("scrub", "standby", "no \x1bleader"), job("uploads-expire", "waiting", "")];
+        let expected = "\
+JOB             STATE    EVERY  RUNS  FAILED  LAST      TOOK    NEXT      RESULT
+scrub           standby  60 s   7     1       60 s ago  2.5 ms            no \u{fffd}leader
+uploads-expire  waiting  60 s   7     1       60 s ago  2.5 ms  in 8 min  3 dropped
+";
+        assert_eq!(jobs_table(&jobs, 61_000), expected);
+        for (millis, text) in [
+            (250, "250 ms"),
+            (119_000, "119 s"),
+            (120_000, "2 min"),
+            (7_200_000, "2 h"),
+            (2_592_000_000, "30 d"),
+        ] {
+            assert_eq!(span(millis), text);
         }
     }
 }

@@ -224,7 +224,8 @@ impl Limits {
     }
 
     /// Gives back what nobody used for a while, and looks again where the budget was spent: others may have given back.
-    pub async fn give_back(&self) {
+    /// Returns how many shares went back. A share whose return failed ends with its hour.
+    pub async fn give_back(&self) -> Result<u64, nora_app::Error> {
         let now = self.clock.now().0;
         let hour = now / HOUR_MILLIS;
         let mut idle = Vec::new();
@@ -238,10 +239,14 @@ impl Limits {
                 }
             }
         }
+        let mut given_back = Ok(0);
         for (tenant, rate, unused) in idle {
-            if let Err(error) = self.registry.lease_budget(tenant, rate, hour, 0, unused).await {
-                debug!(%error, "an unused share was not given back");
-            }
+            let answer = self.registry.lease_budget(tenant, rate, hour, 0, unused).await;
+            given_back = match (given_back, answer) {
+                (Ok(count), Ok(_)) => Ok(count + 1),
+                (Ok(_), Err(error)) | (Err(error), _) => Err(error),
+            };
         }
+        given_back
     }
 }

@@ -52,9 +52,6 @@ const KNOWN_MAX: u64 = 50_000;
 /// changes before: what changes somewhere makes all of them be looked at again, and passwords not hashed again for that.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// How often changes are looked for that no event tells of.
-const WATCH_INTERVAL: Duration = Duration::from_millis(250);
-
 /// Passwords that are hashed at once: each takes 19 MiB and a core.
 const HASHED_AT_ONCE: usize = 2;
 
@@ -238,22 +235,6 @@ impl Guard {
         Ok(())
     }
 
-    /// Reloads a few times a second: a snapshot brings changes that no event tells of.
-    pub async fn watch(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
-        let mut is_broken = false;
-        loop {
-            ticks.tick().await;
-            let reloaded = self.reload().await;
-            if let Err(error) = &reloaded
-                && !is_broken
-            {
-                warn!(%error, "the policy that the cluster runs by cannot be used here; changes are refused until it can");
-            }
-            is_broken = reloaded.is_err();
-        }
-    }
-
     /// A hash of what was shown, by which it is recognised again; nothing that could be shown is kept.
     fn fingerprint(&self, parts: &[&str]) -> [u8; 32] {
         let mut context = aws_lc_rs::hmac::Context::with_key(&self.known_key);
@@ -267,33 +248,32 @@ impl Guard {
     }
 
     /// Adds a signing key if there is none, or if the newest has signed for long enough.
-    pub async fn make_keys(&self) {
-        self.keys.rotate(&self.registry, self.clock.now()).await;
+    pub async fn make_keys(&self) -> Result<(), nora_app::Error> {
+        self.keys.rotate(&self.registry, self.clock.now()).await
     }
 
-    /// What goes on beside the requests: every second refusals are written down, now and then uses of tokens, unused
-    /// shares, and another signing key.
-    pub async fn keep_up(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(Duration::from_secs(1));
-        for second in 0u64.. {
-            ticks.tick().await;
-            self.notes.write_refusals(&self.registry).await;
-            if second % 10 == 0 {
-                self.limits.give_back().await;
-            }
-            if second % 60 == 5 {
-                self.notes.write_uses(&self.registry).await;
-            }
-            if second % 60 == 0 {
-                self.make_keys().await;
-            }
-        }
+    /// Writes refusals into the audit log. Returns how many entries that took.
+    pub async fn write_refusals(&self) -> Result<u64, nora_app::Error> {
+        self.notes.write_refusals(&self.registry).await
+    }
+
+    /// Writes down when tokens were last used. Returns how many tokens that were.
+    pub async fn write_uses(&self) -> Result<u64, nora_app::Error> {
+        self.notes.write_uses(&self.registry).await
+    }
+
+    /// Gives back shares of tenants' requests that this node did not use. Returns how many.
+    pub async fn give_back_shares(&self) -> Result<u64, nora_app::Error> {
+        self.limits.give_back().await
     }
 
     /// Writes down what waits to be, before the node stops.
     pub async fn flush(&self) {
-        self.notes.write_refusals(&self.registry).await;
-        self.notes.write_uses(&self.registry).await;
+        for written in [self.write_refusals().await, self.write_uses().await] {
+            if let Err(error) = written {
+                warn!(%error, "the last refusals or uses of tokens were not written down");
+            }
+        }
     }
 
     /// Hashes a new password.

@@ -12,7 +12,7 @@ use nora_app::Registry;
 use nora_domain::{
     About, Actor, Deed, Reason, RefusalNote, Subject, Timestamp, TokenId, Verb, Verdict,
 };
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::lockout::neighbours;
 
@@ -130,11 +130,11 @@ impl Notes {
         }
     }
 
-    /// Writes refusals down.
-    pub async fn write_refusals(&self, registry: &Registry) {
+    /// Writes refusals down. Returns how many entries that took; those that could not be written are kept.
+    pub async fn write_refusals(&self, registry: &Registry) -> Result<u64, nora_app::Error> {
         let refusals = std::mem::take(&mut *locked(&self.refusals));
         if refusals.is_empty() {
-            return;
+            return Ok(0);
         }
         let notes = refusals.into_iter().map(|(key, (request, count))| {
             let (subject, token, address, deed, verdict) = key;
@@ -142,16 +142,15 @@ impl Notes {
             RefusalNote { actor, deed, verdict, count }
         });
         let mut taken = Taken { notes: self, rest: notes.collect() };
+        let count = taken.rest.len() as u64;
         while !taken.rest.is_empty() {
             let some = taken.rest.len().min(NOTED_AT_ONCE);
             match registry.note_refusals(taken.rest[..some].to_vec()).await {
                 Ok(()) => drop(taken.rest.drain(..some)),
-                Err(error) => {
-                    debug!(%error, "refusals are written down later");
-                    return;
-                }
+                Err(error) => return Err(error),
             }
         }
+        Ok(count)
     }
 
     /// Keeps what could not be written for the next time.
@@ -169,15 +168,24 @@ impl Notes {
         }
     }
 
-    /// Writes down when tokens were used.
-    pub async fn write_uses(&self, registry: &Registry) {
+    /// Writes down when tokens were used. Returns how many tokens that were; what could not be written is kept.
+    pub async fn write_uses(&self, registry: &Registry) -> Result<u64, nora_app::Error> {
         let uses = std::mem::take(&mut *locked(&self.uses));
         if uses.is_empty() {
-            return;
+            return Ok(0);
         }
-        if let Err(error) = registry.touch_tokens(uses.into_iter().collect()).await {
-            warn!(%error, "when tokens were last used is not up to date");
+        let count = uses.len() as u64;
+        let written = registry.touch_tokens(uses.iter().map(|(id, at)| (*id, *at)).collect()).await;
+        if written.is_err() {
+            let mut waiting = locked(&self.uses);
+            for (token, at) in uses {
+                // A token that was used again meanwhile keeps the later time.
+                if waiting.len() < USES_MAX {
+                    waiting.entry(token).or_insert(at);
+                }
+            }
         }
+        written.map(|()| count)
     }
 }
 

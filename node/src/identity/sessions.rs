@@ -12,7 +12,6 @@ use nora_auth::permission::{Action, Resource};
 use nora_auth::session::{Claims, Scope, ScopeAction, ScopeKind, SigningKey, Use, sign};
 use nora_domain::{Format, SigningKeyRecord, Timestamp};
 use nora_formats::oci::name::parse_repository;
-use tracing::debug;
 
 use super::Guard;
 use super::caller::Caller;
@@ -58,22 +57,26 @@ impl Keys {
     }
 
     /// Adds a key if there is none, or if the newest has signed for long enough. Whichever node comes first does it.
-    pub(super) async fn rotate(&self, registry: &Registry, now: Timestamp) {
+    pub(super) async fn rotate(
+        &self,
+        registry: &Registry,
+        now: Timestamp,
+    ) -> Result<(), nora_app::Error> {
         let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if newest.is_some_and(|(_, made)| made.plus_millis(KEY_SIGNS_MILLIS) > now) {
-            return;
+            return Ok(());
         }
         let mut secret = [0; 32];
-        if let Err(error) = getrandom::fill(&mut secret) {
-            tracing::error!(%error, "no random numbers for another signing key");
-            return;
-        }
+        getrandom::fill(&mut secret).map_err(|error| nora_app::Error::Internal {
+            what: "no random numbers for another signing key",
+            source: Some(Box::new(std::io::Error::other(error.to_string()))),
+        })?;
         let expires_at = now.plus_millis(KEY_LIVES_MILLIS);
         let key = SigningKeyRecord { secret, created_at: now, expires_at };
-        let added = registry.add_signing_key(newest.map(|(number, _)| number), key).await;
-        if let Err(error) = added.and(self.reload(registry).await) {
+        match registry.add_signing_key(newest.map(|(number, _)| number), key).await {
             // Until an upgrade is finished there are no sessions, and clients log in with each request.
-            debug!(%error, "no other signing key yet");
+            Ok(()) | Err(nora_app::Error::Conflict { .. }) => self.reload(registry).await,
+            Err(error) => Err(error),
         }
     }
 }

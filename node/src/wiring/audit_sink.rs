@@ -15,25 +15,18 @@ use std::time::Duration;
 
 use nora_domain::Entry;
 use serde_json::json;
-use tokio::time::{Interval, MissedTickBehavior, interval};
 
 pub(super) use file::to_file;
 pub(super) use webhook::to_webhook;
 
+/// How often new entries are looked for.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Entries that are written or sent at once.
 const PAGE: usize = 500;
 
 /// Why entries did not go where they should.
-type Failed = Box<dyn std::error::Error + Send + Sync>;
-
-/// When to look for new entries. What took long is followed by a whole pause, not by all the ticks that were missed.
-fn ticks() -> Interval {
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
+type Failed = nora_app::ports::BoxError;
 
 /// An entry as one line of JSON; none for what no caller asked for.
 fn line(number: u64, entry: &Entry) -> Option<String> {

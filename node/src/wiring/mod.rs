@@ -10,6 +10,7 @@ mod adapters;
 mod audit_sink;
 mod error;
 mod identity;
+mod jobs;
 mod offline;
 mod peers;
 mod policy;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use nora_app::jobs::Jobs;
 use nora_app::ports::clock::Clock;
 use nora_app::{Dependencies, Registry};
 use nora_cluster::{Cluster, JournalSegments, MutualTls, Roster, StartError, check_format};
@@ -33,7 +35,7 @@ use nora_trust::Identity;
 use tokio::net::TcpListener;
 use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use error::ServeError;
 pub use offline::{Checked, check};
@@ -46,9 +48,11 @@ use crate::identity::{
     ADMIN_USER, AdminFile, AdminPasswords, Guard, GuardSettings, Policies, admin_passwords,
     shared_password,
 };
+use crate::jobs::Driver;
 use crate::metrics::Metrics;
 use crate::server::{Certificate, Door, Surface, serve, tls_config};
 use adapters::{NodeProbe, RandomIds, SystemClock, lock_data_dir};
+use jobs::{ByConsensus, Parts};
 use peers::{OverChannels, OwnReport, for_members, introduce, merged, not_for_removed};
 use settings::{
     api_settings, cluster_config, load_certificate, members_config, peer_server_settings, profile,
@@ -58,9 +62,6 @@ use storage::Storage;
 
 /// How long what waits to be written down may take when the node stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How often certificate files are looked at.
-const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A door that is served until it is told to stop.
 struct Open {
@@ -160,7 +161,8 @@ pub async fn run(
     leave_address(&data_dir, peer_address);
 
     let mut stop = Box::pin(stop);
-    let _certificates = roster.start();
+    let mut membership = Driver::new(clock.clone(), Arc::new(ByConsensus(cluster.clone())));
+    roster.jobs().into_iter().for_each(|job| membership.add(job));
     let epoch = tokio::select! {
         epoch = enter(&cluster, &identity) => Some(epoch),
         () = roster.removed() => Some(Err(ServeError::Removed(identity.node()))),
@@ -190,6 +192,7 @@ pub async fn run(
                 metrics,
                 between_members,
                 forwarded: forwarded.clone(),
+                driver: membership.another(),
             };
             let surfaces = Surfaces { http: &http_door.surface, peer: &peer_door.surface, entered };
             node.serve(epoch, http_address, surfaces, stop).await
@@ -202,6 +205,7 @@ pub async fn run(
     if quiet.is_err() {
         warn!("cut off: requests that other nodes passed on still run");
     }
+    membership.stop().await;
     if let Err(error) = cluster.shutdown().await {
         // What was acknowledged is in the log on disk; the next start replays it.
         warn!(%error, "the metadata was not closed in order");
@@ -272,12 +276,14 @@ struct Node {
     metrics: Arc<Metrics>,
     between_members: Router,
     forwarded: Arc<RwLock<()>>,
+    /// Runs this node's jobs while it serves.
+    driver: Driver,
 }
 
 impl Node {
     /// Serves until it is told to stop, or has to.
     async fn serve(
-        self,
+        mut self,
         epoch: Epoch,
         address: SocketAddr,
         surfaces: Surfaces<'_>,
@@ -307,7 +313,10 @@ impl Node {
         policy::bring(own, &registry, &policies, &self.roster).await?;
         let (guard, admin) = self.guard(address, authority.as_ref(), &registry, &policies)?;
         guard.reload().await.map_err(|error| ServeError::Policy(Box::new(error)))?;
-        guard.make_keys().await;
+        if let Err(error) = guard.make_keys().await {
+            debug!(%error, "no other signing key yet");
+        }
+        let overview: Arc<dyn Jobs> = Arc::new(self.driver.overview());
         let api = Arc::new(Api {
             registry: registry.clone(),
             probe: Arc::new(NodeProbe {
@@ -321,12 +330,14 @@ impl Node {
             forwarded: self.forwarded.clone(),
             settings: api_settings(&self.config),
         });
-        upkeep::fill_gauges(&self.metrics, self.cluster.clone(), self.storage.clone());
+        let (cluster, storage) = (self.cluster.clone(), self.storage.clone());
+        upkeep::fill_gauges(&self.metrics, cluster, storage, overview.clone());
         let admin_api = admin::router(Arc::new(Admin {
             api: api.clone(),
             members: Arc::new(self.roster.clone()),
             reporter: self.report.clone(),
             upkeep: Arc::new(self.storage.clone()),
+            jobs: overview,
             config: self.shown.clone(),
             policy: self.config.policy.clone(),
         }));
@@ -340,18 +351,18 @@ impl Node {
         announce(&self.config, address, &guard, admin.as_ref(), self.certificate.is_some());
 
         let mut tasks = tokio::task::JoinSet::new();
-        upkeep::start(&mut tasks, &api, &self.storage, &self.cluster, &self.metrics);
-        if let Some(certificate) = self.certificate.clone() {
-            tasks.spawn(certificate.watch(CERTIFICATE_INTERVAL));
-        }
-        tasks.spawn(guard.clone().keep_up());
-        tasks.spawn(guard.clone().watch());
-        tasks.spawn(upkeep::reload_identity(self.cluster.subscribe(), guard.clone()));
-        tasks.spawn(upkeep::keep_journal(registry.clone(), policies.clone(), self.cluster.clone()));
-        tasks.spawn(audit_sink::to_webhook(registry.clone(), policies, self.cluster.clone()));
-        if let Some(path) = self.config.log.audit_file.clone() {
-            tasks.spawn(audit_sink::to_file(path, registry));
-        }
+        upkeep::start(&mut tasks, &self.storage, &self.cluster, &self.metrics);
+        let parts = Parts {
+            config: &self.config,
+            clock: &self.clock,
+            cluster: &self.cluster,
+            registry: &registry,
+            guard: &guard,
+            policies: &policies,
+            storage: &self.storage,
+            certificate: self.certificate.as_ref(),
+        };
+        parts.jobs().into_iter().for_each(|job| self.driver.add(job));
         let outcome = tokio::select! {
             () = stop => Ok(()),
             reason = self.cluster.stopped() => Err(ServeError::Stopped(reason)),
@@ -359,9 +370,16 @@ impl Node {
         };
         draining.store(true, Ordering::Relaxed);
         tasks.shutdown().await;
+        self.driver.stop().await;
         if outcome.is_ok() {
             // What is not written within a moment is not worth waiting for: the node may have lost its majority.
-            let _ = tokio::time::timeout(FLUSH_TIMEOUT, guard.flush()).await;
+            let flush = async {
+                guard.flush().await;
+                if let Err(error) = registry.write_pulls().await {
+                    warn!(%error, "the last pulls were not written down");
+                }
+            };
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, flush).await;
         }
         outcome
     }

@@ -186,6 +186,32 @@ fn show_as_administrators(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
+async fn jobs_are_listed_with_what_they_did() {
+    let (shell, _node) = Shell::with_node("");
+    let end = Instant::now() + Duration::from_secs(60);
+    let jobs = loop {
+        let jobs = cluster(&shell, DATA, &["jobs", "-o", "json"]).json();
+        let all = jobs.as_array().unwrap();
+        // The node leads, so every job has a first turn.
+        if all.len() > 8 && all.iter().all(|job| job["runs"].as_u64().unwrap() > 0) {
+            break jobs;
+        }
+        assert!(Instant::now() < end, "a job never ran: {jobs:#}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let names: Vec<_> = jobs.as_array().unwrap().iter().map(|job| &job["name"]).collect();
+    assert!(names.is_sorted_by_key(|name| name.as_str()), "{names:?}");
+    let journal = jobs.as_array().unwrap().iter().find(|job| job["name"] == "journal").unwrap();
+    assert_eq!((&journal["leader_only"], &journal["state"]), (&true.into(), &"waiting".into()));
+    assert_eq!((&journal["result"], &journal["failures"]), (&"0 sealed".into(), &0.into()));
+    assert!(journal["succeeded_at"].as_u64().unwrap() < journal["due_at"].as_u64().unwrap());
+    let table = cluster(&shell, DATA, &["jobs"]);
+    assert!(table.out.starts_with("JOB "), "{}", table.out);
+    assert!(table.rows().iter().any(|row| row[0] == "journal"), "{}", table.out);
+    assert!(cluster(&shell, DATA, &["jobs", "-o", "yaml"]).out.contains("- name: journal\n"));
+}
+
+#[tokio::test]
 async fn a_node_joins_is_drained_and_removed() {
     let (shell, first) = Shell::with_node("");
     first.push_image("app", "v1", b"layer").await;

@@ -149,6 +149,10 @@ async fn metrics_are_openmetrics_and_count_what_was_pushed() {
 
     assert_eq!(node.delete(&format!("/v2/a/manifests/{digest}")).await, 202);
     let last = read().await;
+    assert!(last["nora_job_runs_total{job=\"identity-reload\"}"] >= 1.0);
+    assert_eq!(last["nora_job_failures_total{job=\"identity-reload\"}"], 0.0);
+    assert!(last["nora_job_last_success_timestamp_seconds{job=\"identity-reload\"}"] > 1.6e9);
+    assert!(last["nora_job_last_duration_seconds{job=\"identity-reload\"}"] < 60.0);
     assert_eq!((last["nora_usage_artifacts"], last["nora_usage_tags"]), (2.0, 1.0));
 }
 

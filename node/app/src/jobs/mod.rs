@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nora_domain::record::Timestamp;
+use nora_domain::Timestamp;
 
 use crate::ports::{BoxError, BoxFuture};
 

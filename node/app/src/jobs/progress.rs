@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nora_domain::record::Timestamp;
+use nora_domain::Timestamp;
 
 use super::{Next, Place, Schedule, State, Status, Turn};
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use nora_app::ports::metadata::MetadataError;
-use nora_domain::{Epoch, NodeId};
+use nora_domain::NodeId;
 use nora_proto::peer::v1 as proto;
 
 use super::{REPORT_TIMEOUT, Roster};
@@ -23,24 +23,11 @@ pub(crate) struct Differences {
 }
 
 impl Roster {
-    pub(super) async fn compare_states(self) {
-        let mut ticks = tokio::time::interval(self.0.config.compare_interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            if self.0.cluster.epoch() == Epoch(0) {
-                continue;
-            }
-            if let Err(error) = self.compare().await {
-                tracing::warn!(%error, "the members' states could not be compared; trying again");
-            }
-        }
-    }
-
-    async fn compare(&self) -> Result<(), MetadataError> {
+    /// Compares once. Returns how many members differ; nothing is compared where this node does not lead.
+    pub(super) async fn compare(&self) -> Result<u64, MetadataError> {
         if !self.leads() {
             self.0.cluster.note_differences(BTreeMap::new());
-            return Ok(());
+            return Ok(0);
         }
         let here = self.0.cluster.marks().await?;
         let status = self.status();
@@ -54,9 +41,10 @@ impl Roster {
             );
             Some((node, index))
         });
-        let found = join_all(asked).await.into_iter().flatten().collect();
+        let found: BTreeMap<_, _> = join_all(asked).await.into_iter().flatten().collect();
+        let differing = found.len() as u64;
         self.0.cluster.note_differences(found);
-        Ok(())
+        Ok(differing)
     }
 
     /// What a member tells; nothing if it does not answer.

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use nora_app::jobs::Job;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::members::{
     ClusterView, Member, Members, MembersError, NodeReport, Reporter, Role,
@@ -36,7 +37,6 @@ use tokio::time::Instant;
 
 pub(crate) use self::compare::Differences;
 pub use self::join::{JoinError, join};
-pub use self::upkeep::Upkeep;
 use self::wire::{Change, report_from_proto};
 use crate::error::store_error;
 use crate::node::Cluster;
@@ -118,11 +118,11 @@ impl Roster {
         service::router(self.clone())
     }
 
-    /// Starts what goes on for as long as the node runs: certificates are renewed everywhere, and the leader looks after
-    /// the membership. To be called before the node enters the cluster: a node that was down for long may need a
-    /// certificate before anybody listens to it. Ends when what is returned is dropped.
-    pub fn start(&self) -> Upkeep {
-        Upkeep::start(self.clone())
+    /// The jobs of a member: every node renews its certificates, and the leader looks after the membership. Run them
+    /// before the node enters the cluster: a node that was down for long may need a certificate before another member
+    /// listens to it.
+    pub fn jobs(&self) -> Vec<Arc<dyn Job>> {
+        self.upkeep()
     }
 
     /// Waits until this node learns that it was removed for good: from its own state, or from a member that refuses it.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use nora_app::jobs::{Job, Schedule, Turn, job};
 use nora_app::ports::members::MembersError;
 use nora_app::ports::metadata::Metadata;
 use nora_domain::{Epoch, NodeId, Standing, StartNode};
 use nora_proto::peer::v1 as proto;
-use tokio::task::JoinSet;
 
 use super::plan::{Part, Patience, Step, plan};
 use super::service::REMOVED_KEY;
@@ -21,60 +21,78 @@ const AUTHORITY_PAUSE: Duration = Duration::from_secs(5);
 /// How often to look whether this node was removed.
 const REMOVED_PAUSE: Duration = Duration::from_secs(2);
 
-/// What goes on until it is dropped.
-pub struct Upkeep(#[expect(dead_code, reason = "its end ends the tasks")] JoinSet<()>);
-
-impl Upkeep {
-    pub(super) fn start(roster: Roster) -> Self {
-        let mut tasks = JoinSet::new();
-        tasks.spawn(roster.clone().keep_members());
-        tasks.spawn(roster.clone().compare_states());
-        tasks.spawn(roster.keep_certificates());
-        Self(tasks)
-    }
-}
+/// The longest pause of the membership's upkeep after failures: a new leader has little time to lose.
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 impl Roster {
-    async fn keep_members(self) {
-        let mut ticks = tokio::time::interval(self.0.config.look_interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            if self.0.cluster.epoch() == Epoch(0) {
-                continue;
-            }
-            if let Err(error) = self.look().await {
-                tracing::warn!(%error, "the membership could not be looked after; trying again");
-            }
-        }
+    pub(super) fn upkeep(&self) -> Vec<Arc<dyn Job>> {
+        let members = Schedule::every("members", self.0.config.look_interval).retry_max(RETRY_MAX);
+        let certificates = Schedule::every("node-certificates", self.0.config.renew_interval);
+        let states = Schedule::every("compare-states", self.0.config.compare_interval);
+        let (looking, renewing, comparing) = (self.clone(), self.clone(), self.clone());
+        vec![
+            job(members, move || {
+                let roster = looking.clone();
+                async move {
+                    if roster.0.cluster.epoch() == Epoch(0) {
+                        return Ok(Turn::done());
+                    }
+                    Ok(Turn::done().count("changes", roster.look().await?))
+                }
+            }),
+            job(states, move || {
+                let roster = comparing.clone();
+                async move {
+                    if roster.0.cluster.epoch() == Epoch(0) {
+                        return Ok(Turn::done());
+                    }
+                    Ok(Turn::done().count("differing", roster.compare().await?))
+                }
+            }),
+            job(certificates, move || {
+                let roster = renewing.clone();
+                async move {
+                    let interval = roster.0.config.renew_interval;
+                    Ok(match roster.renew().await? {
+                        Some(renewed) => Turn::done().count("renewed", renewed),
+                        None => Turn::after(AUTHORITY_PAUSE.min(interval)),
+                    })
+                }
+            }),
+        ]
     }
 
-    async fn look(&self) -> Result<(), MembersError> {
+    /// Looks after the membership once. Returns how many changes it made.
+    async fn look(&self) -> Result<u64, MembersError> {
         self.come_back().await?;
         if !self.leads() {
             locked(&self.0.waiting_since).clear();
-            return Ok(());
+            return Ok(0);
         }
         let patience = Patience {
             away_after: self.0.config.away_after,
             remove_after: self.0.config.remove_after,
         };
         if self.planned(patience).await?.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let _one = self.0.changing.lock().await;
         // A leader that is new may have more to apply; and what it saw may be done by now.
         self.0.cluster.linearize().await?;
+        let mut changes = 0;
         for step in self.planned(patience).await? {
             if !self.leads() {
                 break;
             }
             // One that cannot be done now must not hold up the others; the next look finds it again.
-            if let Err(error) = self.take(&step).await {
-                tracing::warn!(?step, %error, "a change of the membership failed; trying again");
+            match self.take(&step).await {
+                Ok(()) => changes += 1,
+                Err(error) => {
+                    tracing::warn!(?step, %error, "a change of the membership failed; trying again");
+                }
             }
         }
-        Ok(())
+        Ok(changes)
     }
 
     async fn planned(&self, patience: Patience) -> Result<Vec<Step>, MembersError> {
@@ -131,23 +149,9 @@ impl Roster {
         }
     }
 
-    async fn keep_certificates(self) {
-        loop {
-            let pause = match self.renew().await {
-                Ok(true) => self.0.config.renew_interval,
-                Ok(false) => AUTHORITY_PAUSE.min(self.0.config.renew_interval),
-                Err(error) => {
-                    tracing::error!(%error, "certificates could not be renewed; trying again");
-                    AUTHORITY_PAUSE.max(self.0.config.renew_interval)
-                }
-            };
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    /// Replaces certificates that are due; false if the state does not show the authority yet.
-    async fn renew(&self) -> Result<bool, MembersError> {
-        let Some(authority) = self.authority().await? else { return Ok(false) };
+    /// Replaces certificates that are due and returns how many were; `None` if the state does not show the authority yet.
+    async fn renew(&self) -> Result<Option<u64>, MembersError> {
+        let Some(authority) = self.authority().await? else { return Ok(None) };
         let identity = Arc::clone(&self.0.identity);
         let renewed = blocking(move || Ok(identity.renew(&authority)))
             .await
@@ -156,7 +160,7 @@ impl Roster {
         if renewed.node || renewed.admin {
             tracing::info!(node = renewed.node, admin = renewed.admin, "certificates renewed");
         }
-        Ok(true)
+        Ok(Some(u64::from(renewed.node) + u64::from(renewed.admin)))
     }
 
     pub(super) async fn wait_removed(&self) {

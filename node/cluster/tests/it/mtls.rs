@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use nora_app::jobs::{Job, Next};
 use nora_app::ports::BoxFuture;
 use nora_app::ports::members::{Member, Members, NodeReport, Reporter};
-use nora_cluster::{
-    Cluster, ClusterConfig, JoinError, MembersConfig, MutualTls, Roster, Upkeep, join,
-};
+use nora_cluster::{Cluster, ClusterConfig, JoinError, MembersConfig, MutualTls, Roster, join};
 use nora_domain::{ClusterId, FeatureLevel, NodeId, NodeProfile};
 use nora_trust::Identity;
 use rustls::pki_types::ServerName;
@@ -40,8 +39,27 @@ pub struct Node {
     pub identity: Arc<Identity>,
     pub address: SocketAddr,
     pub dir: TempDir,
-    upkeep: Option<Upkeep>,
+    upkeep: Option<JoinSet<()>>,
     server: JoinSet<()>,
+}
+
+/// Runs jobs until what is returned is dropped.
+fn run(jobs: Vec<Arc<dyn Job>>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for job in jobs {
+        tasks.spawn(async move {
+            loop {
+                let pause = match job.turn().await.map(|turn| turn.next) {
+                    Ok(Next::AtOnce) => Duration::ZERO,
+                    Ok(Next::After(pause)) => pause,
+                    Ok(Next::Scheduled) => job.schedule().every,
+                    Err(_) => job.schedule().every.min(Duration::from_millis(100)),
+                };
+                tokio::time::sleep(pause).await;
+            }
+        });
+    }
+    tasks
 }
 
 async fn serve(listener: TcpListener, identity: Arc<Identity>, router: axum::Router) {
@@ -109,7 +127,7 @@ impl Node {
         let router = cluster.services().merge(roster.services());
         let mut server = JoinSet::new();
         server.spawn(serve(listener, identity.clone(), router));
-        let upkeep = Some(roster.start());
+        let upkeep = Some(run(roster.jobs()));
         Self { cluster, roster, identity, address, dir, upkeep, server }
     }
 

@@ -6,22 +6,24 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use nora_app::Registry;
+use nora_app::jobs::{Job, Schedule, Turn, job};
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::trouble::Trouble;
-use super::{Failed, Gap, PAGE, disk, lines, ticks};
+use super::{Failed, Gap, INTERVAL, PAGE, disk, lines};
 
-/// Appends what this node applies to a file.
-pub(in crate::wiring) async fn to_file(path: PathBuf, registry: Registry) {
-    let mut sink = Sink::new(path, registry);
-    let mut ticks = ticks();
-    loop {
-        ticks.tick().await;
-        sink.turn().await;
-    }
+/// The job that appends what this node applies to a file.
+pub(in crate::wiring) fn to_file(path: PathBuf, registry: Registry) -> Arc<dyn Job> {
+    let sink = Arc::new(Mutex::new(Sink::new(path, registry)));
+    job(Schedule::every("audit-file", INTERVAL), move || {
+        let sink = sink.clone();
+        async move { sink.lock().await.turn().await }
+    })
 }
 
 /// Runs what waits for the disk.
@@ -39,72 +41,45 @@ struct Sink {
     last: Option<u64>,
     /// The number that is noted beside the file.
     noted: u64,
-    writing: Trouble,
     noting: Trouble,
 }
 
 impl Sink {
     fn new(path: PathBuf, registry: Registry) -> Self {
-        let (writing, noting) = (Trouble::default(), Trouble::default());
-        Self { path, registry, last: None, noted: 0, writing, noting }
+        Self { path, registry, last: None, noted: 0, noting: Trouble::default() }
     }
 
-    /// Writes what is new, unless that failed a moment ago.
-    async fn turn(&mut self) {
-        if self.writing.is_pausing(Instant::now()) {
-            return;
-        }
-        match self.write().await {
-            Ok(()) => {
-                if let Some(entries) = self.writing.over() {
-                    info!(path = %self.path.display(), entries, "audit entries are written to this file again");
-                }
-            }
-            Err(error) => {
-                if self.writing.failed(Instant::now()) {
-                    warn!(path = %self.path.display(), %error, "audit entries are not written to this file; trying again");
-                }
-            }
-        }
-    }
-
-    async fn write(&mut self) -> Result<(), Failed> {
-        let mut last = match self.last {
+    /// Writes the next page.
+    async fn turn(&mut self) -> Result<Turn, Failed> {
+        let last = match self.last {
             Some(last) => last,
             None => self.begin().await?,
         };
         self.last = Some(last);
         self.note(last).await;
-        loop {
-            let page = self.registry.journal_entries(last, PAGE).await?;
-            let (Some((first, _)), Some((newest, _))) = (page.items.first(), page.items.last())
-            else {
-                return Ok(());
-            };
-            let (gap, newest) = (Gap::between(last, *first), *newest);
-            let said = gap.map(|gap| gap.line() + "\n").unwrap_or_default();
-            let text = said + &lines(&page.items);
-            let path = self.path.clone();
-            // Much of the journal is no caller's doing, and has no line.
-            if !text.is_empty() {
-                // Should it fail, the file's end is looked at again: some of it may be there.
-                self.last = None;
-                blocking(move || disk::append(&path, text.as_bytes())).await?;
-            }
-            last = newest;
-            self.last = Some(last);
-            self.writing.took(page.items.len() as u64);
-            if let Some(Gap { after, before }) = gap {
-                warn!(
-                    path = %self.path.display(), after, before,
-                    "audit entries are missing in this file: they were dropped before they could be written"
-                );
-            }
-            self.note(last).await;
-            if !page.more {
-                return Ok(());
-            }
+        let page = self.registry.journal_entries(last, PAGE).await?;
+        let (Some((first, _)), Some((newest, _))) = (page.items.first(), page.items.last()) else {
+            return Ok(Turn::done());
+        };
+        let (gap, newest) = (Gap::between(last, *first), *newest);
+        let said = gap.map(|gap| gap.line() + "\n").unwrap_or_default();
+        let text = said + &lines(&page.items);
+        let path = self.path.clone();
+        // Much of the journal is no caller's doing, and has no line.
+        if !text.is_empty() {
+            // Should it fail, the file's end is looked at again: some of it may be there.
+            self.last = None;
+            blocking(move || disk::append(&path, text.as_bytes())).await?;
         }
+        self.last = Some(newest);
+        if let Some(Gap { after, before }) = gap {
+            warn!(
+                path = %self.path.display(), after, before,
+                "audit entries are missing in this file: they were dropped before they could be written"
+            );
+        }
+        self.note(newest).await;
+        Ok(Turn::more_if(page.more).count("written", page.items.len() as u64))
     }
 
     /// The number to go on after: the last one in the file, or the one beside it if the file was rotated away.
@@ -165,6 +140,8 @@ mod tests {
     use super::*;
     use std::path::Path;
 
+    use nora_app::jobs::Next;
+
     use crate::wiring::audit_sink::tests::{FOUNDING, drop_all, refuse};
     use crate::world::World;
 
@@ -193,37 +170,40 @@ mod tests {
         let path = dir.path().join("audit.jsonl");
         let rotate = || std::fs::rename(&path, dir.path().join("audit.jsonl.1")).unwrap();
         let mut running = sink(&path, &world);
-        running.turn().await;
+        running.turn().await.unwrap();
         refuse(&world, 3).await;
-        running.turn().await;
+        running.turn().await.unwrap();
         assert_eq!(shown(&path), ["1", "2", "3"]);
         rotate();
         refuse(&world, 1).await;
-        running.turn().await;
+        running.turn().await.unwrap();
         assert_eq!(shown(&path), ["4"]);
         // Restarted.
         refuse(&world, 1).await;
-        sink(&path, &world).turn().await;
+        sink(&path, &world).turn().await.unwrap();
         assert_eq!(shown(&path), ["4", "5"]);
         // Rotated, then restarted.
         rotate();
         refuse(&world, 1).await;
-        sink(&path, &world).turn().await;
+        sink(&path, &world).turn().await.unwrap();
         assert_eq!(shown(&path), ["6"]);
         // Killed before the number was noted, or written by an older release.
         std::fs::remove_file(dir.path().join("audit.jsonl.position")).unwrap();
         refuse(&world, 1).await;
-        sink(&path, &world).turn().await;
+        sink(&path, &world).turn().await.unwrap();
         assert_eq!(shown(&path), ["6", "7"]);
         assert_eq!(disk::noted(&path).unwrap(), 7 + FOUNDING);
     }
 
     #[tokio::test]
-    async fn all_pages_are_written_in_one_turn() {
+    async fn a_turn_writes_a_page_and_says_whether_there_is_another() {
         let (world, dir) = (World::without_policy(true).await, tempfile::tempdir().unwrap());
         let path = dir.path().join("audit.jsonl");
         refuse(&world, 2 * PAGE + 1).await;
-        sink(&path, &world).turn().await;
+        let mut sink = sink(&path, &world);
+        for next in [Next::AtOnce, Next::AtOnce, Next::Scheduled] {
+            assert_eq!(sink.turn().await.unwrap().next, next);
+        }
         let numbers: Vec<_> = (1..=2 * PAGE + 1).map(|number| number.to_string()).collect();
         assert_eq!(shown(&path), numbers);
     }
@@ -234,15 +214,15 @@ mod tests {
         let path = dir.path().join("audit.jsonl");
         let mut running = sink(&path, &world);
         refuse(&world, 2).await;
-        running.turn().await;
+        running.turn().await.unwrap();
         refuse(&world, 2).await;
         drop_all(&world).await;
         refuse(&world, 2).await;
-        running.turn().await;
-        running.turn().await;
+        running.turn().await.unwrap();
+        running.turn().await.unwrap();
         assert_eq!(shown(&path), ["1", "2", "2..5", "8", "9"]);
         let late = dir.path().join("late.jsonl");
-        sink(&late, &world).turn().await;
+        sink(&late, &world).turn().await.unwrap();
         assert_eq!(shown(&late), ["0..5", "8", "9"]);
     }
 
@@ -254,30 +234,26 @@ mod tests {
         disk::note(&path, 1_001).unwrap();
         refuse(&world, 2).await;
         for _ in 0..2 {
-            sink(&path, &world).turn().await;
+            sink(&path, &world).turn().await.unwrap();
             assert_eq!(shown(&path), ["998", "1", "2"]);
             assert_eq!(disk::noted(&path).unwrap(), 2 + FOUNDING);
         }
     }
 
     #[tokio::test]
-    async fn what_fails_at_the_start_is_tried_again_after_a_pause() {
+    async fn a_file_that_cannot_be_written_fails_the_turn_and_the_next_one_goes_on() {
         let (world, dir) = (World::without_policy(true).await, tempfile::tempdir().unwrap());
         let folder = dir.path().join("log");
         let path = folder.join("audit.jsonl");
         refuse(&world, 2).await;
         let mut running = sink(&path, &world);
-        running.turn().await;
-        assert!(running.writing.is_pausing(Instant::now()));
+        running.turn().await.unwrap_err();
         std::fs::create_dir(&folder).unwrap();
-        // The pause is over.
-        running.writing = Trouble::default();
-        running.turn().await;
+        running.turn().await.unwrap();
         assert_eq!(shown(&path), ["1", "2"]);
         // A folder has the file's name.
         let mut misled = sink(&folder, &world);
-        misled.turn().await;
-        assert!(misled.writing.is_pausing(Instant::now()));
+        misled.turn().await.unwrap_err();
     }
 
     #[tokio::test]
@@ -287,11 +263,10 @@ mod tests {
         std::fs::create_dir(dir.path().join("audit.jsonl.position.part")).unwrap();
         refuse(&world, 1).await;
         let mut running = sink(&path, &world);
-        running.turn().await;
+        running.turn().await.unwrap();
         refuse(&world, 1).await;
-        running.turn().await;
+        running.turn().await.unwrap();
         assert_eq!(shown(&path), ["1", "2"]);
         assert!(running.noting.is_pausing(Instant::now()));
-        assert!(!running.writing.is_pausing(Instant::now()));
     }
 }

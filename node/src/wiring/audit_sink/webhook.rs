@@ -3,51 +3,44 @@
 //! Guarantees: entries come in order; what was not answered with a success is sent again; what was is noted in the
 //! replicated log, and a node that begins to lead goes on after it. Nothing of a lead that is over is remembered.
 
-use nora_domain::ConsumerName;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nora_app::Registry;
+use nora_app::jobs::{Job, Schedule, Turn, job};
 use nora_cluster::Cluster;
-use tracing::{debug, info, warn};
+use nora_domain::ConsumerName;
+use tokio::sync::Mutex;
+use tracing::{info, warn};
 
 use super::trouble::Trouble;
-use super::{Failed, Gap, PAGE, lines, ticks};
+use super::{Failed, Gap, INTERVAL, PAGE, lines};
 use crate::identity::Policies;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends entries to the policy's webhook while this node leads.
-pub(in crate::wiring) async fn to_webhook(
+/// The leader's job that sends entries to the policy's webhook.
+pub(in crate::wiring) fn to_webhook(
     registry: Registry,
     policies: Arc<Policies>,
     cluster: Arc<Cluster>,
-) {
-    let client = match reqwest::Client::builder()
+) -> Result<Arc<dyn Job>, reqwest::Error> {
+    let client = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
-        .build()
-    {
-        Ok(client) => client,
-        Err(error) => {
-            warn!(%error, "audit entries are sent nowhere");
-            return;
+        .build()?;
+    let sender = Arc::new(Mutex::new(Sender::new(client, registry)));
+    Ok(job(Schedule::every("audit-webhook", INTERVAL).on_leader(), move || {
+        let (sender, policies, cluster) = (sender.clone(), policies.clone(), cluster.clone());
+        async move {
+            // Before each page it is asked again who leads, and where entries go.
+            let status = cluster.status();
+            let url = policies.in_force().policy().document().audit.webhook.clone();
+            let leads = status.leader == Some(status.node);
+            sender.lock().await.turn(url.filter(|_| leads), status.term).await
         }
-    };
-    let mut sender = Sender::new(client, registry);
-    let mut ticks = ticks();
-    let mut more = false;
-    loop {
-        // All that waits is sent at once; before each page it is asked again who leads, and where it goes.
-        if !more {
-            ticks.tick().await;
-        }
-        let status = cluster.status();
-        let url = policies.in_force().policy().document().audit.webhook.clone();
-        let leads = status.leader == Some(status.node);
-        more = sender.turn(url.filter(|_| leads), status.term).await;
-    }
+    }))
 }
 
 /// The name under which the cluster notes how far the webhook is.
@@ -90,80 +83,46 @@ struct Sent {
 struct Sender {
     client: reqwest::Client,
     registry: Registry,
-    url: Option<String>,
     delivery: Option<Delivery>,
-    sending: Trouble,
     noting: Trouble,
 }
 
 impl Sender {
     fn new(client: reqwest::Client, registry: Registry) -> Self {
-        let (sending, noting) = (Trouble::default(), Trouble::default());
-        Self { client, registry, url: None, delivery: None, sending, noting }
+        Self { client, registry, delivery: None, noting: Trouble::default() }
     }
 
-    /// Sends a page to where this node, if it leads in this term, is to send entries; true if there is another one.
-    async fn turn(&mut self, url: Option<String>, term: u64) -> bool {
+    /// Sends a page to where this node, if it leads in this term, is to send entries.
+    async fn turn(&mut self, url: Option<String>, term: u64) -> Result<Turn, Failed> {
         let Some(url) = url else {
             // Others may send entries from here on, and this node later goes on after those.
             self.delivery = None;
-            self.url = None;
-            return false;
+            return Ok(Turn::done());
         };
-        if self.url.as_ref() != Some(&url) {
-            // Nothing is known against this one.
-            self.sending = Trouble::default();
-            self.url = Some(url.clone());
+        let delivery = match self.delivery.filter(|delivery| delivery.term == term) {
+            Some(delivery) => delivery,
+            None => self.begin(term).await?,
+        };
+        self.delivery = Some(delivery);
+        self.note().await;
+        let Some(sent) = self.send(&url, delivery.taken).await? else { return Ok(Turn::done()) };
+        if let Some(delivery) = &mut self.delivery {
+            delivery.taken = sent.newest;
         }
-        if self.delivery.is_none_or(|delivery| delivery.term != term) {
-            self.delivery = self.begin(term).await;
+        // A webhook that has taken nothing yet gets what is kept, and misses nothing.
+        if delivery.taken > 0
+            && let Some(Gap { after, before }) = Gap::between(delivery.taken, sent.first)
+        {
+            warn!(after, before, "audit entries were dropped before the webhook took them");
         }
         self.note().await;
-        let Some(delivery) = self.delivery else { return false };
-        if self.sending.is_pausing(Instant::now()) {
-            return false;
-        }
-        match self.send(&url, delivery.taken).await {
-            Ok(None) => false,
-            Ok(Some(sent)) => {
-                self.delivery = Some(Delivery { taken: sent.newest, ..delivery });
-                self.sending.took(sent.entries);
-                // Whoever has taken nothing yet gets what is kept, and misses nothing.
-                if delivery.taken > 0
-                    && let Some(Gap { after, before }) = Gap::between(delivery.taken, sent.first)
-                {
-                    warn!(after, before, "audit entries were dropped before the webhook took them");
-                }
-                self.note().await;
-                if !sent.more
-                    && let Some(entries) = self.sending.over()
-                {
-                    info!(entries, "the audit webhook takes entries again");
-                }
-                sent.more
-            }
-            Err(error) => {
-                if self.sending.failed(Instant::now()) {
-                    warn!(%error, "the audit webhook takes no entries; sending again");
-                }
-                false
-            }
-        }
+        Ok(Turn::more_if(sent.more).count("sent", sent.entries))
     }
 
     /// Where to go on: after what any leader before this one has noted.
-    async fn begin(&self, term: u64) -> Option<Delivery> {
-        let read = match consumer() {
-            Ok(consumer) => self.registry.cursor(consumer).await.map(|cursor| cursor.number),
-            Err(error) => Err(error),
-        };
-        match read {
-            Ok(taken) => Some(Delivery { term, taken, noted: taken }),
-            Err(error) => {
-                debug!(%error, "it cannot be read yet how far the audit webhook is");
-                None
-            }
-        }
+    async fn begin(&self, term: u64) -> Result<Delivery, Failed> {
+        let taken = self.registry.cursor(consumer()?).await?.number;
+        Ok(Delivery { term, taken, noted: taken })
     }
 
     /// Sends the page after an entry; `None` if there is nothing.
@@ -179,7 +138,7 @@ impl Sender {
             let answer = request.body(text).send().await;
             let status = answer.map_err(|error| chain(&error.without_url()))?.status();
             if !status.is_success() {
-                return Err(format!("it answers {status}").into());
+                return Err(format!("the webhook answers {status}").into());
             }
         }
         let entries = page.items.len() as u64;
@@ -216,10 +175,11 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use std::sync::Mutex as StdMutex;
     use std::sync::atomic::{AtomicU16, Ordering};
 
     use http::StatusCode;
+    use nora_app::jobs::Next;
     use tokio::net::TcpListener;
 
     use crate::wiring::audit_sink::tests::{FOUNDING, drop_all, refuse};
@@ -229,7 +189,7 @@ mod tests {
     struct Receiver {
         url: String,
         status: Arc<AtomicU16>,
-        bodies: Arc<Mutex<Vec<String>>>,
+        bodies: Arc<StdMutex<Vec<String>>>,
     }
 
     impl Receiver {
@@ -237,7 +197,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap());
             let status = Arc::new(AtomicU16::new(200));
-            let bodies = Arc::new(Mutex::new(Vec::new()));
+            let bodies = Arc::new(StdMutex::new(Vec::new()));
             let (answer, taken) = (status.clone(), bodies.clone());
             let router = axum::Router::new().fallback(move |body: String| {
                 taken.lock().unwrap().push(body);
@@ -286,8 +246,8 @@ mod tests {
         let page = PAGE as u64;
         refuse(&world, 2 * PAGE + 1).await;
         let mut first = sender(&world);
-        for is_more in [true, true, false, false] {
-            assert_eq!(first.turn(url(), 1).await, is_more);
+        for next in [Next::AtOnce, Next::AtOnce, Next::Scheduled, Next::Scheduled] {
+            assert_eq!(first.turn(url(), 1).await.unwrap().next, next);
         }
         // What the founding left comes first, and has no lines.
         let (one, two) = (page - FOUNDING, 2 * page - FOUNDING);
@@ -296,40 +256,40 @@ mod tests {
         assert_eq!(noted(&world).await, 2 * page + 1);
 
         let mut other = sender(&world);
-        first.turn(None, 2).await;
-        other.turn(url(), 2).await;
+        first.turn(None, 2).await.unwrap();
+        other.turn(url(), 2).await.unwrap();
         assert!(receiver.seen().is_empty());
         refuse(&world, 1).await;
-        other.turn(url(), 2).await;
+        other.turn(url(), 2).await.unwrap();
         assert_eq!(receiver.seen(), [(2 * page + 2, 2 * page + 2)]);
         // The first one leads again: what the other sent is not sent again, whether or not it saw that it did not lead.
-        first.turn(url(), 3).await;
+        first.turn(url(), 3).await.unwrap();
         refuse(&world, 1).await;
-        first.turn(url(), 3).await;
+        first.turn(url(), 3).await.unwrap();
         assert_eq!(receiver.seen(), [(2 * page + 3, 2 * page + 3)]);
-        other.turn(url(), 4).await;
+        other.turn(url(), 4).await.unwrap();
         assert!(receiver.seen().is_empty());
     }
 
     #[tokio::test]
-    async fn who_takes_nothing_is_left_alone_for_a_while_and_another_is_not() {
+    async fn entries_that_a_webhook_refuses_are_sent_again_and_to_another_one() {
         let (world, receiver) = (World::without_policy(true).await, Receiver::new().await);
         let mut sender = sender(&world);
         refuse(&world, 2).await;
         receiver.answers(500);
         for _ in 0..2 {
-            assert!(!sender.turn(Some(receiver.url.clone()), 1).await);
+            let error = sender.turn(Some(receiver.url.clone()), 1).await.unwrap_err();
+            assert!(error.to_string().contains("500"), "{error}");
+            assert_eq!(receiver.seen(), [(1, 2)]);
         }
-        assert_eq!(receiver.seen(), [(1, 2)], "the second turn is in the pause");
         assert_eq!(noted(&world).await, 0);
         receiver.answers(204);
-        sender.turn(Some(format!("{}other", receiver.url)), 1).await;
+        sender.turn(Some(format!("{}other", receiver.url)), 1).await.unwrap();
         assert_eq!(receiver.seen(), [(1, 2)]);
         assert_eq!(noted(&world).await, 2);
         // Nobody is there.
         refuse(&world, 1).await;
-        sender.turn(Some("http://127.0.0.1:1/".to_owned()), 1).await;
-        assert!(sender.sending.is_pausing(Instant::now()));
+        sender.turn(Some("http://127.0.0.1:1/".to_owned()), 1).await.unwrap_err();
         assert_eq!(noted(&world).await, 2);
     }
 
@@ -340,7 +300,7 @@ mod tests {
         refuse(&world, 3).await;
         drop_all(&world).await;
         refuse(&world, 2).await;
-        sender.turn(Some(receiver.url.clone()), 1).await;
+        sender.turn(Some(receiver.url.clone()), 1).await.unwrap();
         // Sealing and forgetting have three entries of their own.
         assert_eq!(receiver.seen(), [(7, 8)]);
     }
