@@ -17,7 +17,7 @@ use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -296,6 +296,11 @@ impl Cluster {
     /// What happens from now on. A listener that falls more than `events_max` behind is told how many it missed.
     pub fn subscribe(&self) -> broadcast::Receiver<PositionedEvent> {
         self.shared.events.subscribe()
+    }
+
+    /// How many snapshots took the place of this node's state since its start. No event tells of what they changed.
+    pub fn snapshots_installed(&self) -> watch::Receiver<u64> {
+        self.shared.installed.subscribe()
     }
 
     /// What the stores use.

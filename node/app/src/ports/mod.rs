@@ -1,6 +1,7 @@
 //! What the use cases need from the world. Each port is `dyn`-safe: adapters are chosen from the configuration.
 
 pub mod blobs;
+pub mod changes;
 pub mod clock;
 pub mod health;
 pub mod journal;

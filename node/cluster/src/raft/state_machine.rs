@@ -15,7 +15,7 @@ use nora_domain::{Event, Head, Key, NodeId, Record, Rows};
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::catch_up::CatchUp;
 use super::chain::{Chain, EncodedRows};
@@ -58,6 +58,8 @@ pub struct Shared {
     pub snapshots: Snapshots,
     /// Where events go.
     pub events: broadcast::Sender<PositionedEvent>,
+    /// How many snapshots took the state's place since the start: no event tells of what they changed.
+    pub installed: watch::Sender<u64>,
     /// This node's proposals, which the state answers.
     pub waiting: Arc<Waiting>,
     /// What the state says of nodes.
@@ -116,6 +118,7 @@ impl StateMachine {
             state: ArcSwap::from_pointee(state),
             snapshots,
             events,
+            installed: watch::Sender::new(0),
             waiting: Arc::default(),
             addresses: Arc::default(),
             clock: Arc::default(),
@@ -438,6 +441,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.applied = applied;
         self.head = head;
         self.chain = chain;
+        self.shared.installed.send_modify(|installed| *installed += 1);
         self.recent = Recent::default();
         self.membership = membership;
         let (shared, node) = (self.shared.clone(), self.node);

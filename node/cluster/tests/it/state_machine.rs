@@ -85,7 +85,9 @@ async fn a_snapshot_and_the_tail_give_the_same_state() {
 
     let (mut other, other_shared) = open_state(there.path());
     apply(&mut other, entries[..10].to_vec()).await.unwrap();
+    let installed = other_shared.installed.subscribe();
     other.install_snapshot(&second.meta, second.snapshot).await.unwrap();
+    assert!(installed.has_changed().unwrap(), "who follows events has to compare");
     assert_eq!(rows(&other_shared), expected(&commands[..300]));
     apply(&mut other, entries[300..].to_vec()).await.unwrap();
     assert_eq!(rows(&other_shared), rows(&shared));
