@@ -37,11 +37,11 @@ pub struct BlobCounts {
     pub scrubbed_bytes: u64,
     /// Chunk tables that scrubbing found missing or torn and made anew.
     pub tables_rebuilt: u64,
-    /// Copies on this node that the log names, at the last pass over all blobs.
+    /// Copies on this node's disk, without those that it gave up.
     pub held: u64,
-    /// Copies that this node should have and did not, at the last pass.
+    /// Copies that this node should have and does not, as far as events and the comparison of all blobs have told.
     pub missing: u64,
-    /// Copies that this node should give up, at the last pass.
+    /// Copies that this node should give up, as far as events and the comparison of all blobs have told.
     pub excess: u64,
 }
 
@@ -51,7 +51,7 @@ macro_rules! counters {
         #[derive(Default)]
         pub(crate) struct Counters {
             $($field: AtomicU64,)*
-            held: AtomicU64,
+            lingering: AtomicU64,
             missing: AtomicU64,
             excess: AtomicU64,
         }
@@ -62,7 +62,6 @@ macro_rules! counters {
             pub(crate) fn read(&self) -> BlobCounts {
                 BlobCounts {
                     $($field: self.$field.load(Relaxed),)*
-                    held: self.held.load(Relaxed),
                     missing: self.missing.load(Relaxed),
                     excess: self.excess.load(Relaxed),
                     ..BlobCounts::default()
@@ -86,10 +85,20 @@ counters! {
 }
 
 impl Counters {
-    /// Notes what a pass over all blobs has found.
-    pub(crate) fn found(&self, held: u64, missing: u64, excess: u64) {
-        self.held.store(held, Relaxed);
-        self.missing.store(missing, Relaxed);
-        self.excess.store(excess, Relaxed);
+    /// Copies that were given up and whose files are still there.
+    pub(crate) fn lingering(&self) -> u64 {
+        self.lingering.load(Relaxed)
+    }
+
+    pub(crate) fn lingering_is(&self, count: u64) {
+        self.lingering.store(count, Relaxed);
+    }
+
+    pub(crate) fn missing_is(&self, count: u64) {
+        self.missing.store(count, Relaxed);
+    }
+
+    pub(crate) fn excess_is(&self, count: u64) {
+        self.excess.store(count, Relaxed);
     }
 }

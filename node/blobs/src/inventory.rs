@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use nora_app::ports::blobs::BlobCopy;
+use nora_domain::Algorithm;
 
 use crate::layout::{self, BlobFileName};
 use crate::store::{Inner, remove};
@@ -90,11 +91,13 @@ impl Inner {
         let BlobCopy { digest, generation, .. } = copy;
         remove(&self.layout.chunks(digest, *generation))?;
         let aside = self.layout.quarantined(digest, *generation);
+        let mut change = self.layout.census().change(digest);
         match std::fs::rename(self.layout.blob(digest, *generation), aside) {
-            Ok(()) => {}
+            Ok(()) => change.removed(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         }
+        drop(change);
         layout::sync_dir(&self.layout.blob_dir(digest))?;
         Ok(true)
     }
@@ -102,7 +105,13 @@ impl Inner {
     /// Removes a copy's files.
     pub(crate) fn remove_copy(&self, copy: &BlobFileName) -> io::Result<()> {
         remove(&self.layout.chunks(&copy.digest, copy.generation))?;
-        remove(&self.layout.blob(&copy.digest, copy.generation))
+        self.layout.remove_blob(&copy.digest, copy.generation).map(drop)
+    }
+
+    /// Counts the copies in a folder anew.
+    pub(crate) fn recount(&self, algorithm: Algorithm, shard: u8) -> io::Result<()> {
+        let count = || Ok(self.copies_in(algorithm, shard)?.len() as u64);
+        self.layout.census().recount(algorithm, shard, count)
     }
 }
 

@@ -6,14 +6,17 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nora_domain::{Algorithm, Digest, Epoch, Generation, UploadId};
+
+use crate::census::Census;
 
 const CHUNKS_SUFFIX: &str = ".chunks";
 const SIDECAR_SUFFIX: &str = ".json";
 
 /// The folders and files below the data folder.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Layout {
     blobs: PathBuf,
     uploads: PathBuf,
@@ -21,6 +24,9 @@ pub(crate) struct Layout {
     quarantine: PathBuf,
     cache: PathBuf,
     scrub: PathBuf,
+    compare: PathBuf,
+    changes: PathBuf,
+    census: Arc<Census>,
 }
 
 /// What a file in a blob folder is.
@@ -48,6 +54,9 @@ impl Layout {
             quarantine: data_dir.join("quarantine"),
             cache: data_dir.join("cache"),
             scrub: data_dir.join("scrub.json"),
+            compare: data_dir.join("compare.json"),
+            changes: data_dir.join("changes.json"),
+            census: Arc::default(),
         };
         for dir in [&layout.blobs, &layout.uploads, &layout.incoming, &layout.quarantine] {
             std::fs::create_dir_all(dir)?;
@@ -78,6 +87,34 @@ impl Layout {
     /// Where the scrubber notes how far it is.
     pub(crate) fn scrub_position(&self) -> &Path {
         &self.scrub
+    }
+
+    /// Where the comparison of all blobs notes how far it is.
+    pub(crate) fn compare_position(&self) -> &Path {
+        &self.compare
+    }
+
+    /// Where it is noted up to where changes of the state were followed.
+    pub(crate) fn changes_cursor(&self) -> &Path {
+        &self.changes
+    }
+
+    /// How many copies there are.
+    pub(crate) fn census(&self) -> &Census {
+        &self.census
+    }
+
+    /// Removes a copy's file; true if there was one.
+    pub(crate) fn remove_blob(&self, digest: &Digest, generation: Generation) -> io::Result<bool> {
+        let mut change = self.census.change(digest);
+        match std::fs::remove_file(self.blob(digest, generation)) {
+            Ok(()) => {
+                change.removed();
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn uploads(&self) -> &Path {

@@ -10,6 +10,7 @@
 //! incoming/<number>                                 a copy on its way in from another node
 //! quarantine/<algorithm>.<name>                     a copy that was found damaged
 //! scrub.json                                        how far scrubbing is
+//! compare.json, changes.json                        how far the comparison of all blobs is, and how far changes were followed
 //! ```
 //!
 //! [`ReplicatedBlobs`] implements them over several nodes' folders: a push is acknowledged once a
@@ -24,6 +25,7 @@
 //!
 //! Must not know: consensus, how nodes trust each other, or any protocol of clients.
 
+mod census;
 mod counters;
 mod exchange;
 mod finishing;

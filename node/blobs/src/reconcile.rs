@@ -3,22 +3,16 @@
 //! Guarantees: a file goes only if its epoch is over, so that nobody can still be about to name it, and
 //! the metadata was asked about it after that was known and said no. Any error stops the sweep.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use nora_app::ports::BoxError;
-use nora_domain::{Algorithm, Digest, Epoch, Generation, Key, Record, Rows};
-use tokio::task::spawn_blocking;
+use nora_domain::{Algorithm, Digest, Epoch, Generation};
 use tracing::{info, warn};
 
 use crate::layout::BlobFileName;
-use crate::replicated::Shared;
 use crate::store::{Inner, LocalBlobs};
-
-/// More nodes than a cluster ever had.
-const NODES_MAX: usize = 100_000;
 
 /// What [`LocalBlobs::reconcile`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,9 +42,6 @@ pub enum ReconcileError {
         /// Why.
         source: BoxError,
     },
-    /// The metadata did not say which epochs are over.
-    #[error("cannot learn which starts of nodes are over")]
-    Epochs(#[source] BoxError),
 }
 
 impl LocalBlobs {
@@ -85,38 +76,6 @@ impl LocalBlobs {
         }
         Ok(result)
     }
-}
-
-/// Asks the log which epochs are over, and removes what is left of them.
-pub(crate) async fn sweep_orphans(shared: &Arc<Shared>) -> Result<Reconciled, ReconcileError> {
-    let failed = |error| ReconcileError::Epochs(Box::new(error));
-    // What is read from here on shows every commit of the epochs that are over by then.
-    shared.metadata.linearize().await.map_err(failed)?;
-    let newest = match shared.metadata.get(Key::Cluster).await.map_err(failed)? {
-        Some(Record::Cluster(cluster)) => cluster.epoch,
-        _ => return Ok(Reconciled::default()),
-    };
-    let nodes = shared.metadata.scan(Rows::Nodes, NODES_MAX).await.map_err(failed)?;
-    let running: HashSet<Epoch> = nodes
-        .into_iter()
-        .filter_map(|(_, record)| match record {
-            Record::Node(node) => Some(node.epoch),
-            _ => None,
-        })
-        .collect();
-    let shared = Arc::clone(shared);
-    let runtime = tokio::runtime::Handle::current();
-    let swept = spawn_blocking(move || {
-        shared.local.reconcile(
-            // One that is newer than what was read may belong to a start that goes on.
-            |epoch| epoch <= newest && !running.contains(&epoch),
-            |digest, generation| {
-                let live = runtime.block_on(shared.live(*digest))?;
-                Ok(live.is_some_and(|blob| blob.generation == generation))
-            },
-        )
-    });
-    swept.await.unwrap_or_else(|cut| Err(ReconcileError::Epochs(cut.into())))
 }
 
 /// A folder that could not be read.
@@ -165,6 +124,16 @@ impl Shard {
 }
 
 impl Inner {
+    /// The copies in one folder, in order; none if it is not there.
+    pub(crate) fn copies_in(
+        &self,
+        algorithm: Algorithm,
+        shard: u8,
+    ) -> io::Result<BTreeSet<BlobFileName>> {
+        let path = self.layout.algorithm_dir(algorithm).join(format!("{shard:02x}"));
+        Ok(Shard { algorithm, path }.copies()?)
+    }
+
     /// Every folder of copies, in order.
     pub(crate) fn shards(&self) -> Result<Vec<Shard>, ListError> {
         let mut shards = Vec::new();

@@ -6,14 +6,18 @@
 //! by bytes, goes on at the folder where an earlier process stopped, and reads the disk rather than
 //! memory; what is wrong leaves the readers' way before anything else happens.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nora_app::jobs::{Job, Schedule, Turn};
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::metadata::MetadataError;
+use nora_app::ports::{BoxError, BoxFuture};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
@@ -27,8 +31,12 @@ use nora_swarm::{CHUNK_BYTES, ChunkHasher};
 
 /// Folders of one algorithm: a round gives each the same time, because digests fall evenly.
 const SHARDS: u32 = 256;
-/// How soon a round that stopped is taken up again.
-const RETRY: Duration = Duration::from_secs(60);
+/// How soon a round that stopped is taken up again, at most.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How often the job looks whether a round is due, at least.
+const LOOK_MAX: Duration = Duration::from_secs(3_600);
+/// Chunks that a turn reads.
+const CHUNKS_AT_ONCE: usize = 8;
 
 /// What a round found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,117 +114,239 @@ struct Pace {
 }
 
 impl Pace {
-    /// Waits until so many bytes of the total may have been read.
-    async fn keep(&mut self, bytes: u64) {
-        self.read += bytes;
+    /// How long until so much of the total may have been read.
+    fn wait(&self) -> Duration {
         let share = self.read as f64 / self.total.max(1) as f64;
-        let due = self.began + self.time.mul_f64(share.min(1.0));
-        tokio::time::sleep_until(due.into()).await;
+        self.time.mul_f64(share.min(1.0)).saturating_sub(self.began.elapsed())
+    }
+
+    /// How long until the folder's time is over.
+    fn left(&self) -> Duration {
+        self.time.saturating_sub(self.began.elapsed())
     }
 }
 
-/// Scrubs round after round.
-pub(crate) async fn run(shared: &Arc<Shared>) {
-    loop {
-        match round(shared, Some(shared.config.scrub_interval)).await {
-            Ok(report) => info!(?report, "every copy on this node was read"),
-            Err(error) => {
-                warn!(%error, "scrubbing stopped; it goes on soon");
-                tokio::time::sleep(RETRY).await;
+/// The job that reads every copy again, round after round.
+pub(crate) struct Scrubber {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` until it was read from the disk.
+    position: Option<PositionV1>,
+    /// The folder that is being read.
+    folder: Option<Folder>,
+    report: ScrubReport,
+}
+
+/// A folder that is being read.
+struct Folder {
+    name: String,
+    /// What is left to read, in order.
+    left: VecDeque<BlobFileName>,
+    pace: Pace,
+    /// The copy that is being read.
+    reading: Option<Rereading>,
+}
+
+impl Job for Scrubber {
+    fn schedule(&self) -> Schedule {
+        Schedule::every("blobs-scrub", LOOK_MAX).retry_max(RETRY_MAX)
+    }
+
+    fn turn(&self) -> BoxFuture<'_, Result<Turn, BoxError>> {
+        Box::pin(async { Ok(self.step().await?) })
+    }
+}
+
+impl Scrubber {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, state: Mutex::default() }
+    }
+
+    async fn step(&self) -> Result<Turn, ScrubError> {
+        let mut state = self.state.lock().await;
+        let State { position, folder, report } = &mut *state;
+        let position = match position {
+            Some(position) => position,
+            empty => {
+                let inner = Arc::clone(&self.shared.local.inner);
+                empty.insert(spawn_blocking(move || PositionV1::load(&inner)).await?)
             }
-        }
-    }
-}
-
-/// Reads every copy: spread over `interval`, from where the last round stopped; or all at once.
-pub(crate) async fn round(
-    shared: &Arc<Shared>,
-    interval: Option<Duration>,
-) -> Result<ScrubReport, ScrubError> {
-    let inner = Arc::clone(&shared.local.inner);
-    let shards = spawn_blocking({
-        let inner = Arc::clone(&inner);
-        move || inner.shards().map_err(io::Error::from)
-    });
-    let shards = shards.await??;
-    let mut report = ScrubReport::default();
-    let mut position = PositionV1::load(&inner);
-    let shard_time = interval.map(|interval| interval / SHARDS);
-    let began = Instant::now();
-    for shard in shards {
-        let name = shard.name();
-        // Both orders are those of the names.
-        if interval.is_some() && name <= position.done {
-            continue;
-        }
-        scrub_shard(shared, shard, shard_time, &mut report).await?;
-        if interval.is_some() {
-            position.done = name;
-            position.store(&inner);
-        }
-    }
-    if let Some(interval) = interval {
-        // Folders that are not there yet have their share of the time, too.
-        let age =
-            Duration::from_millis(PositionV1::begin().began_at.saturating_sub(position.began_at));
-        tokio::time::sleep_until((began + interval.saturating_sub(age)).into()).await;
-        PositionV1::begin().store(&inner);
-    }
-    Ok(report)
-}
-
-async fn scrub_shard(
-    shared: &Arc<Shared>,
-    shard: Shard,
-    time: Option<Duration>,
-    report: &mut ScrubReport,
-) -> Result<(), ScrubError> {
-    let inner = Arc::clone(&shared.local.inner);
-    let listed = spawn_blocking(move || {
-        let names = shard.copies().map_err(io::Error::from)?;
-        let size = |name: &BlobFileName| {
-            std::fs::metadata(inner.layout.blob(&name.digest, name.generation))
-                .map_or(0, |metadata| metadata.len())
         };
-        let total = names.iter().map(size).sum();
-        Ok::<_, io::Error>((names, total))
-    });
-    let (names, total) = listed.await??;
-    let began = Instant::now();
-    let mut pace = time.map(|time| Pace { began, time, total, read: 0 });
-    for BlobFileName { digest, generation } in names {
-        let Some(blob) = shared.live(digest).await? else { continue };
-        if blob.generation != generation {
-            continue;
+        let Some(current) = folder else {
+            return self.next_folder(position, folder, report).await;
+        };
+        if current.reading.is_none() {
+            let Some(name) = current.left.front().copied() else {
+                let wait = current.pace.left();
+                if wait.is_zero() {
+                    position.done.clone_from(&current.name);
+                    *folder = None;
+                    self.store(position).await?;
+                    return Ok(Turn::more());
+                }
+                return Ok(Turn::after(wait.min(LOOK_MAX)));
+            };
+            let row = self.shared.live(name.digest).await?;
+            let live = row.filter(|blob| blob.generation == name.generation);
+            let opened = match live {
+                Some(blob) => self.open(copy_of(name.digest, &blob), report).await?,
+                None => None,
+            };
+            current.left.pop_front();
+            let Some(reading) = opened else { return Ok(Turn::more()) };
+            current.reading = Some(reading);
         }
-        let copy = copy_of(digest, &blob);
-        let right = read_again(shared, &copy, pace.as_mut()).await?;
+        let Some(reading) = current.reading.take() else { return Ok(Turn::more()) };
+        let before = reading.offset;
+        let copy = reading.copy.clone();
+        match self.read(reading).await? {
+            Ok(reading) if reading.offset < reading.copy.size => {
+                current.pace.read += reading.offset - before;
+                current.reading = Some(reading);
+            }
+            Ok(reading) => {
+                current.pace.read += reading.offset - before;
+                let right = check_table(&self.shared, reading).await?;
+                self.ended(&copy, right, report);
+            }
+            Err(error) => self.ended(&copy, unreadable(&copy, &error), report),
+        }
+        let turn = Turn::after(current.pace.wait().min(LOOK_MAX));
+        Ok(turn.count("copies read", report.copies).count("damaged", report.damaged))
+    }
+
+    /// Begins the folder after the last one that is done; or a round, once its time has come.
+    async fn next_folder(
+        &self,
+        position: &mut PositionV1,
+        folder: &mut Option<Folder>,
+        report: &mut ScrubReport,
+    ) -> Result<Turn, ScrubError> {
+        let interval = self.shared.config.scrub_interval;
+        let (inner, done) = (Arc::clone(&self.shared.local.inner), position.done.clone());
+        let listed = spawn_blocking(move || {
+            let shards = inner.shards().map_err(io::Error::from)?;
+            // Both orders are those of the names.
+            let next = shards.into_iter().map(|shard| (shard.name(), shard));
+            let Some((name, shard)) = next.into_iter().find(|(name, _)| *name > done) else {
+                return Ok(None);
+            };
+            let (names, total) = copies_of(&inner, &shard)?;
+            Ok::<_, io::Error>(Some((name, names, total)))
+        });
+        if let Some((name, names, total)) = listed.await?? {
+            let pace = Pace { began: Instant::now(), time: interval / SHARDS, total, read: 0 };
+            *folder = Some(Folder { name, left: names.into(), pace, reading: None });
+            return Ok(Turn::more());
+        }
+        // Folders that are not there yet have their share of the time, too.
+        let begin = PositionV1::begin();
+        let age = Duration::from_millis(begin.began_at.saturating_sub(position.began_at));
+        let wait = interval.saturating_sub(age);
+        if !wait.is_zero() {
+            return Ok(Turn::after(wait.min(LOOK_MAX)));
+        }
+        info!(?report, "every copy on this node was read");
+        *report = ScrubReport::default();
+        *position = begin;
+        self.store(position).await?;
+        Ok(Turn::more())
+    }
+
+    async fn store(&self, position: &PositionV1) -> Result<(), ScrubError> {
+        let (inner, position) = (Arc::clone(&self.shared.local.inner), position.clone());
+        Ok(spawn_blocking(move || position.store(&inner)).await?)
+    }
+
+    /// Opens a copy; `None` if it is not there, or is damaged already from outside.
+    async fn open(
+        &self,
+        copy: BlobCopy,
+        report: &mut ScrubReport,
+    ) -> Result<Option<Rereading>, ScrubError> {
+        let (inner, named) = (Arc::clone(&self.shared.local.inner), copy.clone());
+        match spawn_blocking(move || Rereading::open(&inner, named)).await? {
+            Ok(Some(reading)) => return Ok(Some(reading)),
+            Ok(None) => self.ended(&copy, false, report),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.ended(&copy, unreadable(&copy, &error), report),
+        }
+        Ok(None)
+    }
+
+    /// Reads the next chunks of a copy.
+    async fn read(&self, mut reading: Rereading) -> Result<io::Result<Rereading>, ScrubError> {
+        let before = reading.offset;
+        let read = spawn_blocking(move || {
+            for _ in 0..CHUNKS_AT_ONCE {
+                if reading.offset < reading.copy.size {
+                    reading.next()?;
+                }
+            }
+            Ok::<_, io::Error>(reading)
+        });
+        let read = read.await?;
+        if let Ok(reading) = &read {
+            self.shared.counters.scrubbed(reading.offset - before);
+        }
+        Ok(read)
+    }
+
+    fn ended(&self, copy: &BlobCopy, right: bool, report: &mut ScrubReport) {
         report.copies += 1;
         report.bytes += copy.size;
         if !right {
             report.damaged += 1;
-            shared.suspect(&copy);
+            self.shared.suspect(copy);
         }
     }
-    if let Some(pace) = &mut pace {
-        pace.keep(total).await;
-    }
-    Ok(())
 }
 
-/// Whether a copy's file is what it should be; true if there is no file.
-pub(crate) async fn is_right(shared: &Arc<Shared>, copy: &BlobCopy) -> Result<bool, ScrubCut> {
-    read_again(shared, copy, None).await
+/// The copies in a folder, in order, and how many bytes they have. Blocks.
+fn copies_of(inner: &Inner, shard: &Shard) -> io::Result<(Vec<BlobFileName>, u64)> {
+    let names = shard.copies().map_err(io::Error::from)?;
+    let size = |name: &BlobFileName| {
+        std::fs::metadata(inner.layout.blob(&name.digest, name.generation))
+            .map_or(0, |metadata| metadata.len())
+    };
+    let total = names.iter().map(size).sum();
+    Ok((names.into_iter().collect(), total))
+}
+
+/// Reads every copy at once.
+pub(crate) async fn read_all(shared: &Arc<Shared>) -> Result<ScrubReport, ScrubError> {
+    let inner = Arc::clone(&shared.local.inner);
+    let shards = spawn_blocking(move || inner.shards().map_err(io::Error::from)).await??;
+    let mut report = ScrubReport::default();
+    for shard in shards {
+        let inner = Arc::clone(&shared.local.inner);
+        let (names, _) = spawn_blocking(move || copies_of(&inner, &shard)).await??;
+        for BlobFileName { digest, generation } in names {
+            let Some(blob) = shared.live(digest).await? else { continue };
+            if blob.generation != generation {
+                continue;
+            }
+            let copy = copy_of(digest, &blob);
+            report.copies += 1;
+            report.bytes += copy.size;
+            if !is_right(shared, &copy).await? {
+                report.damaged += 1;
+                shared.suspect(&copy);
+            }
+        }
+    }
+    Ok(report)
 }
 
 /// The reading itself ended with this process's threads.
 pub(crate) type ScrubCut = tokio::task::JoinError;
 
-async fn read_again(
-    shared: &Arc<Shared>,
-    copy: &BlobCopy,
-    mut pace: Option<&mut Pace>,
-) -> Result<bool, ScrubCut> {
+/// Whether a copy's file is what it should be; true if there is no file.
+pub(crate) async fn is_right(shared: &Arc<Shared>, copy: &BlobCopy) -> Result<bool, ScrubCut> {
     let (inner, named) = (Arc::clone(&shared.local.inner), copy.clone());
     let opened = spawn_blocking(move || Rereading::open(&inner, named));
     let mut reading = match opened.await? {
@@ -225,7 +355,6 @@ async fn read_again(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => return Ok(unreadable(copy, &error)),
     };
-    let inner = Arc::clone(&shared.local.inner);
     while reading.offset < copy.size {
         let step = spawn_blocking(move || reading.next().map(|len| (reading, len)));
         let (next, len) = match step.await? {
@@ -234,10 +363,13 @@ async fn read_again(
         };
         reading = next;
         shared.counters.scrubbed(len);
-        if let Some(pace) = &mut pace {
-            pace.keep(len).await;
-        }
     }
+    check_table(shared, reading).await
+}
+
+/// Compares what was read of a whole copy with its table; true if the bytes are right.
+async fn check_table(shared: &Arc<Shared>, reading: Rereading) -> Result<bool, ScrubCut> {
+    let (inner, digest) = (Arc::clone(&shared.local.inner), reading.copy.digest);
     let checked = spawn_blocking(move || inner.checked_table(&reading.copy, &reading.hasher));
     match checked.await? {
         Ok(Some(rebuilt)) => {
@@ -245,9 +377,9 @@ async fn read_again(
             Ok(true)
         }
         Ok(None) => Ok(false),
-        // The bytes are right; a table that cannot be stored is made again by whoever needs it.
+        // The bytes are right; a table that cannot be stored is made again when it is needed.
         Err(error) => {
-            warn!(%error, digest = %copy.digest, "cannot store a chunk table");
+            warn!(%error, %digest, "cannot store a chunk table");
             Ok(true)
         }
     }

@@ -13,7 +13,7 @@ use nora_domain::NodeId;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use crate::layout::Layout;
+use crate::layout::{BlobFileName, Layout};
 use crate::read::{self, Readers, StoredFile, StoredSmall};
 use crate::session::Sessions;
 
@@ -115,12 +115,9 @@ impl Blobs for LocalBlobs {
 
     fn delete(&self, copy: BlobCopy) -> BoxFuture<'_, Result<(), BlobError>> {
         let BlobCopy { digest, generation, .. } = copy;
-        let paths = [
-            self.inner.layout.chunks(&digest, generation),
-            self.inner.layout.blob(&digest, generation),
-        ];
+        let (inner, name) = (Arc::clone(&self.inner), BlobFileName { digest, generation });
         Box::pin(async move {
-            let deleted = spawn_blocking(move || paths.iter().try_for_each(|path| remove(path)));
+            let deleted = spawn_blocking(move || inner.remove_copy(&name));
             deleted
                 .await
                 .map_err(BoxError::from)

@@ -249,7 +249,10 @@ impl Writer {
     /// Makes the session of the blob again: nobody was told of it.
     pub(crate) fn take_back(&mut self, layout: &Layout, copy: &BlobCopy) -> io::Result<()> {
         let _ = std::fs::remove_file(layout.chunks(&copy.digest, copy.generation));
+        let mut change = layout.census().change(&copy.digest);
         std::fs::rename(layout.blob(&copy.digest, copy.generation), &self.path)?;
+        change.removed();
+        drop(change);
         self.rest();
         Ok(())
     }
@@ -271,6 +274,8 @@ pub(crate) fn publish(
 ) -> Result<(), FinishError> {
     let BlobCopy { digest, generation, .. } = copy;
     let (blob, chunks) = (layout.blob(digest, *generation), layout.chunks(digest, *generation));
+    let mut change = layout.census().change(digest);
+    let is_new = !blob.exists();
     match std::fs::rename(from, &blob) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             layout.create_blob_dir(digest).map_err(step("create the blob's folder"))?;
@@ -289,6 +294,10 @@ pub(crate) fn publish(
         let _ = std::fs::rename(&blob, from);
         return Err(StepError { step: "write the chunk table", source }.into());
     }
+    if is_new {
+        change.added();
+    }
+    drop(change);
     // A name that may or may not be on the disk belongs to a blob that nobody names.
     layout::sync_dir(&layout.blob_dir(digest)).map_err(FinishError::Sync)
 }

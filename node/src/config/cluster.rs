@@ -29,7 +29,7 @@ section! {
         clock_step_max: Duration = "\"31d\"", "1m" ..= "520w";
         /// Bytes a second that this node may fetch to restore or move copies. Without it, as fast as it can.
         repair_rate: Option<Size> = none;
-        /// In how much time every copy on this node is read again and compared with its hashes.
+        /// In how much time every copy on this node is read again and compared with its hashes, and every blob and file compared with the log.
         scrub_interval: Duration = "\"30d\"", "1m" ..= "520w";
         /// Bytes of proposals waiting at once; more are told to come again later.
         proposal_bytes_max: Size = "\"8MiB\"", "1MiB" ..= "1GiB";

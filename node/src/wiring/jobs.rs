@@ -81,8 +81,9 @@ impl Parts<'_> {
         if let Some(certificate) = self.certificate {
             jobs.push(Arc::new(TlsCertificate::new(certificate.clone())));
         }
-        if let Storage::Bucket(objects) = self.storage {
-            jobs.push(self.bucket_sweep(objects.clone()));
+        match self.storage {
+            Storage::Nodes(replicated) => jobs.extend(replicated.jobs()),
+            Storage::Bucket(objects) => jobs.push(self.bucket_sweep(objects.clone())),
         }
         jobs
     }

@@ -8,6 +8,7 @@
 
 mod adapters;
 mod audit_sink;
+mod changes;
 mod error;
 mod identity;
 mod jobs;

@@ -18,8 +18,6 @@ use super::error::ServeError;
 use super::settings::blobs_config;
 use crate::config::{Config, S3, StorageMode};
 
-/// How often all blobs are looked at without a reason.
-const REPAIR_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the file of a copy that was given up stays.
 const LINGER: Duration = Duration::from_secs(60);
 
@@ -119,7 +117,6 @@ fn open_nodes(config: &Config, cluster: Arc<Cluster>) -> Result<Storage, ServeEr
         replicas: config.cluster.replicas,
         repair_rate: config.cluster.repair_rate.map(|rate| rate.bytes()),
         cache_bytes_max: config.storage.cache_bytes_max.bytes(),
-        repair_interval: REPAIR_INTERVAL,
         linger: LINGER,
         scrub_interval: config.cluster.scrub_interval,
     };

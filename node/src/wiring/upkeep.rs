@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use nora_app::jobs::Jobs;
-use nora_blobs::ReplicatedBlobs;
 use nora_cluster::{Cluster, PositionedEvent};
 use nora_domain::Event;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tracing::debug;
 
+use super::changes::LiveEvents;
 use super::storage::Storage;
 use crate::metrics::Metrics;
 
@@ -22,20 +22,8 @@ pub(super) fn start(
 ) {
     tasks.spawn(count_events(cluster.subscribe(), metrics.clone()));
     if let Storage::Nodes(replicated) = storage {
-        tasks.spawn(tell_events(cluster.subscribe(), replicated.clone()));
-        let repairing = replicated.clone();
-        tasks.spawn(async move { repairing.run().await });
-    }
-}
-
-/// Tells the blobs where to look.
-async fn tell_events(mut events: broadcast::Receiver<PositionedEvent>, blobs: ReplicatedBlobs) {
-    loop {
-        match events.recv().await {
-            Ok(PositionedEvent { event, .. }) => blobs.notice(&event),
-            Err(broadcast::error::RecvError::Lagged(_)) => blobs.missed(),
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
+        let (repairing, changes) = (replicated.clone(), Arc::new(LiveEvents::new(cluster)));
+        tasks.spawn(async move { repairing.run(changes).await });
     }
 }
 

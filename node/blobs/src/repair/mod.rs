@@ -1,16 +1,20 @@
 //! Keeping each blob on the nodes that should hold it.
 //!
 //! Every node looks after itself: it fetches what it should have, tells the log, gives up what others
-//! have as they should, and tells of copies that are gone. Events wake it for single blobs; passes over
-//! all blobs, and over all files, find what no event told of. Guarantees: each step is repeatable and
+//! have as they should, and tells of copies that are gone. Events wake it for single blobs; the comparison
+//! of all blobs and all files finds what no event told of. Guarantees: each step is repeatable and
 //! decided by the log, so nodes never need to agree beforehand, and a node that stops anywhere goes on
 //! at its next start. A copy's file is removed only after the log stopped counting it.
 
+mod compare;
 mod decide;
+mod follow;
+mod position;
 mod queue;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,14 +23,14 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::metadata::MetadataError;
 use nora_domain::{
-    AddHolder, BlobRecord, Digest, DropHolder, Generation, Key, NodeId, Placement, Record, Refusal,
-    Rows,
+    AddHolder, Algorithm, Digest, DropHolder, Generation, NodeId, Placement, Refusal,
 };
 use nora_swarm::FetchError;
-use tokio::sync::mpsc;
 use tokio::task::{JoinError, spawn_blocking};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
+pub(crate) use compare::Compare;
+pub(crate) use follow::follow;
 pub(crate) use queue::Wakes;
 
 use self::decide::{Step, decide};
@@ -35,22 +39,21 @@ use crate::incoming::{Incoming, IncomingError};
 use crate::inventory::FileState;
 use crate::layout::BlobFileName;
 use crate::rate::Rate;
-use crate::reconcile;
-use crate::replicated::{PAGE_ROWS, Shared, View, copy_of};
+use crate::replicated::{Shared, copy_of};
 use crate::scrub;
 
 /// Blobs that are worked on at once.
 const WORKERS: usize = 4;
-/// Blobs that may wait; a pass waits for room.
-const QUEUE_MAX: usize = 10_000;
 /// Steps about one blob in a row: more means that others change it at the same time.
 const STEPS_MAX: usize = 8;
-/// How soon a pass follows one that found work, or failed.
-const SOON: Duration = Duration::from_secs(5);
-/// Changes of nodes come in groups.
-const GATHER: Duration = Duration::from_millis(200);
-/// How long a pass rests between pages, for what matters more.
-const PAGE_REST: Duration = Duration::from_millis(2);
+/// How long a file stays whose proposal had no answer, before it is looked at again.
+const UNCERTAIN_PAUSE: Duration = Duration::from_secs(60);
+/// Blobs of a kind that are remembered by name, to be counted: those without any holder, and those that this node should
+/// give up. Of more, so many are counted.
+const NAMED_MAX: usize = 10_000;
+/// How often blobs without any holder are looked at again, and how many at once: a disk that was away may be back.
+const LOST_EVERY: Duration = Duration::from_secs(10);
+const LOST_AT_ONCE: usize = 100;
 
 /// Why a step was not made.
 #[derive(Debug, thiserror::Error)]
@@ -73,15 +76,6 @@ enum RepairError {
 
 type CopyName = (Digest, Generation);
 
-/// What a pass found about this node.
-#[derive(Clone, Copy, Debug, Default)]
-struct Found {
-    held: u64,
-    missing: u64,
-    excess: u64,
-    work: u64,
-}
-
 /// Repair on one node.
 pub(crate) struct Repair {
     shared: Arc<Shared>,
@@ -90,54 +84,107 @@ pub(crate) struct Repair {
     uncertain: Mutex<HashSet<CopyName>>,
     /// Files of copies that were given up, and when they may go.
     lingering: Mutex<HashMap<CopyName, Instant>>,
+    /// Blobs that this node should hold and no node does.
+    lost: Mutex<BTreeSet<Digest>>,
+    /// Blobs that this node holds and should give up.
+    excess: Mutex<BTreeSet<Digest>>,
 }
 
 impl Repair {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let rate = Rate::new(shared.config.repair_rate);
-        Self { shared, rate, uncertain: Mutex::default(), lingering: Mutex::default() }
+        Self {
+            shared,
+            rate,
+            uncertain: Mutex::default(),
+            lingering: Mutex::default(),
+            lost: Mutex::default(),
+            excess: Mutex::default(),
+        }
     }
 
+    /// Works on blobs as they are told of, for as long as it is polled.
     pub(crate) async fn run(&self) {
-        let (found, todos) = mpsc::channel(1);
-        tokio::join!(self.work(todos), self.passes(found));
-    }
-
-    async fn work(&self, mut todos: mpsc::Receiver<Todo>) {
         let mut queue = Queue::default();
         let mut running = FuturesUnordered::new();
+        let (mut lost_after, mut lost_due) = (None, Instant::now() + LOST_EVERY);
         loop {
+            let now = Instant::now();
+            if now >= lost_due {
+                lost_due = now + LOST_EVERY;
+                self.lost_after(&mut lost_after).into_iter().for_each(|todo| queue.push(todo));
+            }
             while running.len() < WORKERS
                 && let Some(todo) = queue.pop(Instant::now())
             {
-                running.push(async move { (todo.digest, self.settle(todo).await) });
+                running.push(async move {
+                    let mut missing = todo.missing;
+                    let settled = self.settle(todo, &mut missing).await;
+                    (todo.digest, missing, settled)
+                });
             }
-            let due = queue.due();
-            let room = queue.len() < QUEUE_MAX;
+            self.shared.wakes.queued(queue.len());
+            self.shared.counters.missing_is(queue.missing() + lock(&self.lost).len() as u64);
+            self.shared.counters.excess_is(lock(&self.excess).len() as u64);
+            let lost_due = Some(lost_due).filter(|_| !lock(&self.lost).is_empty());
+            let due = queue.due().into_iter().chain(lost_due).min();
             tokio::select! {
                 woken = self.shared.wakes.blobs() => {
                     woken.into_iter().for_each(|todo| queue.push(todo));
                 }
-                Some(todo) = todos.recv(), if room => queue.push(todo),
-                Some((digest, result)) = running.next() => match result {
-                    Ok(after) => queue.done(digest, Instant::now(), after),
-                    Err(error) => {
-                        let cause = std::error::Error::source(&error).map(ToString::to_string);
-                        warn!(%error, cause, %digest, "a blob could not be repaired; trying again");
-                        self.shared.counters.repair_failed(1);
-                        queue.failed(digest, Instant::now());
+                Some((digest, missing, result)) = running.next() => {
+                    queue.is_missing(digest, missing);
+                    match result {
+                        Ok(after) => queue.done(digest, Instant::now(), after),
+                        Err(error) => {
+                            let cause = std::error::Error::source(&error).map(ToString::to_string);
+                            warn!(%error, cause, %digest, "a blob could not be repaired; trying again");
+                            self.shared.counters.repair_failed(1);
+                            queue.failed(digest, Instant::now());
+                        }
                     }
-                },
+                }
                 () = sleep_until(due) => {}
             }
         }
     }
 
-    /// Does what there is to do about a blob; returns after how long there is more.
-    async fn settle(&self, todo: Todo) -> Result<Option<Duration>, RepairError> {
+    /// Some blobs without any holder: those after one, or the first.
+    fn lost_after(&self, after: &mut Option<Digest>) -> Vec<Todo> {
+        let lost = lock(&self.lost);
+        let rest = lost.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+        let some: Vec<Digest> = rest.take(LOST_AT_ONCE).copied().collect();
+        *after = some.last().copied();
+        let todo = |digest| Todo { digest, check: Check::Look, live: 0, missing: false };
+        some.into_iter().map(todo).collect()
+    }
+
+    /// Notes whether a blob that this node should hold has no holder at all.
+    fn note_lost(&self, digest: Digest, is_lost: bool) {
+        note(&self.lost, digest, is_lost);
+    }
+
+    /// Notes whether this node holds a blob and should give it up.
+    fn note_excess(&self, digest: Digest, is_excess: bool) {
+        note(&self.excess, digest, is_excess);
+    }
+
+    /// Does what there is to do about a blob; returns after how long there is more. Says in `missing` whether this node
+    /// should hold the blob and does not.
+    async fn settle(
+        &self,
+        todo: Todo,
+        missing: &mut bool,
+    ) -> Result<Option<Duration>, RepairError> {
         let Todo { digest, mut check, .. } = todo;
         for _ in 0..STEPS_MAX {
-            let Some(blob) = self.shared.live(digest).await? else { return Ok(None) };
+            let live = self.shared.live(digest).await?;
+            let Some(blob) = live else {
+                *missing = false;
+                self.note_lost(digest, false);
+                self.note_excess(digest, false);
+                return Ok(None);
+            };
             let Placement::Nodes(holders) = &blob.placement else { return Ok(None) };
             let view = self.shared.views.now().await?;
             let copy = copy_of(digest, &blob);
@@ -152,7 +199,12 @@ impl Repair {
             } else {
                 self.state_of(&copy).await?
             };
-            match decide(&digest, &blob, &view, file) {
+            let step = decide(&digest, &blob, &view, file);
+            *missing = matches!(step, Step::Fetch | Step::Lost);
+            let should = view.desired(&digest).contains(&view.me);
+            self.note_lost(digest, step == Step::Rest && holders.is_empty() && should);
+            self.note_excess(digest, holders.contains(&view.me) && !should);
+            match step {
                 Step::Rest => return Ok(None),
                 Step::Fetch => self.fetch(&copy, holders).await?,
                 Step::Claim => self.claim(&copy).await?,
@@ -163,6 +215,7 @@ impl Repair {
                 }
                 Step::Lost => {
                     self.set_aside(&copy).await?;
+                    self.recount(digest).await?;
                     self.drop_holder(&copy, view.me, 0).await?;
                 }
                 Step::Forget(node) => self.drop_holder(&copy, node, 0).await?,
@@ -225,7 +278,9 @@ impl Repair {
         let linger = Instant::now() + self.shared.config.linger;
         match self.drop_holder(copy, self.shared.me(), keep).await {
             Ok(()) => {
-                lock(&self.lingering).insert((copy.digest, copy.generation), linger);
+                let mut lingering = lock(&self.lingering);
+                lingering.insert((copy.digest, copy.generation), linger);
+                self.shared.counters.lingering_is(lingering.len() as u64);
                 Ok(true)
             }
             Err(RepairError::Refused(Refusal::TooFewHolders { .. })) => Ok(false),
@@ -266,12 +321,15 @@ impl Repair {
         }
         if lock(&self.uncertain).contains(&(digest, generation)) {
             // It stays until this process ends: its late proposals count for nothing then.
-            return Ok(Some(self.shared.config.repair_interval));
+            return Ok(Some(UNCERTAIN_PAUSE));
         }
         let inner = Arc::clone(&self.shared.local.inner);
         let name = BlobFileName { digest, generation };
         spawn_blocking(move || inner.remove_copy(&name)).await??;
-        lock(&self.lingering).remove(&(digest, generation));
+        let mut lingering = lock(&self.lingering);
+        lingering.remove(&(digest, generation));
+        self.shared.counters.lingering_is(lingering.len() as u64);
+        drop(lingering);
         debug!(%digest, "copy removed: others hold it");
         Ok(None)
     }
@@ -286,127 +344,34 @@ impl Repair {
         Ok(())
     }
 
-    async fn passes(&self, todos: mpsc::Sender<Todo>) {
-        let mut swept: Option<Instant> = None;
-        let interval = self.shared.config.repair_interval;
-        loop {
-            self.shared.wakes.pass_begins();
-            let wait = match self.pass(&todos).await {
-                Ok(found) => {
-                    self.shared.counters.found(found.held, found.missing, found.excess);
-                    if found.work > 0 {
-                        info!(?found, "blobs to repair");
-                    }
-                    if found.work > 0 { SOON.min(interval) } else { interval }
-                }
-                Err(error) => {
-                    warn!(%error, "a pass over all blobs stopped; trying again");
-                    SOON.min(interval)
-                }
-            };
-            if swept.is_none_or(|at| at.elapsed() >= interval) {
-                match reconcile::sweep_orphans(&self.shared).await {
-                    Ok(swept) => debug!(?swept, "copies without a name removed"),
-                    Err(error) => warn!(%error, "the sweep of copies without a name stopped"),
-                }
-                swept = Some(Instant::now());
-            }
-            if !self.shared.wakes.pass_is_wanted() {
-                tokio::select! {
-                    () = self.shared.wakes.passes() => {}
-                    () = tokio::time::sleep(wait) => {}
-                }
-            }
-            tokio::time::sleep(GATHER).await;
-        }
-    }
-
-    /// Looks at every blob that the log names, then at every file of this node.
-    async fn pass(&self, todos: &mpsc::Sender<Todo>) -> Result<Found, RepairError> {
-        let view = self.shared.views.now().await?;
-        let mut found = Found::default();
-        let mut after = None;
-        loop {
-            let rows = self.shared.metadata.scan(Rows::Blobs { after }, PAGE_ROWS).await?;
-            let full = rows.len() == PAGE_ROWS;
-            let mut page = Vec::new();
-            for row in rows {
-                let (Key::Blob(digest), Record::Blob(blob)) = row else { continue };
-                after = Some(digest);
-                page.push((digest, blob));
-            }
-            self.look_at(page, &view, &mut found, todos).await?;
-            if !full {
-                break;
-            }
-            tokio::time::sleep(PAGE_REST).await;
-        }
-        self.look_at_files(&view, &mut found, todos).await?;
-        Ok(found)
-    }
-
-    async fn look_at(
-        &self,
-        page: Vec<(Digest, BlobRecord)>,
-        view: &Arc<View>,
-        found: &mut Found,
-        todos: &mpsc::Sender<Todo>,
-    ) -> Result<(), RepairError> {
-        let (inner, seen_by) = (Arc::clone(&self.shared.local.inner), Arc::clone(view));
-        let looked = spawn_blocking(move || {
-            let mut looked = Vec::new();
-            for (digest, blob) in page {
-                let Placement::Nodes(holders) = &blob.placement else { continue };
-                let holds = holders.contains(&seen_by.me);
-                let should = seen_by.desired(&digest).contains(&seen_by.me);
-                if holds || should {
-                    let file = inner.state_of(&copy_of(digest, &blob))?;
-                    let step = decide(&digest, &blob, &seen_by, file);
-                    let live = holders.iter().filter(|node| seen_by.is_live(**node)).count();
-                    looked.push((digest, holds, should, step, live));
-                }
-            }
-            Ok::<_, io::Error>(looked)
-        });
-        for (digest, holds, should, step, live) in looked.await?? {
-            found.held += u64::from(holds && step != Step::Lost);
-            found.missing += u64::from(should && (!holds || step == Step::Lost));
-            found.excess += u64::from(holds && !should);
-            if step != Step::Rest {
-                self.tell(Todo { digest, check: Check::Look, live }, found, todos).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn tell(&self, todo: Todo, found: &mut Found, todos: &mpsc::Sender<Todo>) {
-        found.work += 1;
-        // The receiver is gone only when this task is.
-        let _ = todos.send(todo).await;
-    }
-
-    /// Finds files of live copies that the log does not count here.
-    async fn look_at_files(
-        &self,
-        view: &Arc<View>,
-        found: &mut Found,
-        todos: &mpsc::Sender<Todo>,
-    ) -> Result<(), RepairError> {
+    /// Counts the copies in a blob's folder anew: a file went that nothing here removed.
+    async fn recount(&self, digest: Digest) -> Result<(), RepairError> {
         let inner = Arc::clone(&self.shared.local.inner);
-        for shard in spawn_blocking(move || inner.shards()).await?.map_err(io::Error::from)? {
-            let files = spawn_blocking(move || shard.copies()).await?.map_err(io::Error::from)?;
-            for BlobFileName { digest, generation } in files {
-                let Some(blob) = self.shared.live(digest).await? else { continue };
-                let counted = matches!(&blob.placement,
-                    Placement::Nodes(holders) if holders.contains(&view.me));
-                let step = decide(&digest, &blob, view, FileState::Whole);
-                if blob.generation == generation && !counted && step != Step::Rest {
-                    let todo = Todo { digest, check: Check::Look, live: 2 };
-                    self.tell(todo, found, todos).await;
-                }
+        let shard = digest.value().first().copied().unwrap_or_default();
+        Ok(spawn_blocking(move || inner.recount(digest.algorithm(), shard)).await??)
+    }
+}
+
+/// Counts the copies on this node's disk, a folder at a time.
+pub(crate) async fn count_copies(shared: &Arc<Shared>) {
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        for shard in 0..=u8::MAX {
+            let inner = Arc::clone(&shared.local.inner);
+            match spawn_blocking(move || inner.recount(algorithm, shard)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => warn!(%error, shard, "copies in a folder cannot be counted"),
+                Err(_) => return,
             }
         }
-        Ok(())
+    }
+}
+
+fn note(named: &Mutex<BTreeSet<Digest>>, digest: Digest, is_one: bool) {
+    let mut named = lock(named);
+    match is_one {
+        true if named.len() < NAMED_MAX => drop(named.insert(digest)),
+        true => {}
+        false => drop(named.remove(&digest)),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nora_domain::Digest;
@@ -31,31 +31,58 @@ pub(crate) struct Todo {
     pub(crate) check: Check,
     /// Live holders, as far as known.
     pub(crate) live: usize,
+    /// Whether this node should hold it and does not, as far as known.
+    pub(crate) missing: bool,
 }
 
-/// What others tell repair. Never blocks whoever tells it.
+/// Blobs that may wait for repair; the comparison waits for room.
+const QUEUE_MAX: usize = 10_000;
+/// Blobs that one stretch of the comparison may find.
+const STRETCH_MAX: usize = 11_000;
+
+/// What others tell repair. Telling it never blocks.
 #[derive(Default)]
 pub(crate) struct Wakes {
     told: Mutex<Told>,
     blobs: Notify,
-    pass: Notify,
+    rounds: Notify,
 }
 
 #[derive(Default)]
 struct Told {
     placed: HashSet<Digest>,
     suspects: HashSet<Digest>,
-    pass: bool,
+    /// What the comparison found.
+    found: Vec<Todo>,
+    /// Blobs in the queue.
+    queued: usize,
+    /// Number of the last comparison that was asked for, of the last that began, and of the last that is on the disk.
+    demanded: u64,
+    begun: u64,
+    stored: u64,
+}
+
+/// A comparison of everything that was asked for and is not on the disk yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Demand {
+    pub(crate) number: u64,
+    /// Whether it has not begun.
+    pub(crate) is_new: bool,
 }
 
 impl Wakes {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        // Every use leaves it whole.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tell(&self, tell: impl FnOnce(&mut Told)) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         tell(&mut told);
         if told.placed.len() > WOKEN_MAX {
             told.placed.clear();
-            told.pass = true;
-            self.pass.notify_one();
+            told.demanded += 1;
+            self.rounds.notify_one();
         }
     }
 
@@ -78,34 +105,79 @@ impl Wakes {
         self.blobs.notify_one();
     }
 
-    /// Look at all blobs.
-    pub(crate) fn pass(&self) {
-        self.tell(|told| told.pass = true);
-        self.pass.notify_one();
+    /// The comparison found something to do. The caller asks [`Self::has_room`] before each stretch.
+    pub(crate) fn found(&self, todo: Todo) {
+        self.tell(|told| {
+            if told.found.len() < STRETCH_MAX {
+                told.found.push(todo);
+            }
+        });
+        self.blobs.notify_one();
+    }
+
+    /// Whether another stretch may be compared: what the last one found is taken, and the queue is not full.
+    pub(crate) fn has_room(&self) -> bool {
+        let told = self.told();
+        told.found.is_empty() && told.queued < QUEUE_MAX
+    }
+
+    /// Compare everything.
+    pub(crate) fn round(&self) {
+        self.tell(|told| told.demanded += 1);
+        self.rounds.notify_one();
+    }
+
+    /// A comparison that was asked for and is not on the disk.
+    pub(crate) fn demand(&self) -> Option<Demand> {
+        let told = self.told();
+        let demand = Demand { number: told.demanded, is_new: told.begun != told.demanded };
+        (told.stored != told.demanded).then_some(demand)
+    }
+
+    /// The comparison of that number, and of all numbers before it, began.
+    pub(crate) fn begun(&self, number: u64) {
+        self.tell(|told| told.begun = number);
+    }
+
+    /// That it began is on the disk.
+    pub(crate) fn stored(&self, number: u64) {
+        self.tell(|told| told.stored = number);
+    }
+
+    /// Whether all that was told or found so far is dealt with.
+    pub(crate) fn is_idle(&self) -> bool {
+        let told = self.told();
+        told.placed.is_empty() && told.found.is_empty() && told.queued == 0
+    }
+
+    /// Whether nothing waits that would be forgotten if the node stopped now.
+    pub(crate) fn is_settled(&self) -> bool {
+        let told = self.told();
+        told.placed.is_empty() && told.queued == 0 && told.stored == told.demanded
+    }
+
+    /// So many blobs are in the queue.
+    pub(super) fn queued(&self, count: usize) {
+        self.tell(|told| told.queued = count);
     }
 
     pub(super) async fn blobs(&self) -> Vec<Todo> {
         self.blobs.notified().await;
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told();
         let (placed, suspects) =
             (std::mem::take(&mut told.placed), std::mem::take(&mut told.suspects));
+        let found = std::mem::take(&mut told.found);
+        // They are in the queue from now on, as far as others see.
+        told.queued += placed.len() + suspects.len() + found.len();
         drop(told);
-        let placed = placed.into_iter().map(|digest| Todo { digest, check: Check::Trust, live: 2 });
-        let suspects =
-            suspects.into_iter().map(|digest| Todo { digest, check: Check::Read, live: 1 });
-        placed.chain(suspects).collect()
+        let todo = |digest, check, live| Todo { digest, check, live, missing: false };
+        let placed = placed.into_iter().map(|digest| todo(digest, Check::Trust, 2));
+        let suspects = suspects.into_iter().map(|digest| todo(digest, Check::Read, 1));
+        placed.chain(suspects).chain(found).collect()
     }
 
-    pub(super) async fn passes(&self) {
-        self.pass.notified().await;
-    }
-
-    pub(super) fn pass_begins(&self) {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).pass = false;
-    }
-
-    pub(super) fn pass_is_wanted(&self) -> bool {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).pass
+    pub(super) async fn rounds(&self) {
+        self.rounds.notified().await;
     }
 }
 
@@ -131,6 +203,7 @@ pub(super) struct Queue {
     ready: BinaryHeap<Reverse<(usize, u64, Digest)>>,
     waiting: BTreeSet<(Instant, Digest)>,
     came: u64,
+    missing: u64,
 }
 
 impl Queue {
@@ -138,14 +211,29 @@ impl Queue {
         self.entries.len()
     }
 
+    /// Blobs that this node should hold and does not, of those in the queue.
+    pub(super) fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// Notes whether a blob in the queue is missing here.
+    pub(super) fn is_missing(&mut self, digest: Digest, missing: bool) {
+        let Some(entry) = self.entries.get_mut(&digest) else { return };
+        let before = std::mem::replace(&mut entry.todo.missing, missing);
+        self.missing = self.missing + u64::from(missing) - u64::from(before);
+    }
+
     pub(super) fn push(&mut self, todo: Todo) {
         let Some(entry) = self.entries.get_mut(&todo.digest) else {
             self.entries.insert(todo.digest, Entry { todo, attempts: 0, state: State::Ready });
+            self.missing += u64::from(todo.missing);
             self.make_ready(todo);
             return;
         };
         entry.todo.check = entry.todo.check.max(todo.check);
         entry.todo.live = todo.live;
+        self.missing += u64::from(todo.missing && !entry.todo.missing);
+        entry.todo.missing |= todo.missing;
         match entry.state {
             State::Ready | State::RunningAgain => {}
             State::Running => entry.state = State::RunningAgain,
@@ -198,7 +286,8 @@ impl Queue {
                 self.waiting.insert((due, digest));
             }
             (_, None) => {
-                self.entries.remove(&digest);
+                let gone = self.entries.remove(&digest);
+                self.missing -= u64::from(gone.is_some_and(|entry| entry.todo.missing));
             }
         }
     }
@@ -218,7 +307,7 @@ mod tests {
     use super::*;
 
     fn todo(n: u8, live: usize) -> Todo {
-        Todo { digest: Digest::sha256([n; 32]), check: Check::Look, live }
+        Todo { digest: Digest::sha256([n; 32]), check: Check::Look, live, missing: false }
     }
 
     #[test]
@@ -231,6 +320,58 @@ mod tests {
             std::iter::from_fn(|| queue.pop(now)).map(|todo| todo.digest.value()[0]).collect();
         assert_eq!(order, [2, 1, 3]);
         assert_eq!(queue.len(), 3, "they run");
+    }
+
+    #[test]
+    fn missing_blobs_are_counted_until_they_are_there() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.push(Todo { missing: true, ..todo(1, 1) });
+        queue.push(todo(2, 1));
+        let digest = queue.pop(now).unwrap().digest;
+        queue.is_missing(digest, true);
+        queue.failed(digest, now);
+        queue.is_missing(queue_digest(2), true);
+        assert_eq!(queue.missing(), 2);
+        queue.is_missing(queue_digest(2), false);
+        queue.pop(now);
+        queue.done(queue_digest(2), now, None);
+        assert_eq!(queue.missing(), 1);
+        queue.done(digest, now, None);
+        assert_eq!(queue.missing(), 0);
+    }
+
+    fn queue_digest(n: u8) -> Digest {
+        Digest::sha256([n; 32])
+    }
+
+    #[test]
+    fn a_cursor_may_be_stored_only_while_nothing_would_be_forgotten() {
+        let wakes = Wakes::default();
+        assert!(wakes.is_settled());
+        wakes.blob(queue_digest(1));
+        assert!(!wakes.is_settled(), "a blob waits");
+        wakes.told().placed.clear();
+        wakes.queued(1);
+        assert!(!wakes.is_settled(), "it is worked on");
+        wakes.queued(0);
+        wakes.round();
+        let demand = wakes.demand().unwrap();
+        assert!(demand.is_new && !wakes.is_settled(), "a comparison was asked for");
+        wakes.begun(demand.number);
+        assert!(!wakes.demand().unwrap().is_new && !wakes.is_settled(), "it is in memory alone");
+        wakes.stored(demand.number);
+        assert_eq!((wakes.demand(), wakes.is_settled()), (None, true));
+    }
+
+    #[test]
+    fn more_blobs_than_are_told_one_by_one_are_found_by_a_comparison() {
+        let wakes = Wakes::default();
+        for n in 0..=WOKEN_MAX as u64 {
+            let mut value = [0; 32];
+            value[..8].copy_from_slice(&n.to_be_bytes());
+            wakes.blob(Digest::sha256(value));
+        }
+        assert!(wakes.told().placed.is_empty() && wakes.demand().unwrap().is_new);
     }
 
     #[test]

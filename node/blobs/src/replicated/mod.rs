@@ -15,7 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nora_app::jobs::Job;
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
+use nora_app::ports::changes::ChangeSource;
+use nora_app::ports::clock::Clock;
 use nora_app::ports::members::NodeReport;
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
 use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
@@ -31,8 +34,8 @@ pub(crate) use view::{View, Views};
 
 use crate::counters::{BlobCounts, Counters};
 use crate::exchange::{Exchange, Grudges, Peer, PeerError, PeerSource, Peers};
-use crate::repair::{Repair, Wakes};
-use crate::scrub::{self, ScrubError, ScrubReport};
+use crate::repair::{self, Compare, Repair, Wakes};
+use crate::scrub::{self, ScrubError, ScrubReport, Scrubber};
 use crate::store::{LocalBlobs, OpenError};
 
 /// Copies that this node sends out at once.
@@ -51,11 +54,9 @@ pub struct ReplicatedBlobsConfig {
     pub repair_rate: Option<u64>,
     /// Disk space for what was fetched from other nodes and may be wanted again.
     pub cache_bytes_max: u64,
-    /// How often all blobs are looked at without a reason.
-    pub repair_interval: Duration,
     /// How long the file of a copy that was given up stays, for readers who still know it.
     pub linger: Duration,
-    /// In how much time every copy is read again.
+    /// In how much time every copy is read again, and every blob and file compared once.
     pub scrub_interval: Duration,
 }
 
@@ -63,6 +64,7 @@ pub struct ReplicatedBlobsConfig {
 #[derive(Clone)]
 pub struct ReplicatedBlobs {
     shared: Arc<Shared>,
+    repair: Arc<Repair>,
 }
 
 /// What the parts of the store share.
@@ -112,7 +114,8 @@ impl ReplicatedBlobs {
             reads,
             repairs: Pool::new(REPAIR_LIMITS),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Arc::new(shared);
+        Ok(Self { repair: Arc::new(Repair::new(Arc::clone(&shared))), shared })
     }
 
     /// The service that other nodes ask. Whoever serves it puts a `nora_trust::Peer` into each request.
@@ -120,34 +123,24 @@ impl ReplicatedBlobs {
         Exchange::router(Arc::clone(&self.shared))
     }
 
-    /// Repairs and scrubs for as long as it is polled. Dropping it is how it ends: what is under way
-    /// is taken up at the next start.
-    pub async fn run(&self) {
-        let repair = Repair::new(Arc::clone(&self.shared));
-        tokio::join!(repair.run(), scrub::run(&self.shared));
+    /// Follows changes of the state and repairs what they tell of, for as long as it is polled. Dropping it is how it
+    /// ends: what is under way is taken up at the next start.
+    pub async fn run(&self, changes: Arc<dyn ChangeSource>) {
+        let follow = repair::follow(&self.shared, changes.as_ref());
+        tokio::join!(repair::count_copies(&self.shared), self.repair.run(), follow);
     }
 
-    /// Tells of an event. Each node must be told of every one, or else call [`Self::missed`].
-    pub fn notice(&self, event: &Event) {
-        match event {
-            Event::BlobPlaced { digest } => self.shared.wakes.blob(*digest),
-            Event::NodeChanged { .. } => {
-                self.shared.views.forget();
-                self.shared.wakes.pass();
-            }
-            _ => {}
-        }
-    }
-
-    /// Tells that events were missed: all blobs are looked at.
-    pub fn missed(&self) {
-        self.shared.views.forget();
-        self.shared.wakes.pass();
+    /// The jobs of this node's copies: comparing them with what the log says, and reading them again.
+    pub fn jobs(&self) -> Vec<Arc<dyn Job>> {
+        vec![
+            Arc::new(Compare::new(Arc::clone(&self.repair))),
+            Arc::new(Scrubber::new(Arc::clone(&self.shared))),
+        ]
     }
 
     /// Re-reads every copy on this node now, as fast as the disk allows.
     pub async fn scrub_now(&self) -> Result<ScrubReport, ScrubError> {
-        scrub::round(&self.shared, None).await
+        scrub::read_all(&self.shared).await
     }
 
     /// Blobs that a node holds and that fewer other nodes have than should: while a node drains, what
@@ -183,6 +176,7 @@ impl ReplicatedBlobs {
             cache_used_bytes: cache.used_bytes,
             cache_hit_bytes: cache.hit_bytes,
             cache_evictions: cache.evictions,
+            held: self.shared.held(),
             ..self.shared.counters.read()
         }
     }
@@ -203,9 +197,20 @@ impl Shared {
         self.local.inner.node
     }
 
+    /// Copies on this node's disk, without those that it gave up.
+    fn held(&self) -> u64 {
+        let copies = self.local.inner.layout.census().copies();
+        copies.saturating_sub(self.counters.lingering())
+    }
+
     /// A copy on this node looks wrong: it is read again, and set aside if it is.
     pub(crate) fn suspect(&self, copy: &BlobCopy) {
         self.wakes.suspect(copy.digest);
+    }
+
+    /// The wall clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Proposes a change of holders.

@@ -3,11 +3,15 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use nora_app::jobs::{Job, Next};
 use nora_app::ports::BoxFuture;
 use nora_app::ports::blobs::{BlobCopy, Blobs, Delivery};
+use nora_app::ports::changes::{ChangeSource, Changes, Cursor};
+use nora_app::ports::clock::Clock;
 use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_app::ports::uploads::{UploadError, Uploads};
 use nora_app::testkit::{ManualClock, MemoryMetadata};
@@ -21,6 +25,7 @@ use nora_domain::{
 };
 use nora_trust::Peer;
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::support::{body, config, files_below, open_session, read, repository, sha256};
@@ -31,13 +36,53 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The log that all nodes share: what is proposed is applied, and told to every node.
 pub(crate) struct Log {
     state: MemoryMetadata,
-    listeners: RwLock<Vec<ReplicatedBlobs>>,
+    listeners: RwLock<Vec<UnboundedSender<Option<Event>>>>,
+    scanned: AtomicU64,
+    got: AtomicU64,
 }
 
 impl Log {
     fn tell(&self, event: &Event) {
         for listener in self.listeners.read().unwrap().iter() {
-            listener.notice(event);
+            // A node that was killed does not listen any more.
+            let _ = listener.send(Some(event.clone()));
+        }
+    }
+
+    /// Rows of scans, and single rows, that were read since this was last asked.
+    pub(crate) fn reads(&self) -> (u64, u64) {
+        (self.scanned.swap(0, Ordering::SeqCst), self.got.swap(0, Ordering::SeqCst))
+    }
+}
+
+/// What happens from a node's start on; `None` stands for events that were missed.
+struct Feed(tokio::sync::Mutex<UnboundedReceiver<Option<Event>>>);
+
+impl ChangeSource for Feed {
+    fn after(&self, cursor: Option<Cursor>) -> BoxFuture<'_, Result<Changes, MetadataError>> {
+        Box::pin(async move {
+            let next = Cursor(cursor.map_or(0, |cursor| cursor.0) + 1);
+            match self.0.lock().await.recv().await {
+                Some(Some(event)) => Ok(Changes::Events { events: vec![Arc::new(event)], next }),
+                Some(None) => Ok(Changes::Behind { next }),
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// Runs a job for as long as it is polled.
+pub(crate) async fn run(job: Arc<dyn Job>) {
+    loop {
+        let pause = match job.turn().await.map(|turn| turn.next) {
+            Ok(Next::AtOnce) => Duration::ZERO,
+            Ok(Next::After(pause)) => pause,
+            Ok(Next::Scheduled) => job.schedule().every,
+            Err(_) => Duration::from_millis(100),
+        };
+        tokio::select! {
+            () = job.woken() => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -79,6 +124,7 @@ impl Metadata for Log {
     }
 
     fn get(&self, key: Key) -> BoxFuture<'_, Result<Option<Record>, MetadataError>> {
+        self.got.fetch_add(1, Ordering::SeqCst);
         self.state.get(key)
     }
 
@@ -87,7 +133,11 @@ impl Metadata for Log {
         rows: Rows,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(Key, Record)>, MetadataError>> {
-        self.state.scan(rows, limit)
+        Box::pin(async move {
+            let rows = self.state.scan(rows, limit).await?;
+            self.scanned.fetch_add(rows.len() as u64, Ordering::SeqCst);
+            Ok(rows)
+        })
     }
 }
 
@@ -117,6 +167,8 @@ pub(crate) struct Node {
     pub(crate) epoch: Epoch,
     pub(crate) blobs: ReplicatedBlobs,
     pub(crate) address: SocketAddr,
+    pub(crate) clock: Arc<ManualClock>,
+    changes: UnboundedSender<Option<Event>>,
     runtime: Option<Runtime>,
     dir: Arc<tempfile::TempDir>,
 }
@@ -130,6 +182,11 @@ impl Drop for Node {
 }
 
 impl Node {
+    /// The node misses events.
+    pub(crate) fn missed(&self) {
+        self.changes.send(None).unwrap();
+    }
+
     pub(crate) fn uploads(&self) -> &dyn Uploads {
         &self.blobs
     }
@@ -178,7 +235,12 @@ pub(crate) fn profile(zone: &str) -> NodeProfile {
 impl Cluster {
     pub(crate) async fn of(nodes: usize, replicas: usize) -> Self {
         let state = MemoryMetadata::default();
-        let log = Arc::new(Log { state, listeners: RwLock::default() });
+        let log = Arc::new(Log {
+            state,
+            listeners: RwLock::default(),
+            scanned: AtomicU64::new(0),
+            got: AtomicU64::new(0),
+        });
         let mut cluster =
             Self { log, nodes: Vec::new(), book: Arc::default(), replicas, sequence: 0 };
         let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
@@ -224,16 +286,17 @@ impl Cluster {
         let Outcome::StartNode(epoch) = self.must(start).await else { panic!("no epoch") };
         let local =
             LocalBlobs::open(nora_blobs::LocalBlobsConfig { node: id, ..config(dir.path()) });
+        let clock = Arc::new(ManualClock::at(Timestamp(1000)));
         let dialler = Dialler { book: Arc::clone(&self.book), channels: Mutex::default() };
         let blobs = ReplicatedBlobs::open(
             local.unwrap(),
             Arc::clone(&self.log) as Arc<dyn Metadata>,
             Arc::new(dialler),
+            Arc::clone(&clock) as Arc<dyn Clock>,
             ReplicatedBlobsConfig {
                 replicas: self.replicas,
                 repair_rate: None,
                 cache_bytes_max: 64 << 20,
-                repair_interval: Duration::from_millis(500),
                 linger: Duration::ZERO,
                 scrub_interval: Duration::from_secs(30 * 86_400),
             },
@@ -250,13 +313,19 @@ impl Cluster {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             axum::serve(listener, router).await
         });
-        self.log.listeners.write().unwrap().push(blobs.clone());
+        let (changes, feed) = unbounded_channel();
+        changes.send(None).unwrap();
+        self.log.listeners.write().unwrap().push(changes.clone());
         let background = blobs.clone();
-        runtime.spawn(async move { background.run().await });
+        let feed = Arc::new(Feed(tokio::sync::Mutex::new(feed)));
+        runtime.spawn(async move { background.run(feed).await });
+        for job in blobs.jobs() {
+            runtime.spawn(run(job));
+        }
         self.book.0.lock().unwrap().insert(id, address);
         let runtime = Some(runtime);
         self.nodes.retain(|node| node.id != id);
-        self.nodes.push(Node { id, epoch, blobs, address, runtime, dir });
+        self.nodes.push(Node { id, epoch, blobs, address, clock, changes, runtime, dir });
         self.nodes.sort_by_key(|node| node.id);
     }
 

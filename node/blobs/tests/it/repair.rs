@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
+use nora_app::jobs::Next;
 use nora_app::ports::blobs::BlobCopy;
 use nora_domain::Standing;
 
 use crate::cluster::{Cluster, eventually};
 use crate::support::{MIB, bytes};
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Blobs of several sizes, pushed through all nodes in turn.
 async fn pushed(cluster: &mut Cluster, blobs: u64) -> Vec<BlobCopy> {
@@ -113,7 +117,7 @@ async fn a_draining_node_ends_with_nothing_that_others_lack() {
     for id in 2..=4 {
         cluster.stand(id, Standing::Draining).await;
     }
-    cluster.node(2).blobs.missed();
+    cluster.node(2).missed();
     tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
     assert!(copies.iter().all(|copy| cluster.holders(copy.digest) == [2, 3, 4]));
     all_read(&cluster, &copies, &[2]).await;
@@ -189,7 +193,7 @@ async fn the_last_copy_comes_back_with_its_node() {
     let (copy, file) = (&copies[0], cluster.node(1).file_of(&copies[0]));
     let aside = cluster.node(1).path("aside");
     fs::rename(&file, &aside).unwrap();
-    cluster.node(1).blobs.missed();
+    cluster.node(1).missed();
     eventually("the log knows that it is lost", async || cluster.holders(copy.digest).is_empty())
         .await;
     fs::rename(&aside, &file).unwrap();
@@ -207,7 +211,7 @@ async fn copies_that_no_log_names_go_once_their_start_is_over() {
     let holder = (2..=3).find(|id| cluster.node(*id).file_of(&orphan).exists()).unwrap();
     // Its epoch runs: node 1 may be about to commit it.
     for _ in 0..3 {
-        cluster.node(holder).blobs.missed();
+        cluster.node(holder).missed();
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         assert!(cluster.node(holder).file_of(&orphan).exists());
     }
@@ -217,4 +221,45 @@ async fn copies_that_no_log_names_go_once_their_start_is_over() {
     })
     .await;
     cluster.settled(&[kept]).await;
+}
+
+#[tokio::test]
+async fn an_idle_node_reads_no_rows_and_a_round_reads_each_row_once() {
+    let mut cluster = Cluster::of(1, 1).await;
+    let mut copies = Vec::new();
+    for n in 0..700 {
+        copies.push(cluster.push(1, &n.to_string().into_bytes()).await);
+    }
+    cluster.settled(&copies).await;
+    let held = || cluster.node(1).blobs.counts().held == 700;
+    eventually("all are counted", async || held()).await;
+    let position = cluster.node(1).path("compare.json");
+    let is_over =
+        || fs::read_to_string(&position).is_ok_and(|text| text.contains("\"round\":null"));
+    eventually("the first round is over", async || is_over()).await;
+    // Sixty days go by on the node's clock, as fast as the job's pauses allow.
+    let node = cluster.node(1);
+    let compare = node.blobs.jobs().into_iter().find(|job| job.schedule().name == "blobs-compare");
+    let (compare, mut passed, mut turns) = (compare.unwrap(), Duration::ZERO, 0);
+    cluster.log.reads();
+    while passed < 60 * DAY {
+        let turn = compare.turn().await.unwrap();
+        let Next::After(pause) = turn.next else { panic!("{turn:?}") };
+        node.clock.advance(u64::try_from(pause.as_millis()).unwrap() + 1);
+        (passed, turns) = (passed + pause, turns + 1);
+    }
+    let (scanned, got) = cluster.log.reads();
+    // Two rounds of 700 rows and a few pages; the nodes are read for each page.
+    assert!((700..=2_200).contains(&scanned), "{scanned} rows scanned in sixty days");
+    assert!(got <= 4, "{got} rows read one by one for 700 files");
+    let a_minute = scanned as f64 / (passed.as_secs_f64() / 60.0);
+    assert!(a_minute < 0.1 && turns < 3_000, "{a_minute} rows a minute, {turns} turns");
+
+    fs::remove_file(&position).unwrap();
+    cluster.node(1).missed();
+    eventually("the second round is over", async || is_over()).await;
+    let (scanned, got) = cluster.log.reads();
+    // A page ends within a folder or with one, and the nodes are read for the view.
+    assert!((700..=1_000).contains(&scanned), "{scanned} rows scanned");
+    assert!(got <= 2, "{got} rows read one by one for 700 files");
 }
