@@ -75,7 +75,7 @@ impl Live {
 mod tests {
     use std::sync::Arc;
 
-    use nora_domain::event::Event;
+    use nora_domain::Event;
 
     use super::*;
 

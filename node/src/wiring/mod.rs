@@ -123,7 +123,7 @@ pub async fn run(
         .map_err(ServeError::Metadata)?;
     let cluster = Arc::new(cluster);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let storage = Storage::open(&config, &cluster).await?;
+    let storage = Storage::open(&config, &cluster, &clock).await?;
     let report = OwnReport::new(data_dir.clone());
     report.tell_storage(storage.clone());
     let roster =

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nora_app::ports::blobs::Blobs;
+use nora_app::ports::clock::Clock;
 use nora_app::ports::members::NodeReport;
 use nora_app::ports::upkeep::Upkeep;
 use nora_app::ports::uploads::Uploads;
@@ -41,10 +42,14 @@ impl Peers for Members {
 
 impl Storage {
     /// Opens what the configuration names.
-    pub(super) async fn open(config: &Config, cluster: &Arc<Cluster>) -> Result<Self, ServeError> {
-        let (config, cluster) = (config.clone(), cluster.clone());
+    pub(super) async fn open(
+        config: &Config,
+        cluster: &Arc<Cluster>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, ServeError> {
+        let (config, cluster, clock) = (config.clone(), cluster.clone(), clock.clone());
         let opening = tokio::task::spawn_blocking(move || match config.storage.mode {
-            StorageMode::Local => open_nodes(&config, cluster),
+            StorageMode::Local => open_nodes(&config, cluster, clock),
             StorageMode::S3 => open_bucket(&config).map(Self::Bucket),
         });
         opening.await.map_err(|error| ServeError::Task(error.to_string()))?
@@ -109,7 +114,11 @@ impl Upkeep for Storage {
     }
 }
 
-fn open_nodes(config: &Config, cluster: Arc<Cluster>) -> Result<Storage, ServeError> {
+fn open_nodes(
+    config: &Config,
+    cluster: Arc<Cluster>,
+    clock: Arc<dyn Clock>,
+) -> Result<Storage, ServeError> {
     let local =
         LocalBlobs::open(blobs_config(config, cluster.node_id())).map_err(ServeError::Blobs)?;
     let peers = Arc::new(Members(cluster.clone()));
@@ -121,7 +130,7 @@ fn open_nodes(config: &Config, cluster: Arc<Cluster>) -> Result<Storage, ServeEr
         scrub_interval: config.cluster.scrub_interval,
     };
     let replicated =
-        ReplicatedBlobs::open(local, cluster, peers, settings).map_err(ServeError::Blobs)?;
+        ReplicatedBlobs::open(local, cluster, peers, clock, settings).map_err(ServeError::Blobs)?;
     Ok(Storage::Nodes(replicated))
 }
 

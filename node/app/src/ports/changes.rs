@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nora_domain::event::Event;
+use nora_domain::Event;
 
 use super::BoxFuture;
 use super::metadata::MetadataError;

@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 
 use nora_app::jobs::{Job, Schedule, Turn};
 use nora_app::ports::{BoxError, BoxFuture};
-use nora_domain::record::{BlobRecord, Epoch, Key, Placement, Record};
-use nora_domain::store::Rows;
-use nora_domain::{Algorithm, Digest};
+use nora_domain::{Algorithm, BlobRecord, Digest, Epoch, Key, Placement, Record, Rows};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nora_app::ports::changes::{ChangeSource, Changes, Cursor};
-use nora_domain::event::Event;
+use nora_domain::Event;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};

@@ -76,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) config: ReplicatedBlobsConfig,
     pub(crate) wakes: Wakes,
+    clock: Arc<dyn Clock>,
     sends: Arc<Semaphore>,
     grudges: Arc<Grudges>,
     turns: AtomicUsize,
@@ -92,6 +93,7 @@ impl ReplicatedBlobs {
         local: LocalBlobs,
         metadata: Arc<dyn Metadata>,
         peers: Arc<dyn Peers>,
+        clock: Arc<dyn Clock>,
         config: ReplicatedBlobsConfig,
     ) -> Result<Self, OpenError> {
         let reads = Pool::new(Limits::default());
@@ -107,6 +109,7 @@ impl ReplicatedBlobs {
             counters: Counters::default(),
             config,
             wakes: Wakes::default(),
+            clock,
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
             grudges: Arc::default(),
             turns: AtomicUsize::new(0),

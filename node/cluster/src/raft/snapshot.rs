@@ -53,7 +53,7 @@ impl Drop for Finished {
 impl SnapshotHandle {
     /// The snapshot in `directory`: its manifest must be there; the files are checked by [`Self::verify`].
     pub fn open(directory: PathBuf) -> io::Result<Self> {
-        let manifest = read_manifest(&directory.join(MANIFEST))?;
+        let manifest = read_manifest(directory)?;
         Ok(Self::new(directory, manifest))
     }
 
@@ -126,8 +126,10 @@ pub fn write_manifest(directory: &Path, manifest: &Manifest) -> io::Result<()> {
     write_atomically(directory, MANIFEST, &[hash.as_slice(), &bytes].concat())
 }
 
-fn read_manifest(path: &Path) -> io::Result<Manifest> {
-    let bytes = fs::read(path)?;
+/// The manifest of a snapshot's directory, as it was written. One that is damaged is [`io::ErrorKind::InvalidData`].
+pub fn read_manifest(directory: &Path) -> io::Result<Manifest> {
+    let path = directory.join(MANIFEST);
+    let bytes = fs::read(&path)?;
     match bytes.split_first_chunk() {
         Some((hash, bytes)) if blake3::hash(bytes).as_bytes() == hash => {
             decode_manifest(bytes).map_err(damaged)

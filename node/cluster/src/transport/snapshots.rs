@@ -28,7 +28,7 @@ use crate::codec::raft::{
 };
 use crate::consensus::Consensus;
 use crate::raft::log_store::blocking;
-use crate::raft::snapshot::{SnapshotHandle, is_whole_file, write_manifest};
+use crate::raft::snapshot::{SnapshotHandle, is_whole_file, read_manifest, write_manifest};
 use crate::raft::{Snapshot, TypeConfig, Vote};
 use crate::rocks::{remove_directory, sync_directory};
 
@@ -324,13 +324,16 @@ fn prepare(root: &Path, directory: &Path, manifest: &Manifest) -> io::Result<()>
 /// Moves files of an earlier transfer that are files of this snapshot too, whole ones and beginnings. RocksDB never changes
 /// a table, so most of two snapshots are the same files. A file is known by its size and hash; its name may differ.
 fn reuse(earlier: &Path, directory: &Path, manifest: &Manifest) -> io::Result<()> {
-    let known = match fs::read(earlier.join(MANIFEST)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+    let known = match read_manifest(earlier) {
+        Ok(known) => known,
+        // Nothing of a transfer whose manifest is not there or is damaged is used.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) =>
+        {
+            return Ok(());
+        }
         Err(error) => return Err(error),
     };
-    // Nothing of a transfer whose manifest cannot be read is used.
-    let Ok(known) = decode_manifest(&known) else { return Ok(()) };
     let mut names = HashMap::new();
     for (name, summary) in &known.files {
         names.insert((summary.size, summary.hash), name);
