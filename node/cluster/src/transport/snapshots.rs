@@ -23,8 +23,8 @@ use tonic::{Status, Streaming};
 
 use super::network::{failed, malformed};
 use crate::codec::raft::{
-    Manifest, decode_manifest, encode_manifest, manifest_from_proto, manifest_to_proto,
-    vote_from_proto, vote_to_proto,
+    Manifest, encode_manifest, manifest_from_proto, manifest_to_proto, vote_from_proto,
+    vote_to_proto,
 };
 use crate::consensus::Consensus;
 use crate::raft::log_store::blocking;
