@@ -24,7 +24,7 @@ use nora_app::ports::metadata::{Metadata, MetadataError, ask};
 use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
 use nora_app::ports::{BoxFuture, ByteStream};
 use nora_domain::{
-    Algorithm, Ask, BlobRecord, Digest, Event, Generation, Key, NodeId, Placement, Record, Refusal,
+    Algorithm, Ask, BlobRecord, Digest, Generation, Key, NodeId, Placement, Record, Refusal,
     RepositoryKey, Rows, Timestamp, UploadId,
 };
 use nora_swarm::{Cache, Fetcher, Limits, Pool, Source};

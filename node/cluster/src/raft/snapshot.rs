@@ -53,7 +53,7 @@ impl Drop for Finished {
 impl SnapshotHandle {
     /// The snapshot in `directory`: its manifest must be there; the files are checked by [`Self::verify`].
     pub fn open(directory: PathBuf) -> io::Result<Self> {
-        let manifest = read_manifest(directory)?;
+        let manifest = read_manifest(&directory)?;
         Ok(Self::new(directory, manifest))
     }
 
