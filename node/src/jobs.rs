@@ -286,7 +286,7 @@ mod tests {
                 match act {
                     Act::Done | Act::Hold => Ok(Turn::done().count("seen", 1)),
                     Act::More => Ok(Turn::more()),
-                    Act::Fail => Err(Box::new(std::io::Error::other("no disk"))),
+                    Act::Fail => Err(BoxError::from("no disk")),
                     Act::Panic => panic!("a planted bug"),
                 }
             })
