@@ -61,21 +61,21 @@ impl Keys {
         &self,
         registry: &Registry,
         now: Timestamp,
-    ) -> Result<(), nora_app::Error> {
+    ) -> Result<(), Error> {
         let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if newest.is_some_and(|(_, made)| made.plus_millis(KEY_SIGNS_MILLIS) > now) {
             return Ok(());
         }
         let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| nora_app::Error::Internal {
+        getrandom::fill(&mut secret).map_err(|error| Error::Internal {
             what: "no random numbers for another signing key",
             source: Some(Box::new(std::io::Error::other(error.to_string()))),
         })?;
         let expires_at = now.plus_millis(KEY_LIVES_MILLIS);
         let key = SigningKeyRecord { secret, created_at: now, expires_at };
         match registry.add_signing_key(newest.map(|(number, _)| number), key).await {
-            // Until an upgrade is finished there are no sessions, and clients log in with each request.
-            Ok(()) | Err(nora_app::Error::Conflict { .. }) => self.reload(registry).await,
+            // Another node may have added one first.
+            Ok(()) | Err(Error::Conflict { .. }) => self.reload(registry).await,
             Err(error) => Err(error),
         }
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use nora_app::jobs::Jobs;
 use nora_cluster::{Cluster, PositionedEvent};
-use nora_domain::Event;
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tracing::debug;
