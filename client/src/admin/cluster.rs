@@ -267,6 +267,14 @@ impl AdminClient {
         Ok(listed.await?.jobs.into_iter().map(JobStatus::from).collect())
     }
 
+    /// Changes how many copies the cluster keeps of each blob, from 1 to 15.
+    pub async fn set_replicas(&self, replicas: u32) -> Result<(), AdminError> {
+        let set = self.call(proto::SetReplicasRequest { replicas }, async |channel, request| {
+            ClusterClient::new(channel).set_replicas(request).await
+        });
+        set.await.map(drop)
+    }
+
     /// Raises the feature level as far as every member understands, and tells it.
     pub async fn finalize_upgrade(&self) -> Result<u32, AdminError> {
         let raised = self.call(proto::FinalizeUpgradeRequest {}, async |channel, request| {

@@ -13,6 +13,8 @@ use tonic::{Request, Response, Status};
 use super::{Admin, caller_of, metadata_failed, refused, to_the_end};
 use crate::identity::Caller;
 
+/// How many copies a cluster may keep.
+const REPLICAS: std::ops::RangeInclusive<u32> = 1..=15;
 const SECOND_MILLIS: u64 = 1_000;
 const YEAR_MILLIS: u64 = 366 * 24 * 3_600 * SECOND_MILLIS;
 
@@ -270,6 +272,25 @@ impl Cluster for Admin {
             .await?;
         tracing::info!(level = level.0, "feature level raised by the administrator");
         Ok(Response::new(proto::FinalizeUpgradeResponse { feature_level: level.0 }))
+    }
+
+    async fn set_replicas(
+        &self,
+        request: Request<proto::SetReplicasRequest>,
+    ) -> Result<Response<proto::SetReplicasResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let replicas = request.into_inner().replicas;
+        if !REPLICAS.contains(&replicas) {
+            return Err(Status::invalid_argument(format!(
+                "a cluster keeps from {} to {} copies of each blob, and not {replicas}",
+                REPLICAS.start(),
+                REPLICAS.end()
+            )));
+        }
+        let deed = Deed::new(Verb::ClusterReplicas, About::Cluster);
+        self.change(caller, deed, move |members| members.set_replicas(replicas)).await?;
+        tracing::info!(replicas, "number of copies changed by the administrator");
+        Ok(Response::new(proto::SetReplicasResponse {}))
     }
 
     async fn list_jobs(

@@ -247,6 +247,7 @@ fn audited(path: &str) -> Option<Verb> {
         "/nora.v1.Cluster/Remove" => Verb::NodeRemove,
         "/nora.v1.Cluster/TransferLeader" => Verb::ClusterTransferLeader,
         "/nora.v1.Cluster/Snapshot" => Verb::ClusterSnapshot,
+        "/nora.v1.Cluster/SetReplicas" => Verb::ClusterReplicas,
         "/nora.v1.Cluster/FinalizeUpgrade" => Verb::ClusterUpgrade,
         "/nora.v1.Blobs/Scrub" => Verb::BlobsScrub,
         _ => return None,

@@ -132,6 +132,11 @@ impl Members for Book {
         Box::pin(async { Ok(17) })
     }
 
+    fn set_replicas(&self, replicas: u32) -> BoxFuture<'_, Result<(), MembersError>> {
+        assert_eq!(replicas, 5);
+        Box::pin(async { Ok(()) })
+    }
+
     fn finalize_upgrade(&self) -> BoxFuture<'_, Result<FeatureLevel, MembersError>> {
         Box::pin(async { Ok(FeatureLevel(2)) })
     }
@@ -427,6 +432,9 @@ async fn the_cluster_is_told_as_it_is() {
     assert_eq!(snapshot.into_inner().index, 17);
     let level = client.finalize_upgrade(proto::FinalizeUpgradeRequest {}).await.unwrap();
     assert_eq!(level.into_inner().feature_level, 2);
+    client.set_replicas(proto::SetReplicasRequest { replicas: 5 }).await.unwrap();
+    let none = client.set_replicas(proto::SetReplicasRequest { replicas: 0 }).await.unwrap_err();
+    assert_eq!(none.code(), Code::InvalidArgument);
     let jobs = client.list_jobs(proto::ListJobsRequest {}).await.unwrap().into_inner().jobs;
     assert_eq!((jobs.len(), jobs[0].name.as_str(), jobs[0].leader_only), (1, "scrub", true));
     assert_eq!((jobs[0].state(), jobs[0].every_millis), (proto::JobState::Failing, 60_000));

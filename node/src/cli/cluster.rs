@@ -73,6 +73,14 @@ pub(crate) enum ClusterCommand {
     Jobs,
     /// Print the configuration of the node that is asked, as TOML and without secrets.
     Config,
+    /// Change how many copies the cluster keeps of each blob. Nodes make missing copies and drop those that are too many.
+    Replicas {
+        /// Copies, from 1 to 15.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=15))]
+        copies: u32,
+        #[command(flatten)]
+        consent: ConsentArgs,
+    },
     /// After an upgrade of every node: allow what only the new version understands. There is no way back.
     FinalizeUpgrade {
         #[command(flatten)]
@@ -93,6 +101,11 @@ struct Number {
 #[derive(Serialize)]
 struct Position {
     snapshot_index: u64,
+}
+
+#[derive(Serialize)]
+struct Replicas {
+    replicas: u32,
 }
 
 #[derive(Serialize)]
@@ -167,6 +180,14 @@ pub(crate) async fn run(
             output.print(&jobs, || jobs_table(&jobs, now_millis()))
         }
         ClusterCommand::Config => write(&client.configuration().await?),
+        ClusterCommand::Replicas { copies, consent } => {
+            if !consent.given(&format!("keep {copies} copies of each blob"))? {
+                return Ok(());
+            }
+            client.set_replicas(copies).await?;
+            say_note(&format!("the cluster keeps {copies} copies of each blob"));
+            output.print(&Replicas { replicas: copies }, String::new)
+        }
         ClusterCommand::FinalizeUpgrade { consent } => {
             if !consent.given("allow what older versions do not understand, with no way back")? {
                 return Ok(());

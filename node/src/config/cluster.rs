@@ -17,7 +17,7 @@ section! {
         zone: String = "\"\"";
         /// This node's share of the blobs, relative to others' weights.
         weight: usize = "100", "1" ..= "1000000";
-        /// How many nodes keep a copy of each blob; all of them while there are fewer. A push is acknowledged once a majority of these copies is on disk.
+        /// How many nodes keep a copy of each blob; all of them while there are fewer. A push is acknowledged once a majority of these copies is on disk. It counts when a cluster is founded; later, `nora cluster replicas` changes it.
         replicas: usize = "3", "1" ..= "15";
         /// How long a node may be silent until the copies it held are made anew on others.
         away_after: Duration = "\"10m\"", "1s" ..= "52w";

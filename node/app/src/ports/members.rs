@@ -129,6 +129,9 @@ pub trait Members: Send + Sync {
     /// Makes a snapshot on this node and returns its position.
     fn snapshot(&self) -> BoxFuture<'_, Result<u64, MembersError>>;
 
+    /// Changes how many copies the cluster keeps of each blob; impossible where blobs are in a bucket.
+    fn set_replicas(&self, replicas: u32) -> BoxFuture<'_, Result<(), MembersError>>;
+
     /// Raises the feature level to the highest that every member understands, and returns it.
     fn finalize_upgrade(&self) -> BoxFuture<'_, Result<FeatureLevel, MembersError>>;
 }

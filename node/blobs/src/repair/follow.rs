@@ -66,7 +66,7 @@ pub(crate) async fn follow(shared: &Arc<Shared>, source: &dyn ChangeSource) {
 fn notice(shared: &Shared, event: &Event) {
     match event {
         Event::BlobPlaced { digest } => shared.wakes.blob(*digest),
-        Event::NodeChanged { .. } => {
+        Event::NodeChanged { .. } | Event::ReplicasChanged { .. } => {
             shared.views.forget();
             shared.wakes.round();
         }

@@ -27,7 +27,7 @@ use nora_app::ports::members::{
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
 use nora_domain::{
     Ask, AuthorityRecord, ClusterRecord, CreateJoinToken, FeatureLevel, Key, NodeId, NodeRecord,
-    RaiseFeatureLevel, Record, Refusal, Rows, SetStanding, Standing,
+    RaiseFeatureLevel, Record, Refusal, Rows, SetReplicas, SetStanding, Standing, StorageMode,
 };
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
@@ -293,6 +293,20 @@ impl Roster {
         }
     }
 
+    async fn change_replicas(&self, replicas: u32) -> Result<(), MembersError> {
+        if self.cluster_record().await?.storage.is_some_and(|is| is.mode == StorageMode::Object) {
+            return Err(MembersError::Impossible(
+                "the cluster keeps its blobs in a bucket, which takes care of copies itself".into(),
+            ));
+        }
+        match self.propose(SetReplicas { replicas }).await? {
+            Ok(()) => Ok(()),
+            Err(refusal) => Err(MembersError::Impossible(format!(
+                "the number of copies was not changed: {refusal:?}"
+            ))),
+        }
+    }
+
     async fn make_snapshot(&self) -> Result<u64, MembersError> {
         self.0.cluster.snapshot_now().await?;
         Ok(self.status().snapshot_index.unwrap_or(0))
@@ -353,6 +367,10 @@ impl Members for Roster {
 
     fn snapshot(&self) -> BoxFuture<'_, Result<u64, MembersError>> {
         Box::pin(self.make_snapshot())
+    }
+
+    fn set_replicas(&self, replicas: u32) -> BoxFuture<'_, Result<(), MembersError>> {
+        Box::pin(self.change_replicas(replicas))
     }
 
     fn finalize_upgrade(&self) -> BoxFuture<'_, Result<FeatureLevel, MembersError>> {
