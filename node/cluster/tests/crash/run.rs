@@ -82,7 +82,7 @@ pub fn open(directory: &Path) -> std::io::Result<(LogStore, StateMachine)> {
     let (covered, memory) = (Covered::nothing(), memory());
     let log = LogStore::open(&directory.join("raft-log"), &memory, covered.clone())?;
     let events = broadcast::Sender::new(16);
-    let state = StateMachine::open(directory.to_owned(), NodeId(1), memory, events, covered)?;
+    let state = StateMachine::open(directory.to_owned(), memory, NodeId(1), events, covered)?;
     Ok((log, state))
 }
 
