@@ -57,11 +57,7 @@ impl Keys {
     }
 
     /// Adds a key if there is none, or if the newest has signed for long enough. Whichever node comes first does it.
-    pub(super) async fn rotate(
-        &self,
-        registry: &Registry,
-        now: Timestamp,
-    ) -> Result<(), Error> {
+    pub(super) async fn rotate(&self, registry: &Registry, now: Timestamp) -> Result<(), Error> {
         let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if newest.is_some_and(|(_, made)| made.plus_millis(KEY_SIGNS_MILLIS) > now) {
             return Ok(());

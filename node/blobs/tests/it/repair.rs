@@ -118,7 +118,7 @@ async fn a_draining_node_ends_with_nothing_that_others_lack() {
         cluster.stand(id, Standing::Draining).await;
     }
     cluster.node(2).missed();
-    tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
     assert!(copies.iter().all(|copy| cluster.holders(copy.digest) == [2, 3, 4]));
     all_read(&cluster, &copies, &[2]).await;
 }
@@ -212,7 +212,7 @@ async fn copies_that_no_log_names_go_once_their_start_is_over() {
     // Its epoch runs: node 1 may be about to commit it.
     for _ in 0..3 {
         cluster.node(holder).missed();
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(cluster.node(holder).file_of(&orphan).exists());
     }
     cluster.restart(1).await;

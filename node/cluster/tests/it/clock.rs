@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{Cluster, ClusterConfig, WallClock};
-use nora_domain::{Key, NodeId, Outcome, Record, Timestamp};
+use nora_domain::{NodeId, Outcome, Timestamp};
 
 use crate::support::open_upload;
 use crate::trio::{Trio, until};
@@ -43,11 +43,8 @@ fn configure(offsets: &Offsets) -> impl Fn(&mut ClusterConfig) + Send + Sync + '
 /// Writes something, and gives by how much the clock of the state is ahead of real time then.
 async fn written(cluster: &Cluster, number: u64) -> i64 {
     let answer = cluster.propose(open_upload(number)).await.unwrap();
-    assert_eq!(answer, Ok(Outcome::UploadOpened));
-    match cluster.get(Key::Cluster).await.unwrap() {
-        Some(Record::Cluster(record)) => record.clock.0 as i64 - wall(),
-        other => panic!("{other:?}"),
-    }
+    assert!(matches!(answer, Ok(Outcome::OpenUpload(_))), "{answer:?}");
+    cluster.head().await.unwrap().clock.0 as i64 - wall()
 }
 
 #[track_caller]

@@ -21,7 +21,8 @@ fn upload(number: u64) -> Key {
 }
 
 async fn put(cluster: &Cluster, number: u64) {
-    assert_eq!(cluster.propose(open_upload(number)).await.unwrap(), Ok(Outcome::OpenUpload(())));
+    let answer = cluster.propose(open_upload(number)).await.unwrap();
+    assert!(matches!(answer, Ok(Outcome::OpenUpload(_))), "{answer:?}");
 }
 
 async fn has(cluster: &Cluster, number: u64) -> bool {
@@ -147,7 +148,7 @@ fn acknowledged_writes_stand_once_through_changes_of_leader() {
                     let number = node * 10_000_000 + lane * 1_000_000 + number;
                     match cluster.propose(open_upload(number)).await {
                         Ok(answer) => {
-                            assert_eq!(answer, Ok(Outcome::OpenUpload(())));
+                            assert!(answer.is_ok(), "{answer:?}");
                             acknowledged.push(number);
                         }
                         Err(MetadataError::OutcomeUnknown | MetadataError::NoLeader) => {}
@@ -463,8 +464,7 @@ fn a_proposers_clock_does_not_move_the_clusters() {
 
 #[test]
 fn a_removed_node_is_not_listened_to() {
-    use nora_domain::{Action, Command, StartNode};
-    use nora_domain::{Standing, Timestamp};
+    use nora_domain::{Action, Command, Standing, Timestamp};
     let trio = Trio::three(|config| config.answer_timeout = Duration::from_secs(1));
     let leader = trio.leader();
     let gone = trio.follower();

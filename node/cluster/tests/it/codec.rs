@@ -210,7 +210,7 @@ fn the_leader_stamps_its_time_and_the_proposer_its_origin_onto_encoded_commands(
     for at in [0, 1, 1_700_000_000_000] {
         let stamped = codec::command::stamp(&bytes, Timestamp(at));
         let expected = Command { at: Timestamp(at), origin: Some(origin), ..ahead.clone() };
-        assert_eq!(codec::command::decode_shared(Bytes::from(stamped)).unwrap(), expected);
+        assert_eq!(codec::command::decode(Bytes::from(stamped)).unwrap(), expected);
     }
 }
 

@@ -104,7 +104,7 @@ fn artifact(body: usize, number: u64) -> Command {
         digest: digest(number),
         media_type: MediaType::parse("application/x").unwrap(),
         size: body as u64,
-        body: Body::Inline(vec![b' '; body]),
+        body: Body::Inline(vec![b' '; body].into()),
         subject: None,
         artifact_type: None,
         blobs: vec![],

@@ -7,8 +7,8 @@ use futures_util::stream;
 use nora_app::ports::metadata::{Metadata, ask};
 use nora_cluster::{Cluster, StartError, StopReason};
 use nora_domain::{
-    Action, ClusterId, Command, Epoch, Event, FeatureLevel, FoundCluster, Key, NodeId, Outcome,
-    Record, Rows, Storage, StorageMode, Terms, Timestamp, UploadId,
+    ClusterId, Epoch, Event, FeatureLevel, FoundCluster, Key, NodeId, Outcome, Record, Rows,
+    Storage, StorageMode, UploadId,
 };
 use tempfile::TempDir;
 
@@ -186,7 +186,8 @@ fn a_node_that_was_shut_down_says_so_and_takes_no_more() {
         assert!(row.is_some(), "what was applied can still be read");
     });
     life(config(directory.path()), async |cluster| {
-        let rows = cluster.scan(Rows::Uploads { after: None }, 100).await.unwrap();
+        let rows = Rows::Uploads { tenant: repository(0).tenant, after: None };
+        let rows = cluster.scan(rows, 100).await.unwrap();
         assert_eq!(rows.len(), 10);
     });
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use futures_util::stream;
 use nora_cluster::Cluster;
@@ -13,8 +12,8 @@ use nora_cluster::raft::covered::Covered;
 use nora_cluster::raft::log_store::LogStore;
 use nora_cluster::raft::recovery::agree;
 use nora_cluster::raft::state_machine::StateMachine;
-use nora_cluster::raft::voters::SoleVoter;
 use nora_cluster::raft::{Entry, LeaderId, LogId, TypeConfig, Vote};
+use nora_domain::NodeId;
 use openraft::RaftLogReader;
 use openraft::StorageHelper;
 use openraft::storage::{IOFlushed, RaftLogStorage, RaftStateMachine};
@@ -50,11 +49,10 @@ async fn apply(state: &mut StateMachine, entries: Vec<Entry>) {
 }
 
 fn try_open(directory: &Path) -> std::io::Result<(LogStore, StateMachine)> {
-    let (covered, voters) = (Covered::nothing(), Arc::new(SoleVoter::new(1)));
-    let log =
-        LogStore::open(&directory.join("raft-log"), &memory(), voters.clone(), covered.clone())?;
+    let covered = Covered::nothing();
+    let log = LogStore::open(&directory.join("raft-log"), &memory(), covered.clone())?;
     let events = broadcast::Sender::new(16);
-    let state = StateMachine::open(directory.to_owned(), memory(), voters, events, covered)?;
+    let state = StateMachine::open(directory.to_owned(), memory(), NodeId(1), events, covered)?;
     Ok((log, state))
 }
 
