@@ -183,6 +183,10 @@ impl Desk {
         let at = {
             let server = self.raft.server_metrics();
             let server = server.borrow_watched();
+            // A node that does not lead has no clock to stamp with.
+            if server.current_leader != Some(server.id) {
+                return vec![Submitted::NotLeader(server.current_leader.map(NodeId)); count];
+            }
             let voters = server.membership_config.membership().voter_ids();
             self.clock.stamp(server.vote.leader_id.term, voters.map(NodeId))
         };
