@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::Dice;
 use super::clients::{CONFIG, PATIENCE, REPOSITORY, ask, push_blob};
-use super::journal::{INDEX_TYPE, Journal, Pushed, index, manifest, value_of};
+use super::journal::{INDEX_TYPE, Journal, OTHER_BYTES, Pushed, index, manifest, value_of};
 use crate::content::{MANIFEST_TYPE, sha256};
 use crate::error::{Error, Result};
 use crate::http::{Answer, Connection};
@@ -142,7 +142,7 @@ fn name(
         Err(Error::Status { status: 404, step, body }) => journal.violation(format!(
             "{register} was acknowledged, and {from} says 404 to {step}: {body}"
         )),
-        Err(Error::Wrong(what)) if what.contains("other") => journal.violation(what),
+        Err(Error::Wrong(what)) if what.ends_with(OTHER_BYTES) => journal.violation(what),
         Ok(()) | Err(_) => {}
     }
     journal.pushed(image);

@@ -21,6 +21,8 @@ pub(super) const ACCEPT: (&str, &str) = (
     "Accept",
     "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json",
 );
+/// What a pull says of bytes that are not those which were pushed.
+pub(super) const OTHER_BYTES: &str = "the bytes are not those that were pushed";
 /// How long a pull at the end may take.
 const PULL_MAX: Duration = Duration::from_secs(30);
 
@@ -231,19 +233,19 @@ impl Journal {
     pub(super) fn pull(&self, address: SocketAddr, image: &Pushed) -> Result<()> {
         let mut connection = Connection::open_within(address, PULL_MAX)?;
         let Pushed { repository, tag, manifest, children, blobs, .. } = image;
-        let mut get = |path: String, digest: &str, wrong: &str| -> Result<()> {
+        let mut get = |path: String, digest: &str| -> Result<()> {
             let found = connection.expect(200, "GET", &path, &[ACCEPT], &[])?;
             if sha256(&found.body) == digest {
                 return Ok(());
             }
-            Err(Error::Wrong(format!("{path}: {wrong}")))
+            Err(Error::Wrong(format!("{path}: {OTHER_BYTES}")))
         };
-        get(format!("/v2/{repository}/manifests/{tag}"), manifest, "it names another manifest")?;
+        get(format!("/v2/{repository}/manifests/{tag}"), manifest)?;
         for child in children {
-            get(format!("/v2/{repository}/manifests/{child}"), child, "it has other bytes")?;
+            get(format!("/v2/{repository}/manifests/{child}"), child)?;
         }
         for blob in blobs {
-            get(format!("/v2/{repository}/blobs/{blob}"), blob, "it has other bytes")?;
+            get(format!("/v2/{repository}/blobs/{blob}"), blob)?;
         }
         self.pulled.fetch_add(1, Ordering::Relaxed);
         Ok(())
