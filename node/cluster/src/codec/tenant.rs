@@ -12,6 +12,7 @@ fields!(UsageRecord => record::Usage {
     links,
     unique_bytes,
     reserved_bytes,
+    uploads,
 });
 fields!(LimitsRecord => record::Limits { storage_quota, artifact_quota, push_limit, pull_limit });
 fields!(BudgetRecord => record::Budget { hour, granted });

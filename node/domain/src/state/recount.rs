@@ -91,7 +91,7 @@ pub struct Recount {
     held_by: BTreeSet<(Digest, TenantName)>,
     edges: BTreeSet<(RepositoryKey, Digest, Holder)>,
     pulled: BTreeSet<(RepositoryKey, Item)>,
-    reserved: BTreeMap<TenantName, u64>,
+    reserved: BTreeMap<TenantName, (u64, u64)>,
     uploads: BTreeSet<TenantName>,
     /// Owners and names of tokens that are to be found by them; `None` for others.
     access_tokens: BTreeMap<TokenId, Option<(String, String)>>,
@@ -183,7 +183,9 @@ impl Recount {
                     self.find(key.clone(), "is of another tenant's repository");
                 }
                 self.uploads.insert(tenant.clone());
-                *self.reserved.entry(tenant).or_default() += record.reserved_bytes;
+                let (bytes, uploads) = self.reserved.entry(tenant).or_default();
+                *bytes += record.reserved_bytes;
+                *uploads += 1;
             }
             (Key::TenantBlob(tenant, digest), Record::TenantBlob(held)) => {
                 self.stamp(key, held.relied_on_at.max(held.unreferenced_at));
@@ -714,8 +716,9 @@ impl Recount {
                 usage.unique_bytes = usage.unique_bytes.saturating_add(link.size);
             }
         }
-        for (tenant, bytes) in self.reserved.iter().filter(|(_, bytes)| **bytes > 0) {
-            usages.entry(tenant.clone()).or_default().reserved_bytes = *bytes;
+        for (tenant, (bytes, uploads)) in &self.reserved {
+            let usage = usages.entry(tenant.clone()).or_default();
+            (usage.reserved_bytes, usage.uploads) = (*bytes, *uploads);
         }
         let mut found = Vec::new();
         let named: BTreeSet<_> = usages.keys().chain(self.usages.keys()).collect();

@@ -25,6 +25,7 @@ impl<S: Store> Step<'_, S> {
         let known = self.upload(tenant, *upload)?;
         let before = known.as_ref().map_or(0, |known| known.reserved_bytes);
         let more = reserve.saturating_sub(before);
+        let is_new = known.is_none();
         let expires_at = self.now.plus_millis(*lives_millis);
         let record = match known {
             // A session never changes hands: answering for another repository's would let one tenant end it.
@@ -47,8 +48,11 @@ impl<S: Store> Step<'_, S> {
         };
         if more > 0 {
             self.check_quota(tenant, more, 0, 0)?;
+        }
+        if more > 0 || is_new {
             let mut usage = self.usage(tenant)?;
             raise(&mut usage.reserved_bytes, more);
+            raise(&mut usage.uploads, u64::from(is_new));
             self.put_usage(tenant, usage)?;
         }
         let expires_at = record.expires_at;
@@ -106,11 +110,10 @@ impl<S: Store> Step<'_, S> {
         upload: UploadId,
     ) -> Result<(), S::Error> {
         let Some(known) = self.upload(tenant, upload)? else { return Ok(()) };
-        if known.reserved_bytes > 0 {
-            let mut usage = self.usage(tenant)?;
-            lower(&mut usage.reserved_bytes, known.reserved_bytes);
-            self.put_usage(tenant, usage)?;
-        }
+        let mut usage = self.usage(tenant)?;
+        lower(&mut usage.reserved_bytes, known.reserved_bytes);
+        lower(&mut usage.uploads, 1);
+        self.put_usage(tenant, usage)?;
         self.store.delete(&Key::Upload(tenant.clone(), upload))
     }
 }

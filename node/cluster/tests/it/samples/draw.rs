@@ -347,7 +347,7 @@ structs! {
     BlobRecord { generation, size, chunk_root, tenants, unheld_at, placement }
     TenantBlobRecord { size, links, references, unreferenced_at, relied_on_at }
     LinkRecord { size, linked_at, pinned_until, unreferenced_at }
-    UsageRecord { bytes, artifacts, versions, tags, links, unique_bytes, reserved_bytes }
+    UsageRecord { bytes, artifacts, versions, tags, links, unique_bytes, reserved_bytes, uploads }
     LimitsRecord { storage_quota, artifact_quota, push_limit, pull_limit }
     BudgetRecord { hour, granted }
     UploadRecord { repository, node, opened_at, expires_at, reserved_bytes }
