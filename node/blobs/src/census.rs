@@ -76,13 +76,14 @@ impl Census {
         Change { census: self, folder, by: 0 }
     }
 
-    /// Counts a folder anew by listing it. What changes while it is listed leaves the earlier count as it is.
+    /// Counts a folder anew by listing it. False if something changed whenever it was listed: then the earlier count
+    /// stays, and the caller tries again later.
     pub(crate) fn recount(
         &self,
         algorithm: Algorithm,
         shard: u8,
         list: impl Fn() -> io::Result<u64>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let folder = index(algorithm, shard);
         for _ in 0..ATTEMPTS {
             let before = {
@@ -93,14 +94,10 @@ impl Census {
             let mut folder = self.folder(folder);
             if before == (0, folder.changes) && folder.changing == 0 {
                 folder.count = Some(count);
-                return Ok(());
-            }
-            if folder.count.is_none() && before.0 == 0 {
-                // Better a count that is off by what raced than none; the next one is right.
-                folder.count = Some(count);
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Copies in all folders that were counted.
@@ -128,7 +125,7 @@ mod tests {
         let (census, digest) = (Census::default(), Digest::sha256([7; 32]));
         census.change(&digest).added();
         assert_eq!(census.copies(), 0, "nobody listed it yet");
-        census.recount(Algorithm::Sha256, 7, || Ok(5)).unwrap();
+        assert!(census.recount(Algorithm::Sha256, 7, || Ok(5)).unwrap());
         census.change(&digest).added();
         census.change(&digest).added();
         census.change(&digest).removed();
@@ -152,7 +149,7 @@ mod tests {
         census.recount(Algorithm::Sha256, 7, racing).unwrap();
         assert_eq!((listings.get(), census.copies()), (2, 6));
         let mut under_way = census.change(&digest);
-        census.recount(Algorithm::Sha256, 7, || Ok(100)).unwrap();
+        assert!(!census.recount(Algorithm::Sha256, 7, || Ok(100)).unwrap());
         under_way.added();
         drop(under_way);
         assert_eq!(census.copies(), 7);

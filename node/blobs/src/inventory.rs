@@ -108,8 +108,8 @@ impl Inner {
         self.layout.remove_blob(&copy.digest, copy.generation).map(drop)
     }
 
-    /// Counts the copies in a folder anew.
-    pub(crate) fn recount(&self, algorithm: Algorithm, shard: u8) -> io::Result<()> {
+    /// Counts the copies in a folder anew. False if copies came or went all the while.
+    pub(crate) fn recount(&self, algorithm: Algorithm, shard: u8) -> io::Result<bool> {
         let count = || Ok(self.copies_in(algorithm, shard)?.len() as u64);
         self.layout.census().recount(algorithm, shard, count)
     }

@@ -44,6 +44,8 @@ use crate::scrub;
 
 /// Blobs that are worked on at once.
 const WORKERS: usize = 4;
+/// How soon a folder is counted again in which copies came and went meanwhile.
+const COUNT_PAUSE: Duration = Duration::from_millis(50);
 /// Steps about one blob in a row: more means that others change it at the same time.
 const STEPS_MAX: usize = 8;
 /// How long a file stays whose proposal had no answer, before it is looked at again.
@@ -346,9 +348,8 @@ impl Repair {
 
     /// Counts the copies in a blob's folder anew: a file went that nothing here removed.
     async fn recount(&self, digest: Digest) -> Result<(), RepairError> {
-        let inner = Arc::clone(&self.shared.local.inner);
         let shard = digest.value().first().copied().unwrap_or_default();
-        Ok(spawn_blocking(move || inner.recount(digest.algorithm(), shard)).await??)
+        Ok(count_folder(&self.shared, digest.algorithm(), shard).await?)
     }
 }
 
@@ -356,13 +357,21 @@ impl Repair {
 pub(crate) async fn count_copies(shared: &Arc<Shared>) {
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         for shard in 0..=u8::MAX {
-            let inner = Arc::clone(&shared.local.inner);
-            match spawn_blocking(move || inner.recount(algorithm, shard)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(%error, shard, "copies in a folder cannot be counted"),
-                Err(_) => return,
+            if let Err(error) = count_folder(shared, algorithm, shard).await {
+                warn!(%error, shard, "copies in a folder cannot be counted");
             }
         }
+    }
+}
+
+/// Counts the copies in a folder, again and again if copies come and go meanwhile.
+async fn count_folder(shared: &Shared, algorithm: Algorithm, shard: u8) -> io::Result<()> {
+    loop {
+        let inner = Arc::clone(&shared.local.inner);
+        if spawn_blocking(move || inner.recount(algorithm, shard)).await?? {
+            return Ok(());
+        }
+        tokio::time::sleep(COUNT_PAUSE).await;
     }
 }
 
