@@ -286,7 +286,10 @@ impl Cluster {
                 )
                 .await;
             match made {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.shared.catch_up.has_snapshot();
+                    return Ok(());
+                }
                 Err(error) if Instant::now() >= deadline => return Err(store_error(error)),
                 Err(_) => {}
             }

@@ -76,6 +76,11 @@ impl CatchUp {
         self.is_wanted.store(true, Ordering::Release);
     }
 
+    /// The snapshot that was asked for is made: the next one waits as others do.
+    pub fn has_snapshot(&self) {
+        self.is_wanted.store(false, Ordering::Release);
+    }
+
     /// Whether a snapshot that is due has to wait.
     pub fn holds(&self) -> bool {
         if self.is_wanted.swap(false, Ordering::AcqRel) {

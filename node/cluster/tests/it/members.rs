@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use nora_app::ports::members::{Members, MembersError, Role};
-use nora_app::ports::metadata::Metadata;
+use nora_app::ports::metadata::{Metadata, ask};
 use nora_cluster::raft::chain::MARK_ENTRIES;
 use nora_cluster::{JoinError, MembersConfig, StartError};
 use nora_domain::{
-    Action, Command, CommitBlob, FeatureLevel, Generation, NodeId, NodeProfile, Placement,
-    Standing, Terms, Timestamp, UploadId,
+    Action, Command, CommitBlob, DropHolder, FeatureLevel, Generation, NodeId, NodeProfile,
+    Placement, Standing, Terms, Timestamp, UploadId,
 };
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::leader_client::LeaderClient;
@@ -50,12 +50,13 @@ fn impossible<T: std::fmt::Debug>(result: Result<T, MembersError>) -> String {
     }
 }
 
-async fn commit_blob(node: &Node, number: u64, holders: &[u64]) {
+async fn commit_blob(node: &Node, number: u64, holders: &[u64]) -> Generation {
+    let generation = Generation { epoch: node.cluster.epoch(), sequence: number };
     let action = Action::CommitBlob(CommitBlob {
         repository: repository(0),
         digest: digest(number),
         size: 10,
-        generation: Generation { epoch: node.cluster.epoch(), sequence: number },
+        generation,
         node: node.cluster.node_id(),
         chunk_root: [3; 32],
         upload: UploadId(number.into()),
@@ -64,6 +65,7 @@ async fn commit_blob(node: &Node, number: u64, holders: &[u64]) {
     });
     let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
     node.cluster.propose(command).await.unwrap().unwrap();
+    generation
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,7 +201,10 @@ fn signing_request(dir: &Path) -> Vec<u8> {
 async fn nodes_whose_loss_would_hurt_are_not_removed() {
     let [one, two, mut three] = three().await;
     commit_blob(&one, 1, &[1, 2]).await;
-    commit_blob(&three, 2, &[3]).await;
+    // Node 2 has lost its copy of this one.
+    let generation = commit_blob(&three, 2, &[2, 3]).await;
+    let lost = DropHolder { digest: digest(2), generation, node: NodeId(2), keep: 0 };
+    ask(three.cluster.as_ref(), lost).await.unwrap().unwrap();
     one.roster.drain(NodeId(3)).await.unwrap();
     let why = impossible(two.roster.remove(NodeId(3), false).await);
     assert!(why.starts_with("1 blobs have their last copy on node 3"), "{why}");
