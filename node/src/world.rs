@@ -184,7 +184,7 @@ impl World {
             clock: clock.clone(),
             ids: Arc::new(OwnIds(AtomicU64::new(1))),
             tenancy: policies.clone(),
-            segments: Arc::new(nora_cluster::JournalSegments),
+            segments: Arc::new(crate::wiring::JournalSegments),
             node: NODE,
             epoch: Epoch(1),
             settings: Settings {

@@ -204,7 +204,7 @@ fn registry(tenancy: Arc<Policies>, clock: Arc<dyn Clock>) -> Registry {
         clock,
         ids: Arc::new(CountingIds::default()),
         tenancy,
-        segments: Arc::new(nora_cluster::JournalSegments),
+        segments: Arc::new(crate::wiring::JournalSegments),
         node: NODE,
         epoch: Epoch(1),
         settings: Settings {

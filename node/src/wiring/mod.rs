@@ -30,7 +30,7 @@ use axum::Router;
 use nora_app::jobs::Jobs;
 use nora_app::ports::clock::Clock;
 use nora_app::{Dependencies, Registry};
-use nora_cluster::{Cluster, JournalSegments, MutualTls, Roster, StartError, check_format};
+use nora_cluster::{Cluster, MutualTls, Roster, StartError, check_format};
 use nora_domain::{AuthorityRecord, ClusterRecord, Epoch, Key, Record, StorageMode};
 use nora_trust::Identity;
 use tokio::net::TcpListener;
@@ -54,6 +54,8 @@ use crate::metrics::Metrics;
 use crate::server::{Certificate, Door, Surface, serve, tls_config};
 use adapters::{NodeProbe, RandomIds, SystemClock, lock_data_dir};
 use jobs::{ByConsensus, Parts};
+/// How sealed parts of the journal are encoded.
+pub(crate) use nora_cluster::JournalSegments;
 use peers::{OverChannels, OwnReport, for_members, introduce, merged, not_for_removed};
 use settings::{
     api_settings, cluster_config, load_certificate, members_config, peer_server_settings, profile,

@@ -183,7 +183,6 @@ async fn parts_that_are_dropped_while_they_are_read_are_left_out() {
             let is_next = pair[1] == pair[0] + 1 || pair[0] < first && pair[1] == first;
             assert!(next >= before && is_next, "{pair:?}, before call {number}");
         }
-        assert!(numbers(&world.registry, 0, 1_000).await.first() >= Some(&first));
     }
 }
 
