@@ -175,10 +175,10 @@ impl Registry {
         let mut items = Vec::with_capacity(page.items.len());
         for (digest, artifact_type) in page.items {
             // One that was deleted since the scan is left out.
-            if let Some(record) = self.artifact_record(repository, digest).await? {
-                if let Some(artifact) = self.with_body(repository, digest, record).await? {
-                    items.push(Referrer { artifact, artifact_type });
-                }
+            if let Some(record) = self.artifact_record(repository, digest).await?
+                && let Some(artifact) = self.with_body(repository, digest, record).await?
+            {
+                items.push(Referrer { artifact, artifact_type });
             }
         }
         Ok(Page { items, more: page.more })

@@ -9,10 +9,13 @@ use super::Hashes;
 use crate::ports::BoxError;
 use crate::ports::journal::Segments;
 
+/// Numbered entries.
+type Entries = Vec<(u64, Entry)>;
+
 /// Segments whose bytes are only their name: what they hold is looked up.
 pub struct MemorySegments {
     hashes: Hashes,
-    known: Mutex<BTreeMap<Vec<u8>, Vec<(u64, Entry)>>>,
+    known: Mutex<BTreeMap<Vec<u8>, Entries>>,
 }
 
 impl MemorySegments {

@@ -249,9 +249,12 @@ fn place(entries: &[(u64, Entry)], wanted: u64) -> usize {
     entries.iter().position(|(number, _)| *number == wanted).unwrap()
 }
 
+/// Something that happens to entries that are read.
+type Change = fn(&mut Vec<(u64, Entry)>);
+
 #[tokio::test]
 async fn a_tampered_part_is_found() {
-    let changes: [(fn(&mut Vec<(u64, Entry)>), u64); 6] = [
+    let changes: [(Change, u64); 6] = [
         (
             |entries| {
                 let at = place(entries, 30);

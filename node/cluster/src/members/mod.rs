@@ -275,7 +275,7 @@ impl Roster {
     async fn raise_level(&self) -> Result<FeatureLevel, MembersError> {
         self.0.cluster.linearize().await?;
         let understood = |(_, record): (NodeId, NodeRecord)| {
-            (record.standing != Standing::Removed).then(|| record.profile.feature_max)
+            (record.standing != Standing::Removed).then_some(record.profile.feature_max)
         };
         let records = self.records().await?;
         let level = records.into_iter().filter_map(understood).min().unwrap_or(FeatureLevel::FIRST);
