@@ -235,7 +235,8 @@ mod tests {
         refuse(&world, 2).await;
         for _ in 0..2 {
             sink(&path, &world).turn().await.unwrap();
-            assert_eq!(shown(&path), ["998", "1", "2"]);
+            let of_the_other = (1_000 - FOUNDING).to_string();
+            assert_eq!(shown(&path), [of_the_other.as_str(), "1", "2"]);
             assert_eq!(disk::noted(&path).unwrap(), 2 + FOUNDING);
         }
     }
