@@ -27,8 +27,8 @@ const SILENT: Duration = Duration::from_secs(60);
 /// What the leader knows of members that it sent a snapshot to.
 #[derive(Default)]
 pub struct CatchUp {
-    /// How many transfers to each member are under way; a member stays here at 0 until it has caught up.
-    members: Mutex<BTreeMap<NodeId, usize>>,
+    /// The members; each stays here until it has caught up.
+    members: Mutex<BTreeMap<NodeId, Transfers>>,
     is_wanted: AtomicBool,
     watched: OnceLock<Watched>,
 }
@@ -39,6 +39,14 @@ struct Watched {
     log_bytes_max: u64,
 }
 
+/// The transfers to a member.
+#[derive(Clone, Copy, Default)]
+struct Transfers {
+    under_way: usize,
+    /// When the last one ended, whole or not. The member was there then, heard or not.
+    ended: Option<std::time::Instant>,
+}
+
 /// A transfer that is under way.
 pub struct Transfer {
     catch_up: Arc<CatchUp>,
@@ -47,8 +55,9 @@ pub struct Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        if let Some(under_way) = locked(&self.catch_up.members).get_mut(&self.to) {
-            *under_way = under_way.saturating_sub(1);
+        if let Some(transfers) = locked(&self.catch_up.members).get_mut(&self.to) {
+            transfers.under_way = transfers.under_way.saturating_sub(1);
+            transfers.ended = Some(std::time::Instant::now());
         }
     }
 }
@@ -67,7 +76,7 @@ impl CatchUp {
 
     /// A snapshot is on its way to a member for as long as what this returns lives.
     pub fn begin(self: &Arc<Self>, to: NodeId) -> Transfer {
-        *locked(&self.members).entry(to).or_default() += 1;
+        locked(&self.members).entry(to).or_default().under_way += 1;
         Transfer { catch_up: self.clone(), to }
     }
 
@@ -89,7 +98,7 @@ impl CatchUp {
         let Some(watched) = self.watched.get() else { return false };
         let metrics = watched.metrics.borrow_watched();
         let mut members = locked(&self.members);
-        members.retain(|member, under_way| needs_the_log(&metrics, *member, *under_way > 0));
+        members.retain(|member, transfers| needs_the_log(&metrics, *member, transfers));
         if members.is_empty() {
             return false;
         }
@@ -110,7 +119,7 @@ impl CatchUp {
 }
 
 /// Whether a member that was sent a snapshot still needs the entries behind it.
-fn needs_the_log(metrics: &RaftMetrics<TypeConfig>, member: NodeId, is_receiving: bool) -> bool {
+fn needs_the_log(metrics: &RaftMetrics<TypeConfig>, member: NodeId, transfers: &Transfers) -> bool {
     // Empty unless this node leads.
     let Some(matched) = metrics.replication.as_ref().and_then(|all| all.get(&member.0)) else {
         return false;
@@ -119,6 +128,7 @@ fn needs_the_log(metrics: &RaftMetrics<TypeConfig>, member: NodeId, is_receiving
     let matched = next(matched.as_ref().map(|log_id| log_id.index));
     let lags = next(metrics.last_log_index).saturating_sub(matched) > LAG_ENTRIES_MAX;
     let heard = metrics.heartbeat.as_ref().and_then(|all| *all.get(&member.0)?);
-    let is_there = heard.is_some_and(|heard| heard.into_inner().elapsed() < SILENT);
-    is_receiving || (lags && is_there)
+    let is_there = heard.is_some_and(|heard| heard.into_inner().elapsed() < SILENT)
+        || transfers.ended.is_some_and(|ended| ended.elapsed() < SILENT);
+    transfers.under_way > 0 || (lags && is_there)
 }
