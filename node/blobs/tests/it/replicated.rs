@@ -284,6 +284,11 @@ async fn nobody_but_members_is_served() {
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
         let mut client = client(address).await;
         let copy = || Some(wire_copy(&bytes));
+        // The removal reaches the node a little later than the log.
+        eventually("the caller is not served", async || {
+            client.clone().table(TableRequest { copy: copy() }).await.is_err()
+        })
+        .await;
         let read = ReadRequest { copy: copy(), offset: 0, length: 10 };
         let store = stream::iter([vec![header(&bytes)], data(&bytes)].concat());
         let answers = [
