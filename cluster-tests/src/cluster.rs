@@ -559,7 +559,7 @@ impl Cluster {
         })
     }
 
-    /// `nora cluster …`, asked of whoever answers; what it printed.
+    /// Runs `nora cluster …` against any node that answers, and returns what it printed.
     pub fn admin(&self, verb: &[&str]) -> Result<String> {
         self.administrator().run("cluster", verb)
     }

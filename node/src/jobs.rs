@@ -45,7 +45,7 @@ pub struct Driver {
     tasks: JoinSet<()>,
 }
 
-/// What the driver's jobs do, for whoever asks.
+/// Shows callers what the driver's jobs do.
 #[derive(Clone)]
 pub struct Overview(Arc<Shared>);
 

@@ -32,7 +32,7 @@ const TOKENS: usize = 4;
 const REVOKED_KEPT: usize = 64;
 const ROBOT: &str = "robot:chaos";
 
-/// What the cluster is told of the tenant and its robot. Whoever shows no login may do what other clients and the faults do.
+/// What the cluster is told of the tenant and its robot. A client without a login may do what the other clients and the faults do.
 pub(super) fn policy() -> String {
     format!(
         r#"

@@ -62,7 +62,7 @@ pub struct Journal {
     pulled: AtomicU64,
     /// How often clients did what has a name.
     done: Mutex<BTreeMap<&'static str, u64>>,
-    /// Taken for reading by whoever asks the cluster for something.
+    /// Clients take it for reading while they ask the cluster for something.
     turn: RwLock<()>,
 }
 

@@ -4,8 +4,8 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
 
-/// A start of a node: each start of any node gets a new one from the log, so bytes written by an earlier start can be
-/// told from those of the running one.
+/// A start of a node. Each start of any node gets a new number from the log, so nobody takes bytes that an earlier start
+/// wrote for those of the running one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 

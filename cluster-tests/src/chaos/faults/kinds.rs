@@ -153,7 +153,7 @@ impl Fault {
         use Fault::{DiskLost, FlippedBit, Restart, Snapshot, Transfer};
         match self {
             Churn | KillAll | KillInSnapshot | KillTwo | Pair | PowerCutAll | Rot => false,
-            // A certificate is of the clock of whoever gives it.
+            // A node dates the certificates that it gives by its own clock.
             DiskLost => matches!(first, Self::SlowSync | Self::Delay | Self::Loss),
             FlippedBit | Restart | Snapshot | Transfer => !first.takes_out(),
             _ => self != first,

@@ -353,7 +353,7 @@ impl Faults {
         injected
     }
 
-    /// Whoever leads next has a clock that is off, and so may have those who elect it.
+    /// The next leader has a clock that is off. The nodes that elect it may have one too.
     fn step_clocks_at_election(&mut self, cluster: &mut Cluster, hold: Duration) -> Result<()> {
         let leader = self.leader(cluster);
         for number in (0..cluster.len()).filter(|number| *number != leader) {

@@ -327,7 +327,7 @@ async fn an_object_that_is_gone_is_lost_and_comes_back_with_the_next_push() {
     let digest = copy.digest;
     let registry = Registry::new(dependencies);
     world.registry.stat_blob(&here, digest).await.unwrap();
-    // Whoever reads need not be permitted anything else.
+    // A reader needs no other permission.
     let read = registry.by(Arc::new(Somebody { stands: false }));
     let read = read.open_blob(&here, digest).await.err();
     assert!(

@@ -588,7 +588,7 @@ fn a_promotion_that_was_cut_off_is_seen_and_finished() {
         cluster.members().add_learner(NodeId(2), &address).await.unwrap();
     });
     trio.enter(2);
-    // The learner is gone, so the change can begin and not be committed; then whoever asked for it gives up.
+    // The learner is gone, so the change begins and is not committed. Then its caller gives up.
     trio.gate(2).shut(true);
     trio.block(1, async |cluster| {
         let members = cluster.members();

@@ -22,7 +22,7 @@ pub struct UsageRecord {
     pub unique_bytes: u64,
     /// Reserved for uploads that run.
     pub reserved_bytes: u64,
-    /// Upload sessions. Whoever ends old ones finds them by the tenants that use anything.
+    /// Upload sessions. Upkeep finds expired ones by the tenants that use anything.
     pub uploads: u64,
 }
 

@@ -409,7 +409,7 @@ fn a_blob_whose_holders_are_all_gone_is_readable_with_the_next_push() {
 }
 
 #[test]
-fn a_copy_told_of_twice_is_one_copy_whoever_serves_it() {
+fn a_copy_told_of_twice_is_one_copy() {
     let mut world = three();
     world.given([replicas(3), commit_on(1, 1, &[1, 2]), stand(2, Standing::Away)]);
     // One of the two serves: told again with a third holder, both reports count together.

@@ -13,7 +13,7 @@ pub struct Projection {
     repositories: BTreeSet<RepositoryKey>,
     links: BTreeMap<(RepositoryKey, Digest), u64>,
     artifacts: BTreeMap<(RepositoryKey, Digest), (MediaType, u64)>,
-    /// Without tombstones: those are gone for whoever reads events.
+    /// Without tombstones: readers of events see those as gone.
     versions: BTreeSet<(RepositoryKey, VersionName)>,
     files: BTreeMap<(RepositoryKey, VersionName, FileName), (Digest, u64)>,
     tags: BTreeMap<(RepositoryKey, TagName), Target>,
