@@ -15,6 +15,7 @@ mod node;
 mod proposals;
 mod segments;
 mod status;
+mod survivor;
 mod transport;
 
 #[cfg(not(feature = "internals"))]
@@ -54,4 +55,5 @@ pub use raft::state_machine::PositionedEvent;
 pub use rocks::format::check as check_format;
 pub use segments::JournalSegments;
 pub use status::{ClusterStatus, Replication, StoreUsage};
+pub use survivor::{Found, Survivor};
 pub use transport::{Alone, MutualTls, Transport, endpoint};

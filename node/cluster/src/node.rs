@@ -510,14 +510,14 @@ impl Metadata for Cluster {
     }
 }
 
-struct Stores {
+pub(crate) struct Stores {
     memory: Arc<Memory>,
-    log: LogStore,
-    state_machine: StateMachine,
+    pub(crate) log: LogStore,
+    pub(crate) state_machine: StateMachine,
 }
 
 /// Opens both stores at once: most of an open is waiting for the disk.
-async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
+pub(crate) async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
     blocking(move || {
         crate::rocks::format::claim(&config.data_dir)?;
         let memory = Arc::new(Memory::new(config.cache_bytes, config.write_buffer_bytes));

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
 use rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, DBRecoveryMode, Options, ReadOptions, WriteBatch,
     WriteOptions,
@@ -25,7 +25,7 @@ use rocksdb::{
 use super::covered::Covered;
 use super::flusher::{Flusher, Syncer};
 use super::synced::Synced;
-use super::{Entry, LogId, TypeConfig, Vote};
+use super::{Entry, LogId, Membership, TypeConfig, Vote};
 use crate::codec::raft as codec;
 use crate::rocks::{Memory, create_directory, io_error, remove_directory};
 
@@ -44,7 +44,8 @@ const SYNCED: &str = "raft-log.synced";
 /// What to do about a log that was lost in part or whole.
 pub const REMEDY: &str = "Nothing was changed. If the other members are a majority, remove this node \
      (nora cluster remove) and let it join anew with an empty data folder. Otherwise restore a copy of the whole data \
-     folder that was made while the node was stopped; what was acknowledged after that copy is lost";
+     folder that was made while the node was stopped; what was acknowledged after that copy is lost. Without a copy, let \
+     another member go on alone (nora recover)";
 
 /// The log; clones share it.
 #[derive(Clone)]
@@ -88,7 +89,43 @@ impl LogStore {
 
     /// Whether this node ever voted, or followed anybody: what precedes the first entry of any log.
     pub fn has_vote(&self) -> io::Result<bool> {
-        Ok(self.inner.meta(VOTE, codec::decode_vote)?.is_some())
+        Ok(self.vote()?.is_some())
+    }
+
+    /// For whom this node voted last, or whom it followed.
+    pub fn vote(&self) -> io::Result<Option<Vote>> {
+        self.inner.meta(VOTE, codec::decode_vote)
+    }
+
+    /// The last membership among the entries; none if no entry has one.
+    pub fn last_membership(&self) -> io::Result<Option<Membership>> {
+        let mut next = self.purged()?.map_or(0, |purged| purged.index + 1);
+        let mut last = None;
+        loop {
+            let entries = self.read(next, None, READ_BYTES_MAX)?;
+            let Some(end) = entries.last().map(|entry| entry.index() + 1) else {
+                return Ok(last);
+            };
+            let found = entries.into_iter().filter_map(|entry| match entry.payload {
+                EntryPayload::Membership(membership) => Some(membership),
+                EntryPayload::Blank | EntryPayload::Normal(_) => None,
+            });
+            last = found.last().or(last);
+            next = end;
+        }
+    }
+
+    /// Appends an entry and takes a vote, both or neither, durable when the call returns. For a log that consensus does not
+    /// use.
+    pub fn go_on_with(&self, entry: &Entry, vote: &Vote) -> io::Result<()> {
+        self.inner.syncer.check()?;
+        let mut batch = WriteBatch::default();
+        let at = entry.index().to_be_bytes();
+        batch.put_cf(self.inner.family(ENTRIES)?, at, codec::encode_entry(entry));
+        batch.put_cf(self.inner.family(META)?, VOTE, codec::encode_vote(vote));
+        self.inner.db.write_opt(batch, &WriteOptions::default()).map_err(io_error)?;
+        self.inner.syncer.sync()?;
+        self.inner.syncer.sync_number()
     }
 
     /// The entry at `index`, by its identity; none if there is none.
@@ -322,7 +359,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        self.inner.meta(VOTE, codec::decode_vote)
+        self.vote()
     }
 }
 

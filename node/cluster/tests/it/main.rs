@@ -19,4 +19,5 @@ mod snapshots;
 mod state_machine;
 mod storage_suite;
 mod support;
+mod survivor;
 mod trio;

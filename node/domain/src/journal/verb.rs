@@ -92,6 +92,8 @@ verbs! {
     BlobsScrub = 28 "blobs.scrub",
     /// Log in.
     Login = 29 "login",
+    /// Let one node go on without a lost majority.
+    ClusterRecover = 30 "cluster.recover",
 }
 
 impl Verb {
