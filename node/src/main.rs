@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use nora::cli::{self, Cli, JoinArgs, NodeVerb};
+use nora::cli::{self, Cli, ConsentArgs, JoinArgs, NodeVerb};
 use nora::config::{Loaded, LogFormat};
+use nora::wiring::Recovery;
 use nora::{telemetry, wiring};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     cli::run(Cli::parse(), |verb, loaded| match verb {
         NodeVerb::Serve(join) => serve(loaded, join),
         NodeVerb::Check => check(loaded),
+        NodeVerb::Recover(consent) => recover(loaded, consent),
     })
 }
 
@@ -48,6 +50,41 @@ fn check(loaded: Loaded) -> ExitCode {
             let _ = writeln!(err, "error: {message}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Lets a stopped node go on without its cluster: what it has goes to stdout, what is done about it to stderr.
+fn recover(loaded: Loaded, consent: ConsentArgs) -> ExitCode {
+    let failed = |message: String| {
+        let _ = writeln!(std::io::stderr(), "error: {message}");
+        ExitCode::FAILURE
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(format!("cannot start: {error}")),
+    };
+    let recovery = match runtime.block_on(Recovery::look(&loaded.config)) {
+        Ok(recovery) => recovery,
+        Err(error) => return failed(chain(&error)),
+    };
+    let _ = std::io::stdout().write_all(recovery.describe().as_bytes());
+    let node = recovery.node().0;
+    if !recovery.found().is_alone(recovery.node()) {
+        let what = format!(
+            "let node {node} go on alone, and lose what only other nodes have; they must never be started again"
+        );
+        match consent.allows(&what) {
+            Ok(true) => {}
+            Ok(false) => return ExitCode::SUCCESS,
+            Err(code) => return code,
+        }
+    }
+    match runtime.block_on(recovery.carry_out()) {
+        Ok(recovered) => {
+            let _ = std::io::stderr().write_all(recovered.describe(node).as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(chain(&error)),
     }
 }
 

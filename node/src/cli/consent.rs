@@ -1,14 +1,15 @@
 //! Asking before something is destroyed or put into force.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::process::ExitCode;
 
 use clap::Args;
 
 use super::failure::{Failure, say_note};
 
 /// Leave to go on.
-#[derive(Debug, Args)]
-pub(crate) struct ConsentArgs {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct ConsentArgs {
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
@@ -18,6 +19,11 @@ pub(crate) struct ConsentArgs {
 }
 
 impl ConsentArgs {
+    /// Whether to go on; the exit code if there is no going on because of that question.
+    pub fn allows(&self, what: &str) -> Result<bool, ExitCode> {
+        self.given(what).map_err(|failure| failure.report())
+    }
+
     /// Whether to go on. Nobody to ask is an error; a dry run only tells.
     pub(crate) fn given(&self, what: &str) -> Result<bool, Failure> {
         if self.dry_run {

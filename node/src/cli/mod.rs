@@ -36,6 +36,7 @@ use audit::{AuditArgs, AuditCommand};
 use auth::AuthCommand;
 use cluster::ClusterCommand;
 use connection::ConnectionArgs;
+pub use consent::ConsentArgs;
 use failure::Failure;
 use output::{Output, OutputFormat};
 use policy::PolicyCommand;
@@ -132,6 +133,16 @@ enum Command {
     },
     /// Check the data of a node that does not run: all metadata against itself, and that every blob is there.
     Check(ConfigArgs),
+    /// Let a node that does not run go on alone, after most voters of its cluster are gone for good.
+    ///
+    /// What was acknowledged and did not reach this node is lost. Never start the other nodes again: erase them, and let
+    /// them join anew. With --dry-run, it tells what this node has, to be compared with other survivors.
+    Recover {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[command(flatten)]
+        consent: ConsentArgs,
+    },
     /// Look at images.
     #[command(subcommand)]
     Images(ImagesCommand),
@@ -211,6 +222,8 @@ pub enum NodeVerb {
     Serve(JoinArgs),
     /// Check its data.
     Check,
+    /// Let it go on without its cluster.
+    Recover(ConsentArgs),
 }
 
 #[derive(Debug, Args)]
@@ -306,6 +319,10 @@ pub fn run(cli: Cli, node: impl FnOnce(NodeVerb, Loaded) -> ExitCode) -> ExitCod
         Command::Scrub { admin } => block_on(cluster::scrub(admin, &connection)),
         Command::Check(args) => match args.load() {
             Ok(loaded) => return node(NodeVerb::Check, loaded),
+            Err(errors) => Err(errors.into()),
+        },
+        Command::Recover { config, consent } => match config.load() {
+            Ok(loaded) => return node(NodeVerb::Recover(consent), loaded),
             Err(errors) => Err(errors.into()),
         },
         Command::Config(command) => configuration::run(command, &output),

@@ -62,6 +62,9 @@ pub enum ServeError {
     /// The metadata cannot be read.
     #[error("the metadata cannot be read")]
     Unreadable(#[source] MetadataError),
+    /// The metadata cannot be changed.
+    #[error("the metadata cannot be changed")]
+    Unwritable(#[source] MetadataError),
     /// This node's identity cannot be used or made.
     #[error(transparent)]
     Identity(#[from] nora_trust::TrustError),

@@ -15,6 +15,7 @@ mod jobs;
 mod offline;
 mod peers;
 mod policy;
+mod recover;
 mod settings;
 mod storage;
 mod upkeep;
@@ -40,6 +41,7 @@ use tracing::{debug, error, info, warn};
 
 pub use error::ServeError;
 pub use offline::{Checked, check};
+pub use recover::{Recovered, Recovery};
 
 use crate::admin::{self, Admin};
 use crate::api::{Api, forwarded_router, router, waiting_router};

@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::node::Node;
 use super::shell::{Said, Shell, on_terminal};
 
-const DATA: &str = "node/data";
+pub const DATA: &str = "node/data";
 
 /// Runs `nora cluster …` with what the owner of that data folder has.
-fn cluster(shell: &Shell, data_dir: &str, args: &[&str]) -> Said {
+pub fn cluster(shell: &Shell, data_dir: &str, args: &[&str]) -> Said {
     shell.run(&[&["cluster", "--data-dir", data_dir], args].concat())
 }
 
@@ -22,7 +22,7 @@ fn cluster_address(shell: &Shell, data_dir: &str) -> String {
 }
 
 /// The cluster as the first node tells it, once it is as the condition wants it.
-fn wait(shell: &Shell, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+pub fn wait(shell: &Shell, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let end = Instant::now() + Duration::from_secs(60);
     loop {
         let status = cluster(shell, DATA, &["status", "-o", "json"]).json();
@@ -162,7 +162,7 @@ fn who_administers_shows_a_certificate_or_knows_the_password() {
 }
 
 /// Starts a node that joins the first one.
-fn joining(shell: &Shell, data_dir: &str, token_file: &Path) -> Node {
+pub fn joining(shell: &Shell, data_dir: &str, token_file: &Path) -> Node {
     let address = cluster_address(shell, DATA);
     let path = shell.path(data_dir);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();

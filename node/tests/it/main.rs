@@ -10,6 +10,7 @@ mod lists;
 mod manifests;
 mod node;
 mod observation;
+mod recover;
 mod shell;
 mod shutdown;
 mod tls;
