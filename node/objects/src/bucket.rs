@@ -212,7 +212,8 @@ impl Bucket {
         let request = self.client.abort_multipart_upload().bucket(&self.target.bucket).key(key);
         let sent = request.upload_id(multipart).send().await;
         match sent.map_err(|error| self.target.explain("abort a multipart upload", error)) {
-            Ok(_) | Err(ObjectError::NoSuchUpload { .. } | ObjectError::Absent { .. }) => Ok(()),
+            Ok(_) | Err(ObjectError::NoSuchUpload { .. }) => Ok(()),
+            Err(ObjectError::Absent { .. } | ObjectError::PerhapsAbsent { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -222,7 +223,7 @@ impl Bucket {
         let head = self.client.head_object().bucket(&self.target.bucket).key(key).send().await;
         match head.map_err(|error| self.target.explain("look for an object", error)) {
             Ok(head) => Ok(head.content_length.and_then(|len| u64::try_from(len).ok())),
-            Err(ObjectError::Absent { .. }) => Ok(None),
+            Err(ObjectError::Absent { .. } | ObjectError::PerhapsAbsent { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -231,7 +232,7 @@ impl Bucket {
     pub(crate) async fn delete(&self, key: &str) -> Result<(), ObjectError> {
         let sent = self.client.delete_object().bucket(&self.target.bucket).key(key).send().await;
         match sent.map_err(|error| self.target.explain("delete an object", error)) {
-            Ok(_) | Err(ObjectError::Absent { .. }) => Ok(()),
+            Ok(_) | Err(ObjectError::Absent { .. } | ObjectError::PerhapsAbsent { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -82,6 +82,18 @@ pub enum ObjectError {
         /// What was being done.
         step: &'static str,
     },
+    /// A 404 that does not say what is absent: a proxy, or a service that is no object store, answers like this too. The
+    /// answer to a HEAD never says more.
+    #[error(
+        "cannot {step}: {endpoint} answered 404 without the code NoSuchKey; check the endpoint, and what stands between \
+         this node and the object store"
+    )]
+    PerhapsAbsent {
+        /// What was being done.
+        step: &'static str,
+        /// Who was asked.
+        endpoint: String,
+    },
     /// There is no such multipart upload (any more).
     #[error("cannot {step}: there is no such multipart upload")]
     NoSuchUpload {
@@ -188,7 +200,10 @@ impl Target {
             )
             | (_, 401) => ObjectError::CredentialsRefused { step, code: code_or_status },
             ("NoSuchUpload", _) => ObjectError::NoSuchUpload { step },
-            ("NoSuchKey" | "NotFound", _) | ("", 404) => ObjectError::Absent { step },
+            ("NoSuchKey", _) => ObjectError::Absent { step },
+            ("NotFound", _) | ("", 404) => {
+                ObjectError::PerhapsAbsent { step, endpoint: self.endpoint.clone() }
+            }
             ("AccessDenied" | "AllAccessDisabled", _) | ("", 403) => ObjectError::AccessDenied {
                 step,
                 place: format!("{}/{}", self.bucket, self.prefix),

@@ -1,6 +1,6 @@
 //! An object as a source of chunks.
 //!
-//! Guarantees: an error tells whether asking again may help. Must not know who verifies and keeps what it gives.
+//! Guarantees: an error tells whether asking again may help; an object that is gone is looked for when it is opened next. Must not know who verifies and keeps what it gives.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,19 +9,20 @@ use futures_util::stream;
 use nora_domain::UploadId;
 use nora_swarm::{BoxFuture, ChunkTable, Source, SourceError, SourceStream};
 
-use crate::bucket::Bucket;
 use crate::error::{ObjectError, chain};
+use crate::store::Inner;
 
 /// The object of a session.
 pub(crate) struct ObjectSource {
-    bucket: Arc<Bucket>,
+    store: Arc<Inner>,
+    id: UploadId,
     key: String,
     table: ChunkTable,
 }
 
 impl ObjectSource {
-    pub(crate) fn new(bucket: &Arc<Bucket>, id: UploadId, table: ChunkTable) -> Self {
-        Self { bucket: Arc::clone(bucket), key: bucket.key(id), table }
+    pub(crate) fn new(store: &Arc<Inner>, id: UploadId, table: ChunkTable) -> Self {
+        Self { store: Arc::clone(store), id, key: store.bucket.key(id), table }
     }
 }
 
@@ -36,9 +37,12 @@ impl Source for ObjectSource {
 
     fn read(&self, range: Range<u64>) -> BoxFuture<'_, Result<SourceStream, SourceError>> {
         Box::pin(async move {
-            match self.bucket.get_range("read", &self.key, range).await {
+            match self.store.bucket.get_range("read", &self.key, range).await {
                 Ok(bytes) => Ok(Box::pin(stream::iter([Ok(bytes)])) as SourceStream),
-                Err(ObjectError::Absent { .. }) => Err(SourceError::Absent),
+                Err(ObjectError::Absent { .. }) => {
+                    self.store.tables.doubt(self.id);
+                    Err(SourceError::Absent)
+                }
                 Err(ObjectError::Damaged { .. }) => Err(SourceError::Corrupt),
                 Err(error) => Err(SourceError::Unavailable(chain(&error))),
             }

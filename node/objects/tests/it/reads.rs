@@ -16,6 +16,7 @@ on_both!(
     an_answer_that_breaks_off_is_asked_for_again,
     damage_is_never_handed_out,
     a_server_that_does_not_answer_is_no_absent_blob,
+    an_object_that_is_lost_is_absent_and_a_bare_404_is_not,
     a_url_gives_a_client_the_bytes,
     a_second_read_asks_for_nothing,
     a_deletion_waits_for_readers_even_over_a_restart,
@@ -89,6 +90,36 @@ async fn a_server_that_does_not_answer_is_no_absent_blob(server: &Server) {
     assert!(matches!(opened, Err(BlobError::Unreachable { .. })));
     proxy.calm();
     assert!(store.open(copy).await.is_ok());
+}
+
+async fn an_object_that_is_lost_is_absent_and_a_bare_404_is_not(server: &Server) {
+    let (dir, proxy) = (tempfile::tempdir().unwrap(), Proxy::start(&server.address).await);
+    let bytes = bytes(MIB, 7);
+    let copy = push(&store(&server.endpoint(), dir.path()), HASHES, &bytes, 7).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let reader = store(&proxy.endpoint(), elsewhere.path());
+    // A proxy's own 404 says nothing about the object: no copy may be given up for it.
+    let bare = "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    proxy.plan(1, &["GET", ".chunks"], &Fault::Answer(bare.to_owned()));
+    let Err(BlobError::Io { source, .. }) = reader.open(copy.clone()).await else {
+        panic!("a bare 404 was taken for an absent object");
+    };
+    assert!(source.to_string().contains("without the code NoSuchKey"), "{source}");
+
+    // The object goes while its chunk table stays, and this node knows the table already.
+    let blob = reader.open(copy.clone()).await.unwrap();
+    let keys = server.keys().await;
+    let object = keys.iter().find(|key| !key.ends_with(".chunks")).unwrap();
+    server.client().delete_object().bucket(BUCKET).key(object).send().await.unwrap();
+    let pieces: Result<Vec<_>, _> = blob.read(0..MIB as u64, Delivery::Process).try_collect().await;
+    assert!(pieces.is_err(), "bytes came of an object that is gone");
+    let opened = reader.open(copy.clone()).await;
+    assert!(matches!(opened, Err(BlobError::Absent { .. })), "its loss goes unnoticed");
+
+    let put = server.client().put_object().bucket(BUCKET).key(object);
+    put.body(ByteStream::from(bytes.clone())).send().await.unwrap();
+    let blob = reader.open(copy).await.unwrap();
+    assert!(read(&blob, 0..MIB as u64, Delivery::Process).await == bytes);
 }
 
 /// What a client gets that knows nothing but a URL.
