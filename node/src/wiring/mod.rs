@@ -356,7 +356,7 @@ impl Node {
         announce(&self.config, address, &guard, admin.as_ref(), self.certificate.is_some());
 
         let mut tasks = tokio::task::JoinSet::new();
-        upkeep::start(&mut tasks, &self.storage, &self.cluster, &self.metrics);
+        upkeep::start(&mut tasks, &self.storage, &self.cluster, &registry, &self.metrics);
         let parts = Parts {
             config: &self.config,
             clock: &self.clock,

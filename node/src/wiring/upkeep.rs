@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use nora_app::Registry;
 use nora_app::jobs::Jobs;
 use nora_cluster::{Cluster, PositionedEvent};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tracing::debug;
 
-use super::changes::LiveEvents;
+use super::changes::Followed;
 use super::storage::Storage;
 use crate::metrics::Metrics;
 
@@ -17,11 +18,13 @@ pub(super) fn start(
     tasks: &mut JoinSet<()>,
     storage: &Storage,
     cluster: &Arc<Cluster>,
+    registry: &Registry,
     metrics: &Arc<Metrics>,
 ) {
     tasks.spawn(count_events(cluster.subscribe(), metrics.clone()));
     if let Storage::Nodes(replicated) = storage {
-        let (repairing, changes) = (replicated.clone(), Arc::new(LiveEvents::new(cluster)));
+        let changes = Arc::new(Followed::new(registry.clone(), cluster));
+        let repairing = replicated.clone();
         tasks.spawn(async move { repairing.run(changes).await });
     }
 }
@@ -85,7 +88,7 @@ fn page_bytes() -> u64 {
 async fn count_events(mut events: broadcast::Receiver<PositionedEvent>, metrics: Arc<Metrics>) {
     loop {
         match events.recv().await {
-            Ok(PositionedEvent { position, index, event }) => {
+            Ok(PositionedEvent { position, index, event, .. }) => {
                 metrics.event(event.name());
                 debug!(position, index, ?event, "event");
             }

@@ -46,6 +46,8 @@ pub struct PositionedEvent {
     pub position: u64,
     /// Place among the command's events, from 0.
     pub index: u32,
+    /// Number of the command's entry in the journal, which has all of them.
+    pub entry: u64,
     /// What happened.
     pub event: Arc<Event>,
 }
@@ -344,9 +346,12 @@ fn apply_entry(
             let applied = nora_domain::apply(&mut transaction, position, &command)?;
             let changes = transaction.into_changes();
             pending.change(&entry.log_id, changes);
+            // A command that changed something appends one entry, and its events are in it.
+            let entry = pending.head.journal.next.saturating_sub(1);
             let events = (0..).zip(applied.events).map(|(index, event)| PositionedEvent {
                 position,
                 index,
+                entry,
                 event: Arc::new(event),
             });
             pending.events.extend(events);
