@@ -301,7 +301,7 @@ fn a_node_far_behind_gets_a_snapshot_and_goes_on_where_the_connection_broke() {
     // No later snapshot takes its place half-way.
     trio.block(leader, async |cluster| cluster.snapshot_now().await.unwrap());
     // The connection breaks when some of the snapshot's files have come in.
-    trio.stall_after = Some(20_000);
+    trio.snapshots_are_slow = true;
     trio.open(away);
     let incoming = trio.directory.path().join(format!("node-{away}/incoming"));
     let came_in = until("a part of the snapshot came in", || {
@@ -309,6 +309,7 @@ fn a_node_far_behind_gets_a_snapshot_and_goes_on_where_the_connection_broke() {
         let found = inodes(&name.path().join("files"));
         (!found.is_empty()).then_some(found)
     });
+    trio.gate(away).let_no_more();
     trio.gate(away).shut(true);
     trio.gate(away).shut(false);
     trio.enter(away);
@@ -356,13 +357,14 @@ fn written_during_a_transfer(log_bytes_max: u64) -> (Trio, u64, [Option<u64>; 2]
     }
     trio.block(leader, async |cluster| cluster.snapshot_now().await.unwrap());
     let before = trio.node(leader).status().snapshot_index;
-    trio.stall_after = Some(20_000);
+    trio.snapshots_are_slow = true;
     trio.open(away);
     let incoming = trio.directory.path().join(format!("node-{away}/incoming"));
     until("a part of the snapshot came in", || {
         let name = std::fs::read_dir(&incoming).ok()?.next()?.ok()?;
         (!inodes(&name.path().join("files")).is_empty()).then_some(())
     });
+    trio.gate(away).let_no_more();
     for _ in 0..15 {
         write(&trio, number);
         number += 200;
@@ -373,7 +375,8 @@ fn written_during_a_transfer(log_bytes_max: u64) -> (Trio, u64, [Option<u64>; 2]
 
 #[test]
 fn a_member_catches_up_by_a_snapshot_while_others_write() {
-    let (trio, away, [_, after]) = written_during_a_transfer(1 << 30);
+    let (trio, away, [before, after]) = written_during_a_transfer(1 << 30);
+    assert_eq!(before, after, "the leader made another snapshot while it sent one");
     trio.gate(away).shut(true);
     trio.gate(away).shut(false);
     trio.enter(away);

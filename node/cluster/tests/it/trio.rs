@@ -52,31 +52,34 @@ async fn tell_caller(
     next.run(request).await
 }
 
-/// Lets a snapshot come in up to a point, once, and then no further: as when a cable is cut.
-async fn stall_snapshot(
+/// Lets a snapshot come in slowly, and no further once the gate lets no more of it in, as when a cable is cut: until the
+/// gate is shut. Connections also break by themselves on a busy machine, so what is sent anew is treated alike.
+async fn slow_snapshot(
     axum::extract::State(gate): axum::extract::State<Arc<Gate>>,
     request: axum::extract::Request,
     next: axum::middleware::Next,
 ) -> axum::response::Response {
     use futures_util::{StreamExt, stream};
     let install = request.uri().path().ends_with("/InstallSnapshot");
-    let stall_after = gate.stall_after.filter(|_| install);
-    let request = match stall_after.filter(|_| !gate.stalled.swap(true, Ordering::SeqCst)) {
-        None => request,
-        Some(bytes_max) => request.map(|body| {
-            let some = body.into_data_stream().scan(0, move |bytes, data| {
-                // The piece that goes beyond still passes: pieces may be larger than all that should.
-                let before = *bytes;
-                *bytes += data.as_ref().map_or(0, |data| data.len());
-                std::future::ready((before <= bytes_max).then_some(data))
-            });
-            let broken = stream::once(async move {
-                gate.broken.notified().await;
-                Err(axum::Error::new(std::io::Error::other("the connection broke")))
-            });
-            axum::body::Body::from_stream(some.chain(broken))
-        }),
-    };
+    if !gate.is_slow || !install || *gate.released.borrow() {
+        return next.run(request).await;
+    }
+    let request = request.map(|body| {
+        let held = gate.clone();
+        let some = body
+            .into_data_stream()
+            .then(async |data| {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                data
+            })
+            .take_while(move |_| std::future::ready(!held.no_more.load(Ordering::SeqCst)));
+        let mut released = gate.released.subscribe();
+        let broken = stream::once(async move {
+            let _ = released.wait_for(|released| *released).await;
+            Err(axum::Error::new(std::io::Error::other("the connection broke")))
+        });
+        axum::body::Body::from_stream(some.chain(broken))
+    });
     next.run(request).await
 }
 
@@ -92,11 +95,11 @@ pub struct Running {
 pub struct Gate {
     shut: AtomicBool,
     silent: AtomicBool,
-    stalled: AtomicBool,
-    broken: tokio::sync::Notify,
+    no_more: AtomicBool,
+    released: tokio::sync::watch::Sender<bool>,
     connections: Mutex<Vec<tokio::task::AbortHandle>>,
-    /// Bytes after which a snapshot that comes in stalls, once.
-    stall_after: Option<usize>,
+    /// Whether snapshots come in slowly, until the gate was shut.
+    is_slow: bool,
 }
 
 impl Gate {
@@ -108,10 +111,15 @@ impl Gate {
         }
     }
 
+    /// Nothing of another snapshot comes in from now on.
+    pub fn let_no_more(&self) {
+        self.no_more.store(true, Ordering::SeqCst);
+    }
+
     pub fn shut(&self, shut: bool) {
         self.shut.store(shut, Ordering::SeqCst);
         if shut {
-            self.broken.notify_one();
+            self.released.send_replace(true);
             for connection in self.connections.lock().unwrap().drain(..) {
                 connection.abort();
             }
@@ -123,8 +131,8 @@ impl Gate {
 pub struct Trio {
     pub directory: TempDir,
     configure: Box<dyn Fn(&mut ClusterConfig) + Send + Sync>,
-    /// Bytes after which a snapshot that comes to a node that is opened stalls, once.
-    pub stall_after: Option<usize>,
+    /// Whether snapshots come slowly to a node that is opened, until its gate was shut.
+    pub snapshots_are_slow: bool,
     addresses: BTreeMap<u64, SocketAddr>,
     nodes: BTreeMap<u64, Running>,
 }
@@ -154,7 +162,7 @@ impl Trio {
         let mut trio = Self {
             directory: TempDir::new().unwrap(),
             configure: Box::new(configure),
-            stall_after: None,
+            snapshots_are_slow: false,
             addresses: BTreeMap::new(),
             nodes: BTreeMap::new(),
         };
@@ -258,11 +266,11 @@ impl Trio {
         let cluster = until("the stores of a killed node are free", || {
             runtime.block_on(Cluster::open(config.clone(), transport.clone())).ok()
         });
-        let gate = Arc::new(Gate { stall_after: self.stall_after, ..Gate::default() });
+        let gate = Arc::new(Gate { is_slow: self.snapshots_are_slow, ..Gate::default() });
         let app = cluster
             .services()
             .layer(axum::middleware::from_fn(tell_caller))
-            .layer(axum::middleware::from_fn_with_state(gate.clone(), stall_snapshot));
+            .layer(axum::middleware::from_fn_with_state(gate.clone(), slow_snapshot));
         runtime.spawn(serve(listener, app, gate.clone()));
         let running = Running { cluster: Arc::new(cluster), runtime: Some(runtime), gate };
         self.nodes.insert(node, running);
