@@ -5,6 +5,7 @@
 //! ecosystem, as OCI's for repository names, live in `nora-formats`, which is where requests are parsed.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Why a text is no such name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal, $max:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $type(Box<str>);
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// The most bytes such a name has.

@@ -76,7 +76,7 @@ pub struct LinkRecord {
 }
 
 /// What needs a blob within a repository.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
     /// An artifact that references it.
     Artifact(Digest),

@@ -29,7 +29,7 @@ use crate::upload::UploadRecord;
 use crate::version::{FileRecord, VersionRecord};
 
 /// Where a row of the replicated state is found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// The one row of cluster-wide counters.
     Cluster,

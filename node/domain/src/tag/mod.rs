@@ -7,7 +7,7 @@ use crate::names::{FileName, RepositoryKey, TagName, VersionName};
 use crate::time::Timestamp;
 
 /// What a tag names.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// An artifact, as OCI's tags do.
     Artifact(Digest),
@@ -44,7 +44,7 @@ pub struct TagRecord {
 }
 
 /// Something in a repository that is pulled by itself.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
     /// An artifact.
     Artifact(Digest),
