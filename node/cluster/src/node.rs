@@ -547,15 +547,16 @@ pub(crate) async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
 }
 
 async fn stopped(raft: Consensus) -> StopReason {
-    let mut metrics = raft.metrics();
+    // All metrics change with every entry, and each change would wake whoever waits here. Those of the server change
+    // seldom, and end with consensus, which has said why by then.
+    let (metrics, mut server) = (raft.metrics(), raft.server_metrics());
     drop(raft);
     loop {
-        if let Err(fatal) = &metrics.borrow_watched().running_state {
-            return stop_reason(fatal);
-        }
-        if metrics.changed().await.is_err() {
-            let state = metrics.borrow_watched().running_state.clone();
-            return state.err().as_ref().map_or(StopReason::Shutdown, stop_reason);
+        let ended = server.changed().await.is_err();
+        match &metrics.borrow_watched().running_state {
+            Err(fatal) => return stop_reason(fatal),
+            Ok(()) if ended => return StopReason::Shutdown,
+            Ok(()) => {}
         }
     }
 }
