@@ -31,6 +31,7 @@ mod blob;
 mod cluster;
 mod command;
 mod digest;
+mod footprint;
 mod ids;
 mod join_token;
 mod journal;
@@ -66,6 +67,7 @@ pub use cluster::{
 };
 pub use command::{Action, Ask, Command, Origin, Outcome, Refusal, Terms};
 pub use digest::{Algorithm, Digest, DigestError};
+pub use footprint::add_likely_reads;
 pub use ids::{ClusterId, Epoch, Generation, NodeId, TokenId, UploadId};
 pub use join_token::{AdmitNode, CreateJoinToken, JoinTokenRecord};
 pub use journal::{

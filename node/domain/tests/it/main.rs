@@ -6,6 +6,7 @@
 mod answers;
 mod cluster;
 mod faults;
+mod footprint;
 mod identity;
 mod journal;
 mod projection;
