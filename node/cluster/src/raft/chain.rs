@@ -109,7 +109,7 @@ impl Chain {
             hasher.update(&number.to_be_bytes());
         }
         for (row, change) in changes {
-            let (row, record) = (key::encode(row), change.as_ref().map(record::encode));
+            let (row, record) = (key::encode(row), change.as_deref().map(record::encode));
             part(&mut hasher, &row);
             match &record {
                 Some(record) => part(&mut hasher, record),
@@ -153,6 +153,8 @@ pub fn difference(here: &[Mark], there: &[Mark]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use nora_domain::{JoinTokenRecord, Key, Record, Timestamp, TokenId};
     use openraft::vote::RaftLeaderId;
 
@@ -166,7 +168,8 @@ mod tests {
     fn changes(number: u64) -> Changes {
         let token = |number: u64| Key::JoinToken(TokenId(number.into()));
         let record = JoinTokenRecord { secret_hash: [1; 32], expires_at: Timestamp(number) };
-        Changes::from([(token(1), Some(Record::JoinToken(record))), (token(number), None)])
+        let record = Arc::new(Record::JoinToken(record));
+        Changes::from([(token(1), Some(record)), (token(number), None)])
     }
 
     fn extend(chain: &mut Chain, index: u64, changes: &Changes) {

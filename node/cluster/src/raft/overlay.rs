@@ -3,17 +3,20 @@
 //! Guarantee: a command sees what commands before it wrote, and a command whose transition fails half-way leaves
 //! nothing behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nora_domain::{Body, Head, Key, Record, Rows, Store};
 
 use crate::rocks::locked;
 use crate::rocks::state::{ReadError, StateDb, Tier};
 
-/// Changed rows; `None` is a row that was deleted.
-pub type Changes = BTreeMap<Key, Option<Record>>;
+/// A row's value; `None` is a row that is not there, or was deleted. Shared, because a record is large and moves often.
+pub type Row = Option<Arc<Record>>;
+
+/// Changed rows.
+pub type Changes = BTreeMap<Key, Row>;
 
 /// What earlier commands of the same write changed.
 #[derive(Debug, Default)]
@@ -25,10 +28,15 @@ pub struct Overlay {
 impl Overlay {
     /// Takes over what a command changed.
     pub fn merge(&mut self, changes: Changes) {
-        for (key, record) in changes {
-            self.bytes += weight(record.as_ref());
-            self.changes.insert(key, record);
+        for (key, row) in changes {
+            self.bytes += weight(&row);
+            self.changes.insert(key, row);
         }
+    }
+
+    /// Whether a row was changed.
+    pub fn has(&self, key: &Key) -> bool {
+        self.changes.contains_key(key)
     }
 
     /// The changed rows, given away.
@@ -42,36 +50,52 @@ impl Overlay {
     }
 }
 
-/// Rows that were read or written lately, as they are stored; `None` is a row that is not there. A push touches few rows
-/// again and again (its proposer's session, its repository, its blobs), and finding them here spares a search in RocksDB.
+/// Rows that were read or written lately. A push touches few rows again and again (its repository, its blobs, what its
+/// tenant uses), and finding them here spares a search in the overlay and in RocksDB.
 ///
-/// Invariant: what is here is what is stored. So only the one who writes the state may have it, and has to
-/// [`note`](Self::note) what it wrote.
+/// Invariant: what is here is what is stored, or what the write under way will store. So only the one who writes the state
+/// may have it, and [notes](Self::note) every change before the next command is applied. If that write fails, nothing is
+/// applied any more.
 #[derive(Debug, Default)]
-pub struct Recent(Mutex<Overlay>);
+pub struct Recent(Mutex<RecentRows>);
+
+/// Found by hash: keys of one tenant begin alike, so a search in their order compares many long texts.
+#[derive(Debug, Default)]
+struct RecentRows {
+    rows: HashMap<Key, Row>,
+    bytes: usize,
+}
 
 impl Recent {
     /// When they take more memory than this, in bytes, all are forgotten; those in use are back at once.
     const BYTES_MAX: usize = 1 << 20;
 
-    /// Notes rows that are stored now.
-    pub fn note(&self, rows: Changes) {
+    /// Notes rows as they are from now on.
+    pub fn note<'a>(&self, rows: impl IntoIterator<Item = (&'a Key, &'a Row)>) {
         let mut recent = locked(&self.0);
-        recent.merge(rows);
-        if recent.bytes > Self::BYTES_MAX {
-            *recent = Overlay::default();
+        for (key, row) in rows {
+            if recent.bytes > Self::BYTES_MAX {
+                *recent = RecentRows::default();
+            }
+            recent.bytes += weight(row);
+            recent.rows.insert(key.clone(), row.clone());
         }
     }
 
-    fn get(&self, key: &Key) -> Option<Option<Record>> {
-        locked(&self.0).changes.get(key).cloned()
+    /// Whether a row is known.
+    pub fn has(&self, key: &Key) -> bool {
+        locked(&self.0).rows.contains_key(key)
+    }
+
+    fn get(&self, key: &Key) -> Option<Row> {
+        locked(&self.0).rows.get(key).cloned()
     }
 }
 
 /// A row's memory, roughly: what matters is that inline bodies and long lists count.
-fn weight(record: Option<&Record>) -> usize {
+fn weight(row: &Row) -> usize {
     const ROW: usize = 256;
-    match record {
+    match row.as_deref() {
         Some(Record::Artifact(artifact)) => {
             let body = match &artifact.body {
                 Body::Inline(bytes) => bytes.len(),
@@ -111,9 +135,9 @@ impl<'a> Transaction<'a> {
     }
 
     /// Changes within a run, the command's own before the overlay's.
-    fn changes_in(&self, rows: &Rows) -> BTreeMap<&Key, &Option<Record>> {
+    fn changes_in(&self, rows: &Rows) -> BTreeMap<&Key, &Row> {
         let from = (rows.start(), Bound::Unbounded);
-        let within = |(key, _): &(&Key, &Option<Record>)| rows.contains(key);
+        let within = |(key, _): &(&Key, &Row)| rows.contains(key);
         let mut changes: BTreeMap<_, _> =
             self.overlay.changes.range(from.clone()).take_while(within).collect();
         changes.extend(self.changes.range(from).take_while(within));
@@ -125,15 +149,13 @@ impl Store for Transaction<'_> {
     type Error = ReadError;
 
     fn get(&self, key: &Key) -> Result<Option<Record>, ReadError> {
-        if let Some(record) = self.changes.get(key).or_else(|| self.overlay.changes.get(key)) {
-            return Ok(record.clone());
+        let known = self.changes.get(key).cloned().or_else(|| self.recent.get(key));
+        if let Some(row) = known.or_else(|| self.overlay.changes.get(key).cloned()) {
+            return Ok(row.map(Arc::unwrap_or_clone));
         }
-        if let Some(record) = self.recent.get(key) {
-            return Ok(record);
-        }
-        let record = self.db.get(key, self.tier)?;
-        self.recent.note(Changes::from([(key.clone(), record.clone())]));
-        Ok(record)
+        let row = self.db.get(key, self.tier)?.map(Arc::new);
+        self.recent.note([(key, &row)]);
+        Ok(row.map(Arc::unwrap_or_clone))
     }
 
     fn scan(&self, rows: &Rows, limit: usize) -> Result<Vec<(Key, Record)>, ReadError> {
@@ -164,7 +186,7 @@ impl Store for Transaction<'_> {
                     stored.next();
                 }
                 if let Some(record) = record {
-                    found.push((key.clone(), record.clone()));
+                    found.push((key.clone(), record.as_ref().clone()));
                 }
             } else {
                 let Some(row) = stored.next() else { break };
@@ -175,7 +197,7 @@ impl Store for Transaction<'_> {
     }
 
     fn put(&mut self, key: Key, record: Record) -> Result<(), ReadError> {
-        self.changes.insert(key, Some(record));
+        self.changes.insert(key, Some(Arc::new(record)));
         Ok(())
     }
 
@@ -205,20 +227,23 @@ mod tests {
         let key = Key::Segment;
         let row = |number| {
             let cursor = CursorRecord { number, noted_at: Timestamp(0) };
-            Some(Record::Cursor(cursor))
+            Some(Arc::new(Record::Cursor(cursor)))
         };
+        let note = |key: Key, row: Row| recent.note([(&key, &row)]);
         assert_eq!(recent.get(&key(1)), None);
-        recent.note(Changes::from([(key(1), row(1)), (key(2), None)]));
+        note(key(1), row(1));
+        note(key(2), None);
         assert_eq!(recent.get(&key(1)), Some(row(1)));
         assert_eq!(recent.get(&key(2)), Some(None), "that a row is not there is known too");
-        recent.note(Changes::from([(key(1), None), (key(2), row(2))]));
+        note(key(1), None);
+        note(key(2), row(2));
         assert_eq!(recent.get(&key(1)), Some(None));
         assert_eq!(recent.get(&key(2)), Some(row(2)));
 
         for number in 0..100_000 {
-            recent.note(Changes::from([(key(number), row(number))]));
-            let held = locked(&recent.0).changes.len();
-            assert!(held <= Recent::BYTES_MAX / 256, "{held} rows");
+            note(key(number), row(number));
+            let held = locked(&recent.0).rows.len();
+            assert!(held <= Recent::BYTES_MAX / 256 + 1, "{held} rows");
         }
         assert_eq!(recent.get(&key(3)), None);
     }

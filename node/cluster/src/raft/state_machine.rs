@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
-use nora_domain::{Event, Head, Key, NodeId, Record, Rows};
+use nora_domain::{Event, Head, Key, NodeId, Record, Rows, add_likely_reads};
 use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
@@ -21,7 +21,7 @@ use super::catch_up::CatchUp;
 use super::chain::{Chain, EncodedRows};
 use super::covered::Covered;
 use super::log_store::blocking;
-use super::overlay::{Changes, Overlay, Recent, Transaction};
+use super::overlay::{Changes, Overlay, Recent, Row, Transaction};
 use super::snapshot::{Building, SnapshotHandle, Snapshots};
 use super::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::clock::AppliedClock;
@@ -38,6 +38,9 @@ const WRITE_BYTES_MAX: usize = 4 << 20;
 /// alone is larger. What they change overshoots [`WRITE_BYTES_MAX`] by about as much.
 const DISK_BATCH_MAX: usize = 256;
 const DISK_BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Rows that are read ahead for such a batch, about; no more than [`Recent`] keeps.
+const PREFETCHED_MAX: usize = 2048;
 
 /// Something that happened, with its number: the log position of the command and the place among its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,6 +191,8 @@ impl StateMachine {
         let (pending, recent) = blocking(move || {
             let mut pending = pending;
             let state = shared.state.load_full();
+            prefetch(&state, &recent, &pending, batch.iter().map(|(entry, _)| entry))
+                .map_err(io::Error::other)?;
             for (entry, responder) in batch {
                 let reply =
                     apply_entry(&shared, &state, &recent, &mut pending, &entry, Tier::Disk)?;
@@ -221,12 +226,11 @@ impl StateMachine {
         self.head = pending.head;
         self.chain = pending.chain;
         let rows = pending.overlay.into_rows();
-        for (key, record) in &rows {
-            if let (Key::Node(node), Some(Record::Node(record))) = (key, record) {
+        for (key, row) in &rows {
+            if let (Key::Node(node), Some(Record::Node(record))) = (key, row.as_deref()) {
                 self.shared.addresses.note(*node, record);
             }
         }
-        self.recent.note(rows);
         if let Some(membership) = pending.membership {
             self.membership = membership;
         }
@@ -274,7 +278,8 @@ impl Pending {
     }
 
     /// Takes over what an entry changed.
-    fn change(&mut self, at: &LogId, changes: Changes) {
+    fn change(&mut self, at: &LogId, changes: Changes, recent: &Recent) {
+        recent.note(&changes);
         self.chain.extend(at, &changes, &self.head, &mut self.written);
         self.overlay.merge(changes);
     }
@@ -317,6 +322,35 @@ fn command_bytes(entry: &Entry) -> usize {
     }
 }
 
+/// Reads what a batch of entries is likely to read, all at once, where one read after the other would wait for the disk each
+/// time. What is pending is newer than what is stored, so it is left alone.
+fn prefetch<'a>(
+    state: &StateDb,
+    recent: &Recent,
+    pending: &Pending,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> Result<(), ReadError> {
+    let mut keys = Vec::new();
+    for entry in entries {
+        // An entry that cannot be understood is refused where it is applied.
+        if let EntryPayload::Normal(proposal) = &entry.payload
+            && let Ok(command) = codec::command::decode(proposal.0.clone())
+        {
+            add_likely_reads(&command.action, &mut keys);
+        }
+        if keys.len() >= PREFETCHED_MAX {
+            break;
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    keys.retain(|key| !pending.overlay.has(key) && !recent.has(key));
+    let rows: Vec<Row> =
+        state.get_many(&keys)?.into_iter().map(|record| record.map(Arc::new)).collect();
+    recent.note(keys.iter().zip(&rows));
+    Ok(())
+}
+
 /// Applies an entry over what is pending.
 fn apply_entry(
     shared: &Shared,
@@ -328,11 +362,11 @@ fn apply_entry(
 ) -> Result<Reply, ApplyError> {
     let reply = match &entry.payload {
         EntryPayload::Blank => {
-            pending.change(&entry.log_id, Changes::new());
+            pending.change(&entry.log_id, Changes::new(), recent);
             Reply(None)
         }
         EntryPayload::Membership(membership) => {
-            pending.change(&entry.log_id, Changes::new());
+            pending.change(&entry.log_id, Changes::new(), recent);
             let membership = StoredMembership::new(Some(entry.log_id), membership.clone());
             pending.membership = Some(membership);
             Reply(None)
@@ -345,7 +379,7 @@ fn apply_entry(
             let mut transaction = Transaction::new(state, recent, overlay, head, tier);
             let applied = nora_domain::apply(&mut transaction, position, &command)?;
             let changes = transaction.into_changes();
-            pending.change(&entry.log_id, changes);
+            pending.change(&entry.log_id, changes, recent);
             // A command that changed something appends one entry, and its events are in it.
             let entry = pending.head.journal.next.saturating_sub(1);
             let events = (0..).zip(applied.events).map(|(index, event)| PositionedEvent {

@@ -1,6 +1,7 @@
 //! The state that entries lead to is the same however the log is cut, and is what the domain computes in memory.
 
 use std::io;
+use std::sync::Arc;
 
 use futures_util::stream;
 use nora_cluster::codec;
@@ -150,8 +151,7 @@ fn a_scan_sees_what_earlier_commands_of_the_same_write_changed() {
         Record::Tag(TagRecord { target, moved_at: Timestamp(at) })
     };
     let state = shared.state.load();
-    let stored =
-        [(key("b"), Some(record(0))), (key("d"), Some(record(0))), (key("f"), Some(record(0)))];
+    let stored = ["b", "d", "f"].map(|name| (key(name), Some(Arc::new(record(0)))));
     let mut head = Head::default();
     let (mut chain, mut written) = (Chain::default(), EncodedRows::new());
     chain.extend(&log_id(1), &stored.into(), &head, &mut written);
