@@ -86,6 +86,10 @@ pub struct Args {
     #[arg(long, default_value_t = 256)]
     pub fill_connections: usize,
 
+    /// Manifests a second that are pushed while the fresh node joins; 0 for none.
+    #[arg(long, default_value_t = 1_000)]
+    pub join_writes: u32,
+
     /// The program `nora`.
     #[arg(long, env = "NORA_BIN")]
     pub nora: PathBuf,

@@ -2,9 +2,12 @@
 //!
 //! The cluster is filled over HTTP, by many connections to all nodes. The log does not reach back to
 //! the beginning, so that the fresh node gets a snapshot: that it has one is checked, and so is a
-//! manifest that it then answers.
+//! manifest that it then answers. Pushes go on at a steady rate while it joins.
 
+use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nora_cluster_tests::cluster::metric;
@@ -63,7 +66,20 @@ pub fn run(bench: &Bench, table: &mut Table) -> Result<()> {
     table.add(0, Measure::new("filling: p99", Unit::Ms), outcome.latencies.percentile_ms(99.0));
     running.record(table, 0, "filling", &seen)?;
 
-    let fresh = join(bench, table, &running)?;
+    wait_quiet(args.output.wait_quiet(), &running.pids());
+    let writers = Writers {
+        addrs: &running.spread(WRITERS),
+        image: &image,
+        repositories: args.manifests.div_ceil(A_REPOSITORY),
+        per_second: args.join_writes,
+    };
+    let (fresh, written) = writers.beside(|| join(table, &running))?;
+    if let Some(written) = written {
+        let bar = Bar::AtLeast(f64::from(args.join_writes) * 0.95);
+        let measure = Measure::new("joining: manifests pushed meanwhile", Unit::PerS).bar(bar);
+        table.add(0, measure, written.per_second);
+        table.add(0, Measure::new("joining: longest push", Unit::Ms), written.longest_ms);
+    }
     let last = args.manifests - 1;
     let (repository, tag) = catalogue.place(last);
     let mut registry = Registry::open(fresh.addr())?;
@@ -82,7 +98,75 @@ fn prepare(running: &Running, image: &Image, repositories: usize) -> Result<()> 
     together(PREPARERS, |_| Ok(()), work).map(|_| ())
 }
 
-fn join(bench: &Bench, table: &mut Table, running: &Running) -> Result<Server> {
+/// Connections that push while a node joins.
+const WRITERS: usize = 16;
+
+/// Pushes at a steady rate.
+struct Writers<'a> {
+    addrs: &'a [SocketAddr],
+    image: &'a Image,
+    repositories: usize,
+    per_second: u32,
+}
+
+/// What was pushed.
+struct Written {
+    per_second: f64,
+    longest_ms: f64,
+}
+
+impl Writers<'_> {
+    /// Pushes for as long as `work` runs; none if nothing is to be pushed.
+    fn beside<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, Option<Written>)> {
+        if self.per_second == 0 {
+            return Ok((work()?, None));
+        }
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let begun = Instant::now();
+            let writers: Vec<_> = (0..self.addrs.len())
+                .map(|at| {
+                    let ended = &ended;
+                    scope.spawn(move || self.write(at, ended))
+                })
+                .collect();
+            let done = work();
+            ended.store(true, Ordering::Release);
+            let took = begun.elapsed();
+            let (mut count, mut longest) = (0, Duration::ZERO);
+            for writer in writers {
+                let of = writer.join().map_err(|_| Error::Wrong("a writer panicked".into()))??;
+                count += of.0;
+                longest = longest.max(of.1);
+            }
+            let per_second = f64::from(count) / took.as_secs_f64();
+            let longest_ms = longest.as_secs_f64() * 1e3;
+            Ok((done?, Some(Written { per_second, longest_ms })))
+        })
+    }
+
+    /// What one connection pushes: how many manifests, and how long the slowest took.
+    fn write(&self, at: usize, ended: &AtomicBool) -> Result<(u32, Duration)> {
+        let mut registry = Registry::open(self.addrs[at])?;
+        let every = Duration::from_secs(self.addrs.len() as u64) / self.per_second;
+        let (mut due, mut count, mut longest) = (Instant::now(), 0_u32, Duration::ZERO);
+        while !ended.load(Ordering::Acquire) {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            due += every;
+            let number = count as usize * self.addrs.len() + at;
+            // Manifests of the catalogue have numbers below 2^40.
+            let manifest = self.image.variant((1 << 40) + number as u64);
+            let pushed = Instant::now();
+            let repository = repository(number % self.repositories);
+            registry.push_manifest(&repository, &format!("w{number}"), &manifest)?;
+            longest = longest.max(pushed.elapsed());
+            count += 1;
+        }
+        Ok((count, longest))
+    }
+}
+
+fn join(table: &mut Table, running: &Running) -> Result<Server> {
     let leader = running.leader()?;
     let leader_addr = running.cluster.node(leader).http;
     let token = running.cluster.admin(&["join-token"])?;
@@ -99,7 +183,6 @@ fn join(bench: &Bench, table: &mut Table, running: &Running) -> Result<Server> {
         .args(["--join", &running.cluster.node(0).peer.to_string()])
         .env("NORA_JOIN_TOKEN", token.trim())
         .current_dir(&running.dir);
-    wait_quiet(bench.args.output.wait_quiet(), &running.pids());
     let watch = Watch::start(running.pids());
     let started = Instant::now();
     let log = running.dir.join("fresh.log");

@@ -55,6 +55,8 @@ impl Unit {
 pub enum Bar {
     /// At most this, in the last column.
     AtMost(f64),
+    /// At least this, in the last column.
+    AtLeast(f64),
     /// The last column is at least so many times better than the first.
     Times(f64),
 }
@@ -206,6 +208,11 @@ impl Row {
                 let most = samples.iter().copied().fold(f64::MIN, f64::max);
                 (!samples.is_empty()).then_some(most <= limit)
             }
+            Bar::AtLeast(limit) => {
+                let samples = self.samples.last()?;
+                let least = samples.iter().copied().fold(f64::MAX, f64::min);
+                (!samples.is_empty()).then_some(least >= limit)
+            }
             Bar::Times(times) => Some(self.times()? >= times),
         }
     }
@@ -214,6 +221,7 @@ impl Row {
 fn bar(bar: Bar) -> String {
     match bar {
         Bar::AtMost(limit) => format!("≤ {limit}"),
+        Bar::AtLeast(limit) => format!("≥ {limit}"),
         Bar::Times(times) => format!("≥ {times} ×"),
     }
 }
