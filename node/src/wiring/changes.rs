@@ -10,6 +10,7 @@ use std::sync::Arc;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::changes::{ChangeSource, Changes, Cursor};
 use nora_app::ports::metadata::MetadataError;
+use nora_app::queries::Page;
 use nora_app::{Error, Registry};
 use nora_cluster::{Cluster, PositionedEvent};
 use nora_domain::{Entry, Event, JournalHead};
@@ -23,8 +24,8 @@ const BATCH_MAX: usize = 500;
 /// The journal as it is read; tests have one of their own.
 pub(super) trait Journal: Send + Sync {
     fn head(&self) -> BoxFuture<'_, Result<JournalHead, Error>>;
-    /// Kept entries after a number, and whether there are more.
-    fn after(&self, number: u64) -> BoxFuture<'_, Result<(Vec<(u64, Entry)>, bool), Error>>;
+    /// Kept entries after a number.
+    fn after(&self, number: u64) -> BoxFuture<'_, Result<Page<(u64, Entry)>, Error>>;
 }
 
 impl Journal for Registry {
@@ -32,11 +33,8 @@ impl Journal for Registry {
         Box::pin(self.journal_head())
     }
 
-    fn after(&self, number: u64) -> BoxFuture<'_, Result<(Vec<(u64, Entry)>, bool), Error>> {
-        Box::pin(async move {
-            let page = self.journal_entries(number, BATCH_MAX).await?;
-            Ok((page.items, page.more))
-        })
+    fn after(&self, number: u64) -> BoxFuture<'_, Result<Page<(u64, Entry)>, Error>> {
+        Box::pin(self.journal_entries(number, BATCH_MAX))
     }
 }
 
@@ -84,7 +82,7 @@ impl<J: Journal> Followed<J> {
             if at >= self.journal.head().await?.next {
                 return self.behind().await;
             }
-            let (entries, more) = match self.journal.after(at).await {
+            let Page { items: entries, more } = match self.journal.after(at).await {
                 Ok(read) => read,
                 Err(error) => {
                     warn!(%error, "the journal cannot be read: everything is compared instead");
@@ -173,12 +171,12 @@ mod tests {
             Box::pin(async move { Ok(JournalHead { first, next, ..JournalHead::default() }) })
         }
 
-        fn after(&self, number: u64) -> BoxFuture<'_, Result<(Vec<(u64, Entry)>, bool), Error>> {
+        fn after(&self, number: u64) -> BoxFuture<'_, Result<Page<(u64, Entry)>, Error>> {
             let (first, next) = *self.0.lock().unwrap();
             let from = first.max(number + 1);
             let entries = (from..next.min(from + 3)).map(|number| (number, entry(number)));
-            let (entries, more) = (entries.collect(), from + 3 < next);
-            Box::pin(async move { Ok((entries, more)) })
+            let page = Page { items: entries.collect(), more: from + 3 < next };
+            Box::pin(async move { Ok(page) })
         }
     }
 

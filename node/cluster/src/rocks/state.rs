@@ -172,9 +172,8 @@ impl StateDb {
             let readers: Vec<_> =
                 rows.chunks(part).skip(1).map(|part| scope.spawn(|| self.get_part(part))).collect();
             let first = rows.chunks(part).next().map(|part| self.get_part(part));
-            let others = readers
-                .into_iter()
-                .map(|reader| reader.join().unwrap_or_else(|_| Err(ReadError::Reader)));
+            let others =
+                readers.into_iter().map(|reader| reader.join().unwrap_or(Err(ReadError::Reader)));
             first.into_iter().chain(others).collect()
         });
         let parts: Result<Vec<_>, ReadError> = parts.into_iter().collect();
