@@ -74,6 +74,10 @@ impl Recent {
     pub fn note<'a>(&self, rows: impl IntoIterator<Item = (&'a Key, &'a Row)>) {
         let mut recent = locked(&self.0);
         for (key, row) in rows {
+            // Entries of the journal are many and large, and no command reads one by its number.
+            if matches!(key, Key::Journal(_)) {
+                continue;
+            }
             if recent.bytes > Self::BYTES_MAX {
                 *recent = RecentRows::default();
             }

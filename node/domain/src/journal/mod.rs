@@ -141,7 +141,7 @@ pub struct SealJournal {
 
 impl SealJournal {
     /// Entries that one segment holds: what bounds the work of the command.
-    pub const ENTRIES_MAX: u64 = 8_192;
+    pub const ENTRIES_MAX: u64 = 2_048;
 }
 
 /// Forget sealed entries from before a time, a few segments a step.

@@ -12,6 +12,9 @@ use crate::command::{Action, Refusal};
 use crate::state::{Key, Record, Rows, Store};
 use crate::transition::{Decision, Step, refuse};
 
+/// Entries that are read at a time while they are sealed: thousands at once would take many megabytes on every node.
+const SEALED_PAGE: usize = 256;
+
 /// Segments that one step forgets.
 const SEGMENTS_DROPPED_MAX: usize = 16;
 
@@ -108,15 +111,19 @@ impl<S: Store> Step<'_, S> {
         if blob.size != size {
             return refuse(Refusal::SizeConflict { digest, live: blob.size });
         }
-        let limit = usize::try_from(last - first + 1).unwrap_or(usize::MAX);
-        let rows = self.store.scan(&Rows::Journal { after: first - 1 }, limit)?;
         let anchor = self.journal.anchor;
         let (mut head, mut last_at) = (anchor, self.now);
-        for (key, record) in rows {
-            let Record::Journal(entry) = record else { continue };
-            self.store.delete(&key)?;
-            self.journal.bytes = self.journal.bytes.saturating_sub(entry.weight());
-            (head, last_at) = (entry.chain, entry.at);
+        let mut after = first - 1;
+        while after < last {
+            let limit = usize::try_from(last - after).unwrap_or(usize::MAX).min(SEALED_PAGE);
+            let rows = self.store.scan(&Rows::Journal { after }, limit)?;
+            after = after.saturating_add(limit as u64);
+            for (key, record) in rows {
+                let Record::Journal(entry) = record else { continue };
+                self.store.delete(&key)?;
+                self.journal.bytes = self.journal.bytes.saturating_sub(entry.weight());
+                (head, last_at) = (entry.chain, entry.at);
+            }
         }
         (self.journal.first, self.journal.anchor) = (last + 1, head);
         let segment = SegmentRecord { last, anchor, head, last_at, digest, size };

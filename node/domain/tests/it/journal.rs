@@ -149,6 +149,7 @@ fn a_segment_holds_so_many_entries_and_no_more() {
     world.check(seal(1, many + 1, 1), moved(1));
     world.check(seal(1, many, 1), Ok(Outcome::SealJournal(())));
     assert_eq!(world.store.head().journal.first, many + 1);
+    assert_eq!(numbers(&world).first(), Some(&(many + 1)), "a row stayed");
 }
 
 #[test]
