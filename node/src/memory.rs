@@ -5,6 +5,37 @@
 //! more. This module holds unsafe code; it must not know anything else.
 #![allow(unsafe_code)]
 
+/// Gives memory that was freed back to the system, wherever it lies. The allocator itself gives back only what lies at the
+/// end of an arena, and a merge of tables leaves holes of many megabytes. Takes milliseconds, during which other threads
+/// may wait for memory. Best effort: other allocators keep what they keep.
+pub fn give_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim works on the allocator's own free memory, under its own locks; memory that is in use stays as it
+    // is. Any thread may call it at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Memory of this process alone, in bytes, without mapped files, as the kernel tells it.
+pub fn private_bytes() -> Option<u64> {
+    let [resident, shared] = statm()?;
+    Some(resident.saturating_sub(shared))
+}
+
+/// Resident memory of this process in bytes, with mapped files, as the kernel tells it.
+pub fn resident_bytes() -> Option<u64> {
+    statm().map(|[resident, _]| resident)
+}
+
+fn statm() -> Option<[u64; 2]> {
+    // Linux on every machine NORA is built for; other page sizes would only scale what is shown.
+    const PAGE_BYTES: u64 = 4096;
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = text.split_whitespace().skip(1).map(|pages| pages.parse::<u64>().ok());
+    Some([pages.next()?? * PAGE_BYTES, pages.next()?? * PAGE_BYTES])
+}
+
 /// Lets the allocator have as many arenas as there are processors: more threads do not run at once. To be called before
 /// threads begin. Best effort: other allocators have no arenas. An operator's own setting stands.
 pub fn limit_arenas() {
@@ -20,5 +51,24 @@ pub fn limit_arenas() {
         // SAFETY: mallopt sets a number of the allocator's own, under its own lock; any positive number is valid for this
         // parameter, and memory that was given out before stays valid.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    fn what_was_freed_between_pieces_that_stay_is_given_back() {
+        const PIECES: usize = 40_000;
+        let pieces: Vec<Box<[u8; 2048]>> = (0..PIECES).map(|_| Box::new([1; 2048])).collect();
+        // Every 64th stays, so that no arena ends in a free piece and few pages are wholly free by themselves.
+        let kept: Vec<_> = pieces.into_iter().enumerate().filter(|(at, _)| at % 64 == 0).collect();
+        let before = private_bytes().unwrap();
+        give_back();
+        let after = private_bytes().unwrap();
+        assert!(after + (32 << 20) < before, "{before}, {after}");
+        assert!(kept.iter().all(|(_, piece)| piece.iter().all(|byte| *byte == 1)));
     }
 }

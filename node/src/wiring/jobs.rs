@@ -4,7 +4,7 @@
 //! a push, the counting of events.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nora_app::Registry;
@@ -24,9 +24,12 @@ use super::storage::Storage;
 use crate::config::Config;
 use crate::identity::{Guard, Policies};
 use crate::jobs::Leadership;
+use crate::memory;
 use crate::server::Certificate;
 
-/// How often expired uploads, old journal entries and signing keys are looked for, and pulls are written down.
+/// How often the journal is looked at: rarely enough to cost nothing, often enough that few entries gather above its bound.
+const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
+/// How often expired uploads and signing keys are looked for, and pulls are written down.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes of the journal that stay in the state; older entries are sealed.
 const JOURNAL_BYTES_MAX: u64 = 8 << 20;
@@ -42,6 +45,10 @@ const IDENTITY_INTERVAL: Duration = Duration::from_millis(250);
 const REFUSALS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often unused shares of tenants' requests go back.
 const SHARES_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often memory that was freed may be given back, and how much must have come before it is.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(5);
+const MEMORY_GROWTH: u64 = 8 << 20;
 
 /// Tells by consensus whether this node leads.
 pub(super) struct ByConsensus(pub(super) Arc<Cluster>);
@@ -69,6 +76,7 @@ impl Parts<'_> {
     /// Every job of the node.
     pub(super) fn jobs(&self) -> Vec<Arc<dyn Job>> {
         let mut jobs = vec![self.uploads(), self.pulls(), self.identity(), self.journal()];
+        jobs.push(freed_memory());
         jobs.extend(self.guarding());
         let (registry, cluster) = (self.registry.clone(), self.cluster.clone());
         match audit_sink::to_webhook(registry, self.policies.clone(), cluster) {
@@ -143,7 +151,7 @@ impl Parts<'_> {
 
     fn journal(&self) -> Arc<dyn Job> {
         let (registry, policies) = (self.registry.clone(), self.policies.clone());
-        job(Schedule::every("journal", UPKEEP_INTERVAL).on_leader(), move || {
+        job(Schedule::every("journal", JOURNAL_INTERVAL).on_leader(), move || {
             let (registry, policies) = (registry.clone(), policies.clone());
             async move {
                 let kept_secs = policies.in_force().policy().document().audit.retention_seconds;
@@ -161,6 +169,28 @@ impl Parts<'_> {
             async move { drop_abandoned(&objects, &cluster, before).await }
         })
     }
+}
+
+/// Gives freed memory back once the process has grown.
+fn freed_memory() -> Arc<dyn Job> {
+    let least = Arc::new(AtomicU64::new(0));
+    job(Schedule::every("memory-give-back", MEMORY_INTERVAL), move || {
+        let least = least.clone();
+        async move {
+            let given = tokio::task::spawn_blocking(move || {
+                let before = memory::private_bytes()?;
+                least.fetch_min(before, Ordering::Relaxed);
+                if before < least.load(Ordering::Relaxed) + MEMORY_GROWTH {
+                    return None;
+                }
+                memory::give_back();
+                let after = memory::private_bytes()?;
+                least.store(after, Ordering::Relaxed);
+                Some(before.saturating_sub(after))
+            });
+            Ok(Turn::done().count("bytes given back", given.await?.unwrap_or(0)))
+        }
+    })
 }
 
 /// Lets no revoked credential and no old policy outlive the entry that ended it.

@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::changes::Followed;
 use super::storage::Storage;
+use crate::memory;
 use crate::metrics::Metrics;
 
 /// Begins what follows events; it ends with `tasks`.
@@ -67,22 +68,10 @@ pub(super) fn fill_gauges(
             gauges.blob_cache_bytes.set(index(Some(counts.cache_used_bytes)));
         }
         jobs.list().iter().for_each(|job| gauges.job(job));
-        if let Some(bytes) = resident_bytes() {
+        if let Some(bytes) = memory::resident_bytes() {
             gauges.resident_memory_bytes.set(index(Some(bytes)));
         }
     });
-}
-
-/// Resident memory of this process, as the kernel tells it.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * page_bytes())
-}
-
-fn page_bytes() -> u64 {
-    // Linux on every machine NORA is built for; other page sizes would only scale one gauge.
-    4096
 }
 
 async fn count_events(mut events: broadcast::Receiver<PositionedEvent>, metrics: Arc<Metrics>) {
