@@ -8,7 +8,7 @@ use nora_app::testkit::{MemorySegments, repository};
 use nora_app::{Dependencies, Error, Registry};
 use nora_domain::{
     Action, ConsumerName, CursorRecord, Digest, Entry, Epoch, JournalHead, Key, Record, Reference,
-    Timestamp, system_repository,
+    SealJournal, Timestamp, system_repository,
 };
 
 use crate::support::{Call, HASHES, NOW, World, artifact, tag, world};
@@ -112,7 +112,7 @@ async fn one_part_holds_no_more_than_a_step_may_seal() {
     let world = world();
     flips(&world, 9_000).await;
     assert!(world.registry.seal_journal(1_000).await.unwrap(), "there is more to do");
-    assert_eq!(head(&world).await.first, 8_193);
+    assert_eq!(head(&world).await.first, SealJournal::ENTRIES_MAX + 1);
     seal(&world.registry, 5_000).await;
     assert!(head(&world).await.bytes <= 5_000);
     let before = world.counts().proposals;
@@ -386,7 +386,7 @@ async fn of_two_nodes_that_seal_at_once_one_wins() {
         // The same entries, as many as a part holds: the blob is needed, and stays.
         let world = sealed_twice(8_400, (1_000, 1_000), before).await;
         assert_eq!((segments(&world).len(), shown(&world)), (1, sealed(&world)));
-        assert_eq!(head(&world).await.first, 8_193);
+        assert_eq!(head(&world).await.first, SealJournal::ENTRIES_MAX + 1);
         let next = head(&world).await.next;
         assert!(numbers(&world.registry, 0, 1_000).await.into_iter().eq(1..next));
         assert_eq!(world.registry.verify_journal().await.unwrap().broken, None);
