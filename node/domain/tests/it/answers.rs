@@ -248,6 +248,7 @@ fn an_artifact_needs_all_it_references() {
     // Blob 3 and artifact 7 are in another tenant's repository: they are not here. All that is missing is told, sorted.
     world.check(put(0, 8, &[4, 1, 3, 4], &[7, 6], &["v1"]), missing(&[3, 4], &[6, 7]));
     world.check(put(0, 8, &[1], &[8], &[]), missing(&[], &[8]));
+    world.check(put(0, 8, &[1, 4], &[], &[]), missing(&[4], &[]));
     world.check(put(0, 8, &[1, 1], &[], &[]), stored(true));
     assert_eq!(world.artifact(0, 8).blobs, [digest(1)]);
     assert_eq!(world.held(0, 1).references, 1);
