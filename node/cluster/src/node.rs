@@ -547,8 +547,8 @@ pub(crate) async fn open_stores(config: ClusterConfig) -> io::Result<Stores> {
 }
 
 async fn stopped(raft: Consensus) -> StopReason {
-    // All metrics change with every entry, and each change would wake whoever waits here. Those of the server change
-    // seldom, and end with consensus, which has said why by then.
+    // All metrics change with every entry, and each change would wake this task. Those of the server change seldom, and
+    // end with consensus, which has said why by then.
     let (metrics, mut server) = (raft.metrics(), raft.server_metrics());
     drop(raft);
     loop {

@@ -1,7 +1,7 @@
-//! Rows that a command is likely to read, told from the command alone.
+//! Rows that a command is likely to read, as far as the command alone shows them.
 //!
-//! Whoever applies many commands reads these rows at once instead of one after the other. Guarantee: a wrong or missing
-//! key costs time and changes no result. Must not know where rows are kept.
+//! A state machine that applies many commands can read these rows at once. Guarantee: a wrong or missing key costs time
+//! and changes no result. Must not know where rows are kept.
 
 use crate::artifact::PutArtifact;
 use crate::blob::{CommitBlob, Holder};

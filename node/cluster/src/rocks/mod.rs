@@ -82,8 +82,8 @@ impl Memory {
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_max_open_files(256);
         options.set_max_background_jobs(2);
-        // A merge reads ahead in each of its tables, of which there may be forty: 2 MiB each, as RocksDB would have it, is
-        // more memory than all else together.
+        // A merge reads ahead in each of its tables, of which there may be forty. With RocksDB's default of 2 MiB each that
+        // could take 80 MiB; no difference was measured with 200,000 manifests.
         options.set_compaction_readahead_size(256 << 10);
         options.set_max_total_wal_size(4 * self.write_buffer_bytes as u64);
         options.set_bytes_per_sync(1 << 20);
