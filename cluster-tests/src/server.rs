@@ -127,12 +127,24 @@ impl Drop for Server {
     }
 }
 
-/// A loopback address at which nobody listens now.
+/// Ports that are given to servers. They lie below those that Linux gives to outgoing connections (32,768 and up unless
+/// `ip_local_port_range` says otherwise): a connection could take the port of a server while that restarts.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+const PORTS_TRIED: usize = 100;
+
+/// A loopback address at which nobody listens now, and which no outgoing connection takes.
 pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .during(|| "find a free port".into())?;
-    Ok(listener)
+    for _ in 0..PORTS_TRIED {
+        let mut random = [0; 2];
+        aws_lc_rs::rand::fill(&mut random)
+            .map_err(|_| Error::Wrong("the system gives no random bytes".into()))?;
+        let port = PORTS.start + u16::from_le_bytes(random) % (PORTS.end - PORTS.start);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
+    Err(Error::Wrong(format!("no free port was found in {PORTS_TRIED} tries in {PORTS:?}")))
 }
 
 fn is_ready(addr: SocketAddr, path: &str) -> bool {
@@ -144,6 +156,16 @@ fn is_ready(addr: SocketAddr, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_outgoing_connection_takes_the_port_of_a_server() {
+        let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+        let lowest: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+        for _ in 0..100 {
+            let port = free_address().unwrap().port();
+            assert!(port < lowest, "{port} may be taken by a connection: these begin at {lowest}");
+        }
+    }
 
     #[test]
     fn a_program_that_ends_at_once_is_reported_with_its_log() {

@@ -1,6 +1,7 @@
 //! Several nodes in this process, over real connections on the loopback.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,6 +22,13 @@ use tonic::transport::Channel;
 /// Connections without certificates: every caller is the member that its request says it is.
 struct Plain {
     node: NodeId,
+}
+
+/// A loopback address below those that Linux gives to outgoing connections: one of them could take the address of a node
+/// that restarts.
+fn some_address() -> SocketAddr {
+    let random = RandomState::new().build_hasher().finish();
+    ([127, 0, 0, 1], 20_000 + (random % 12_000) as u16).into()
 }
 
 const CALLER: &str = "nora-test-caller";
@@ -245,12 +253,11 @@ impl Trio {
             .enable_all()
             .build()
             .unwrap();
-        let at = self.addresses.get(&node).copied();
+        let before = self.addresses.get(&node).copied();
         let listener = runtime.block_on(async {
-            let at = at.unwrap_or_else(|| ([127, 0, 0, 1], 0).into());
             loop {
                 // After a kill the address may be taken for a moment longer.
-                match TcpListener::bind(at).await {
+                match TcpListener::bind(before.unwrap_or_else(some_address)).await {
                     Ok(listener) => return listener,
                     Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
                 }
