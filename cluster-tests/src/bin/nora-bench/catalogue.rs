@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nora_cluster_tests::error::{During, Error, Result};
@@ -15,12 +16,13 @@ use serde::{Deserialize, Serialize};
 use crate::round::{Bench, start};
 use crate::samples::{Bar, Measure, Section, Unit};
 use crate::targets::{Kind, Target};
-use nora_cluster_tests::folder::remove;
+use nora_cluster_tests::folder::{bytes_below, remove};
 use nora_cluster_tests::phase::{Observed, observe, together, wait_quiet};
 use nora_cluster_tests::registry::Registry;
 
 const CLIENTS: usize = 32;
 const A_REPOSITORY: u64 = 1000;
+const TENTHS: u64 = 10;
 
 /// What a filled store holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,6 +97,8 @@ fn fill(bench: &mut Bench, target: &Target, dir: &Path) -> Result<Filled> {
         addr: server.addr(),
         next_repository: AtomicU64::new(0),
         pushed: AtomicU64::new(0),
+        begun: OnceLock::new(),
+        tenths: Mutex::default(),
         ends: Instant::now() + Duration::from_secs(bench.args.fill_seconds),
     };
     let ((lasts, elapsed), seen) = observe(bench.args.output.wait_quiet(), server.pid(), || {
@@ -109,8 +113,14 @@ fn fill(bench: &mut Bench, target: &Target, dir: &Path) -> Result<Filled> {
     let (repository, tag, manifest) =
         last.ok_or_else(|| Error::Wrong("no manifest was pushed in time".into()))?;
     let filled = Filled { manifests: pushed, repository, tag, manifest };
+    let tenths = filling.tenths.into_inner().unwrap_or_else(PoisonError::into_inner);
     record_filling(bench, target.kind, pushed as f64 / elapsed.as_secs_f64(), seen);
+    record_tenths(bench, target.kind, &tenths);
     server.stop()?;
+    if target.kind == Kind::Nora {
+        let measure = Measure::new(Section::Catalogue, "snapshots kept", Unit::Mb);
+        bench.samples.add(measure, target.kind, bytes_below(dir, "snapshots") as f64 / 1e6, None);
+    }
     let note = serde_json::to_vec(&filled).map_err(|error| Error::Wrong(error.to_string()))?;
     fs::write(note_path(dir), note).during(|| format!("write in {}", dir.display()))?;
     Ok(filled)
@@ -130,12 +140,31 @@ fn record_filling(bench: &mut Bench, kind: Kind, rate: f64, seen: Observed) {
     }
 }
 
+/// How fast the first and the last tenth of the manifests were pushed: a rate that falls says that a write costs more the
+/// more there is.
+fn record_tenths(bench: &mut Bench, kind: Kind, ends: &[Duration]) {
+    let manifests = bench.args.manifests / TENTHS;
+    let rate = |from: Duration, to: Duration| manifests as f64 / (to - from).as_secs_f64();
+    let (Some(first), [.., before_last, last]) = (ends.first(), ends) else { return };
+    if ends.len() as u64 != TENTHS {
+        return;
+    }
+    let rates = [("first", rate(Duration::ZERO, *first)), ("last", rate(*before_last, *last))];
+    for (which, rate) in rates {
+        let title = format!("filling: the {which} tenth");
+        bench.samples.add(Measure::new(Section::Catalogue, title, Unit::PerS), kind, rate, None);
+    }
+}
+
 /// A store that is being filled by several clients.
 struct Filling<'a> {
     bench: &'a Bench,
     addr: std::net::SocketAddr,
     next_repository: AtomicU64,
     pushed: AtomicU64,
+    begun: OnceLock<Instant>,
+    /// When each tenth of the manifests was pushed.
+    tenths: Mutex<Vec<Duration>>,
     ends: Instant,
 }
 
@@ -146,6 +175,7 @@ impl Filling<'_> {
         mut registry: Registry,
     ) -> Result<Option<(String, String, String)>> {
         let wanted = self.bench.args.manifests;
+        let begun = *self.begun.get_or_init(Instant::now);
         let mut last = None;
         loop {
             let number = self.next_repository.fetch_add(1, Ordering::Relaxed);
@@ -164,10 +194,19 @@ impl Filling<'_> {
                 let manifest = image.variant(manifest_number);
                 let tag = format!("t{manifest_number}");
                 registry.push_manifest(&repository, &tag, &manifest)?;
-                self.pushed.fetch_add(1, Ordering::Relaxed);
+                self.note_pushed(begun);
                 let text = String::from_utf8_lossy(&manifest).into_owned();
                 last = Some((repository.clone(), tag, text));
             }
+        }
+    }
+
+    fn note_pushed(&self, begun: Instant) {
+        let pushed = self.pushed.fetch_add(1, Ordering::Relaxed) + 1;
+        let tenth = (self.bench.args.manifests / TENTHS).max(1);
+        if pushed.is_multiple_of(tenth) {
+            let mut tenths = self.tenths.lock().unwrap_or_else(PoisonError::into_inner);
+            tenths.push(begun.elapsed());
         }
     }
 }
