@@ -127,7 +127,10 @@ impl Target {
             Kind::Nora => {
                 command.arg("serve").arg("--data-dir").arg(&data);
                 command.arg("--listen").arg(addr.to_string());
-                command.args(["--cluster-listen", "127.0.0.1:0"]).env("RUST_LOG", "error");
+                command.args(["--cluster-listen", "127.0.0.1:0"]);
+                // At its default level it logs each request, as the others would if they were asked to.
+                let config = write(dir, "nora.toml", "[log]\nlevel = \"warn\"\n")?;
+                command.arg("--config").arg(config);
             }
         }
         command.current_dir(dir);

@@ -90,6 +90,10 @@ pub struct Args {
     #[arg(long, default_value_t = 1_000)]
     pub join_writes: u32,
 
+    /// What the nodes log. At `info`, their default, they log each request; etcd is run at `warn` and never does.
+    #[arg(long, default_value = "warn")]
+    pub log_level: String,
+
     /// The program `nora`.
     #[arg(long, env = "NORA_BIN")]
     pub nora: PathBuf,

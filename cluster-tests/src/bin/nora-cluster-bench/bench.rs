@@ -45,12 +45,11 @@ impl Bench {
     /// Starts a cluster, with lines of configuration where the defaults are not wanted.
     pub fn cluster(&self, name: &str, nodes: usize, config: Option<&str>) -> Result<Running> {
         let dir = fresh(&self.args.work_dir, name)?;
-        let mut args = Vec::new();
-        if let Some(text) = config {
-            let path = dir.join("nora.toml");
-            fs::write(&path, text).during(|| format!("write {}", path.display()))?;
-            args = vec!["--config".into(), path.display().to_string()];
-        }
+        let level = &self.args.log_level;
+        let text = format!("[log]\nlevel = \"{level}\"\n{}", config.unwrap_or_default());
+        let path = dir.join("nora.toml");
+        fs::write(&path, text).during(|| format!("write {}", path.display()))?;
+        let args = vec!["--config".into(), path.display().to_string()];
         let setup = Setup {
             program: self.args.nora.clone(),
             work: dir.clone(),
