@@ -97,7 +97,7 @@ fn serve(loaded: Loaded, join: JoinArgs) -> ExitCode {
         LogFormat::Pretty => telemetry::Format::Pretty,
         LogFormat::Json => telemetry::Format::Json,
     };
-    telemetry::start(format, log.level.as_str());
+    let _logging = telemetry::start(format, log.level.as_str());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)

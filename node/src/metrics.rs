@@ -163,6 +163,8 @@ pub struct Gauges {
     pub blob_cache_bytes: Gauge,
     /// Memory of this process.
     pub resident_memory_bytes: Gauge,
+    /// Log lines that could not be written in time.
+    pub log_lines_lost: Gauge,
     /// Memory of the metadata stores.
     pub metadata_memory_bytes: Gauge,
     /// Files of the metadata stores.
@@ -332,6 +334,11 @@ impl Metrics {
             ),
             ("blob_cache_bytes", "Disk space of the cache", &gauges.blob_cache_bytes),
             ("process_resident_memory_bytes", "Resident memory", &gauges.resident_memory_bytes),
+            (
+                "log_lines_lost",
+                "Log lines that could not be written in time since the start",
+                &gauges.log_lines_lost,
+            ),
             (
                 "metadata_memory_bytes",
                 "Memory of the metadata stores",

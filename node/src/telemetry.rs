@@ -1,8 +1,32 @@
 //! Logs: one line an event on stderr, for people or for machines.
+//!
+//! Guarantee: whoever reads stderr slowly, or not at all, holds up no request: a thread of its own writes, and lines that it
+//! cannot write in time are lost and counted.
 
-use std::io::IsTerminal;
+use std::io::{BufWriter, IsTerminal};
+use std::sync::OnceLock;
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+
+/// Lines that may wait to be written, of a few hundred bytes each.
+const LINES_WAITING_MAX: usize = 16_384;
+
+/// Lines that come together are written together.
+const WRITE_BYTES: usize = 64 << 10;
+
+static LOST: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Writes what waits when it goes. It lives as long as anything may be logged.
+#[must_use]
+pub struct Logging {
+    _worker: WorkerGuard,
+}
+
+/// Log lines that were lost since the start because they could not be written in time.
+pub fn lines_lost() -> u64 {
+    LOST.get().map_or(0, |lost| lost.dropped_lines() as u64)
+}
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +46,21 @@ impl Format {
 
 /// Starts logging. `filter` is a level or a list of `target=level`; an unreadable one counts as `info`, and so says the
 /// first line.
-pub fn start(format: Format, filter: &str) {
+pub fn start(format: Format, filter: &str) -> Logging {
     // Consensus tells each of its steps at info level: for who debugs it, not for who runs a node.
     let (filter, broken) = match EnvFilter::try_new(format!("openraft=error,{filter}")) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
+    let (writer, worker) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_WAITING_MAX)
+        .lossy(true)
+        .thread_name("nora-log")
+        .finish(BufWriter::with_capacity(WRITE_BYTES, std::io::stderr()));
+    let _ = LOST.set(writer.error_counter());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         // A line that cannot be written, as on a full disk, is lost; to complain of that in the same place would panic.
         .log_internal_errors(false);
     let started = match format {
@@ -45,4 +75,5 @@ pub fn start(format: Format, filter: &str) {
     {
         tracing::warn!(%error, "the log filter cannot be read; logging at level info");
     }
+    Logging { _worker: worker }
 }

@@ -13,6 +13,7 @@ use super::changes::Followed;
 use super::storage::Storage;
 use crate::memory;
 use crate::metrics::Metrics;
+use crate::telemetry;
 
 /// Begins what follows events; it ends with `tasks`.
 pub(super) fn start(
@@ -71,6 +72,7 @@ pub(super) fn fill_gauges(
         if let Some(bytes) = memory::resident_bytes() {
             gauges.resident_memory_bytes.set(index(Some(bytes)));
         }
+        gauges.log_lines_lost.set(index(Some(telemetry::lines_lost())));
     });
 }
 

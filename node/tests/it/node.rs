@@ -40,12 +40,16 @@ pub struct Node {
     data_dir: PathBuf,
     args: Vec<String>,
     log: Log,
+    /// Held, it keeps the test from reading what the node logs.
+    pub reading: Reading,
     pub url: String,
     pub client: Client,
 }
 
 /// The lines that a node has logged so far, over all its starts.
 type Log = Arc<Mutex<Vec<String>>>;
+
+type Reading = Arc<tokio::sync::Mutex<()>>;
 
 impl Node {
     /// Starts a node on a free port of the loopback address, over `data_dir`.
@@ -74,14 +78,15 @@ impl Node {
             .chain(args)
             .collect();
         let log = Log::default();
-        let (child, url) = spawn(data_dir, &args, &log);
+        let reading = Reading::default();
+        let (child, url) = spawn(data_dir, &args, &log, &reading);
         let client = Client::builder()
             .danger_accept_invalid_certs(true)
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(60))
             .build()
             .unwrap();
-        Self { child, data_dir: data_dir.to_owned(), args, log, url, client }
+        Self { child, data_dir: data_dir.to_owned(), args, log, reading, url, client }
     }
 
     /// Everything logged so far.
@@ -102,7 +107,7 @@ impl Node {
     /// SIGKILL and a new start over the same data.
     pub fn kill_and_restart(&mut self) {
         self.kill();
-        (self.child, self.url) = spawn(&self.data_dir, &self.args, &self.log);
+        (self.child, self.url) = spawn(&self.data_dir, &self.args, &self.log, &self.reading);
     }
 
     pub fn signal(&self, signal: i32) {
@@ -186,7 +191,7 @@ impl Drop for Node {
     }
 }
 
-fn spawn(data_dir: &Path, args: &[String], log: &Log) -> (Child, String) {
+fn spawn(data_dir: &Path, args: &[String], log: &Log, reading: &Reading) -> (Child, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_nora"))
         .arg("serve")
         .arg("--data-dir")
@@ -208,10 +213,13 @@ fn spawn(data_dir: &Path, args: &[String], log: &Log) -> (Child, String) {
             break rest.split('"').next().unwrap().to_owned();
         }
     };
-    // The rest of the log is read as it comes, so that the node never waits for a full pipe.
-    let log = log.clone();
+    // The rest of the log is read as it comes.
+    let (log, reading) = (log.clone(), reading.clone());
     std::thread::spawn(move || {
-        lines.map_while(Result::ok).for_each(|line| log.lock().unwrap().push(line));
+        for line in lines.map_while(Result::ok) {
+            let _turn = reading.blocking_lock();
+            log.lock().unwrap().push(line);
+        }
     });
     (child, url)
 }

@@ -1,6 +1,7 @@
 //! What a node tells about itself: probes, request ids, metrics, and what it keeps to itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use base64::Engine;
 use reqwest::Method;
@@ -20,6 +21,29 @@ async fn probes_that_come_together_all_find_the_node_ready() {
             assert_eq!(status, 200, "{text}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_no_request_and_is_complete_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&dir.path().join("data"), &[]);
+    // Longer lines than a pipe holds, together.
+    let path = |number: u32| format!("/v2/{}/manifests/v{number}", "long/".repeat(40) + "name");
+    let unread = node.reading.lock().await;
+    for number in 0..400 {
+        let answer =
+            tokio::time::timeout(Duration::from_secs(20), node.delete(&path(number))).await;
+        assert_eq!(answer.expect("the node waits for whoever reads its log"), 404);
+    }
+    drop(unread);
+    let complete = async {
+        while !(0..400).all(|number| node.logged().contains(&format!("{}\"", path(number)))) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), complete).await.expect("lines are missing");
+    let metrics = node.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("\nnora_log_lines_lost 0\n"), "{metrics}");
 }
 
 #[tokio::test]
