@@ -18,7 +18,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::clock::ClusterClock;
-use crate::codec;
 use crate::consensus::Consensus;
 use crate::raft::Proposal;
 use crate::transport::{Lane, Peers};
@@ -190,9 +189,7 @@ impl Desk {
             let voters = server.membership_config.membership().voter_ids();
             self.clock.stamp(server.vote.leader_id.term, voters.map(NodeId))
         };
-        let proposals = commands
-            .into_iter()
-            .map(|command| Proposal(codec::command::stamp(&command, at).into()));
+        let proposals = commands.into_iter().map(|command| Proposal { at, command });
         let mut submitted = Vec::with_capacity(count);
         if let Ok(mut results) = self.raft.client_write_many(proposals).await {
             while let Some(Ok(result)) = results.next().await {

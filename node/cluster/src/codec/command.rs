@@ -1,25 +1,21 @@
 //! Commands as the log holds them: the envelope, and which command is in it.
 //!
-//! Guarantees: an action that this version does not know is an error. The state machine stops on it, for a replica that
+//! A command's time stands beside it, in the entry: whoever leads gives it. Guarantees: an action that this version does not know is an error. The state machine stops on it, for a replica that
 //! skipped an entry would hold another state than the others. A command without an encoding does not compile.
 
 use bytes::Buf;
 use nora_domain::{Action, Command, Origin, Terms, Timestamp};
 use nora_proto::command::v1 as proto;
 use prost::Message;
-use prost::encoding::uint64;
 
 use super::{Codec, DecodeError};
 
-/// The field number of a command's time.
-const AT: u32 = 1;
-
-/// The bytes of a command.
+/// The bytes of a command, without its time.
 pub fn encode(command: &Command) -> Vec<u8> {
-    let Command { at, origin, terms, action } = command;
+    let Command { at: _, origin, terms, action } = command;
     let terms = (*terms != Terms::NONE).then(|| terms.to_proto());
     let action = Some(action.to_proto());
-    proto::Command { at: at.0, origin: origin.to_proto(), terms, action }.encode_to_vec()
+    proto::Command { origin: origin.to_proto(), terms, action }.encode_to_vec()
 }
 
 /// Adds the origin to an encoded command that has none yet. Fields may stand in any order, so appending spares encoding
@@ -31,21 +27,11 @@ pub fn append_origin(bytes: &mut Vec<u8>, origin: Origin) {
     let _ = origin.encode(bytes);
 }
 
-/// An encoded command with another time. The leader stamps every command so: a proposer whose clock is wrong must not
-/// move the cluster's clock, by which pins and tokens expire. Of two times in a message the last counts, so the leader
-/// need not understand what it stamps.
-pub fn stamp(bytes: &[u8], at: Timestamp) -> Vec<u8> {
-    let mut stamped = Vec::with_capacity(bytes.len() + 11);
-    stamped.extend_from_slice(bytes);
-    uint64::encode(AT, &at.0, &mut stamped);
-    stamped
-}
-
-/// The command that these bytes say. From `Bytes`, a large body or facts reach the command without a copy.
-pub fn decode(bytes: impl Buf) -> Result<Command, DecodeError> {
-    let proto::Command { at, origin, terms, action } = proto::Command::decode(bytes)?;
+/// The command that these bytes say, as of `at`. From `Bytes`, a large body or facts are copied once, into the command.
+pub fn decode(at: Timestamp, bytes: impl Buf) -> Result<Command, DecodeError> {
+    let proto::Command { origin, terms, action } = proto::Command::decode(bytes)?;
     Ok(Command {
-        at: Timestamp(at),
+        at,
         origin: Codec::from_proto(origin)?,
         terms: terms.map_or(Ok(Terms::NONE), Codec::from_proto)?,
         action: super::required(action, "command.action")?,

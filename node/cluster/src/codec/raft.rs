@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use nora_domain::Timestamp;
 use nora_proto::raft::v1 as proto;
 use openraft::vote::RaftLeaderId;
 use openraft::{BasicNode, EntryPayload};
@@ -133,12 +134,16 @@ pub fn decode_membership(bytes: &[u8]) -> Result<StoredMembership, DecodeError> 
 pub(crate) fn entry_to_proto(entry: &Entry) -> proto::Entry {
     let payload = match &entry.payload {
         EntryPayload::Blank => proto::entry::Payload::Blank(proto::Blank {}),
-        EntryPayload::Normal(Proposal(command)) => proto::entry::Payload::Command(command.clone()),
+        EntryPayload::Normal(proposal) => proto::entry::Payload::Command(proposal.command.clone()),
         EntryPayload::Membership(membership) => {
             proto::entry::Payload::Membership(membership_to_proto(membership))
         }
     };
-    proto::Entry { log_id: Some(log_id_to_proto(&entry.log_id)), payload: Some(payload) }
+    let at = match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.at.0,
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    };
+    proto::Entry { log_id: Some(log_id_to_proto(&entry.log_id)), payload: Some(payload), at }
 }
 
 /// The bytes of a log entry.
@@ -154,7 +159,9 @@ pub fn decode_entry(bytes: Bytes) -> Result<Entry, DecodeError> {
 pub(crate) fn entry_from_proto(m: proto::Entry) -> Result<Entry, DecodeError> {
     let payload = match m.payload.ok_or(DecodeError::Unknown("entry.payload"))? {
         proto::entry::Payload::Blank(proto::Blank {}) => EntryPayload::Blank,
-        proto::entry::Payload::Command(command) => EntryPayload::Normal(Proposal(command)),
+        proto::entry::Payload::Command(command) => {
+            EntryPayload::Normal(Proposal { at: Timestamp(m.at), command })
+        }
         proto::entry::Payload::Membership(membership) => {
             EntryPayload::Membership(membership_from_proto(membership)?)
         }

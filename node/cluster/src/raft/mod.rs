@@ -16,7 +16,7 @@ pub mod synced;
 use std::fmt;
 
 use bytes::Bytes;
-use nora_domain::{Outcome, Refusal};
+use nora_domain::{Outcome, Refusal, Timestamp};
 use openraft::{BasicNode, EntryPayload};
 
 openraft::declare_raft_types!(
@@ -47,7 +47,13 @@ pub type Snapshot = openraft::Snapshot<LeaderId, u64, BasicNode, snapshot::Snaps
 
 /// A command on its way through the log: encoded once, by whoever proposes it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Proposal(pub Bytes);
+pub struct Proposal {
+    /// The leader's time when it wrote the command into the log. A proposer gives none: one whose clock is wrong must not
+    /// move the cluster's clock, by which pins and tokens expire.
+    pub at: Timestamp,
+    /// The command, encoded.
+    pub command: Bytes,
+}
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,7 +63,7 @@ impl fmt::Debug for Proposal {
 
 impl fmt::Display for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "command of {} bytes", self.0.len())
+        write!(f, "command of {} bytes", self.command.len())
     }
 }
 

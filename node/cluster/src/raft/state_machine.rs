@@ -317,7 +317,7 @@ impl From<ApplyError> for io::Error {
 /// How long an entry's command is, encoded.
 fn command_bytes(entry: &Entry) -> usize {
     match &entry.payload {
-        EntryPayload::Normal(proposal) => proposal.0.len(),
+        EntryPayload::Normal(proposal) => proposal.command.len(),
         EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
@@ -334,7 +334,7 @@ fn prefetch<'a>(
     for entry in entries {
         // An entry that cannot be understood is refused where it is applied.
         if let EntryPayload::Normal(proposal) = &entry.payload
-            && let Ok(command) = codec::command::decode(proposal.0.clone())
+            && let Ok(command) = codec::command::decode(proposal.at, proposal.command.clone())
         {
             add_likely_reads(&command.action, &mut keys);
         }
@@ -373,7 +373,7 @@ fn apply_entry(
         }
         EntryPayload::Normal(proposal) => {
             let position = entry.index();
-            let command = codec::command::decode(proposal.0.clone())
+            let command = codec::command::decode(proposal.at, proposal.command.clone())
                 .map_err(|source| ApplyError::Decode { position, source })?;
             let (overlay, head) = (&pending.overlay, &mut pending.head);
             let mut transaction = Transaction::new(state, recent, overlay, head, tier);

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use nora_cluster::codec;
-use nora_domain::{Key, Record};
+use nora_domain::{Command, Key, Record, Timestamp};
 
 use crate::samples::{self, All};
 
@@ -57,8 +57,12 @@ fn commands() {
     let samples = samples::commands();
     let kinds: BTreeSet<_> = samples.iter().map(|(_, command)| command.action.name()).collect();
     assert_eq!(kinds, samples::ACTIONS.iter().copied().collect(), "every command has a sample");
+    // The time stands beside a command.
+    let at = Timestamp(0);
+    let untimed = |(name, command)| (name, Command { at, ..command });
+    let samples = samples.into_iter().map(untimed).collect();
     check("v1/commands.txt", samples, codec::command::encode, |bytes| {
-        codec::command::decode(bytes).unwrap()
+        codec::command::decode(at, bytes).unwrap()
     });
 }
 

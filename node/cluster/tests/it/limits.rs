@@ -13,13 +13,13 @@ use tempfile::TempDir;
 use crate::support::{config, digest, life, log_id, open_log, open_log_covered, repository};
 
 fn large_entry(index: u64, bytes: usize) -> Entry {
-    let payload = EntryPayload::Normal(Proposal(Bytes::from(vec![index as u8; bytes])));
-    Entry { log_id: log_id(index), payload }
+    let proposal = Proposal { at: Timestamp(1), command: Bytes::from(vec![index as u8; bytes]) };
+    Entry { log_id: log_id(index), payload: EntryPayload::Normal(proposal) }
 }
 
 fn bytes(entries: &[Entry]) -> usize {
     let size = |entry: &Entry| match &entry.payload {
-        EntryPayload::Normal(Proposal(command)) => command.len(),
+        EntryPayload::Normal(proposal) => proposal.command.len(),
         _ => 0,
     };
     entries.iter().map(size).sum()

@@ -104,7 +104,7 @@ async fn an_entry_of_a_later_version_stops_the_node_and_changes_nothing() {
     let commands = workload(50);
     apply(&mut machine, entries(&commands)).await.unwrap();
     let before = rows(&shared);
-    let future = Proposal(vec![0x08, 0x01, 0xc2, 0x0c, 0x00].into());
+    let future = Proposal { at: Timestamp(1), command: vec![0xc2, 0x0c, 0x00].into() };
     let entry = Entry { log_id: log_id(51), payload: EntryPayload::Normal(future) };
     let error = apply(&mut machine, vec![entry]).await.unwrap_err();
     assert!(error.to_string().contains("cannot understand the command at 51"), "{error}");

@@ -120,8 +120,8 @@ pub fn log_id(index: u64) -> LogId {
 }
 
 pub fn entry(index: u64, command: &Command) -> Entry {
-    let payload = EntryPayload::Normal(Proposal(codec::command::encode(command).into()));
-    Entry { log_id: log_id(index), payload }
+    let proposal = Proposal { at: command.at, command: codec::command::encode(command).into() };
+    Entry { log_id: log_id(index), payload: EntryPayload::Normal(proposal) }
 }
 
 pub fn memory() -> Arc<Memory> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nora_cluster::codec::raft::{FileSummary, Manifest};
 use nora_cluster::raft::{Entry, LeaderId, LogId, Membership, Proposal, StoredMembership, Vote};
+use nora_domain::Timestamp;
 use openraft::vote::RaftLeaderId;
 use openraft::{BasicNode, EntryPayload};
 
@@ -43,14 +44,17 @@ pub fn memberships() -> Vec<(String, StoredMembership)> {
 }
 
 pub fn entries() -> Vec<(String, Entry)> {
-    let command = vec![8, 1, 18, 2, 8, 1];
+    let command = vec![18, 2, 8, 1];
     vec![
         ("blank".to_owned(), Entry { log_id: log_id(1, 1, 1), payload: EntryPayload::Blank }),
         (
             "command".to_owned(),
             Entry {
                 log_id: log_id(1, 1, 2),
-                payload: EntryPayload::Normal(Proposal(command.into())),
+                payload: EntryPayload::Normal(Proposal {
+                    at: Timestamp(1_700_000_000_000),
+                    command: command.into(),
+                }),
             },
         ),
         (
