@@ -25,6 +25,7 @@ use rocksdb::{
 use super::covered::Covered;
 use super::flusher::{Flusher, Syncer};
 use super::synced::Synced;
+use super::tail::Tail;
 use super::{Entry, LogId, Membership, TypeConfig, Vote};
 use crate::codec::raft as codec;
 use crate::rocks::{Memory, create_directory, io_error, remove_directory};
@@ -58,6 +59,7 @@ struct Inner {
     flusher: Flusher,
     syncer: Arc<Syncer>,
     db: Arc<DB>,
+    tail: Tail,
     covered: Covered,
 }
 
@@ -73,7 +75,7 @@ impl LogStore {
         compare(directory, &db, synced.number())?;
         let syncer = Arc::new(Syncer::new(db.clone(), synced));
         let flusher = Flusher::start(syncer.clone())?;
-        let inner = Inner { flusher, syncer, db, covered };
+        let inner = Inner { flusher, syncer, db, tail: Tail::default(), covered };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -166,6 +168,9 @@ impl LogStore {
 
     /// Entries from `start` up to `end` (exclusive), as many as fit into `bytes_max`, but one at least.
     fn read(&self, start: u64, end: Option<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        if let Some(entries) = self.inner.tail.read(start, end, bytes_max) {
+            return Ok(entries);
+        }
         let mut options = ReadOptions::default();
         if let Some(end) = end {
             options.set_iterate_upper_bound(end.to_be_bytes());
@@ -228,6 +233,7 @@ impl Inner {
 
     /// Removes entries from `from` up to `to` (exclusive), and says that the log begins after `purged`.
     fn remove(&self, from: u64, to: u64, purged: &LogId) -> io::Result<()> {
+        self.tail.purge(to - 1);
         let (from, to) = (from.to_be_bytes(), to.to_be_bytes());
         let entries = self.family(ENTRIES)?;
         let mut batch = WriteBatch::default();
@@ -409,16 +415,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.inner.syncer.check()?;
         let family = self.inner.family(ENTRIES)?;
         let mut batch = WriteBatch::default();
+        let mut appended = Vec::new();
         for entry in entries {
             batch.put_cf(family, entry.index().to_be_bytes(), codec::encode_entry(&entry));
+            appended.push(entry);
         }
         self.inner.db.write_opt(batch, &WriteOptions::default()).map_err(io_error)?;
+        appended.into_iter().for_each(|entry| self.inner.tail.push(entry));
         self.inner.flusher.flush(callback);
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let first = last.map_or(0, |last| last.index + 1);
+        self.inner.tail.truncate(first);
         // Appends that follow are synced after this, in the same log file, so it need not be synced by itself.
         let (from, to) = (first.to_be_bytes(), u64::MAX.to_be_bytes());
         let entries = self.inner.family(ENTRIES)?;

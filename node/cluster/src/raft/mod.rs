@@ -12,6 +12,7 @@ pub mod recovery;
 pub mod snapshot;
 pub mod state_machine;
 pub mod synced;
+pub mod tail;
 
 use std::fmt;
 
