@@ -248,7 +248,10 @@ impl World {
             }),
             (3, _, Some(node)) => {
                 let start = self.dice.roll().into();
-                Action::StartNode(StartNode { node, start, profile: profile(FeatureLevel::NEWEST) })
+                let replaces = machine::node_record(&self.nodes[at].state, node)
+                    .map_or(0, |record| record.start);
+                let profile = profile(FeatureLevel::NEWEST);
+                Action::StartNode(StartNode { node, start, replaces, profile })
             }
             (4 | 5, _, Some(node)) => remove(node),
             _ => {

@@ -289,6 +289,8 @@ impl World {
         let action = Action::StartNode(StartNode {
             node: node_id(at),
             start: self.nodes[at].start,
+            replaces: machine::node_record(&self.nodes[at].state, node_id(at))
+                .map_or(0, |record| record.start),
             profile,
         });
         let command = Command { at: self.wall(at), origin: None, terms: Terms::NONE, action };

@@ -218,6 +218,7 @@ impl World {
             Action::StartNode(StartNode {
                 node: node_id(node),
                 start,
+                replaces: 0,
                 profile: profile(FeatureLevel::NEWEST),
             })
         };

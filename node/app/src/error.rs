@@ -296,7 +296,8 @@ impl From<Refusal> for Error {
                 source: Some(format!("{digest}: {live} bytes are stored").into()),
             },
             // Use cases that propose such commands handle these themselves; clients can do nothing about them.
-            refusal @ (Refusal::ClusterFounded
+            refusal @ (Refusal::StartReplaced
+            | Refusal::ClusterFounded
             | Refusal::NotFounded
             | Refusal::NodeUnknown(_)
             | Refusal::NodeRemoved(_)

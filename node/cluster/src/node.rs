@@ -168,26 +168,46 @@ impl Cluster {
     pub async fn enter(&self) -> Result<Epoch, StartError> {
         elect_if_alone(&self.raft, self.config.node).await?;
         let start = self.start;
-        let command = StartNode { node: self.config.node, start, profile: self.profile() };
-        let command = codec::command::encode(&Command {
-            at: Timestamp(0),
-            origin: None,
-            terms: Terms::NONE,
-            action: command.into(),
-        });
-        let timeout = self.config.start_timeout;
-        let answer = match self.proposals.propose_start(start, command, timeout).await {
-            Ok(answer) => answer,
-            Err(source) => return Err(self.not_entered(source)),
-        };
-        let epoch = match answer.map(StartNode::done) {
-            Ok(Ok(epoch)) => epoch,
-            Err(Refusal::NodeRemoved(node)) => return Err(StartError::Removed { node }),
-            answer => return Err(StartError::Answer { answer: format!("{answer:?}") }),
+        let deadline = Instant::now() + self.config.start_timeout;
+        let epoch = loop {
+            let command = codec::command::encode(&Command {
+                at: Timestamp(0),
+                origin: None,
+                terms: Terms::NONE,
+                action: StartNode {
+                    node: self.config.node,
+                    start,
+                    replaces: self.last_start().await?,
+                    profile: self.profile(),
+                }
+                .into(),
+            });
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = match self.proposals.propose_start(start, command, left).await {
+                Ok(answer) => answer,
+                Err(source) => return Err(self.not_entered(source)),
+            };
+            match answer.map(StartNode::done) {
+                Ok(Ok(epoch)) => break epoch,
+                // The state that answered is this node's own: it shows the start that came in between.
+                Err(Refusal::StartReplaced) if Instant::now() < deadline => {}
+                Err(Refusal::NodeRemoved(node)) => return Err(StartError::Removed { node }),
+                answer => return Err(StartError::Answer { answer: format!("{answer:?}") }),
+            }
         };
         self.shared.waiting.enter(epoch);
         self.make_founding_known().await?;
         Ok(epoch)
+    }
+
+    /// The last start of this node that its state shows; 0 if it shows none.
+    async fn last_start(&self) -> Result<u128, StartError> {
+        let node = self.config.node;
+        let record = self.read(move |state, tier| state.get(&Key::Node(node), tier)).await;
+        Ok(match record.map_err(consensus("read this node's row"))? {
+            Some(Record::Node(record)) => record.start,
+            _ => 0,
+        })
     }
 
     fn not_entered(&self, source: MetadataError) -> StartError {

@@ -281,6 +281,8 @@ pub enum Refusal {
     RetiredEpoch,
     /// The command was applied before, or its proposer has given it up.
     Duplicate,
+    /// Another start of the node was made known than the one that this start would replace.
+    StartReplaced,
     /// The cluster has its name already.
     ClusterFounded,
     /// The cluster has no name yet.
@@ -426,6 +428,7 @@ impl Refusal {
         match self {
             Self::RetiredEpoch => Reason::RetiredEpoch,
             Self::Duplicate => Reason::Duplicate,
+            Self::StartReplaced => Reason::StartReplaced,
             Self::ClusterFounded => Reason::ClusterFounded,
             Self::NotFounded => Reason::NotFounded,
             Self::NodeUnknown(_) => Reason::NodeUnknown,

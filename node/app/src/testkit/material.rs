@@ -52,7 +52,7 @@ pub fn repository(path: &str) -> RepositoryKey {
 /// What a node says when it starts, without a name for the start: each one is another.
 pub fn start_node(node: NodeId) -> Action {
     let profile = NodeProfile { feature_max: FeatureLevel::NEWEST, ..NodeProfile::default() };
-    Action::StartNode(StartNode { node, start: 0, profile })
+    Action::StartNode(StartNode { node, start: 0, replaces: 0, profile })
 }
 
 /// A cluster begins.

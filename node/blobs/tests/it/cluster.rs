@@ -282,7 +282,8 @@ impl Cluster {
     }
 
     async fn start(&mut self, id: NodeId, dir: Arc<tempfile::TempDir>) {
-        let start = Action::StartNode(StartNode { node: id, start: 0, profile: profile("") });
+        let start =
+            Action::StartNode(StartNode { node: id, start: 0, replaces: 0, profile: profile("") });
         let Outcome::StartNode(epoch) = self.must(start).await else { panic!("no epoch") };
         let local =
             LocalBlobs::open(nora_blobs::LocalBlobsConfig { node: id, ..config(dir.path()) });

@@ -12,7 +12,7 @@ codes!(Standing => record::Standing { Joining, Active, Away, Draining, Removed }
 fields!(NodeRecord => record::Node { epoch, start, standing, key_hash, changed_at }
     required { profile });
 
-fields!(StartNode => command::StartNode { node, start } required { profile });
+fields!(StartNode => command::StartNode { node, start, replaces } required { profile });
 fields!(SetStanding => command::SetStanding { node, standing });
 
 impl Codec for NodeProfile {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nora_app::jobs::{Job, Schedule, Turn, job};
 use nora_app::ports::members::MembersError;
 use nora_app::ports::metadata::Metadata;
-use nora_domain::{Epoch, NodeId, Standing, StartNode};
+use nora_domain::{Epoch, NodeId, NodeRecord, Standing, StartNode};
 use nora_proto::peer::v1 as proto;
 
 use super::plan::{Part, Patience, Step, plan};
@@ -140,7 +140,8 @@ impl Roster {
                     && record.epoch == self.0.cluster.epoch()
                     && self.status().leader.is_some() =>
             {
-                let command = StartNode { node, start: record.start, profile: record.profile };
+                let NodeRecord { start, profile, .. } = record;
+                let command = StartNode { node, start, replaces: start, profile };
                 self.propose(command).await?.map(drop).map_err(|refusal| {
                     MembersError::Impossible(format!("this node cannot come back: {refusal:?}"))
                 })

@@ -555,13 +555,19 @@ fn the_only_voter_reads_what_a_learner_acknowledged() {
 fn a_late_copy_of_a_start_does_not_end_the_running_one() {
     use nora_cluster::codec;
     use nora_domain::Timestamp;
-    use nora_domain::{Action, Command, StartNode};
+    use nora_domain::{Action, Command, NodeProfile, StartNode};
     use nora_proto::peer::v1 as proto;
 
-    let trio = Trio::three(defaults);
+    let late_copy = |node, start, profile: &NodeProfile| {
+        let profile = profile.clone();
+        let action = Action::StartNode(StartNode { node, start, replaces: 0, profile });
+        let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
+        proto::ProposeRequest { commands: vec![codec::command::encode(&command).into()] }
+    };
+    let mut trio = Trio::three(defaults);
     let (leader, follower) = (trio.leader(), trio.follower());
     let channel = trio.channel(follower, leader);
-    trio.block(follower, async |cluster| {
+    let first = trio.block(follower, async |cluster| {
         let epoch = cluster.epoch();
         let node = cluster.node_id();
         let Some(Record::Node(first)) = cluster.get(Key::Node(node)).await.unwrap() else {
@@ -570,13 +576,25 @@ fn a_late_copy_of_a_start_does_not_end_the_running_one() {
         // The answer to the first attempt was late, so the node asked again.
         assert_eq!(cluster.enter().await.unwrap(), epoch);
         // Then the first attempt comes a second time.
-        let action =
-            Action::StartNode(StartNode { node, start: first.start, profile: first.profile });
-        let command = Command { at: Timestamp(0), origin: None, terms: Terms::NONE, action };
-        let commands = vec![codec::command::encode(&command).into()];
         let mut client = proto::leader_client::LeaderClient::new(channel);
-        client.propose(proto::ProposeRequest { commands }).await.unwrap();
+        client.propose(late_copy(node, first.start, &first.profile)).await.unwrap();
         put(cluster, 1).await;
+        assert_eq!(cluster.epoch(), epoch);
+        first
+    });
+    // Copies that come after the node was started anew: of its start before, and of one that no log ever had.
+    trio.kill(follower);
+    trio.open(follower);
+    trio.enter(follower);
+    let channel = trio.channel(follower, trio.leader());
+    trio.block(follower, async |cluster| {
+        let epoch = cluster.epoch();
+        let mut client = proto::leader_client::LeaderClient::new(channel);
+        for start in [first.start, first.start.wrapping_add(1)] {
+            let late = late_copy(cluster.node_id(), start, &first.profile);
+            client.propose(late).await.unwrap();
+        }
+        put(cluster, 2).await;
         assert_eq!(cluster.epoch(), epoch);
     });
 }

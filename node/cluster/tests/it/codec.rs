@@ -202,7 +202,9 @@ fn a_segment_that_claims_too_much_is_refused_before_it_is_unpacked() {
 
 #[test]
 fn the_leader_gives_an_encoded_command_its_time_and_the_proposer_its_origin() {
-    let action = StartNode { node: NodeId(2), start: 5, profile: NodeProfile::default() }.into();
+    let action =
+        StartNode { node: NodeId(2), start: 5, replaces: 4, profile: NodeProfile::default() }
+            .into();
     let ahead = Command { at: Timestamp(u64::MAX), origin: None, terms: Terms::NONE, action };
     let origin = Origin { epoch: Epoch(3), serial: 0, settled_below: 0 };
     let mut bytes = codec::command::encode(&ahead);

@@ -48,7 +48,7 @@ pub fn open_upload(number: u64) -> Command {
 
 pub fn start_node(node: u64) -> Action {
     let profile = NodeProfile { feature_max: FeatureLevel::NEWEST, ..NodeProfile::default() };
-    Action::StartNode(StartNode { node: NodeId(node), start: 0, profile })
+    Action::StartNode(StartNode { node: NodeId(node), start: 0, replaces: 0, profile })
 }
 
 /// Commands that build up and tear down a little of everything; the same for the same length.

@@ -86,6 +86,7 @@ reasons! {
     ManyOfAll = 68 "more than could be written one by one",
     WrongCredential = 69 "wrong credential",
     TooManyFailedLogins = 70 "too many failed logins",
+    StartReplaced = 71 "another start of the node came in between",
 }
 
 /// What came of a deed.

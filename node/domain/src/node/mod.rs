@@ -84,14 +84,17 @@ impl SessionRecord {
 }
 
 /// A node has started: give it an epoch and retire its earlier ones. It is active from then on, unless it is draining.
-/// Refused for a node that was removed, for one that does not understand the feature level, and for one that was never
-/// admitted, other than node 1, which founds the cluster. Answers with the epoch.
+/// Refused for a node that was removed, for one that does not understand the feature level, for one that was never
+/// admitted, other than node 1, which founds the cluster, and if another start of the node came in between. Answers with the
+/// epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StartNode {
     /// Which node.
     pub node: NodeId,
     /// Names this start: proposed twice, it gives the same epoch; a running node that was away comes back so.
     pub start: u128,
+    /// The start that the node's row showed before: a late copy of an earlier start must not retire the one that runs.
+    pub replaces: u128,
     /// What it tells of itself.
     pub profile: NodeProfile,
 }

@@ -47,7 +47,7 @@ impl<S: Store> Step<'_, S> {
     }
 
     pub(crate) fn start_node(&mut self, command: &StartNode) -> Decision<Epoch, S::Error> {
-        let StartNode { node, start, profile } = command;
+        let StartNode { node, start, replaces, profile } = command;
         let node = *node;
         let record = match self.node(node)? {
             Some(record) if record.standing == Standing::Removed => {
@@ -57,6 +57,7 @@ impl<S: Store> Step<'_, S> {
             Some(record) if *start != 0 && record.start == *start => {
                 return self.start_again(node, record);
             }
+            Some(record) if record.start != *replaces => return refuse(Refusal::StartReplaced),
             Some(record) => record,
             // Rows of nodes are never deleted: this is its first start.
             None if node == FOUNDER => NodeRecord::default(),

@@ -127,7 +127,10 @@ fn a_node_joins_with_a_token_and_numbers_are_never_used_again() {
 #[test]
 fn a_start_that_is_told_twice_is_one() {
     let mut world = founded();
-    let named = |name| Action::StartNode(StartNode { node: NODE, start: name, profile: profile() });
+    let after = |replaces, start| {
+        Action::StartNode(StartNode { node: NODE, start, replaces, profile: profile() })
+    };
+    let named = |name| after(0, name);
     world.check(named(9), Ok(Outcome::StartNode(Epoch(2))));
     world.check(named(9), Ok(Outcome::StartNode(Epoch(2))));
     assert_eq!(world.pointers, []);
@@ -139,8 +142,14 @@ fn a_start_that_is_told_twice_is_one() {
     world.check(stand(1, Standing::Draining), Ok(Outcome::SetStanding(())));
     world.check(named(9), Ok(Outcome::StartNode(Epoch(2))));
     assert_eq!(node(&world, 1).standing, Standing::Draining);
-    world.check(named(10), Ok(Outcome::StartNode(Epoch(3))));
+    world.check(after(9, 10), Ok(Outcome::StartNode(Epoch(3))));
     assert!(!has_session(&world, 2) && has_session(&world, 3));
+    // Copies of earlier starts that come late, known ones and one that nobody heard of, retire nothing.
+    for late in [named(9), after(0, 8), after(9, 8)] {
+        world.check(late, Err(Refusal::StartReplaced));
+    }
+    world.check(after(9, 10), Ok(Outcome::StartNode(Epoch(3))));
+    assert!(has_session(&world, 3));
 }
 
 #[test]
@@ -176,6 +185,7 @@ fn the_level_is_what_every_member_understands() {
         Action::StartNode(StartNode {
             node: NodeId(node),
             start: 0,
+            replaces: 0,
             profile: NodeProfile { feature_max: level, ..NodeProfile::default() },
         })
     };

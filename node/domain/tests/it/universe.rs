@@ -84,7 +84,7 @@ pub fn profile() -> NodeProfile {
 
 /// A start without a name: each one is another.
 pub fn start(node: NodeId) -> Action {
-    Action::StartNode(StartNode { node, start: 0, profile: profile() })
+    Action::StartNode(StartNode { node, start: 0, replaces: 0, profile: profile() })
 }
 
 pub fn found() -> Action {
@@ -448,11 +448,16 @@ impl Op {
         let here = repository(self.repository);
         let upload = |i: u8| UploadId(u128::from(i));
         match self.kind {
-            Kind::Start { node, name } => Action::StartNode(StartNode {
-                node: NodeId(u64::from(node)),
-                start: u128::from(name),
-                profile: profile(),
-            }),
+            Kind::Start { node, name } => {
+                let node = NodeId(u64::from(node));
+                // Most know which start they replace.
+                let replaces = match row(store, &Key::Node(node)) {
+                    Some(Record::Node(record)) if name % 8 != 7 => record.start,
+                    _ => 0,
+                };
+                let start = u128::from(name);
+                Action::StartNode(StartNode { node, start, replaces, profile: profile() })
+            }
             Kind::Found => found(),
             Kind::Token { token, for_millis } => Action::CreateJoinToken(CreateJoinToken {
                 token: TokenId(u128::from(token)),

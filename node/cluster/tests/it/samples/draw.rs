@@ -368,7 +368,7 @@ structs! {
     FoundCluster { cluster, authority, storage }
     RaiseFeatureLevel { level }
     SetReplicas { replicas }
-    StartNode { node, start, profile }
+    StartNode { node, start, replaces, profile }
     SetStanding { node, standing }
     CreateJoinToken { token, secret_hash, lives_millis }
     AdmitNode { token, secret_hash, key_hash, profile }
