@@ -25,19 +25,19 @@ const QUOTA: u64 = 6 << 20;
 const BLOB_BYTES_MAX: usize = 500_000;
 /// How long a node may take to hear that a token was made or revoked. A node that is cut off from the leader does not hear it;
 /// no fault cuts a node off for as long.
-const BOUND: Duration = Duration::from_secs(15);
+pub(super) const BOUND: Duration = Duration::from_secs(15);
 /// Tokens in use at once.
 const TOKENS: usize = 4;
 /// Revoked tokens that are shown again.
 const REVOKED_KEPT: usize = 64;
-const ROBOT: &str = "robot:chaos";
+pub(super) const ROBOT: &str = "robot:chaos";
 
 /// What the cluster is told of the tenant and its robot. A client without a login may do what the other clients and the faults do.
 pub(super) fn policy() -> String {
     format!(
         r#"
 [auth]
-anonymous = ["pull,push,overwrite,delete:chaos/*", "admin:*"]
+anonymous = ["pull,push,overwrite,delete:chaos/*", "pull,push:hourly/*", "admin:*"]
 
 [[auth.rules]]
 subject = "{ROBOT}"
@@ -52,11 +52,11 @@ namespaces = {{ oci = ["quota/*"] }}
 }
 
 #[derive(Clone)]
-struct Token {
-    name: String,
-    secret: String,
+pub(super) struct Token {
+    pub(super) name: String,
+    pub(super) secret: String,
     /// When it was made, or revoked.
-    since: Instant,
+    pub(super) since: Instant,
 }
 
 #[derive(Clone)]
@@ -319,11 +319,12 @@ impl Callers {
     }
 }
 
-fn no_answer() -> crate::error::Error {
+pub(super) fn no_answer() -> crate::error::Error {
     crate::error::Error::Wrong("no answer".into())
 }
 
-fn show(
+/// Asks with a token.
+pub(super) fn show(
     address: SocketAddr,
     token: &Token,
     method: &str,

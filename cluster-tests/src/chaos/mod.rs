@@ -13,6 +13,7 @@ mod images;
 mod journal;
 mod report;
 pub mod states;
+mod times;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use callers::Callers;
 pub use faults::{Fault, Faults};
 pub use journal::Journal;
 pub use report::Report;
+use times::Times;
 
 use crate::bucket::Bucket;
 use crate::cluster::{Cluster, Setup};
@@ -109,10 +111,11 @@ pub fn run(plan: &Plan) -> Result<Report> {
     let journal = Arc::new(Journal::new(addresses));
     clients::prepare(&journal)?;
     // Until nodes are a cluster they are open: whether they are one is told by metrics.
-    std::fs::write(&config, format!("{text}{}", callers::policy()))
+    std::fs::write(&config, format!("{text}{}{}", callers::policy(), times::policy()))
         .during(|| format!("write {}", config.display()))?;
     let admin = cluster.administrator();
     admin.run("policy", &["apply", "--yes", "--config", &config.to_string_lossy()])?;
+    let times = Arc::new(Times::new(admin.clone(), cluster.node(0).http)?);
     let callers = Arc::new(Callers::new(admin)?);
     let over = Arc::new(AtomicBool::new(false));
     let dice =
@@ -128,6 +131,11 @@ pub fn run(plan: &Plan) -> Result<Report> {
         let (callers, journal, over) = (callers.clone(), journal.clone(), over.clone());
         let dice = dice(plan.clients as u64);
         thread::spawn(move || callers.run(&journal, dice, &over))
+    });
+    clients.push({
+        let (times, journal, over) = (times.clone(), journal.clone(), over.clone());
+        let dice = dice(plan.clients as u64 + 1);
+        thread::spawn(move || times.run(&journal, dice, &over))
     });
     let mut faults = Faults::new(plan, cluster.has_fault_library(), bucket);
     let injected = faults.run(&mut cluster, plan, &journal, started);
@@ -153,6 +161,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     journal.judge_tags();
     journal.judge_pulls();
     callers.judge(&journal);
+    times.judge(&journal);
     for number in 0..cluster.len() {
         cluster.stop(number)?;
     }
