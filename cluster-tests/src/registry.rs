@@ -51,6 +51,23 @@ impl Registry {
         Ok(())
     }
 
+    /// Whether there is such a manifest.
+    pub fn has_manifest(&mut self, repository: &str, reference: &str) -> Result<bool> {
+        let path = manifest_path(repository, reference);
+        match self.connection.exchange("HEAD", &path, &[], &[])?.head.status {
+            200 => Ok(true),
+            404 => Ok(false),
+            status => Err(Error::Wrong(format!("HEAD {path}: status {status}"))),
+        }
+    }
+
+    /// Deletes a manifest with all its tags.
+    pub fn delete_manifest(&mut self, repository: &str, digest: &str) -> Result<()> {
+        let path = manifest_path(repository, digest);
+        self.connection.expect(202, "DELETE", &path, &[], &[])?;
+        Ok(())
+    }
+
     /// Pushes a whole small image.
     pub fn push_image(&mut self, repository: &str, image: &Image) -> Result<()> {
         self.push_blob(repository, &image.config.1, &[&image.config.0])?;

@@ -54,6 +54,10 @@ pub struct Args {
     #[arg(long, default_value_t = 100_000)]
     pub manifests: u64,
 
+    /// Manifests that are pushed and deleted again, one after another.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub churned: u64,
+
     /// Targets that are filled with that many manifests.
     #[arg(long, value_delimiter = ',', default_value = "nora")]
     pub manifest_targets: Vec<String>,
@@ -104,6 +108,8 @@ pub enum Part {
     Images,
     /// Start and memory with many manifests.
     Catalogue,
+    /// What stays of manifests that were deleted again, of NORA alone; only where it is asked for.
+    Churn,
 }
 
 impl Args {

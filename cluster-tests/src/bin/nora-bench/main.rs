@@ -7,6 +7,7 @@
 mod args;
 mod blobs;
 mod catalogue;
+mod churn;
 mod images;
 mod reads;
 mod report;
@@ -42,7 +43,8 @@ fn run(args: Args) -> Result<bool> {
     let mut errors = Vec::new();
     let mut bench = Bench::new(args)?;
     let rounds = bench.args.rounds;
-    let needs_rounds = bench.args.parts.iter().any(|part| *part != Part::Catalogue);
+    let once = [Part::Catalogue, Part::Churn];
+    let needs_rounds = bench.args.parts.iter().any(|part| !once.contains(part));
     for round in 1..=if needs_rounds { rounds } else { 0 } {
         for target in &targets {
             let what = format!("round {round} of {rounds}, {}", target.kind.name());
@@ -57,6 +59,11 @@ fn run(args: Args) -> Result<bool> {
                 attempt(&what, &mut errors, || catalogue::run(&mut bench, target));
             }
         }
+    }
+    if bench.args.has(Part::Churn)
+        && let Some(target) = targets.iter().find(|target| target.kind == Kind::Nora)
+    {
+        attempt("manifests pushed and deleted", &mut errors, || churn::run(&mut bench, target));
     }
     let kinds: Vec<Kind> = targets.iter().map(|target| target.kind).collect();
     let report = Report {

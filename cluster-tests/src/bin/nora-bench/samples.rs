@@ -22,12 +22,14 @@ pub enum Section {
     Images,
     /// Start and memory with many manifests.
     Catalogue,
+    /// What stays of manifests that were deleted.
+    Churn,
 }
 
 impl Section {
     /// All tables, in the report's order.
-    pub const ALL: [Self; 5] =
-        [Self::Start, Self::Blobs, Self::Reads, Self::Images, Self::Catalogue];
+    pub const ALL: [Self; 6] =
+        [Self::Start, Self::Blobs, Self::Reads, Self::Images, Self::Catalogue, Self::Churn];
 
     /// The table's heading.
     pub fn title(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Section {
             Self::Reads => "Manifest GET by tag and blob HEAD",
             Self::Images => "Small images pushed",
             Self::Catalogue => "Start and memory, many manifests",
+            Self::Churn => "Manifests pushed and deleted again",
         }
     }
 }
