@@ -35,14 +35,14 @@ chaos: ## a real cluster of three under faults; ARGS="--faults 1000 --minutes 30
 mutants: ## break the product in one place after another and demand that tests notice; ARGS="NAME..." takes some
 	@$(setup); exec cluster-tests/mutants/run.sh $(ARGS)
 
-bench: ## measure a release build on this machine
-	@$(setup); cargo build --quiet --release --bin nora; exec cluster-tests/bench/run.sh
+bench: ## measure what is shipped on this machine
+	@$(setup); cargo build --quiet --profile dist --bin nora; exec cluster-tests/bench/run.sh
 
 bench-cluster: ## measure a cluster of three beside etcd; BENCH_QUICK=1 only shows that everything works
-	@$(setup); cargo build --quiet --release --bin nora; exec cluster-tests/bench/cluster.sh
+	@$(setup); cargo build --quiet --profile dist --bin nora; exec cluster-tests/bench/cluster.sh
 
 bench-auth: ## measure what logins and permissions cost; BENCH_QUICK=1 only shows that everything works
-	@$(setup); cargo build --quiet --release --bin nora; exec cluster-tests/bench/auth.sh
+	@$(setup); cargo build --quiet --profile dist --bin nora; exec cluster-tests/bench/auth.sh
 
 fix: ## format the code and apply what the lints can mend by themselves
 	@exec deploy/dev/fix.sh

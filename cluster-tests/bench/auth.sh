@@ -6,15 +6,15 @@
 # BENCH_ROUNDS   rounds of pulls, there and back (3)
 # BENCH_NICE     niceness of servers and clients alike; below 0 needs root (0)
 # BENCH_QUICK=1  one round of short phases: to see that everything works, not to quote
-# NORA_BIN       the program under test (the release build)
+# NORA_BIN       the program under test (the dist build)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . deploy/dev/setup.sh
 
 cargo build --quiet --release -p nora-cluster-tests --bin nora-auth-bench
-nora="${NORA_BIN:-$CARGO_TARGET_DIR/release/nora}"
+nora="${NORA_BIN:-$CARGO_TARGET_DIR/dist/nora}"
 if [ ! -x "$nora" ]; then
-  echo "there is no $nora: 'cargo build --release --bin nora' makes it; NORA_BIN names another one" >&2
+  echo "there is no $nora: 'cargo build --profile dist --bin nora' makes it; NORA_BIN names another one" >&2
   exit 1
 fi
 

@@ -9,7 +9,7 @@
 # BENCH_STORES     a folder that keeps filled stores from run to run (none: filled anew, removed at the end)
 # BENCH_NICE       niceness of servers and clients alike; below 0 needs root (0)
 # BENCH_QUICK=1    one round of small blobs and short phases: to see that everything works, not to quote
-# NORA_BIN         the program under test (the release build)
+# NORA_BIN         the program under test (the dist build)
 # ZOT_BIN          zot, which no package registry serves: without it, zot-minimal in $NORA_CACHE/bin, or none
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -28,9 +28,9 @@ if names nginx && ! has nginx && [ ! -x /usr/sbin/nginx ]; then unpacked nginx n
 need curl wrk
 
 cargo build --quiet --release -p nora-cluster-tests --bin nora-bench
-nora="${NORA_BIN:-$CARGO_TARGET_DIR/release/nora}"
+nora="${NORA_BIN:-$CARGO_TARGET_DIR/dist/nora}"
 if names nora && [ ! -x "$nora" ]; then
-  echo "there is no $nora: 'cargo build --release --bin nora' makes it; NORA_BIN names another one" >&2
+  echo "there is no $nora: 'cargo build --profile dist --bin nora' makes it; NORA_BIN names another one" >&2
   exit 1
 fi
 

@@ -118,7 +118,7 @@ if [ -d "$CARGO_TARGET_DIR" ] && [ "$(cat "$CARGO_TARGET_DIR/clone" 2>/dev/null)
   (
     cd "$clone"
     members="$(cargo tree --quiet --workspace --depth 0 --prefix none | awk 'NF { print "-p", $1 }' | sort -u)"
-    for profile in dev release; do cargo clean --quiet --profile "$profile" $members; done
+    for profile in dev release dist; do cargo clean --quiet --profile "$profile" $members; done
   )
 fi
 mkdir -p "$CARGO_TARGET_DIR"
