@@ -48,7 +48,9 @@ impl Tail {
     /// Forgets entries from `first` on.
     pub fn truncate(&self, first: u64) {
         let mut kept = self.kept();
-        while kept.entries.pop_back_if(|last| last.index() >= first).is_some() {}
+        while kept.entries.back().is_some_and(|last| last.index() >= first) {
+            kept.entries.pop_back();
+        }
         kept.bytes = kept.entries.iter().map(bytes).sum();
     }
 
