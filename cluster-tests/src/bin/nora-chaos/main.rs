@@ -1,14 +1,14 @@
 //! `make chaos`: a real cluster under faults for as long as is asked for; the exit code tells whether anything was violated.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use nora_cluster_tests::chaos::{Fault, Plan, run};
 use nora_cluster_tests::cluster::enter_namespace;
-use nora_cluster_tests::folder::require_room;
+use nora_cluster_tests::folder::{fresh, require_room};
 
 /// What clients push between one fault and the next, with all copies.
 const FAULT_BYTES: u64 = 25 << 20;
@@ -60,6 +60,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// A folder that was asked for. Nodes that found the data of an earlier run there would go on with it.
+fn empty(work: &Path) -> Result<PathBuf, Box<dyn std::error::Error>> {
+    std::fs::create_dir_all(work)?;
+    match std::fs::read_dir(work)?.next() {
+        None => Ok(work.to_owned()),
+        Some(_) => {
+            Err(format!("{} is not empty: give --work another folder", work.display()).into())
+        }
+    }
+}
+
 fn chaos(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     let partitions = enter_namespace("NORA_CHAOS_NAMESPACE")?;
     if !partitions {
@@ -71,10 +82,10 @@ fn chaos(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     let seed = args.seed.unwrap_or(now.as_millis() as u64);
     eprintln!("seed {seed}");
     let work = match &args.work {
-        Some(work) => work.clone(),
-        None => std::env::temp_dir().join(format!("nora-chaos-{seed}")),
+        Some(work) => empty(work)?,
+        // What a run left that found something is there until the next one with its seed.
+        None => fresh(&std::env::temp_dir(), &format!("nora-chaos-{seed}"))?,
     };
-    std::fs::create_dir_all(&work)?;
     // Nodes run under users of their own and must be able to come by.
     std::fs::set_permissions(&work, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     require_room(&work, args.faults as u64 * FAULT_BYTES + (2 << 30), "fewer --faults")?;
