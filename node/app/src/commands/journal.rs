@@ -30,23 +30,54 @@ impl Registry {
             return Ok(false);
         }
         let entries = self.oldest_entries(head.first, head.bytes - bytes_max / 2).await?;
-        let (Some((first, _)), Some((last, _))) = (entries.first(), entries.last()) else {
+        if entries.is_empty() {
             return Ok(false);
-        };
+        }
+        if !self.seal(&entries).await? {
+            return Ok(true);
+        }
+        // Sealing adds entries of its own: a bound that is smaller than those is never reached.
+        let bytes = self.metadata.head().await?.journal.bytes;
+        Ok(bytes > bytes_max && bytes < head.bytes)
+    }
+
+    /// Moves entries whose time is over out of the state into a blob, so that they can be [dropped](Self::drop_segments): in
+    /// a quiet cluster their bytes alone would keep them for ever. Sealing adds entries of its own, so it waits until the
+    /// oldest is an eighth over its time, and seals many at once. Done by the leader, as above.
+    pub async fn seal_overdue(&self, kept_millis: u64) -> Result<(), Error> {
+        let first = self.metadata.head().await?.journal.first;
+        let clock = self.now();
+        let is_older = |row: &(Key, Record), millis: u64| matches!(row, (_, Record::Journal(entry)) if entry.at.plus_millis(millis) < clock);
+        let rows = Rows::Journal { after: first.saturating_sub(1) };
+        let oldest = self.metadata.scan(rows.clone(), 1).await?;
+        if !oldest.iter().any(|row| is_older(row, kept_millis.saturating_add(kept_millis / 8))) {
+            return Ok(());
+        }
+        let limit = usize::try_from(SealJournal::ENTRIES_MAX).unwrap_or(usize::MAX);
+        let rows = self.metadata.scan(rows, limit).await?.into_iter();
+        let overdue = rows.take_while(|row| is_older(row, kept_millis));
+        let entries: Vec<_> = overdue
+            .filter_map(|row| match row {
+                (Key::Journal(number), Record::Journal(entry)) => Some((number, entry)),
+                _ => None,
+            })
+            .collect();
+        self.seal(&entries).await.map(drop)
+    }
+
+    /// Moves these entries, the oldest, into a blob; false if somebody else has sealed them.
+    async fn seal(&self, entries: &[(u64, Entry)]) -> Result<bool, Error> {
+        let ([(first, _), ..], [.., (last, _)]) = (entries, entries) else { return Ok(false) };
         let (first, last) = (*first, *last);
-        let (digest, bytes) = self.segments.encode(&entries);
+        let (digest, bytes) = self.segments.encode(entries);
         let (size, repository) = (bytes.len() as u64, system_repository());
         self.store_bytes(&repository, digest, Bytes::from(bytes)).await?;
         match self.propose(SealJournal { first, last, digest, size }).await? {
-            Ok(()) => {
-                // Sealing adds entries of its own: a bound that is smaller than those is never reached.
-                let bytes = self.metadata.head().await?.journal.bytes;
-                Ok(bytes > bytes_max && bytes < head.bytes)
-            }
+            Ok(()) => Ok(true),
             Err(Refusal::JournalMoved { .. }) => {
                 // The same entries may be the same bytes: then the blob is needed, and stays.
                 match self.unlink_blob(repository, digest).await {
-                    Ok(()) | Err(Error::BlobReferenced { .. } | Error::BlobUnknown(_)) => Ok(true),
+                    Ok(()) | Err(Error::BlobReferenced { .. } | Error::BlobUnknown(_)) => Ok(false),
                     Err(error) => Err(error),
                 }
             }

@@ -125,6 +125,40 @@ async fn one_part_holds_no_more_than_a_step_may_seal() {
     world.assert_sound();
 }
 
+/// What a quiet cluster never has enough of to seal it goes by its age all the same, and the entries that this makes stay few.
+#[tokio::test]
+async fn entries_whose_time_is_over_go_although_they_are_few() {
+    const KEPT: u64 = 80_000;
+    let world = world();
+    let keep = async || {
+        world.registry.seal_overdue(KEPT).await.unwrap();
+        while world.registry.drop_segments(KEPT).await.unwrap() {}
+    };
+    flips(&world, 50).await;
+    let early = head(&world).await.next;
+    world.clock.advance(KEPT / 2);
+    flips(&world, 5).await;
+    let before = world.counts().proposals;
+    world.clock.advance(KEPT / 2);
+    keep().await;
+    assert_eq!(world.counts().proposals, before, "an entry may stay an eighth longer");
+    world.clock.advance(KEPT / 8);
+    keep().await;
+    let left = numbers(&world.registry, 0, 500).await;
+    let next = head(&world).await.next;
+    assert!(left.iter().copied().eq(early..next), "from {early} to {next}: {left:?}");
+    assert_eq!(segments(&world), []);
+    assert_eq!(world.registry.verify_journal().await.unwrap().broken, None);
+    // Left alone for a year of that, it makes no more than it drops.
+    for _ in 0..1_000 {
+        world.clock.advance(KEPT / 8);
+        keep().await;
+    }
+    let left = numbers(&world.registry, 0, 500).await;
+    assert!(left.len() < 64, "{} entries", left.len());
+    world.assert_sound();
+}
+
 /// Calls of a read to the metadata, and a few more.
 const CALLS: usize = 20;
 

@@ -245,7 +245,7 @@ section! {
 section! {
     /// What is kept of what was done.
     AuditTable in "audit" {
-        /// How long entries are kept.
+        /// How long entries are kept. They go in parts, so some stay up to twice as long.
         retention: Duration = "\"90d\"", "1s" ..= "1040w";
         /// A URL that each entry is sent to, as a line of JSON. Whoever may see the policy sees it: put no secret into it.
         webhook: Option<WebUrl> = none;
