@@ -2,7 +2,7 @@
 //!
 //! What is judged: a token opens nothing once its time is over, and opens something before, by the cluster's clock; a tenant
 //! is granted no more pulls in an hour than its limit, and is refused beyond it when all is well; the audit's chain stays
-//! whole while sealed parts of it are forgotten. Must not know: which faults there are.
+//! whole while what is too old goes. Must not know: which faults there are.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -35,6 +35,8 @@ const WAITED_MAX: Duration = Duration::from_secs(20);
 const TOKENS: usize = 24;
 /// How long the audit's entries are kept.
 const KEPT: Duration = Duration::from_secs(45);
+/// How old one may become: parts go as a whole, a few at a time.
+const KEPT_MAX: Duration = Duration::from_secs(120);
 
 /// What the policy says of the tenant and the audit.
 pub(super) fn policy() -> String {
@@ -208,7 +210,7 @@ impl Times {
         journal.violation(format!("{PULLS_TRIED} pulls were let pass of {PULLS} an hour"));
     }
 
-    /// Whether the audit is whole and has what was done last.
+    /// Whether the audit is whole, has what was done last, and no longer has what is far too old.
     fn judge_audit(&self, journal: &Journal) -> Result<()> {
         self.admin.run("token", &["create", "last", "--owner", ROBOT])?;
         self.admin.run("audit", &["verify"])?;
@@ -221,7 +223,24 @@ impl Times {
         if !entries.lines().any(made) {
             journal.violation("the audit does not have the token that was made last".into());
         }
-        Ok(())
+        let asked = Instant::now();
+        loop {
+            let entries = self.admin.run("audit", &["-o", "json"])?;
+            let oldest = entries.lines().next().and_then(|line| {
+                serde_json::from_str::<serde_json::Value>(line).ok()?["at"].as_u64()
+            });
+            let now = self.clock()?;
+            let age = Duration::from_millis(now.saturating_sub(oldest.unwrap_or(now)));
+            if age <= KEPT_MAX {
+                return Ok(());
+            }
+            // A job drops what is too old, every few seconds.
+            if asked.elapsed() > KEPT_MAX {
+                journal.violation(format!("the audit has an entry that is {age:?} old"));
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(500));
+        }
     }
 }
 
