@@ -284,7 +284,7 @@ fn put(number: usize, value: u64) -> Action {
         media_type: MediaType::parse("application/vnd.oci.image.index.v1+json")
             .unwrap_or_else(|_| unreachable!("a valid media type")),
         size: 8,
-        body: Body::Inline(value.to_be_bytes().into()),
+        body: Body::Inline(value.to_be_bytes().to_vec().into()),
         subject: None,
         artifact_type: None,
         blobs: Vec::new(),

@@ -26,8 +26,8 @@ pub struct CrateRule {
 /// Every crate of the workspace.
 pub const CRATES: &[CrateRule] = &[
     CrateRule { name: "nora-proto", internal: &[], external: External::Any },
-    // The chain of audit entries needs a hash, and nothing else does.
-    CrateRule { name: "nora-domain", internal: &[], external: External::Only(&["sha2"]) },
+    // The chain of audit entries needs a hash. Bodies and facts share the memory that requests and log entries came in.
+    CrateRule { name: "nora-domain", internal: &[], external: External::Only(&["bytes", "sha2"]) },
     CrateRule {
         name: "nora-app",
         internal: &["nora-domain"],

@@ -81,7 +81,7 @@ impl Registry {
             }
             Body::Blob
         } else {
-            Body::Inline(bytes.as_ref().into())
+            Body::Inline(bytes)
         };
         tags.sort_unstable();
         tags.dedup();

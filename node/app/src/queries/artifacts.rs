@@ -115,7 +115,7 @@ impl Registry {
     ) -> Result<Option<Artifact>, Error> {
         let ArtifactRecord { media_type, size, blobs, children, .. } = record;
         let body = match record.body {
-            Body::Inline(bytes) => ArtifactBody::Bytes(Bytes::from_owner(bytes)),
+            Body::Inline(bytes) => ArtifactBody::Bytes(bytes),
             Body::Blob => match self.open_blob(repository, digest).await {
                 Ok(open) => ArtifactBody::Blob(open),
                 Err(Error::BlobUnknown(_) | Error::RepositoryUnknown) => return Ok(None),

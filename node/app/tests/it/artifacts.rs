@@ -271,7 +271,7 @@ fn inline(repository: &RepositoryKey, content: &str) -> PutArtifact {
         digest: sha256(content.as_bytes()),
         media_type: media_type("application/test"),
         size: content.len() as u64,
-        body: Body::Inline(content.as_bytes().into()),
+        body: Body::Inline(content.to_owned().into()),
         subject: None,
         artifact_type: None,
         blobs: vec![],

@@ -1,9 +1,8 @@
 //! Artifacts' records and commands.
 //!
-//! A body that is in the record is copied once on its way in, from the received bytes into memory that all copies of
-//! the record share, and once on its way out.
+//! A body that is in the record is not copied on its way in: it is a part of the received bytes. It is copied once on its
+//! way out.
 
-use bytes::Bytes;
 use nora_domain::{ArtifactRecord, Body, DeleteArtifact, PutArtifact, ReferrerRecord};
 use nora_proto::record::v1::body::Place;
 use nora_proto::{command::v1 as command, record::v1 as record};
@@ -37,7 +36,7 @@ impl Codec for Body {
 
     fn to_proto(&self) -> record::Body {
         let place = match self {
-            Self::Inline(bytes) => Place::Inline(Bytes::from_owner(bytes.clone())),
+            Self::Inline(bytes) => Place::Inline(bytes.clone()),
             Self::Blob => Place::Blob(()),
         };
         record::Body { place: Some(place) }
@@ -45,7 +44,7 @@ impl Codec for Body {
 
     fn from_proto(message: record::Body) -> Result<Self, DecodeError> {
         Ok(match message.place.ok_or(DecodeError::Unknown("Body.place"))? {
-            Place::Inline(bytes) => Self::Inline(bytes.as_ref().into()),
+            Place::Inline(bytes) => Self::Inline(bytes),
             Place::Blob(()) => Self::Blob,
         })
     }

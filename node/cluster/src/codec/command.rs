@@ -27,7 +27,7 @@ pub fn append_origin(bytes: &mut Vec<u8>, origin: Origin) {
     let _ = origin.encode(bytes);
 }
 
-/// The command that these bytes say, as of `at`. From `Bytes`, a large body or facts are copied once, into the command.
+/// The command that these bytes say, as of `at`. From `Bytes`, a body or facts are a part of them, not a copy.
 pub fn decode(at: Timestamp, bytes: impl Buf) -> Result<Command, DecodeError> {
     let proto::Command { origin, terms, action } = proto::Command::decode(bytes)?;
     Ok(Command {

@@ -1,8 +1,7 @@
 //! Versions' and files' records and commands.
 //!
-//! Facts that are in the record are copied as artifacts' bodies are: once in, once out.
+//! Facts that are in the record are copied as artifacts' bodies are: not on the way in, once on the way out.
 
-use bytes::Bytes;
 use nora_domain::{
     DeleteFile, DeleteVersion, Expected, Facts, FileRecord, HashKind, NewFile, PutVersion,
     SetVersionState, VersionRecord, VersionState,
@@ -31,7 +30,7 @@ impl Codec for Facts {
 
     fn to_proto(&self) -> record::Facts {
         let place = match self {
-            Self::Inline(bytes) => Place::Inline(Bytes::from_owner(bytes.clone())),
+            Self::Inline(bytes) => Place::Inline(bytes.clone()),
             Self::Blob(digest) => Place::Blob(digest.to_proto()),
         };
         record::Facts { place: Some(place) }
@@ -39,7 +38,7 @@ impl Codec for Facts {
 
     fn from_proto(message: record::Facts) -> Result<Self, DecodeError> {
         Ok(match message.place.ok_or(DecodeError::Unknown("Facts.place"))? {
-            Place::Inline(bytes) => Self::Inline(bytes.as_ref().into()),
+            Place::Inline(bytes) => Self::Inline(bytes),
             Place::Blob(digest) => Self::Blob(Codec::from_proto(digest)?),
         })
     }

@@ -2,7 +2,7 @@
 
 mod transition;
 
-use std::sync::Arc;
+use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::names::{MediaType, RepositoryKey, TagName};
@@ -11,8 +11,8 @@ use crate::time::Timestamp;
 /// Where an artifact's exact bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// In the record itself: at most [`Body::INLINE_BYTES_MAX`]. Copies of the record share them.
-    Inline(Arc<[u8]>),
+    /// In the record itself: at most [`Body::INLINE_BYTES_MAX`]. Copies of the record share them with what they came in.
+    Inline(Bytes),
     /// A blob of the artifact's own digest, linked in the same repository and referenced by the artifact.
     Blob,
 }

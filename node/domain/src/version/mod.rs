@@ -5,7 +5,7 @@
 
 mod transition;
 
-use std::sync::Arc;
+use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::names::{FileName, RepositoryKey, TagName, VersionName};
@@ -15,14 +15,14 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Facts {
     /// In the record itself: at most [`Facts::INLINE_BYTES_MAX`].
-    Inline(Arc<[u8]>),
+    Inline(Bytes),
     /// In this blob, which the repository shows.
     Blob(Digest),
 }
 
 impl Default for Facts {
     fn default() -> Self {
-        Self::Inline(Arc::from([]))
+        Self::Inline(Bytes::new())
     }
 }
 

@@ -174,7 +174,7 @@ fn wrong_values_are_found() {
     check(of_version(), set!(Version, files, 2), "says 2 files, has 1");
     check(of_version(), set!(Version, facts, Facts::Blob(digest(5))), "which has no edge to it");
     check(of_version(), set!(Version, facts, Facts::default()), "nothing of that name needs");
-    check(of_version(), set!(Version, facts, Facts::Inline([1; 9].into())), "bytes: 212");
+    check(of_version(), set!(Version, facts, Facts::Inline(vec![1; 9].into())), "bytes: 212");
     check(of_version(), set!(Version, published_at, Timestamp(1_001)), "has time 1001");
     check(of_file(), set!(File, size, 99), "says 99 bytes, its blob has others");
     check(of_file(), set!(File, digest, digest(5)), "which has no edge to it");

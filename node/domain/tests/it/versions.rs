@@ -22,7 +22,7 @@ fn publish(repo: u8, name: &str, expected: Expected, files: &[(&str, u8)]) -> Ac
         repository: repository(repo),
         version: version(name),
         expected,
-        facts: Some(Facts::Inline([1, 2, 3].into())),
+        facts: Some(Facts::Inline(vec![1, 2, 3].into())),
         files: files.iter().map(new).collect(),
         tags: Vec::new(),
     })
@@ -110,7 +110,7 @@ fn a_version_comes_with_its_facts_files_and_tags_in_one_step() {
     assert_eq!(world.events[3..], [published("1.0", true), moved]);
     let expected = VersionRecord {
         state: VersionState::Live,
-        facts: Facts::Inline([1, 2, 3].into()),
+        facts: Facts::Inline(vec![1, 2, 3].into()),
         files: 3,
         published_at: Timestamp(4_000),
         revision: 4,
@@ -242,10 +242,10 @@ fn facts_are_replaced_whole_wherever_they_are() {
     assert_eq!(bytes(&world), Some((200, 200)));
     world.given([facts(Facts::Blob(digest(3)))]);
     assert!(!edge(&world, 1, of_version()) && edge(&world, 3, of_version()));
-    world.given([facts(Facts::Inline([0; 50].into()))]);
+    world.given([facts(Facts::Inline(vec![0; 50].into()))]);
     assert!(!edge(&world, 3, of_version()));
     assert_eq!(bytes(&world), Some((250, 250)));
-    world.given([facts(Facts::Inline([0; 20].into()))]);
+    world.given([facts(Facts::Inline(vec![0; 20].into()))]);
     assert_eq!(bytes(&world), Some((220, 220)));
     assert_eq!(known(&world, "1.0").map(|known| known.published_at), Some(Timestamp(5_000)));
     // No facts at all leave them as they are.

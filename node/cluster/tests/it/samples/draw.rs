@@ -171,7 +171,7 @@ impl Drawn for Box<str> {
     }
 }
 
-impl Drawn for std::sync::Arc<[u8]> {
+impl Drawn for bytes::Bytes {
     fn draw(d: Draw) -> Self {
         Vec::draw(d).into()
     }
