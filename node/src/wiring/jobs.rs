@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nora_app::Registry;
+use nora_app::commands::Expired;
 use nora_app::jobs::{Job, Schedule, Turn, job};
 use nora_app::ports::clock::Clock;
 use nora_app::ports::metadata::Metadata;
@@ -98,14 +99,18 @@ impl Parts<'_> {
 
     fn uploads(&self) -> Arc<dyn Job> {
         let registry = self.registry.clone();
+        let reached = Arc::new(Mutex::new(None));
         job(Schedule::every("uploads-expire", UPKEEP_INTERVAL), move || {
-            let registry = registry.clone();
+            let (registry, reached) = (registry.clone(), reached.clone());
             async move {
-                let dropped = registry.expire_uploads().await?;
+                let mut reached = reached.lock().await;
+                // After a failure the next turn begins at the front.
+                let Expired { dropped, next } = registry.expire_uploads(reached.take()).await?;
                 if dropped > 0 {
                     info!(sessions = dropped, "expired uploads dropped");
                 }
-                Ok(Turn::done().count("dropped", dropped as u64))
+                *reached = next;
+                Ok(Turn::more_if(reached.is_some()).count("dropped", dropped as u64))
             }
         })
     }

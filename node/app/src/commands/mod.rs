@@ -12,3 +12,4 @@ mod uploads;
 
 pub use artifacts::PutArtifact;
 pub use identity::NewToken;
+pub use uploads::{Expired, UploadPlace};

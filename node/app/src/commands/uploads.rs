@@ -31,6 +31,24 @@ const ROOM_IDLE_MILLIS: u64 = 15 * 60 * 1_000;
 /// How long nobody wrote to a session that may be ended for another's.
 const PLACE_IDLE_MILLIS: u64 = 60_000;
 
+/// How far a look at all tenants' sessions has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadPlace {
+    /// The tenant that it has reached.
+    tenant: TenantName,
+    /// The last session of that tenant that it has seen; `None` if it has seen all of them.
+    upload: Option<UploadId>,
+}
+
+/// What one look at expired sessions did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// Sessions of this node that were dropped.
+    pub dropped: usize,
+    /// Where the next look goes on; `None` if this one came to the end.
+    pub next: Option<UploadPlace>,
+}
+
 /// Sessions, idle since `before`, of which whoever pushes to a tenant may have one ended: those of the tenant that has the
 /// most, the oldest first, so that nobody who opens many keeps the others out; of the tenant itself only such as hold
 /// nothing.
@@ -313,56 +331,69 @@ impl Registry {
     }
 
     /// Drops sessions that no client wrote to for too long, and the cluster's rows of sessions that have expired; gives
-    /// back what is reserved for sessions of this node that are gone or idle. Returns how many sessions were dropped. Runs
-    /// now and then on every node.
-    pub async fn expire_uploads(&self) -> Result<usize, Error> {
+    /// back what is reserved for sessions of this node that are gone or idle. One call looks at a page of the cluster's
+    /// rows, after `after`. Runs now and then on every node.
+    pub async fn expire_uploads(&self, after: Option<UploadPlace>) -> Result<Expired, Error> {
         let now = self.now();
         let before = Timestamp(now.0.saturating_sub(self.settings.upload_expiry_millis));
         let dropped = self.uploads.expire(before).await.map_err(|error| Error::Internal {
             what: "expired uploads could not be dropped",
             source: Some(Box::new(error)),
         })?;
-        let mut after = None;
-        loop {
-            let rows = Rows::Tenants { after: after.take() };
-            let tenants = self.metadata.scan(rows, UPKEEP_PAGE_ROWS).await?;
-            let is_last = tenants.len() < UPKEEP_PAGE_ROWS;
-            for (key, _) in tenants {
-                let Key::Tenant(tenant) = key else { continue };
-                self.expire_reservations(&tenant, now).await?;
-                after = Some(tenant);
-            }
-            if is_last {
-                return Ok(dropped.len());
-            }
+        // A tenant counts as a row, so that many tenants without a session make several turns too.
+        let (mut rows_left, mut reached) = (UPKEEP_PAGE_ROWS, after);
+        while rows_left > 0 {
+            let (tenant, upload) = match reached {
+                Some(UploadPlace { tenant, upload: Some(upload) }) => (tenant, Some(upload)),
+                other => match self.tenant_after(other.map(|place| place.tenant)).await? {
+                    Some(tenant) => (tenant, None),
+                    None => return Ok(Expired { dropped: dropped.len(), next: None }),
+                },
+            };
+            let seen = self.expire_reservations(&tenant, upload, rows_left, now).await?;
+            let last = seen.last().copied().filter(|_| seen.len() == rows_left);
+            rows_left = rows_left.saturating_sub(seen.len().max(1));
+            reached = Some(UploadPlace { tenant, upload: last });
+        }
+        Ok(Expired { dropped: dropped.len(), next: reached })
+    }
+
+    async fn tenant_after(&self, after: Option<TenantName>) -> Result<Option<TenantName>, Error> {
+        match self.metadata.scan(Rows::Tenants { after }, 1).await?.into_iter().next() {
+            Some((Key::Tenant(tenant), _)) => Ok(Some(tenant)),
+            _ => Ok(None),
         }
     }
 
-    /// Ends what is reserved for one tenant's uploads that have expired, and shrinks it for those that are idle.
-    async fn expire_reservations(&self, tenant: &TenantName, now: Timestamp) -> Result<(), Error> {
-        let mut after = None;
-        loop {
-            let rows = Rows::Uploads { tenant: tenant.clone(), after };
-            let rows = self.metadata.scan(rows, UPKEEP_PAGE_ROWS).await?;
-            let Some((Key::Upload(_, last), _)) = rows.last() else { return Ok(()) };
-            after = Some(*last);
-            let leases = rows.iter().filter_map(|row| match row {
-                (Key::Upload(_, id), Record::Upload(lease)) => Some((*id, lease)),
-                _ => None,
-            });
-            let (expired, running): (Vec<_>, Vec<_>) =
-                leases.partition(|(_, lease)| lease.expires_at < now);
-            for (id, lease) in running {
-                if lease.node == self.node && lease.reserved_bytes > 0 {
-                    self.give_back_if_idle(id, lease).await?;
-                }
-            }
-            if !expired.is_empty() {
-                // Other nodes' sessions too: those nodes may never come back to do it.
-                let uploads = expired.iter().map(|(id, _)| *id).collect();
-                self.change(ExpireUploads { tenant: tenant.clone(), uploads }).await?;
+    /// Ends what is reserved for one tenant's uploads that have expired, and shrinks it for those that are idle. It looks at
+    /// up to `limit` of them, and returns which.
+    async fn expire_reservations(
+        &self,
+        tenant: &TenantName,
+        after: Option<UploadId>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<UploadId>, Error> {
+        let rows = Rows::Uploads { tenant: tenant.clone(), after };
+        let rows = self.metadata.scan(rows, limit).await?;
+        let leases = rows.iter().filter_map(|row| match row {
+            (Key::Upload(_, id), Record::Upload(lease)) => Some((*id, lease)),
+            _ => None,
+        });
+        let seen = leases.clone().map(|(id, _)| id).collect();
+        let (expired, running): (Vec<_>, Vec<_>) =
+            leases.partition(|(_, lease)| lease.expires_at < now);
+        for (id, lease) in running {
+            if lease.node == self.node && lease.reserved_bytes > 0 {
+                self.give_back_if_idle(id, lease).await?;
             }
         }
+        if !expired.is_empty() {
+            // Other nodes' sessions too: those nodes may never come back to do it.
+            let uploads = expired.iter().map(|(id, _)| *id).collect();
+            self.change(ExpireUploads { tenant: tenant.clone(), uploads }).await?;
+        }
+        Ok(seen)
     }
 
     /// Gives back what is reserved for a session that is gone or idle. A client that goes on with it reserves again.

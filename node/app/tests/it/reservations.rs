@@ -101,10 +101,10 @@ async fn what_did_not_come_is_given_back() {
         nora_app::Registry::new(nora_app::Dependencies { settings, ..world.dependencies() });
     registry.append_upload(&here, id, None, incoming(&[1; 10])).await.unwrap();
     world.clock.advance(10 * minute);
-    registry.expire_uploads().await.unwrap();
+    registry.expire_uploads(None).await.unwrap();
     assert_eq!(used(&world).await, (0, 120));
     world.clock.advance(10 * minute);
-    registry.expire_uploads().await.unwrap();
+    registry.expire_uploads(None).await.unwrap();
     assert_eq!(used(&world).await, (0, 0));
     assert!(world.metadata.row(&Key::Upload(here.tenant.clone(), id)).is_some());
     registry.append_upload(&here, id, None, incoming(&[1; 10])).await.unwrap();

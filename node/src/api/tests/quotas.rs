@@ -154,7 +154,7 @@ async fn room_for_bytes_that_do_not_come_is_given_back() {
     }
     // Nobody goes on with it: the room is free long before the session is over, and whoever does goes on all the same.
     world.clock.advance(16 * 60 * 1_000);
-    world.registry.expire_uploads().await.unwrap();
+    world.registry.expire_uploads(None).await.unwrap();
     assert_eq!(used(&world).await, (0, 0));
 }
 
@@ -206,7 +206,7 @@ async fn room_stays_with_whoever_writes_however_slowly() {
     assert!(matches!(busy, Err(nora_app::Error::UploadBusy)), "{busy:?}");
     assert_eq!(used(&world).await, (0, 9_000));
     world.clock.advance(16 * 60 * 1_000);
-    registry.expire_uploads().await.unwrap();
+    registry.expire_uploads(None).await.unwrap();
     assert_eq!(used(&world).await, (0, 9_000));
     sender.send(Ok(bytes)).unwrap();
     drop(sender);
