@@ -43,11 +43,14 @@ const AHEAD_MAX: Duration = Duration::from_secs(2 * 60 * 60);
 /// How far ahead at an election.
 const AHEAD_AT_ELECTION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How far off with S3, which refuses requests that are dated fifteen minutes from its own clock.
+const OFF_FROM_S3_MAX: Duration = Duration::from_secs(10 * 60);
+
 /// A clock that is off.
-fn wrong_clock(dice: &mut Dice, ahead_max: Duration) -> Disturbance {
+fn wrong_clock(dice: &mut Dice, behind_max: Duration, ahead_max: Duration) -> Disturbance {
     let millis = |time: Duration| usize::try_from(time.as_millis()).unwrap_or(0);
-    let off = dice.below(millis(BEHIND_MAX + ahead_max));
-    let clock_millis = off as i64 - millis(BEHIND_MAX) as i64;
+    let off = dice.below(millis(behind_max + ahead_max));
+    let clock_millis = off as i64 - millis(behind_max) as i64;
     Disturbance { clock_millis, ..Disturbance::default() }
 }
 
@@ -268,7 +271,7 @@ impl Faults {
                 let sync = self.dice.millis(10, 400);
                 cluster.disturb(any, Disturbance { sync, ..Disturbance::default() })
             }
-            Fault::ClockStep => cluster.disturb(any, wrong_clock(&mut self.dice, AHEAD_MAX)),
+            Fault::ClockStep => cluster.disturb(any, self.wrong_clock(AHEAD_MAX)),
             Fault::FullDisk => {
                 self.may_have_ended = true;
                 cluster.disturb(any, Disturbance { disk_full: true, ..Disturbance::default() })
@@ -353,11 +356,19 @@ impl Faults {
         injected
     }
 
+    /// A clock that is off by as much as blobs' storage lets it be.
+    fn wrong_clock(&mut self, ahead_max: Duration) -> Disturbance {
+        match self.bucket {
+            Some(_) => wrong_clock(&mut self.dice, OFF_FROM_S3_MAX, OFF_FROM_S3_MAX),
+            None => wrong_clock(&mut self.dice, BEHIND_MAX, ahead_max),
+        }
+    }
+
     /// The next leader has a clock that is off. The nodes that elect it may have one too.
     fn step_clocks_at_election(&mut self, cluster: &mut Cluster, hold: Duration) -> Result<()> {
         let leader = self.leader(cluster);
         for number in (0..cluster.len()).filter(|number| *number != leader) {
-            cluster.disturb(number, wrong_clock(&mut self.dice, AHEAD_AT_ELECTION_MAX))?;
+            cluster.disturb(number, self.wrong_clock(AHEAD_AT_ELECTION_MAX))?;
         }
         cluster.kill(leader);
         self.await_write(cluster, leader)?;
