@@ -18,10 +18,13 @@ const BLOCKING_THREADS_MAX: usize = 128;
 const TASKS_END_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse(), |verb, loaded| match verb {
-        NodeVerb::Serve(join) => serve(loaded, join),
-        NodeVerb::Check => check(loaded),
-        NodeVerb::Recover(consent) => recover(loaded, consent),
+    cli::run(Cli::parse(), |verb, loaded| {
+        wiring::keep_files_private();
+        match verb {
+            NodeVerb::Serve(join) => serve(loaded, join),
+            NodeVerb::Check => check(loaded),
+            NodeVerb::Recover(consent) => recover(loaded, consent),
+        }
     })
 }
 

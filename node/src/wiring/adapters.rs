@@ -1,7 +1,8 @@
 //! The small adapters: clock, random numbers, health, the data folder's lock.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,8 @@ use nora_app::ports::clock::{Clock, Ids};
 use nora_app::ports::health::{Health, Probe};
 use nora_cluster::Cluster;
 use nora_domain::{NodeId, Timestamp, UploadId};
+use rustix::fs::Mode;
+use tracing::{info, warn};
 
 use super::error::ServeError;
 
@@ -91,10 +94,51 @@ fn probe_storage(data_dir: &Path) -> io::Result<()> {
     std::fs::write(data_dir.join("probe"), b"nora")
 }
 
+/// What this process makes from now on, only its own user may read: the data folder holds keys, password hashes and
+/// private blobs. Applies to the whole process, so it is for programs that run a node.
+pub fn keep_files_private() {
+    rustix::process::umask(OTHERS);
+}
+
+/// Permissions of anybody but the owner.
+const OTHERS: Mode = Mode::RWXG.union(Mode::RWXO);
+
+/// Folders that NORA makes in a data folder. A data folder may hold other things, which are not NORA's to change.
+const FOLDERS: [&str; 7] =
+    ["blobs", "cache", "identity", "incoming", "metadata", "quarantine", "uploads"];
+
+/// Makes a data folder that only its owner can enter, and takes one that was readable by others away from them, with NORA's
+/// folders in it. A folder that belongs to another user, as a container's volume may, keeps its mode: NORA's folders in
+/// it are private all the same.
+fn make_private(data_dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
+    let folders = FOLDERS.into_iter().map(|folder| data_dir.join(folder));
+    for path in std::iter::once(data_dir.to_owned()).chain(folders) {
+        let mode = match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => metadata.permissions().mode(),
+            Ok(_) => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if mode & OTHERS.bits() == 0 {
+            continue;
+        }
+        match std::fs::set_permissions(&path, Permissions::from_mode(mode & !OTHERS.bits())) {
+            Ok(()) => info!(path = %path.display(), "other users can no longer enter this folder"),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => warn!(
+                path = %path.display(),
+                "other users can enter this folder, and only its owner can change that"
+            ),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Makes the data folder and keeps a lock in it for as long as the file is open.
 pub(super) fn lock_data_dir(path: &Path) -> Result<File, ServeError> {
     let failed = |source| ServeError::DataDir { path: path.to_owned(), source };
-    std::fs::create_dir_all(path).map_err(failed)?;
+    make_private(path).map_err(failed)?;
     let file = File::options()
         .create(true)
         .truncate(false)

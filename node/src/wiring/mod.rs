@@ -39,6 +39,7 @@ use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
+pub use adapters::keep_files_private;
 pub use error::ServeError;
 pub use offline::{Checked, check};
 pub use recover::{Recovered, Recovery};

@@ -197,3 +197,39 @@ async fn a_second_node_on_the_same_folder_is_refused() {
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(said.contains("another nora uses the data folder"), "{said}");
 }
+
+/// Everything below `path`, itself included, that others than its owner may use.
+fn open_to_others(path: &Path) -> Vec<std::path::PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let metadata = std::fs::symlink_metadata(path).unwrap();
+    let mut open = Vec::new();
+    if metadata.permissions().mode() & 0o077 != 0 {
+        open.push(path.to_owned());
+    }
+    if metadata.is_dir() {
+        let inside = std::fs::read_dir(path).unwrap();
+        inside.for_each(|entry| open.extend(open_to_others(&entry.unwrap().path())));
+    }
+    open
+}
+
+#[tokio::test]
+async fn other_users_read_nothing_of_a_data_folder() {
+    use std::os::unix::fs::PermissionsExt;
+    let work = tempfile::TempDir::new().unwrap();
+    let data = work.path().join("data");
+    let mut node = Node::start(&data, &[]);
+    node.push_image("app", "v1", b"private").await;
+    assert_eq!(open_to_others(&data), Vec::<std::path::PathBuf>::new());
+
+    // As versions before left it; what is not NORA's in it stays as it is.
+    node.kill();
+    let theirs = data.join("notes");
+    std::fs::write(&theirs, b"the operator's").unwrap();
+    for path in [&data, &data.join("metadata"), &theirs] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    node.kill_and_restart();
+    assert_eq!(node.get("/v2/app/manifests/v1").await.status(), 200);
+    assert_eq!(open_to_others(&data), [theirs]);
+}
