@@ -18,7 +18,7 @@ use nora_domain::{About, Deed, Reason, RepositoryKey, Verb};
 use nora_formats::oci::errors::Code;
 
 use super::oci::error::ApiError;
-use super::{Access, Api, ConnectionInfo, RequestId};
+use super::{Access, Api, ConnectionInfo, RequestId, proxy};
 use crate::identity::Caller;
 
 /// Lets a request through to its route's handler if the route takes no more than the caller has.
@@ -98,11 +98,9 @@ impl Challenge {
         }
         let info = request.extensions().get::<ConnectionInfo>();
         // A proxy that ends TLS says so; whose word is not taken has to be known by `server.public_url`.
-        let is_trusted = info.is_some_and(|info| {
-            api.settings.trusted_proxies.iter().any(|net| net.contains(info.peer.ip()))
-        });
-        let forwarded = request.headers().get("x-forwarded-proto");
-        let is_https = is_trusted && forwarded.is_some_and(|proto| proto.as_bytes() == b"https");
+        let trusted = &api.settings.trusted_proxies;
+        let is_trusted = info.is_some_and(|info| proxy::is_trusted(trusted, info.peer.ip()));
+        let is_https = is_trusted && proxy::says_https(request.headers());
         Self(Some(AskedAt {
             api: api.clone(),
             is_https: is_https || info.is_some_and(|info| info.tls),

@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderName, StatusCode};
 use nora_auth::credential::{Scheme, read_all};
 use nora_formats::oci::errors::Code;
 use tracing::{debug, info, warn};
@@ -17,6 +17,7 @@ use super::Api;
 use super::access::{Challenge, challenged};
 use super::forward::CALLER;
 use super::oci::error::ApiError;
+use super::proxy::client_address;
 use crate::identity::{Caller, Rejected};
 use crate::metrics::Route;
 
@@ -123,7 +124,7 @@ fn recognise(
 /// Where a request comes from, if that is known.
 fn address_of(api: &Api, request: &Request) -> Option<IpAddr> {
     let peer = request.extensions().get::<ConnectionInfo>().map(|info| info.peer.ip());
-    peer.map(|peer| client_address(api, peer, request.headers()))
+    peer.map(|peer| client_address(&api.settings.trusted_proxies, peer, request.headers()))
 }
 
 /// The answer to whoever was not recognised.
@@ -176,26 +177,6 @@ pub(super) async fn observe_forwarded(
     response
 }
 
-/// Where a request comes from: the other end of the connection, unless that is a proxy whose word is taken. Then it is
-/// the last address in `X-Forwarded-For` that no trusted proxy has: everything before it may be made up.
-fn client_address(api: &Api, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let trusted =
-        |address: IpAddr| api.settings.trusted_proxies.iter().any(|net| net.contains(address));
-    let mut client = peer;
-    let forwarded = headers.get_all("x-forwarded-for").iter().rev();
-    let forwarded = forwarded.filter_map(|value| value.to_str().ok());
-    for address in forwarded.flat_map(|value| value.rsplit(',')).map(|text| text.trim().parse()) {
-        if !trusted(client) {
-            break;
-        }
-        match address {
-            Ok(address) => client = address,
-            Err(_) => break,
-        }
-    }
-    client
-}
-
 /// What the access log says of a request; nothing is kept if nobody listens.
 struct RequestLine(Option<(http::Method, String, Option<IpAddr>)>);
 
@@ -211,7 +192,7 @@ impl RequestLine {
             return Self(None);
         }
         let peer = request.extensions().get::<ConnectionInfo>().map(|info| info.peer.ip());
-        let peer = peer.map(|peer| client_address(api, peer, request.headers()));
+        let peer = peer.map(|peer| client_address(&api.settings.trusted_proxies, peer, request.headers()));
         Self(Some((request.method().clone(), request.uri().path().to_owned(), peer)))
     }
 

@@ -85,7 +85,12 @@ impl Node {
     /// Where a client is sent for a session whose request came with this `X-Forwarded-Proto`.
     async fn challenge(&self, peer: &str, proto: Option<&str>) -> String {
         let headers: Vec<_> = proto.map(|proto| ("x-forwarded-proto", proto)).into_iter().collect();
-        let refused = self.ask(peer, &headers).await;
+        self.challenge_to(peer, &headers).await
+    }
+
+    /// Where a client is sent for a session whose request came with these headers.
+    async fn challenge_to(&self, peer: &str, headers: &[(&str, &str)]) -> String {
+        let refused = self.ask(peer, headers).await;
         assert_eq!(refused.status(), 401);
         refused.headers()[WWW_AUTHENTICATE].to_str().unwrap().to_owned()
     }
@@ -136,6 +141,36 @@ async fn a_trusted_proxy_tells_whom_it_speaks_for() {
     assert_eq!(node.challenge(PROXY, Some("http")).await, realm("http"));
     assert_eq!(node.challenge(PROXY, None).await, realm("http"));
     assert_eq!(node.challenge(DIRECT, Some("https")).await, realm("http"));
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_https_in_any_spelling() {
+    let node = Node::trusting(&["10.0.0.0/8"]).await;
+    let (proto, forwarded) = ("x-forwarded-proto", "forwarded");
+    let https = [
+        &[(proto, "HTTPS")][..],
+        &[(proto, " https ")],
+        &[(proto, "https, http")],
+        &[(proto, "https"), (proto, "http")],
+        &[(forwarded, "proto=https")],
+        &[(forwarded, "for=203.0.113.7;Proto=\"HTTPS\";by=10.0.0.1, for=10.0.0.2;proto=http")],
+        &[(proto, "https"), (forwarded, "proto=http")],
+    ];
+    let http = [
+        &[][..],
+        &[(proto, "http, https")],
+        &[(proto, "httpsx")],
+        &[(proto, "http"), (forwarded, "proto=https")],
+        &[(forwarded, "for=203.0.113.7, proto=https")],
+        &[(forwarded, "host=https")],
+    ];
+    for headers in https {
+        assert_eq!(node.challenge_to(PROXY, headers).await, realm("https"), "{headers:?}");
+        assert_eq!(node.challenge_to(DIRECT, headers).await, realm("http"), "{headers:?}");
+    }
+    for headers in http {
+        assert_eq!(node.challenge_to(PROXY, headers).await, realm("http"), "{headers:?}");
+    }
 }
 
 #[tokio::test]
