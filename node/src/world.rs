@@ -15,7 +15,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode};
 use nora_app::ports::clock::{Clock, Ids};
 use nora_app::ports::health::{Health, Probe};
-use nora_app::ports::{BoxError, BoxFuture};
+use nora_app::ports::BoxFuture;
 use nora_app::testkit::{
     Hashes, ManualClock, MemoryBlobs, MemoryMetadata, found_cluster, start_node,
 };
@@ -28,7 +28,7 @@ use nora_domain::{
 };
 use tower::ServiceExt;
 
-use crate::api::forward::Forward;
+use crate::api::forward::{Forward, ForwardError};
 use crate::api::{Api, ApiSettings, ConnectionInfo, router};
 use crate::config::{Network, Overrides, parse};
 use crate::identity::{AdminPasswords, Guard, GuardSettings, Policies, canonical, tenant_limits};
@@ -50,8 +50,8 @@ impl Probe for Still {
 }
 
 impl Forward for Still {
-    fn forward(&self, _: NodeId, _: Request) -> BoxFuture<'_, Result<Response, BoxError>> {
-        Box::pin(async { Err("there is nobody else".into()) })
+    fn forward(&self, _: NodeId, _: Request) -> BoxFuture<'_, Result<Response, ForwardError>> {
+        Box::pin(async { Err(ForwardError::NoMember) })
     }
 }
 

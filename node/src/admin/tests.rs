@@ -10,10 +10,10 @@ use base64::Engine;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use nora_app::jobs::{Moment, Progress, Schedule, Turn};
+use nora_app::ports::BoxFuture;
 use nora_app::ports::clock::Clock;
 use nora_app::ports::health::{Health, Probe};
 use nora_app::ports::members::{ClusterView, Member, MembersError, NodeReport, Role};
-use nora_app::ports::{BoxError, BoxFuture};
 use nora_app::testkit::{
     CountingIds, Hashes, ManualClock, MemoryBlobs, MemoryMetadata, found_cluster, start_node,
 };
@@ -34,7 +34,7 @@ use tonic::{Code, Request as Call};
 use tower::ServiceExt;
 
 use super::*;
-use crate::api::forward::Forward;
+use crate::api::forward::{Forward, ForwardError};
 use crate::identity::{AdminPasswords, Guard, GuardSettings, Policies};
 use crate::world::surface;
 
@@ -179,8 +179,8 @@ impl Jobs for Still {
 }
 
 impl Forward for Still {
-    fn forward(&self, _: NodeId, _: Request) -> BoxFuture<'_, Result<Response, BoxError>> {
-        Box::pin(async { Err("there is nobody else".into()) })
+    fn forward(&self, _: NodeId, _: Request) -> BoxFuture<'_, Result<Response, ForwardError>> {
+        Box::pin(async { Err(ForwardError::NoMember) })
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -86,6 +87,42 @@ pub fn incoming(body: Body, idle: Duration, metrics: Arc<Metrics>) -> ByteStream
             }
         }
     }))
+}
+
+/// A body that remembers whether its client broke it off.
+struct Watched {
+    body: Body,
+    broken: Arc<AtomicBool>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body, and what tells afterwards whether its client broke it off: by leaving, or by framing it wrongly.
+pub fn watched(body: Body) -> (Body, Arc<AtomicBool>) {
+    let broken = Arc::new(AtomicBool::new(false));
+    (Body::new(Watched { body, broken: broken.clone() }), broken)
 }
 
 /// How much of a refused body is read and thrown away. A client that is still sending when its connection closes may

@@ -11,29 +11,59 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use nora_app::ports::members::{NodeReport, Reporter};
+use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_app::ports::{BoxError, BoxFuture};
 use nora_cluster::Cluster;
-use nora_domain::NodeId;
+use nora_domain::{Key, NodeId, Record, Standing};
 use nora_trust::{Identity, Peer};
 use tower::{Service, ServiceExt};
 
 use super::storage::Storage;
-use crate::api::forward::Forward;
+use crate::api::forward::{Forward, ForwardError};
 use crate::server::Introduce;
 
 /// Passes requests on over the connections between members.
 pub(super) struct OverChannels(pub(super) Arc<Cluster>);
 
 impl Forward for OverChannels {
-    fn forward(&self, node: NodeId, request: Request) -> BoxFuture<'_, Result<Response, BoxError>> {
+    fn forward(
+        &self,
+        node: NodeId,
+        request: Request,
+    ) -> BoxFuture<'_, Result<Response, ForwardError>> {
         Box::pin(async move {
-            let channel =
-                self.0.channel(node).ok_or_else(|| format!("node {} is not known", node.0))?;
-            let mut channel = channel;
-            let channel = channel.ready().await?;
-            let response = channel.call(request.map(tonic::body::Body::new)).await?;
-            Ok(response.map(Body::new))
+            let unreachable =
+                |error: tonic::transport::Error| ForwardError::Unreachable(BoxError::from(error));
+            let Some(mut channel) = self.0.channel(node) else {
+                return Err(self.without_address(node).await);
+            };
+            let answer = match channel.ready().await {
+                Ok(channel) => channel.call(request.map(tonic::body::Body::new)).await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(response) => Ok(response.map(Body::new)),
+                Err(error) if self.is_member(node).await.unwrap_or(true) => Err(unreachable(error)),
+                Err(_) => Err(ForwardError::NoMember),
+            }
         })
+    }
+}
+
+impl OverChannels {
+    async fn without_address(&self, node: NodeId) -> ForwardError {
+        match self.is_member(node).await {
+            Ok(false) => ForwardError::NoMember,
+            Ok(true) => ForwardError::Unreachable("its address is not known here".into()),
+            Err(error) => ForwardError::Unreachable(error.into()),
+        }
+    }
+
+    /// Whether a node is a member, as of now: this node may be behind.
+    async fn is_member(&self, node: NodeId) -> Result<bool, MetadataError> {
+        self.0.linearize().await?;
+        let record = self.0.get(Key::Node(node)).await?;
+        Ok(matches!(record, Some(Record::Node(node)) if node.standing != Standing::Removed))
     }
 }
 

@@ -269,7 +269,7 @@ async fn handle(api: Arc<Api>, request: Request) -> Result<Response, ApiError> {
         if let Some(owner) = api.registry.upload_owner(*id)
             && !is_forwarded
         {
-            let mut answer = pass_through(api.peers.as_ref(), owner, request).await?;
+            let mut answer = pass_through(api.peers.as_ref(), (owner, *id), request).await?;
             if answer.status() == StatusCode::UNAUTHORIZED {
                 // The owner knows only where this node found it.
                 let here = challenge.of_push(&repository);
