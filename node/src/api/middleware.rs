@@ -7,8 +7,10 @@ use std::time::Instant;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
-use http::{HeaderName, StatusCode};
+use http::header::{
+    AUTHORIZATION, CONTENT_SECURITY_POLICY, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, StatusCode};
 use nora_auth::credential::{Scheme, read_all};
 use nora_formats::oci::errors::Code;
 use tracing::{debug, info, warn};
@@ -96,10 +98,19 @@ pub(super) async fn observe(
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(X_REQUEST_ID.clone(), value);
     }
+    make_inert(response.headers_mut());
     let elapsed = started.elapsed();
     api.metrics.request(route, response.status(), elapsed);
     line.log(&id, response.status(), elapsed);
     response
+}
+
+/// Keeps a browser from running what somebody pushed: it takes an answer for nothing but what its Content-Type says, and
+/// lets it neither run scripts nor load or frame anything.
+fn make_inert(headers: &mut HeaderMap) {
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
 }
 
 /// Who makes a request, by whatever it shows. What is read of it is read before anything is waited for: a body cannot be

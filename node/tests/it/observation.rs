@@ -224,3 +224,21 @@ async fn a_node_that_asks_for_a_login_never_logs_its_password() {
     assert!(said.contains("admin-password"), "the log says where the password is");
     assert!(!said.contains(password) && !said.contains(&encoded));
 }
+
+#[tokio::test]
+async fn no_answer_runs_in_a_browser() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&dir.path().join("data"), &[]);
+    let page = b"<script>alert(1)</script>";
+    let blob = format!("/v2/app/blobs/{}", node.push_blob("app", page).await);
+    node.push_image("app", "v1", page).await;
+    let paths = ["/v2/", "/v2/app/manifests/v1", "/v2/app/manifests/none", "/nothing", "/health"];
+    for path in paths.into_iter().chain([blob.as_str()]) {
+        let answer = node.get(path).await;
+        assert_eq!(header(&answer, "x-content-type-options"), "nosniff", "{path}");
+        let policy = header(&answer, "content-security-policy");
+        assert!(policy.contains("sandbox") && policy.contains("default-src 'none'"), "{path}");
+    }
+    let refused = node.put_manifest("app", "page", "text/html", b"{}".to_vec()).await;
+    assert_eq!(error(refused).await.0, 400);
+}

@@ -54,6 +54,9 @@ pub enum ManifestError {
         /// What the document says.
         body: String,
     },
+    /// A type that a browser might show as a page. The registry serves manifests with the type that they came with.
+    #[error("a manifest's media type begins with application/, and {0:?} does not")]
+    NoApplication(String),
     /// Docker schema 1.
     #[error(
         "Docker schema 1 manifests are not supported; push with a client of this decade, which sends schema 2 or OCI"
@@ -210,6 +213,11 @@ fn media_type(document: &Document, sent: Option<&str>) -> Result<MediaType, Mani
         return Err(ManifestError::MediaTypeMismatch { sent: sent.into(), body: body.into() });
     }
     let text = sent.or(body).ok_or(ManifestError::NoMediaType)?;
+    let is_application =
+        text.split_once('/').is_some_and(|(kind, _)| kind.eq_ignore_ascii_case("application"));
+    if !is_application {
+        return Err(ManifestError::NoApplication(text.into()));
+    }
     MediaType::parse(text).map_err(|_| ManifestError::NoMediaType)
 }
 
@@ -353,6 +361,18 @@ mod tests {
         check(&image(r#""config":null,"#), Some(OCI_MANIFEST), |e| {
             matches!(e, ManifestError::Malformed(_))
         });
+    }
+
+    #[test]
+    fn a_type_that_a_browser_shows_is_refused() {
+        for sent in ["text/html", "image/svg+xml", "TEXT/HTML", "application", "html"] {
+            let refused = parse(b"{}", Some(sent));
+            let error = ManifestError::NoApplication(sent.into());
+            assert_eq!(refused.unwrap_err(), error, "{sent}");
+            let body = format!(r#"{{"mediaType":"{sent}"}}"#);
+            assert_eq!(parse(body.as_bytes(), None).unwrap_err(), error, "{sent}");
+        }
+        assert!(parse(b"{}", Some("Application/vnd.example+json")).is_ok());
     }
 
     #[test]
