@@ -55,6 +55,15 @@ pub enum PasswordError {
     Hash(String),
 }
 
+/// What was computed for a login.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Argon2's memory in KiB times its passes.
+    pub argon2: u64,
+    /// Rounds of bcrypt.
+    pub bcrypt: u64,
+}
+
 /// Whether a new password may be used.
 pub fn check_strength(password: &str) -> Result<(), PasswordError> {
     if password.len() < PASSWORD_BYTES_MIN {
@@ -94,28 +103,32 @@ pub fn verify(password: &str, hash: &str) -> bool {
     if password.len() > PASSWORD_BYTES_MAX {
         return false;
     }
+    let mut work = Work::default();
     if hash.starts_with("$argon2") {
-        verify_argon2(password, hash)
+        verify_argon2(password, hash, &mut work)
     } else {
-        bcrypt_cost(hash).is_some() && verify_bcrypt(password, hash)
+        bcrypt_cost(hash).is_some_and(|cost| verify_bcrypt(password, hash, cost, &mut work))
     }
 }
 
-fn verify_argon2(password: &str, hash: &str) -> bool {
+fn verify_argon2(password: &str, hash: &str, work: &mut Work) -> bool {
     let Ok(parsed) = PasswordHash::new(hash) else { return false };
-    let modest = Params::try_from(&parsed).is_ok_and(|params| {
+    let modest = Params::try_from(&parsed).ok().filter(|params| {
         params.m_cost() <= MEMORY_KIB_MAX
             && params.t_cost() <= PASSES_MAX
             && params.p_cost() <= LANES_MAX
     });
-    modest
-        && parsed.algorithm == Algorithm::Argon2id.ident()
-        && Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok()
+    let Some(params) = modest.filter(|_| parsed.algorithm == Algorithm::Argon2id.ident()) else {
+        return false;
+    };
+    work.argon2 += u64::from(params.m_cost()) * u64::from(params.t_cost());
+    Argon2::default().verify_password(password.as_bytes(), &parsed).is_ok()
 }
 
-fn verify_bcrypt(password: &str, hash: &str) -> bool {
+fn verify_bcrypt(password: &str, hash: &str, cost: u32, work: &mut Work) -> bool {
     let usable = password.len() <= BCRYPT_BYTES_MAX && !password.contains('\0');
     // The work is done for a password that cannot be right, too: how long an answer takes must not tell of the hash.
+    work.bcrypt += 1 << cost;
     let equal = bcrypt::verify(password, hash).unwrap_or(false);
     usable && equal
 }
@@ -128,23 +141,18 @@ fn bcrypt_cost(hash: &str) -> Option<u32> {
 }
 
 /// Takes as long as a comparison with one of our own hashes, and says nothing: for users that do not exist.
-///
-/// Where htpasswd users exist this alone would tell them from unknown ones, because bcrypt takes another time:
-/// [`Passwords::check`] does the work of both.
-pub fn burn(password: &str) {
-    if password.len() > PASSWORD_BYTES_MAX {
-        // As for users that exist: `verify` does not look at it either.
-        return;
-    }
+fn burn_argon2(password: &str, work: &mut Work) {
     let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
     if let Ok(argon2) = ours() {
+        work.argon2 += u64::from(MEMORY_KIB) * u64::from(PASSES);
         let done =
             argon2.hash_password_into(password.as_bytes(), b"nobody's own salt", &mut output);
         black_box((done.is_ok(), output));
     }
 }
 
-fn burn_bcrypt(password: &str, cost: u32) {
+fn burn_bcrypt(password: &str, cost: u32, work: &mut Work) {
+    work.bcrypt += 1 << cost;
     let password = &password.as_bytes()[..password.len().min(BCRYPT_BYTES_MAX)];
     black_box(bcrypt::hash_with_salt(password, cost, *b"nobody's salt 16").is_ok());
 }
@@ -167,24 +175,31 @@ impl Passwords {
 
     /// Whether a password is the one of a user's hash; `None` is a user that does not exist.
     pub fn check(&self, password: &str, hash: Option<&str>) -> bool {
+        self.check_with(password, hash, &mut Work::default())
+    }
+
+    /// The same; adds what was computed to `work`.
+    pub fn check_with(&self, password: &str, hash: Option<&str>, work: &mut Work) -> bool {
         if password.len() > PASSWORD_BYTES_MAX {
             return false;
         }
         let mut right = false;
         match hash {
-            Some(hash) if hash.starts_with("$argon2") => right = verify_argon2(password, hash),
-            _ => burn(password),
+            Some(hash) if hash.starts_with("$argon2") => {
+                right = verify_argon2(password, hash, work);
+            }
+            _ => burn_argon2(password, work),
         }
         let own = hash.and_then(bcrypt_cost);
-        if let (Some(hash), Some(_)) = (hash, own) {
-            right = verify_bcrypt(password, hash);
+        if let (Some(hash), Some(cost)) = (hash, own) {
+            right = verify_bcrypt(password, hash, cost, work);
         }
         match (own, self.bcrypt_cost) {
             // Cost c is 2^c rounds, so costs c, c, c+1, … d-1 together are as many rounds as cost d.
             (Some(own), Some(highest)) => {
-                (own..highest).for_each(|cost| burn_bcrypt(password, cost));
+                (own..highest).for_each(|cost| burn_bcrypt(password, cost, work));
             }
-            (None, Some(highest)) => burn_bcrypt(password, highest),
+            (None, Some(highest)) => burn_bcrypt(password, highest, work),
             (_, None) => {}
         }
         right
