@@ -13,8 +13,11 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::response::Response;
-use http::Extensions;
+use axum::response::{IntoResponse, Response};
+use futures_util::future::Either;
+use http::header::{CONNECTION, HOST};
+use http::uri::Authority;
+use http::{Extensions, StatusCode, Version};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -38,6 +41,8 @@ use crate::metrics::Metrics;
 
 /// What an HTTP/2 client sends first; no HTTP/1 request begins so.
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The longest pause between two looks at a connection that has sent a part of the preface.
+const PREFACE_PAUSE_MAX: Duration = Duration::from_secs(4);
 /// Larger frames than HTTP/2's least cost less for each byte of a blob.
 const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;
 
@@ -319,9 +324,12 @@ impl Connection {
     {
         let surface = self.surface.clone();
         service_fn(move |mut request: Request<Incoming>| {
+            if !names_one_host(&request) {
+                return Either::Left(std::future::ready(Ok(host_refused())));
+            }
             request.extensions_mut().extend(extensions.clone());
             request.extensions_mut().insert(info);
-            surface.load().as_ref().clone().oneshot(request)
+            Either::Right(surface.load().as_ref().clone().oneshot(request))
         })
     }
 
@@ -378,11 +386,29 @@ impl Connection {
     }
 }
 
+/// Whether a request says which host it asks, as HTTP/1.1 demands (RFC 9112, 3.2): a proxy before this node and the node
+/// itself must not read two different ones.
+fn names_one_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        // A target without a host has an empty one.
+        (Some(host), None) => host.is_empty() || Authority::try_from(host.as_bytes()).is_ok(),
+        (None, None) => request.version() != Version::HTTP_11,
+        _ => false,
+    }
+}
+
+fn host_refused() -> Response {
+    let text = "a request has one Host header, with a host name or an address\n";
+    (StatusCode::BAD_REQUEST, [(CONNECTION, "close")], text).into_response()
+}
+
 /// Whether a plain connection begins with HTTP/2's preface. The bytes stay in the socket, so that it is served as it is,
 /// without a layer that would split each answer into several writes. The caller limits the time: whoever sends a part of
 /// the preface and no more would otherwise be waited for without end.
 async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0; HTTP2_PREFACE.len()];
+    let mut pauses = pauses();
     loop {
         let count = stream.peek(&mut first).await?;
         let whole = count == HTTP2_PREFACE.len();
@@ -393,6 +419,30 @@ async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
             return Ok(true);
         }
         // A socket with some bytes counts as readable, so waiting for more of them is done by the clock.
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(pauses.next().unwrap_or(PREFACE_PAUSE_MAX)).await;
+    }
+}
+
+/// How long to wait between two looks at a connection that has sent a part of the preface. Real clients send it whole, so
+/// these connections are looked at ever more rarely: thousands of them shall cost nothing.
+fn pauses() -> impl Iterator<Item = Duration> {
+    std::iter::successors(Some(Duration::from_millis(2)), |pause| {
+        Some((*pause * 2).min(PREFACE_PAUSE_MAX))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_preface_is_looked_at_a_few_times_in_half_a_minute() {
+        let looks = pauses().scan(Duration::ZERO, |waited, pause| {
+            *waited += pause;
+            (*waited < Duration::from_secs(30)).then_some(pause)
+        });
+        let looks: Vec<_> = looks.collect();
+        assert!(looks.len() < 20, "{looks:?}");
+        assert!(looks[0] <= Duration::from_millis(2), "a client whose preface comes in two parts");
     }
 }

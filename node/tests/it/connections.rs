@@ -388,3 +388,28 @@ async fn a_method_that_an_address_does_not_take_is_answered_with_those_that_it_d
         );
     }
 }
+
+#[test]
+fn a_request_names_one_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), "");
+    let status = |head: &str| Raw::connect(&node).send(format!("{head}\r\n")).answer().status;
+    for served in [
+        "GET /v2/ HTTP/1.1\r\nhost: a\r\n",
+        "GET /v2/ HTTP/1.1\r\nhost: [::1]:5000\r\n",
+        "GET /v2/ HTTP/1.1\r\nhost:\r\n",
+        "GET /v2/ HTTP/1.0\r\n",
+    ] {
+        assert_eq!(status(served), 200, "{served}");
+    }
+    for refused in [
+        "GET /v2/ HTTP/1.1\r\n",
+        "GET /v2/ HTTP/1.1\r\nhost: a\r\nhost: b\r\n",
+        "GET /v2/ HTTP/1.1\r\nhost: a\r\nhost: a\r\n",
+        "GET /v2/ HTTP/1.1\r\nhost: a/b\r\n",
+        "GET /v2/ HTTP/1.1\r\nhost: a b\r\n",
+        "GET /v2/ HTTP/1.0\r\nhost: a\r\nhost: b\r\n",
+    ] {
+        assert_eq!(status(refused), 400, "{refused}");
+    }
+}
