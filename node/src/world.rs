@@ -13,9 +13,9 @@ use base64::Engine;
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, StatusCode};
+use nora_app::ports::BoxFuture;
 use nora_app::ports::clock::{Clock, Ids};
 use nora_app::ports::health::{Health, Probe};
-use nora_app::ports::BoxFuture;
 use nora_app::testkit::{
     Hashes, ManualClock, MemoryBlobs, MemoryMetadata, found_cluster, start_node,
 };
@@ -77,16 +77,21 @@ pub fn surface(registry: Registry, guard: Arc<Guard>, trusted_proxies: Vec<Netwo
         guard,
         peers: Arc::new(Still),
         forwarded: Arc::default(),
-        settings: ApiSettings {
-            public_url: None,
-            upload_bytes_max: 1 << 20,
-            manifest_bytes_max: 1 << 20,
-            page_size_max: 10,
-            body_idle_timeout: Duration::from_secs(1),
-            trusted_proxies,
-            policy_file: None,
-        },
+        settings: settings(trusted_proxies),
     })
+}
+
+/// What the surface keeps to.
+pub fn settings(trusted_proxies: Vec<Network>) -> ApiSettings {
+    ApiSettings {
+        public_url: None,
+        upload_bytes_max: 1 << 20,
+        manifest_bytes_max: 1 << 20,
+        page_size_max: 10,
+        body_idle_timeout: Duration::from_secs(1),
+        trusted_proxies,
+        policy_file: None,
+    }
 }
 
 /// A node over memory.
@@ -301,7 +306,7 @@ impl World {
         body: Bytes,
     ) -> Answer {
         let mut request =
-            Request::builder().method(method).uri(path).header("host", "nora.example");
+            Request::builder().method(method).uri(path).header("host", "nora.internal");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

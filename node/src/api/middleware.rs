@@ -15,11 +15,11 @@ use nora_auth::credential::{Scheme, read_all};
 use nora_formats::oci::errors::Code;
 use tracing::{debug, info, warn};
 
-use super::Api;
 use super::access::{Challenge, challenged};
 use super::forward::CALLER;
 use super::oci::error::ApiError;
 use super::proxy::client_address;
+use super::{Api, origin};
 use crate::identity::{Caller, Rejected};
 use crate::metrics::Route;
 
@@ -87,13 +87,16 @@ pub(super) async fn observe(
 
     let challenge = Challenge::of(&api, &request);
     let address = address_of(&api, &request);
-    let mut response = match recognise(&api, &request, route, address, &id).await {
-        Ok(caller) => {
-            request.extensions_mut().insert(challenge);
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(rejected) => rejection(rejected, &challenge).with_request_id(&id).into_response(),
+    let mut response = match kept_from_pages(&api, &request, route) {
+        Err(refused) => refused.with_request_id(&id).into_response(),
+        Ok(()) => match recognise(&api, &request, route, address, &id).await {
+            Ok(caller) => {
+                request.extensions_mut().insert(challenge);
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
+            Err(rejected) => rejection(rejected, &challenge).with_request_id(&id).into_response(),
+        },
     };
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         response.headers_mut().insert(X_REQUEST_ID.clone(), value);
@@ -103,6 +106,16 @@ pub(super) async fn observe(
     api.metrics.request(route, response.status(), elapsed);
     line.log(&id, response.status(), elapsed);
     response
+}
+
+/// Refuses what a web page may have sent, if nobody is asked for a login. A probe of the node's health changes nothing and
+/// learns nothing.
+fn kept_from_pages(api: &Api, request: &Request, route: Route) -> Result<(), ApiError> {
+    match route {
+        Route::Health => Ok(()),
+        _ if api.guard.is_open() => origin::check(&api.settings, request),
+        _ => Ok(()),
+    }
 }
 
 /// Keeps a browser from running what somebody pushed: it takes an answer for nothing but what its Content-Type says, and
@@ -203,7 +216,8 @@ impl RequestLine {
             return Self(None);
         }
         let peer = request.extensions().get::<ConnectionInfo>().map(|info| info.peer.ip());
-        let peer = peer.map(|peer| client_address(&api.settings.trusted_proxies, peer, request.headers()));
+        let peer =
+            peer.map(|peer| client_address(&api.settings.trusted_proxies, peer, request.headers()));
         Self(Some((request.method().clone(), request.uri().path().to_owned(), peer)))
     }
 

@@ -16,6 +16,7 @@ mod middleware;
 pub mod oci;
 mod openapi;
 mod ops;
+mod origin;
 mod proxy;
 
 use std::convert::Infallible;

@@ -11,7 +11,7 @@ section! {
     Server in "server" {
         /// Where to listen for HTTP, or for HTTPS if `tls` is set.
         listen: SocketAddr = "\"127.0.0.1:4000\"";
-        /// The address clients use, if it is not the one they connect to: behind a proxy, say.
+        /// The address clients use, if it is not the one they connect to: behind a proxy, say. A node that asks for no login answers under no other public host name than this one.
         public_url: Option<PublicUrl> = none;
         /// Proxies and load balancers whose word is taken for a client's address (`X-Forwarded-For`), which the access log, the audit and the count of failed logins go by, and for `https` (`X-Forwarded-Proto`, or `Forwarded` without one) in the login challenge. Nobody else's is. Behind one that is not named here all clients share one address, and failed logins of one make all wait.
         trusted_proxies: Vec<Network> = "[]";

@@ -413,3 +413,21 @@ fn a_request_names_one_host() {
         assert_eq!(status(refused), 400, "{refused}");
     }
 }
+
+#[test]
+fn a_web_page_cannot_use_a_node_that_asks_for_no_login() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), "");
+    let status = |head: &str| Raw::connect(&node).send(format!("{head}\r\n")).answer().status;
+    let upload = "POST /v2/r/blobs/uploads/ HTTP/1.1\r\ncontent-length: 0\r\nhost: localhost\r\n";
+    assert_eq!(status(upload), 202);
+    assert_eq!(status(&format!("{upload}origin: http://evil.example\r\n")), 403);
+    assert_eq!(status("GET /v2/_catalog HTTP/1.1\r\nhost: evil.example\r\n"), 421);
+    assert_eq!(status("GET /health HTTP/1.1\r\nhost: evil.example\r\n"), 200);
+
+    // With logins, a page that has none gets no further.
+    let dir = tempfile::tempdir().unwrap();
+    let closed = start(dir.path(), "[auth]\n");
+    let answer = |head: &str| Raw::connect(&closed).send(format!("{head}\r\n")).answer().status;
+    assert_eq!(answer("GET /v2/_catalog HTTP/1.1\r\nhost: registry.example\r\n"), 401);
+}

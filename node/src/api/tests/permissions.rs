@@ -348,7 +348,7 @@ async fn what_is_public_is_pulled_with_a_session_and_nothing_else() {
     assert_eq!(challenged.status, 401);
     assert_eq!(
         challenged.header("www-authenticate"),
-        "Bearer realm=\"https://nora.example/v2/token\",service=\"nora\",scope=\"repository:team/app:pull\""
+        "Bearer realm=\"https://nora.internal/v2/token\",service=\"nora\",scope=\"repository:team/app:pull\""
     );
     let session = world.session_token(&Shown::Nothing, &["repository:public/app:pull,push"]).await;
     assert_eq!(world.ask(Method::GET, "/v2/", &session).await.status, 200);
