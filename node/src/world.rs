@@ -29,7 +29,7 @@ use nora_domain::{
 use tower::ServiceExt;
 
 use crate::api::forward::{Forward, ForwardError};
-use crate::api::{Api, ApiSettings, ConnectionInfo, router};
+use crate::api::{Api, ApiSettings, ConnectionInfo, manifest_budget, router};
 use crate::config::{Network, Overrides, parse};
 use crate::identity::{AdminPasswords, Guard, GuardSettings, Policies, canonical, tenant_limits};
 
@@ -77,6 +77,7 @@ pub fn surface(registry: Registry, guard: Arc<Guard>, trusted_proxies: Vec<Netwo
         guard,
         peers: Arc::new(Still),
         forwarded: Arc::default(),
+        bodies: manifest_budget(1 << 20),
         settings: settings(trusted_proxies),
     })
 }

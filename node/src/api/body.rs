@@ -1,7 +1,7 @@
 //! Bodies on their way in and out.
 //!
 //! Guarantees: an outgoing body announces its exact length and fails, rather than ends early, if fewer bytes come; an
-//! incoming body that falls silent for too long breaks off.
+//! incoming body that falls silent for too long breaks off; bodies that are read whole take a bounded memory together.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use nora_app::ports::{BoxError, ByteStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::Metrics;
 
@@ -140,16 +141,74 @@ pub async fn discard(mut body: ByteStream) {
     }
 }
 
-/// Reads a whole body of at most `bytes_max`; `None` if it is longer.
-pub async fn read_whole(mut body: ByteStream, bytes_max: usize) -> Result<Option<Bytes>, BoxError> {
+/// What bodies that are read whole take together, of all clients.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    room: Arc<Semaphore>,
+    patience: Duration,
+}
+
+/// How long a body waits for others to be done. Clients try again after a 503, so waiting long would only add up.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Budget {
+    /// So many bytes.
+    pub fn of(bytes: usize) -> Self {
+        let room = Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
+        Self { room, patience: PATIENCE }
+    }
+
+    async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Unread> {
+        let bytes = u32::try_from(bytes).map_err(|_| Unread::Busy)?;
+        let taken = self.room.clone().acquire_many_owned(bytes);
+        match tokio::time::timeout(self.patience, taken).await {
+            Ok(Ok(taken)) => Ok(taken),
+            Ok(Err(_)) | Err(_) => Err(Unread::Busy),
+        }
+    }
+}
+
+/// A body that was read whole. Its bytes count in the budget for as long as this is there.
+#[derive(Debug)]
+pub struct Whole {
+    /// The bytes.
+    pub bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a body was not read whole.
+#[derive(Debug)]
+pub enum Unread {
+    /// It broke off.
+    Broken(BoxError),
+    /// It is longer than it may be.
+    TooLong,
+    /// Other bodies take all memory that there is for them.
+    Busy,
+}
+
+/// Reads a whole body of at most `bytes_max`. Room for it is taken as its bytes come: what a client only announces keeps
+/// nobody out.
+pub async fn read_whole(
+    mut body: ByteStream,
+    bytes_max: usize,
+    budget: &Budget,
+) -> Result<Whole, Unread> {
     let mut first = None;
     let mut all = Vec::new();
+    let mut room: Option<OwnedSemaphorePermit> = None;
     while let Some(part) = body.next().await {
-        let part = part?;
+        let part = part.map_err(Unread::Broken)?;
         let so_far = first.as_ref().map_or(all.len(), Bytes::len);
         if so_far + part.len() > bytes_max {
+            drop((first, all, room));
             discard(body).await;
-            return Ok(None);
+            return Err(Unread::TooLong);
+        }
+        let taken = budget.take(part.len()).await?;
+        match &mut room {
+            Some(room) => room.merge(taken),
+            None => room = Some(taken),
         }
         // Most manifests come in one part, which is kept as it is.
         match first.take() {
@@ -161,5 +220,47 @@ pub async fn read_whole(mut body: ByteStream, bytes_max: usize) -> Result<Option
             }
         }
     }
-    Ok(Some(first.unwrap_or_else(|| Bytes::from(all))))
+    Ok(Whole { bytes: first.unwrap_or_else(|| Bytes::from(all)), _room: room })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn whole(bytes: usize) -> ByteStream {
+        Box::pin(stream::iter([Ok(Bytes::from(vec![1; bytes]))]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_take_no_more_together_than_their_budget() {
+        let budget = Budget::of(100);
+        let (send, receive) = mpsc::unbounded_channel();
+        let slow = stream::unfold(receive, async |mut parts| Some((parts.recv().await?, parts)));
+        let slow = tokio::spawn({
+            let budget = budget.clone();
+            async move { read_whole(Box::pin(slow), 1_000, &budget).await }
+        });
+        for _ in 0..2 {
+            send.send(Ok(Bytes::from(vec![2; 40]))).unwrap();
+        }
+        while budget.room.available_permits() > 20 {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(read_whole(whole(30), 1_000, &budget).await, Err(Unread::Busy)));
+        let small = read_whole(whole(20), 1_000, &budget).await.unwrap();
+        assert_eq!(budget.room.available_permits(), 0);
+        drop(small);
+
+        drop(send);
+        let slow = slow.await.unwrap().unwrap();
+        assert_eq!(slow.bytes, vec![2; 80]);
+        assert_eq!(budget.room.available_permits(), 20, "what was read counts while it is used");
+        drop(slow);
+        assert_eq!(read_whole(whole(100), 1_000, &budget).await.unwrap().bytes.len(), 100);
+        assert!(matches!(read_whole(whole(101), 100, &budget).await, Err(Unread::TooLong)));
+        assert_eq!(budget.room.available_permits(), 100);
+    }
 }

@@ -75,8 +75,15 @@ pub struct Api {
     /// Held for reading by each request that another node passes on. Whoever stops the node takes it for writing: then
     /// none runs, and none begins.
     pub forwarded: Arc<RwLock<()>>,
+    /// Memory for bodies that are read whole.
+    pub bodies: body::Budget,
     /// What is kept to.
     pub settings: ApiSettings,
+}
+
+/// What manifests on their way in may take together, in bytes: many of the usual size, and a few of the largest.
+pub fn manifest_budget(manifest_bytes_max: usize) -> body::Budget {
+    body::Budget::of((32 << 20).max(4 * manifest_bytes_max))
 }
 
 /// Runs a use case to its end even if its client hangs up: a change that was begun is neither left half done nor

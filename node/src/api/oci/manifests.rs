@@ -18,6 +18,7 @@ use super::blobs::{etag, header, none_match};
 use super::error::ApiError;
 use super::route::bad_reference;
 use super::{CONTENT_DIGEST, Call, body, method_not_allowed};
+use crate::api::body::Unread;
 use crate::api::to_the_end;
 use crate::hash;
 
@@ -119,10 +120,16 @@ async fn put(mut call: Call, reference: Reference) -> Result<Response, ApiError>
     let tags = wanted_tags(&call, &reference)?;
     let bytes_max = call.api.settings.manifest_bytes_max;
     let stream = call.take_body(bytes_max as u64).await?;
-    let bytes = body::read_whole(stream.stream, bytes_max)
-        .await
-        .map_err(nora_app::Error::BodyBroken)?
-        .ok_or(nora_app::Error::TooLarge { bytes_max: bytes_max as u64 })?;
+    let whole = body::read_whole(stream.stream, bytes_max, &call.api.bodies).await;
+    let whole = whole.map_err(|unread| match unread {
+        Unread::Broken(source) => nora_app::Error::BodyBroken(source),
+        Unread::TooLong => nora_app::Error::TooLarge { bytes_max: bytes_max as u64 },
+        Unread::Busy => nora_app::Error::Unavailable {
+            what: "too many large manifests are being pushed at once; try again in a moment",
+            source: None,
+        },
+    })?;
+    let bytes = whole.bytes.clone();
     let algorithm = match (&reference, call.param("digest-algorithm")) {
         (Reference::Digest(digest), _) => digest.algorithm(),
         (Reference::Tag(_), Some("sha512")) => Algorithm::Sha512,
@@ -139,7 +146,11 @@ async fn put(mut call: Call, reference: Reference) -> Result<Response, ApiError>
     let location = call.location(&format!("manifests/{digest}"));
     let put = into_artifact(&call, digest, bytes, manifest, tags.clone());
     let registry = call.registry.clone();
-    to_the_end(async move { registry.put_artifact(put).await }).await??;
+    to_the_end(async move {
+        let _counted = whole;
+        registry.put_artifact(put).await
+    })
+    .await??;
 
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::CREATED;
