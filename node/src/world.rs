@@ -29,7 +29,9 @@ use nora_domain::{
 use tower::ServiceExt;
 
 use crate::api::forward::{Forward, ForwardError};
-use crate::api::{Api, ApiSettings, ConnectionInfo, manifest_budget, router};
+use crate::api::{
+    Api, ApiSettings, ConnectionInfo, LISTS_BYTES_MAX, body, manifest_budget, router,
+};
 use crate::config::{Network, Overrides, parse};
 use crate::identity::{AdminPasswords, Guard, GuardSettings, Policies, canonical, tenant_limits};
 
@@ -78,6 +80,8 @@ pub fn surface(registry: Registry, guard: Arc<Guard>, trusted_proxies: Vec<Netwo
         peers: Arc::new(Still),
         forwarded: Arc::default(),
         bodies: manifest_budget(1 << 20),
+        lists: body::Budget::of(LISTS_BYTES_MAX),
+        parsing: body::Budget::of(LISTS_BYTES_MAX),
         settings: settings(trusted_proxies),
     })
 }

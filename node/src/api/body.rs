@@ -141,11 +141,28 @@ pub async fn discard(mut body: ByteStream) {
     }
 }
 
-/// What bodies that are read whole take together, of all clients.
+/// Bytes of an answer, and the room that they take in a budget until the client has them.
+struct Counted {
+    bytes: Vec<u8>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// An answer's bytes, which count in a budget until they are sent.
+pub fn counted(bytes: Vec<u8>, room: OwnedSemaphorePermit) -> Bytes {
+    Bytes::from_owner(Counted { bytes, _room: room })
+}
+
+/// What bodies that are read whole, or answers that are made whole, take together, of all clients.
 #[derive(Clone, Debug)]
 pub struct Budget {
     room: Arc<Semaphore>,
-    patience: Duration,
+    bytes: usize,
 }
 
 /// How long a body waits for others to be done. Clients try again after a 503, so waiting long would only add up.
@@ -154,14 +171,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 impl Budget {
     /// So many bytes.
     pub fn of(bytes: usize) -> Self {
-        let room = Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS)));
-        Self { room, patience: PATIENCE }
+        Self { room: Arc::new(Semaphore::new(bytes)), bytes }
     }
 
-    async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Unread> {
-        let bytes = u32::try_from(bytes).map_err(|_| Unread::Busy)?;
+    /// Takes room for so many bytes, or for all that there is if they are more. Waits a little for others to be done.
+    pub async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Unread> {
+        let bytes = u32::try_from(bytes.min(self.bytes)).map_err(|_| Unread::Busy)?;
         let taken = self.room.clone().acquire_many_owned(bytes);
-        match tokio::time::timeout(self.patience, taken).await {
+        match tokio::time::timeout(PATIENCE, taken).await {
             Ok(Ok(taken)) => Ok(taken),
             Ok(Err(_)) | Err(_) => Err(Unread::Busy),
         }

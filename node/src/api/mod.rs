@@ -77,9 +77,16 @@ pub struct Api {
     pub forwarded: Arc<RwLock<()>>,
     /// Memory for bodies that are read whole.
     pub bodies: body::Budget,
+    /// Memory for lists whose rows carry what clients pushed.
+    pub lists: body::Budget,
+    /// Memory for large manifests that are parsed for such lists.
+    pub parsing: body::Budget,
     /// What is kept to.
     pub settings: ApiSettings,
 }
+
+/// What lists, and large manifests that are parsed for them, may take together, in bytes each.
+pub const LISTS_BYTES_MAX: usize = 48 << 20;
 
 /// What manifests on their way in may take together, in bytes: many of the usual size, and a few of the largest.
 pub fn manifest_budget(manifest_bytes_max: usize) -> body::Budget {

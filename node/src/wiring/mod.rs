@@ -45,7 +45,9 @@ pub use offline::{Checked, check};
 pub use recover::{Recovered, Recovery};
 
 use crate::admin::{self, Admin};
-use crate::api::{Api, forwarded_router, manifest_budget, router, waiting_router};
+use crate::api::{
+    Api, LISTS_BYTES_MAX, body, forwarded_router, manifest_budget, router, waiting_router,
+};
 use crate::cli::JoinArgs;
 use crate::config::{Config, Loaded, as_toml};
 use crate::identity::{
@@ -335,6 +337,8 @@ impl Node {
             peers: Arc::new(OverChannels(self.cluster.clone())),
             forwarded: self.forwarded.clone(),
             bodies: manifest_budget(self.config.limits.manifest_bytes_max.bytes_usize()),
+            lists: body::Budget::of(LISTS_BYTES_MAX),
+            parsing: body::Budget::of(LISTS_BYTES_MAX),
             settings: api_settings(&self.config),
         });
         let (cluster, storage) = (self.cluster.clone(), self.storage.clone());

@@ -1,5 +1,7 @@
 //! Tags, catalog and referrers, page by page.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::node::{Node, OCI_INDEX, OCI_MANIFEST, digest_of, error, header, image};
@@ -117,4 +119,39 @@ async fn referrers_are_filtered_paged_and_joined_with_the_fallback_tag() {
     assert_eq!(digests(old_only), [[old_digest]]);
     let two_at_a_time = pages(&node, &format!("{path}?artifactType=sig/x&n=2"), "manifests").await;
     assert_eq!(digests(two_at_a_time).concat().len(), 3);
+}
+
+#[tokio::test]
+async fn a_page_of_referrers_ends_by_bytes_and_leaves_huge_annotations_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&dir.path().join("data"), &[]);
+    let config = node.push_blob("r", b"{}").await;
+    let subject = digest_of(b"whatever it is");
+    let mut pushed = BTreeMap::new();
+    for (number, annotation) in
+        (0..81).map(|number| (number, if number == 0 { 200_000 } else { 60_000 }))
+    {
+        let extra = json!({
+            "subject": {"mediaType": OCI_MANIFEST, "digest": subject, "size": 14},
+            "annotations": {"number": number.to_string(), "padding": "x".repeat(annotation)},
+        });
+        let manifest = image(&config, 2, &[], &extra);
+        let digest = digest_of(&manifest);
+        assert_eq!(node.put_manifest("r", &digest, OCI_MANIFEST, manifest).await.status(), 201);
+        pushed.insert(digest, number);
+    }
+    let pages = pages(&node, &format!("/v2/r/referrers/{subject}"), "manifests").await;
+    assert!(pages.len() >= 2, "one page of {} rows", pages[0].len());
+    for page in &pages {
+        let bytes = serde_json::to_vec(page).unwrap().len();
+        assert!(bytes < (4 << 20) + 100_000, "{bytes} bytes in {} rows", page.len());
+    }
+    let rows: Vec<&Value> = pages.iter().flatten().collect();
+    assert_eq!(rows.len(), pushed.len(), "each once");
+    for row in rows {
+        match pushed[row["digest"].as_str().unwrap()] {
+            0 => assert_eq!(row.get("annotations"), None, "it has them itself"),
+            number => assert_eq!(row["annotations"]["number"], number.to_string()),
+        }
+    }
 }

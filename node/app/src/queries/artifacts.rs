@@ -23,6 +23,8 @@ pub struct Artifact {
     pub media_type: MediaType,
     /// Its size in bytes.
     pub size: u64,
+    /// The artifact it speaks about.
+    pub subject: Option<Digest>,
     /// Blobs that must live as long as it does, in order.
     pub blobs: Vec<Digest>,
     /// Artifacts of the same repository that it lists, in order.
@@ -113,7 +115,7 @@ impl Registry {
         digest: Digest,
         record: ArtifactRecord,
     ) -> Result<Option<Artifact>, Error> {
-        let ArtifactRecord { media_type, size, blobs, children, .. } = record;
+        let ArtifactRecord { media_type, size, subject, blobs, children, .. } = record;
         let body = match record.body {
             Body::Inline(bytes) => ArtifactBody::Bytes(bytes),
             Body::Blob => match self.open_blob(repository, digest).await {
@@ -122,7 +124,7 @@ impl Registry {
                 Err(error) => return Err(error),
             },
         };
-        Ok(Some(Artifact { digest, media_type, size, blobs, children, body }))
+        Ok(Some(Artifact { digest, media_type, size, subject, blobs, children, body }))
     }
 }
 

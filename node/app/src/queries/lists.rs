@@ -23,9 +23,10 @@ pub struct Page<T> {
 }
 
 /// An artifact that speaks about another.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Referrer {
     /// The artifact.
-    pub artifact: Artifact,
+    pub digest: Digest,
     /// Its artifact type.
     pub artifact_type: Option<MediaType>,
 }
@@ -163,7 +164,7 @@ impl Registry {
                 if let (Key::Referrer(_, _, digest), Record::Referrer(row)) = (key, record) {
                     after = Some(digest);
                     if artifact_type.is_none() || row.artifact_type.as_ref() == artifact_type {
-                        found.push((digest, row.artifact_type));
+                        found.push(Referrer { digest, artifact_type: row.artifact_type });
                     }
                 }
             }
@@ -171,17 +172,19 @@ impl Registry {
                 break;
             }
         }
-        let page = Page::cut(found, limit);
-        let mut items = Vec::with_capacity(page.items.len());
-        for (digest, artifact_type) in page.items {
-            // One that was deleted since the scan is left out.
-            if let Some(record) = self.artifact_record(repository, digest).await?
-                && let Some(artifact) = self.with_body(repository, digest, record).await?
-            {
-                items.push(Referrer { artifact, artifact_type });
-            }
+        Ok(Page::cut(found, limit))
+    }
+
+    /// An artifact that a list named, which is no pull of it; `None` if it was deleted since.
+    pub async fn listed_artifact(
+        &self,
+        repository: &RepositoryKey,
+        digest: Digest,
+    ) -> Result<Option<Artifact>, Error> {
+        match self.artifact_record(repository, digest).await? {
+            Some(record) => self.with_body(repository, digest, record).await,
+            None => Ok(None),
         }
-        Ok(Page { items, more: page.more })
     }
 
     async fn artifact_record(

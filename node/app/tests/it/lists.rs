@@ -139,7 +139,7 @@ async fn all_referrers(
         assert!(page.items.len() == limit || !page.more, "{} of {limit}", page.items.len());
         for referrer in page.items {
             assert!(artifact_type.is_none() || referrer.artifact_type.as_ref() == artifact_type);
-            found.push(referrer.artifact.digest);
+            found.push(referrer.digest);
         }
         after = found.last().copied();
         if !page.more {
@@ -179,11 +179,13 @@ async fn a_referrer_shows_its_bytes() {
     world.registry.put_artifact(put.clone()).await.unwrap();
     let page = world.registry.referrers(&here, sha256(b"it"), None, None, 5).await.unwrap();
     let [referrer] = &page.items[..] else { panic!("{} referrers", page.items.len()) };
-    assert_eq!(referrer.artifact.bytes().await.unwrap(), put.bytes);
+    let listed = world.registry.listed_artifact(&here, referrer.digest).await.unwrap().unwrap();
+    assert_eq!(listed.bytes().await.unwrap(), put.bytes);
     assert_eq!(referrer.artifact_type, put.artifact_type);
     world.registry.delete_artifact(here.clone(), put.digest).await.unwrap();
     let page = world.registry.referrers(&here, sha256(b"it"), None, None, 5).await.unwrap();
     assert!(page.items.is_empty());
+    assert!(world.registry.listed_artifact(&here, put.digest).await.unwrap().is_none());
 }
 
 #[tokio::test]

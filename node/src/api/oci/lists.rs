@@ -1,11 +1,13 @@
 //! Lists: tags, the catalog, referrers. Each page that is not the last links to the next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LINK};
 use http::{HeaderName, Method, StatusCode};
+use nora_app::queries::Artifact;
 use nora_app::{Error, Registry};
 use nora_domain::{Digest, Format, MediaType, Reference, RepositoryKey, RepositoryPath, TagName};
 use nora_formats::oci::errors::Code;
@@ -13,11 +15,13 @@ use nora_formats::oci::manifest::{self, OCI_INDEX};
 use nora_formats::oci::name::fallback_tag;
 use nora_formats::oci::render::{self, ReferrerDescriptor};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::blobs::header;
 use super::error::ApiError;
-use super::{Api, Call, method_not_allowed};
+use super::{Api, Call, body, method_not_allowed};
 use crate::api::access::{Challenge, challenged};
+use crate::api::body::Unread;
 use crate::identity::Caller;
 
 static FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -26,8 +30,22 @@ static FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applie
 const QUERY_VALUE: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b':');
 
-/// Rows of one referrers page: each may carry annotations of a whole manifest.
+/// Rows of one referrers page, and about how many bytes they take together: the specification lets a registry end a page at
+/// 4 MiB.
 const REFERRERS_PAGE_MAX: usize = 100;
+const REFERRERS_PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Annotations of one row, in bytes. An artifact with more is listed without them; it has them itself.
+const ANNOTATIONS_BYTES_MAX: usize = 64 << 10;
+
+/// Rows of a client's own index that one request looks at.
+const FALLBACK_ROWS_MAX: usize = 1_000;
+
+/// Larger manifests are parsed off the async threads.
+const PARSED_INLINE_BYTES_MAX: usize = 128 << 10;
+
+/// Memory that a manifest takes while it is parsed, as a multiple of its size.
+const PARSING_FACTOR: usize = 4;
 
 /// The page size that `n` asks for, within the limit. `Some(0)` is an empty page, as the specification has it.
 fn page_size(n: Option<&str>, size_max: usize) -> Result<usize, ApiError> {
@@ -46,7 +64,8 @@ fn page_size(n: Option<&str>, size_max: usize) -> Result<usize, ApiError> {
     }
 }
 
-fn document(content_type: &'static str, body: Vec<u8>) -> Response {
+fn document(content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let body = body.into();
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -141,39 +160,109 @@ pub(super) async fn referrers(call: Call, subject: Digest) -> Result<Response, A
     let registry = &call.registry;
     let page =
         registry.referrers(&call.repository, subject, wanted_type.as_ref(), after, limit).await?;
-    let mut rows = Vec::with_capacity(page.items.len());
+    let (mut more, mut last) = (page.more, None);
+    let mut rows = Rows::of(&call.api).await?;
     for referrer in &page.items {
-        let bytes = referrer.artifact.bytes().await?;
-        // It was parsed when it was pushed; were it unreadable now, its row would still name it.
-        let annotations = manifest::parse(&bytes, Some(referrer.artifact.media_type.as_str()))
-            .map(|manifest| manifest.annotations)
-            .unwrap_or_default();
-        rows.push(ReferrerDescriptor::new(
-            &referrer.artifact.digest,
-            &referrer.artifact.media_type,
-            referrer.artifact.size,
-            referrer.artifact_type.as_ref(),
-            annotations,
-        ));
+        if rows.is_full() {
+            more = true;
+            break;
+        }
+        last = Some(referrer.digest);
+        // One that was deleted since it was listed is left out.
+        if let Some(artifact) = registry.listed_artifact(&call.repository, referrer.digest).await? {
+            let annotations = annotations(&call.api, &artifact).await?;
+            let row = ReferrerDescriptor::new(
+                &artifact.digest,
+                &artifact.media_type,
+                artifact.size,
+                referrer.artifact_type.as_ref(),
+                annotations,
+            );
+            rows.push(row).await?;
+        }
     }
-    if !page.more {
+    if !more {
         append_fallback_rows(registry, &call.repository, subject, wanted.as_deref(), &mut rows)
             .await?;
     }
-    let mut response = document(OCI_INDEX, render::referrers(&rows));
+    let body = render::referrers(&rows.rows);
+    let mut response = document(OCI_INDEX, body::counted(body, rows.room));
     if wanted.is_some() {
         response
             .headers_mut()
             .insert(FILTERS_APPLIED.clone(), HeaderValue::from_static("artifactType"));
     }
-    if let (true, Some(last)) = (page.more, page.items.last()) {
-        let mut url = format!("referrers/{subject}?n={limit}&last={}", last.artifact.digest);
+    if let (true, Some(last)) = (more, last) {
+        let mut url = format!("referrers/{subject}?n={limit}&last={last}");
         if let Some(wanted) = &wanted {
             url.push_str(&format!("&artifactType={}", escape(wanted)));
         }
         link_next(&mut response, &call.location(&url))?;
     }
     Ok(response)
+}
+
+/// The rows of a page of referrers.
+struct Rows<'a> {
+    api: &'a Api,
+    rows: Vec<ReferrerDescriptor>,
+    bytes: usize,
+    /// Taken as rows come, and kept until the client has the answer.
+    room: OwnedSemaphorePermit,
+}
+
+impl<'a> Rows<'a> {
+    async fn of(api: &'a Api) -> Result<Self, ApiError> {
+        let room = api.lists.take(0).await.map_err(too_many_lists)?;
+        Ok(Self { api, rows: Vec::new(), bytes: 0, room })
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= REFERRERS_PAGE_BYTES_MAX
+    }
+
+    async fn push(&mut self, row: ReferrerDescriptor) -> Result<(), ApiError> {
+        let bytes = row.weight();
+        self.room.merge(self.api.lists.take(bytes).await.map_err(too_many_lists)?);
+        self.bytes += bytes;
+        self.rows.push(row);
+        Ok(())
+    }
+}
+
+/// What an artifact's bytes say. Large ones are parsed off the async threads, and a few of them at a time.
+async fn parsed<T: Send + 'static>(
+    api: &Api,
+    artifact: &Artifact,
+    parse: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let size = usize::try_from(artifact.size).unwrap_or(usize::MAX);
+    if size <= PARSED_INLINE_BYTES_MAX {
+        return Ok(parse(&artifact.bytes().await?));
+    }
+    let room = api.parsing.take(size.saturating_mul(PARSING_FACTOR)).await;
+    let _room = room.map_err(too_many_lists)?;
+    let bytes = artifact.bytes().await?;
+    tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(|_| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "parsing was interrupted")
+    })
+}
+
+/// An artifact's annotations, unless they are too many for a list.
+async fn annotations(api: &Api, artifact: &Artifact) -> Result<BTreeMap<String, String>, ApiError> {
+    let media_type = artifact.media_type.clone();
+    let parse = move |bytes: &[u8]| {
+        // It was parsed when it was pushed; were it unreadable now, its row would still name it.
+        let parsed = manifest::parse(bytes, Some(media_type.as_str()));
+        let annotations = parsed.map(|manifest| manifest.annotations).unwrap_or_default();
+        let bytes: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > ANNOTATIONS_BYTES_MAX { BTreeMap::new() } else { annotations }
+    };
+    parsed(api, artifact, parse).await
+}
+
+fn too_many_lists(_: Unread) -> ApiError {
+    ApiError::unavailable("too many large lists are being read at once; try again in a moment")
 }
 
 /// Adds what clients listed under the fallback tag before they knew the API, and what the API does not list itself: a
@@ -183,37 +272,35 @@ async fn append_fallback_rows(
     repository: &RepositoryKey,
     subject: Digest,
     wanted: Option<&str>,
-    rows: &mut Vec<ReferrerDescriptor>,
+    rows: &mut Rows<'_>,
 ) -> Result<(), ApiError> {
     let Some(tag) = fallback_tag(&subject) else { return Ok(()) };
     let index = match registry.artifact(repository, &Reference::Tag(tag)).await {
-        Ok(index) if index.media_type.as_str() == OCI_INDEX => index.bytes().await?,
+        Ok(index) if index.media_type.as_str() == OCI_INDEX => index,
         Ok(_)
         | Err(Error::TagUnknown(_) | Error::RepositoryUnknown | Error::ArtifactUnknown(_)) => {
             return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
-    let mut listed: BTreeSet<String> = rows.iter().map(|row| row.digest.clone()).collect();
-    for row in render::fallback_rows(&index) {
+    let mut listed: BTreeSet<String> = rows.rows.iter().map(|row| row.digest.clone()).collect();
+    let own = parsed(rows.api, &index, render::fallback_rows).await?;
+    for row in own.into_iter().take(FALLBACK_ROWS_MAX) {
+        if rows.is_full() {
+            break;
+        }
         let fits = wanted.is_none_or(|wanted| row.artifact_type.as_deref() == Some(wanted));
         let Ok(digest) = Digest::parse(&row.digest) else { continue };
         if !fits || listed.contains(&row.digest) {
             continue;
         }
         // On an earlier page already, or deleted since the index was written.
-        match registry.artifact(repository, &Reference::Digest(digest)).await {
-            Ok(artifact) => {
-                let bytes = artifact.bytes().await?;
-                let parsed = manifest::parse(&bytes, Some(artifact.media_type.as_str()));
-                if parsed.is_ok_and(|manifest| manifest.subject == Some(subject)) {
-                    continue;
-                }
+        match registry.listed_artifact(repository, digest).await? {
+            Some(artifact) if artifact.subject != Some(subject) => {
                 listed.insert(row.digest.clone());
-                rows.push(row);
+                rows.push(row).await?;
             }
-            Err(Error::ArtifactUnknown(_) | Error::RepositoryUnknown) => {}
-            Err(error) => return Err(error.into()),
+            _ => {}
         }
     }
     Ok(())
