@@ -31,6 +31,10 @@ const ROOM_IDLE_MILLIS: u64 = 15 * 60 * 1_000;
 /// How long nobody wrote to a session that may be ended for another's.
 const PLACE_IDLE_MILLIS: u64 = 60_000;
 
+/// How long nobody wrote to a session with bytes that may be ended for one of the same tenant. A client that lost its network
+/// comes back sooner; a build that was cancelled never does.
+const HALF_IDLE_MILLIS: u64 = 5 * 60_000;
+
 /// How far a look at all tenants' sessions has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadPlace {
@@ -49,14 +53,16 @@ pub struct Expired {
     pub next: Option<UploadPlace>,
 }
 
-/// Sessions, idle since `before`, of which whoever pushes to a tenant may have one ended: those of the tenant that has the
-/// most, the oldest first, so that nobody who opens many keeps the others out; of the tenant itself only such as hold
-/// nothing.
+/// Sessions of which a caller who pushes to `tenant` may have one ended, the first one first. They are idle, and the tenant
+/// that has the most has them, so that nobody who opens many keeps the others out. Of the tenant's own, those that hold nothing
+/// come first, and those that hold something only if they are idle for much longer.
 fn dispensable(
     sessions: &[UploadState],
     tenant: &TenantName,
-    before: Timestamp,
+    now: Timestamp,
 ) -> Vec<(TenantName, UploadId)> {
+    let idle_since = |millis: u64| Timestamp(now.0.saturating_sub(millis));
+    let (idle, half_idle) = (idle_since(PLACE_IDLE_MILLIS), idle_since(HALF_IDLE_MILLIS));
     let mut counts: BTreeMap<&TenantName, usize> = BTreeMap::new();
     for state in sessions {
         *counts.entry(&state.repository.tenant).or_default() += 1;
@@ -65,12 +71,14 @@ fn dispensable(
     let most = counts.iter().max_by_key(|(_, count)| **count);
     let most = most.filter(|(_, count)| **count > own).map(|(name, _)| *name);
     let may_go = |state: &&UploadState| match most {
-        _ if state.written_at >= before => false,
+        _ if state.written_at >= idle => false,
         Some(most) => state.repository.tenant == *most,
-        None => state.repository.tenant == *tenant && state.offset == 0,
+        None if state.repository.tenant != *tenant => false,
+        None => state.offset == 0 || state.written_at < half_idle,
     };
     let mut open: Vec<_> = sessions.iter().filter(may_go).collect();
-    open.sort_by_key(|state| state.written_at);
+    let is_own = |state: &UploadState| state.repository.tenant == *tenant;
+    open.sort_by_key(|state| (is_own(state) && state.offset > 0, state.written_at));
     open.into_iter().map(|state| (state.repository.tenant.clone(), state.id)).collect()
 }
 
@@ -94,8 +102,7 @@ impl Registry {
 
     /// Ends a session that nobody writes to, for somebody who needs its place; false if none may be ended.
     async fn make_place(&self, tenant: &TenantName) -> bool {
-        let before = Timestamp(self.now().0.saturating_sub(PLACE_IDLE_MILLIS));
-        for (of, id) in dispensable(&self.uploads.list(), tenant, before) {
+        for (of, id) in dispensable(&self.uploads.list(), tenant, self.now()) {
             match self.uploads.cancel(id).await {
                 Ok(()) => {
                     self.release(&of, id).await;

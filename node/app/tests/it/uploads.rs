@@ -443,3 +443,35 @@ async fn nobody_takes_all_places() {
     open.sort();
     assert_eq!(open, left, "{first:?} held nothing");
 }
+
+#[tokio::test]
+async fn builds_that_were_cancelled_keep_nobody_out_for_long() {
+    let world = world();
+    world.blobs.limit_sessions(3);
+    let here = repository("here");
+    let start = async || world.registry.start_upload(here.clone(), Algorithm::Sha256).await;
+    let half = async |id| {
+        world.registry.append_upload(&here, id, None, body(b"half", 4)).await.unwrap();
+        world.clock.advance(1_000);
+    };
+    let mut taken = Vec::new();
+    for _ in 0..3 {
+        taken.push(start().await.unwrap().id);
+        half(taken[taken.len() - 1]).await;
+    }
+    world.clock.advance(2 * 60_000);
+    let full = start().await;
+    assert!(matches!(full, Err(Error::TooManyUploads { .. })), "they may come back: {full:?}");
+    // One that goes on stays.
+    half(taken[0]).await;
+    world.clock.advance(3 * 60_000);
+    let first = start().await.unwrap().id;
+    half(first).await;
+    let second = start().await.unwrap().id;
+    let mut open = world.blobs.sessions();
+    open.sort();
+    let mut left = vec![taken[0], first, second];
+    left.sort();
+    assert_eq!(open, left, "the oldest make place, one by one");
+    assert!(matches!(start().await, Err(Error::TooManyUploads { .. })), "all others are fresh");
+}
