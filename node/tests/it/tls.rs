@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use reqwest::Method;
+
 use super::node::{Node, noise};
 
 const SIGHUP: i32 = 1;
@@ -80,4 +82,37 @@ fn a_node_does_not_start_with_a_broken_certificate() {
     assert!(!started.status.success());
     let said = String::from_utf8_lossy(&started.stderr);
     assert!(said.contains("cannot read the private key") && said.contains("tls.key"), "{said}");
+}
+
+#[tokio::test]
+async fn nobody_but_members_passes_requests_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let node = Node::start(&data, &[]);
+    let blob = node.push_blob("r", b"private").await;
+    node.push_image("r", "v1", b"layer").await;
+    let address = std::fs::read_to_string(data.join("cluster-address")).unwrap();
+    let own = |name: &str| std::fs::read(data.join("identity").join(name)).unwrap();
+    // The administrator's certificate is of the cluster's authority, and is no member's.
+    let admin = [own("admin.crt"), own("admin.key")].concat();
+    let admin = reqwest::Identity::from_pem(&admin).unwrap();
+    let client = || reqwest::Client::builder().danger_accept_invalid_certs(true);
+    for (who, client) in [("a stranger", client()), ("an administrator", client().identity(admin))]
+    {
+        let client = client.build().unwrap();
+        for (method, path) in [
+            (Method::GET, format!("/v2/r/blobs/{blob}")),
+            (Method::GET, "/v2/r/manifests/v1".to_owned()),
+            (Method::POST, "/v2/r/blobs/uploads/".to_owned()),
+            (Method::DELETE, "/v2/r/manifests/v1".to_owned()),
+        ] {
+            let url = format!("https://{}{path}", address.trim());
+            // On behalf of somebody whom another member has let through, it says.
+            let asked =
+                client.request(method.clone(), url).header("x-nora-caller", "admin   judged");
+            let status = asked.send().await.unwrap().status();
+            assert_eq!(status, 403, "{who}: {method} {path}");
+        }
+    }
+    assert_eq!(node.get("/v2/r/manifests/v1").await.status(), 200, "it was not deleted");
 }
