@@ -345,7 +345,8 @@ impl Faults {
             self.possible.iter().copied().filter(|kind| kind.can_join(first)).collect();
         let second = choose(&mut self.dice, seconds);
         let at = if self.dice.below(2) == 0 { any } else { other };
-        self.is_judged = !(first.takes_out() && second.takes_out());
+        // While no majority is there, or the bucket cannot be reached, nobody can acknowledge a push.
+        self.is_judged = !(first.takes_out() && second.takes_out()) && first != Fault::S3Down;
         self.begin(cluster, first, any, other)?;
         thread::sleep(self.dice.millis(50, 400));
         let injected = self.inject(cluster, journal, second, at);
