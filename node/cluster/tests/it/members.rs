@@ -14,6 +14,7 @@ use nora_domain::{
     Placement, Standing, Terms, Timestamp, UploadId,
 };
 use nora_proto::peer::v1 as proto;
+use nora_proto::peer::v1::clocks_client::ClocksClient;
 use nora_proto::peer::v1::leader_client::LeaderClient;
 use nora_proto::peer::v1::members_client::MembersClient;
 use nora_proto::peer::v1::raft_client::RaftClient;
@@ -293,7 +294,8 @@ async fn call_all(channel: Channel) -> Vec<(&'static str, Code)> {
     }
     let mut raft = RaftClient::new(channel.clone());
     let mut leader = LeaderClient::new(channel.clone());
-    let mut members = MembersClient::new(channel);
+    let mut members = MembersClient::new(channel.clone());
+    let mut clocks = ClocksClient::new(channel);
     let nothing = || stream::iter(Vec::<proto::AppendRequest>::new());
     let change = proto::change_request::Change::Promote(1);
     let chunks = stream::iter(Vec::<proto::SnapshotChunk>::new());
@@ -312,6 +314,8 @@ async fn call_all(channel: Channel) -> Vec<(&'static str, Code)> {
         ("Propose", code(leader.propose(proto::ProposeRequest::default()).await)),
         ("ReadIndex", code(leader.read_index(proto::ReadIndexRequest::default()).await)),
         ("Report", code(members.report(proto::ReportRequest {}).await)),
+        ("Marks", code(members.marks(proto::MarksRequest::default()).await)),
+        ("Compare", code(clocks.compare(proto::CompareRequest::default()).await)),
         ("Change", code(members.change(proto::ChangeRequest { change: Some(change) }).await)),
     ]
 }
@@ -319,7 +323,7 @@ async fn call_all(channel: Channel) -> Vec<(&'static str, Code)> {
 async fn refuses_all(node: &Node, config: ClientConfig) {
     let channel = node.dial(config, &member_name(CLUSTER, NodeId(1))).await.unwrap();
     let answers = call_all(channel).await;
-    assert_eq!(answers.len(), 9);
+    assert_eq!(answers.len(), 11);
     for (call, code) in answers {
         assert_eq!(code, Code::PermissionDenied, "{call}");
     }
