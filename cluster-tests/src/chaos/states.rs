@@ -66,6 +66,19 @@ pub fn compare(cluster: &mut Cluster, journal: &Journal, source: Source) -> Resu
     Ok(compared)
 }
 
+/// A leader compares its members' states with its own while they run. What it finds is a violation.
+pub fn judge_differences(cluster: &Cluster, journal: &Journal) {
+    for number in 0..cluster.len() {
+        let found = metric(cluster.node(number).http, "nora_raft_state_differences").unwrap_or(0);
+        if found > 0 {
+            let node = number + 1;
+            journal.violation(format!(
+                "node {node} led, and found {found} times that a state differs"
+            ));
+        }
+    }
+}
+
 /// Waits until all nodes have applied as much, and stay so for a moment.
 fn await_rest(cluster: &Cluster) {
     let begun = Instant::now();

@@ -153,6 +153,7 @@ impl Faults {
                 eprintln!("{} faults after {:.0} s", self.count(), started.elapsed().as_secs_f64());
             }
             self.settle(cluster)?;
+            states::judge_differences(cluster, journal);
             if self.count().is_multiple_of(COMPARE_EVERY) {
                 self.compare(cluster, journal)?;
             }
