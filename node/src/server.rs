@@ -36,7 +36,7 @@ use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
-use crate::api::ConnectionInfo;
+use crate::api::{ConnectionInfo, make_inert};
 use crate::metrics::Metrics;
 
 /// What an HTTP/2 client sends first; no HTTP/1 request begins so.
@@ -400,7 +400,9 @@ fn names_one_host<B>(request: &Request<B>) -> bool {
 
 fn host_refused() -> Response {
     let text = "a request has one Host header, with a host name or an address\n";
-    (StatusCode::BAD_REQUEST, [(CONNECTION, "close")], text).into_response()
+    let mut refused = (StatusCode::BAD_REQUEST, [(CONNECTION, "close")], text).into_response();
+    make_inert(refused.headers_mut());
+    refused
 }
 
 /// Whether a plain connection begins with HTTP/2's preface. The bytes stay in the socket, so that it is served as it is,

@@ -120,7 +120,7 @@ fn kept_from_pages(api: &Api, request: &Request, route: Route) -> Result<(), Api
 
 /// Keeps a browser from running what somebody pushed: it takes an answer for nothing but what its Content-Type says, and
 /// lets it neither run scripts nor load or frame anything.
-fn make_inert(headers: &mut HeaderMap) {
+pub fn make_inert(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     const POLICY: &str = "default-src 'none'; frame-ancestors 'none'; sandbox";
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));

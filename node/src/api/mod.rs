@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
 use axum::{Extension, Router};
@@ -39,7 +39,7 @@ use crate::identity::Guard;
 use crate::metrics::Metrics;
 
 use forward::{Forward, Forwarded};
-pub use middleware::{ConnectionInfo, RequestId, new_id as new_request_id};
+pub use middleware::{ConnectionInfo, RequestId, make_inert, new_id as new_request_id};
 
 /// What the surface keeps to.
 #[derive(Clone, Debug)]
@@ -133,6 +133,10 @@ pub fn waiting_router(entered: watch::Receiver<Option<Router>>) -> Router {
                 None => not_entered(),
             }
         })
+        .layer(map_response(async |mut answer: Response| {
+            make_inert(answer.headers_mut());
+            answer
+        }))
 }
 
 fn not_entered() -> Response {
@@ -223,7 +227,9 @@ mod tests {
 
     async fn ask(router: Router, path: &str) -> StatusCode {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        router.oneshot(request).await.unwrap().status()
+        let answer = router.oneshot(request).await.unwrap();
+        assert!(answer.headers().contains_key("content-security-policy"), "{path}");
+        answer.status()
     }
 
     #[tokio::test]
