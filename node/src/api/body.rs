@@ -222,7 +222,15 @@ pub async fn read_whole(
             discard(body).await;
             return Err(Unread::TooLong);
         }
-        let taken = budget.take(part.len()).await?;
+        let taken = match budget.take(part.len()).await {
+            Ok(taken) => taken,
+            Err(busy) => {
+                // What is held goes first: others wait for it. The client reads the answer once it has sent the rest.
+                drop((first, all, room));
+                discard(body).await;
+                return Err(busy);
+            }
+        };
         match &mut room {
             Some(room) => room.merge(taken),
             None => room = Some(taken),
@@ -267,6 +275,18 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert!(matches!(read_whole(whole(30), 1_000, &budget).await, Err(Unread::Busy)));
+        let read = Arc::new(AtomicBool::new(false));
+        let parts = [Bytes::from(vec![3; 30]), Bytes::from(vec![3; 5])];
+        let last = read.clone();
+        let parts = stream::iter(parts).map(move |part| {
+            last.store(part.len() == 5, Ordering::Relaxed);
+            Ok(part)
+        });
+        assert!(matches!(read_whole(Box::pin(parts), 1_000, &budget).await, Err(Unread::Busy)));
+        assert!(
+            read.load(Ordering::Relaxed),
+            "a client that still sends would never see the answer"
+        );
         let small = read_whole(whole(20), 1_000, &budget).await.unwrap();
         assert_eq!(budget.room.available_permits(), 0);
         drop(small);
