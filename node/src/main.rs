@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use nora::cli::{self, Cli, ConsentArgs, JoinArgs, NodeVerb};
-use nora::config::{Loaded, LogFormat};
 use nora::wiring::Recovery;
 use nora::{telemetry, wiring};
+use nora_config::{Loaded, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Reads and fsyncs run on blocking threads; that many may wait for the disk at once.

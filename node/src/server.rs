@@ -36,8 +36,8 @@ use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
-use crate::api::{ConnectionInfo, make_inert};
-use crate::metrics::Metrics;
+use nora_http::metrics::Metrics;
+use nora_http::{ConnectionInfo, make_inert};
 
 /// What an HTTP/2 client sends first; no HTTP/1 request begins so.
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -47,12 +47,12 @@ fn body(pattern: &Bytes, len: usize) -> ByteStream {
 }
 
 fn digest(pattern: &Bytes, len: usize) -> Digest {
-    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    let mut hasher = nora_digest::ContentHasher::new(Algorithm::Sha256);
     for i in 0..len / FRAME_BYTES {
         let at = i * FRAME_BYTES % pattern.len();
-        context.update(&pattern[at..at + FRAME_BYTES]);
+        hasher.update(&pattern[at..at + FRAME_BYTES]);
     }
-    Digest::from_parts(Algorithm::Sha256, context.finish().as_ref()).unwrap()
+    hasher.digest()
 }
 
 async fn push(store: &LocalBlobs, pattern: &Bytes, len: usize, digest: Digest, n: u64) -> BlobCopy {

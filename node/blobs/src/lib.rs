@@ -29,7 +29,6 @@ mod census;
 mod counters;
 mod exchange;
 mod finishing;
-mod hash;
 mod incoming;
 mod inventory;
 mod layout;

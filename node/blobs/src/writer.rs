@@ -15,9 +15,9 @@ use bytes::Bytes;
 use nora_app::ports::blobs::BlobCopy;
 use nora_domain::{Algorithm, Digest, Generation, NodeId, Placement};
 
-use crate::hash::ContentHasher;
 use crate::layout::{self, Layout};
 use crate::map;
+use nora_digest::ContentHasher;
 use nora_swarm::{ChunkHasher, ChunkTable};
 
 /// Write-back is started whenever so many bytes are new.

@@ -17,8 +17,8 @@ use tokio::task::JoinHandle;
 
 use crate::bucket::Bucket;
 use crate::error::ObjectError;
-use crate::hash::ContentHasher;
 use crate::journal::{self, Entry, Header};
+use nora_digest::ContentHasher;
 
 const READ_BYTES: usize = 1 << 20;
 

@@ -11,7 +11,7 @@ use nora_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, caller_of, metadata_failed, refused, to_the_end};
-use crate::identity::Caller;
+use nora_identity::Caller;
 
 /// How many copies a cluster may keep.
 const REPLICAS: std::ops::RangeInclusive<u32> = 1..=15;

@@ -12,7 +12,7 @@ use nora_proto::v1::content_server::Content;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, caller_of, not_permitted, page_rows, refused, to_the_end};
-use crate::identity::Caller;
+use nora_identity::Caller;
 
 fn malformed(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())

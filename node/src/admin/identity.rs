@@ -21,7 +21,7 @@ use nora_proto::v1::identity_server::Identity;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, caller_of, not_permitted, page_rows, refused, to_the_end};
-use crate::identity::{ADMIN_USER, Caller, ExchangeFailure, Rejected};
+use nora_identity::{ADMIN_USER, Caller, ExchangeFailure, Rejected};
 
 const MINUTE_SECS: u64 = 60;
 const TOKEN_DEFAULT_SECS: u64 = 90 * 24 * 3_600;

@@ -44,8 +44,8 @@ use nora_proto::v1::tenants_server::TenantsServer;
 use nora_trust::Peer;
 use tonic::Status;
 
-use crate::api::{Api, ConnectionInfo};
-use crate::identity::{Caller, Rejected};
+use nora_http::{Api, ConnectionInfo};
+use nora_identity::{Caller, Rejected};
 
 /// Requests are small: names and numbers.
 const REQUEST_BYTES_MAX: usize = 256 << 10;
@@ -273,7 +273,7 @@ fn recognised(
     let guard = admin.api.guard.clone();
     let connection = request.extensions().get::<ConnectionInfo>();
     let address = connection.map(|connection| connection.peer.ip().to_canonical());
-    let id: Arc<str> = crate::api::new_request_id().into();
+    let id: Arc<str> = nora_http::new_request_id().into();
     // A member's owner administers the cluster from its machine; its own certificate is as good as the other.
     let is_certified =
         matches!(request.extensions().get::<Peer>(), Some(Peer::Admin | Peer::Member { .. }));

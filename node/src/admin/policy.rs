@@ -10,8 +10,8 @@ use nora_proto::v1::tenants_server::Tenants;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, caller_of, page_rows, refused, to_the_end};
-use crate::config::policy_changes;
-use crate::identity::{
+use nora_config::policy_changes;
+use nora_identity::{
     OnceBegun, Policies, PolicyFailure, canonical, end_tokens_of_nobody, stranded, tenant_limits,
     unmatched,
 };

@@ -9,18 +9,13 @@ use axum::body::Body;
 use base64::Engine;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
+use nora_app::commands::PutArtifact;
 use nora_app::jobs::{Moment, Progress, Schedule, Turn};
 use nora_app::ports::BoxFuture;
-use nora_app::ports::clock::Clock;
-use nora_app::ports::health::{Health, Probe};
 use nora_app::ports::members::{ClusterView, Member, MembersError, NodeReport, Role};
-use nora_app::testkit::{
-    CountingIds, Hashes, ManualClock, MemoryBlobs, MemoryMetadata, found_cluster, start_node,
-};
-use nora_app::{Dependencies, Registry, Settings, commands::PutArtifact};
 use nora_domain::{
-    Algorithm, ClusterId, Command, Digest, Epoch, FeatureLevel, Format, MediaType, NodeId,
-    NodeProfile, RepositoryPath, Standing, TagName, Terms, Timestamp,
+    Algorithm, ClusterId, Epoch, FeatureLevel, Format, MediaType, NodeId, NodeProfile,
+    RepositoryPath, Standing, TagName, Timestamp,
 };
 use nora_proto::v1 as proto;
 use nora_proto::v1::blobs_client::BlobsClient;
@@ -34,9 +29,9 @@ use tonic::{Code, Request as Call};
 use tower::ServiceExt;
 
 use super::*;
-use crate::api::forward::{Forward, ForwardError};
-use crate::identity::{AdminPasswords, Guard, GuardSettings, Policies};
-use crate::world::surface;
+use nora_http::testkit::surface;
+use nora_identity::testkit::MemoryNode;
+use nora_identity::{AdminPasswords, GuardSettings};
 
 const NODE: NodeId = NodeId(1);
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -144,14 +139,6 @@ impl Members for Book {
 
 struct Still;
 
-impl Probe for Still {
-    fn health(&self) -> BoxFuture<'_, Health> {
-        let health =
-            Health { has_leader: true, caught_up: true, storage_failure: None, draining: false };
-        Box::pin(async { health })
-    }
-}
-
 impl Reporter for Still {
     fn report(&self) -> BoxFuture<'_, NodeReport> {
         Box::pin(async { NodeReport { blobs_held: 4, ..NodeReport::default() } })
@@ -178,44 +165,6 @@ impl Jobs for Still {
     }
 }
 
-impl Forward for Still {
-    fn forward(&self, _: NodeId, _: Request) -> BoxFuture<'_, Result<Response, ForwardError>> {
-        Box::pin(async { Err(ForwardError::NoMember) })
-    }
-}
-
-fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
-    crate::hash::digest(algorithm, bytes)
-}
-
-fn registry(tenancy: Arc<Policies>, clock: Arc<dyn Clock>) -> Registry {
-    let metadata = Arc::new(MemoryMetadata::default());
-    for action in [start_node(NODE), found_cluster()] {
-        metadata
-            .propose_elsewhere(&Command { at: NOW, origin: None, terms: Terms::NONE, action })
-            .unwrap();
-    }
-    let hashes = Hashes { digest: digest_of, chunk_root: |_| [0; 32] };
-    let blobs = Arc::new(MemoryBlobs::new(hashes, clock.clone()));
-    Registry::new(Dependencies {
-        metadata,
-        blobs: blobs.clone(),
-        uploads: blobs,
-        clock,
-        ids: Arc::new(CountingIds::default()),
-        tenancy,
-        segments: Arc::new(crate::wiring::JournalSegments),
-        node: NODE,
-        epoch: Epoch(1),
-        settings: Settings {
-            artifact_bytes_max: 1 << 20,
-            references_max: 10,
-            pin_millis: 60_000,
-            upload_expiry_millis: 60_000,
-        },
-    })
-}
-
 struct World {
     admin: Arc<Admin>,
     book: Arc<Book>,
@@ -223,9 +172,6 @@ struct World {
 
 fn world(password: Option<&str>) -> World {
     let book = Arc::new(Book::default());
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW));
-    let policies = Arc::new(Policies::none().unwrap());
-    let registry = registry(policies.clone(), clock.clone());
     let settings = GuardSettings {
         is_loopback: password.is_none(),
         admin: password.map(|password| AdminPasswords::new([password])),
@@ -233,7 +179,7 @@ fn world(password: Option<&str>) -> World {
         login_window: Duration::from_secs(300),
         shared_secret: Some(vec![7; 32]),
     };
-    let guard = Guard::new(registry.clone(), clock, policies, settings).unwrap();
+    let MemoryNode { guard, registry, .. } = MemoryNode::new(settings);
     let api = surface(registry, guard, Vec::new());
     let admin = Admin {
         api,
@@ -359,7 +305,7 @@ async fn every_method_asks_for_its_permission() {
         {"subject": "alice", "permissions": ["pull:a/*"]},
     ]}});
     let document: PolicyDocument = serde_json::from_value(document).unwrap();
-    let (bytes, sum) = crate::identity::canonical(&document).unwrap();
+    let (bytes, sum) = nora_identity::canonical(&document).unwrap();
     registry.set_policy(None, bytes, sum, Vec::new()).await.unwrap();
     world.admin.api.guard.reload().await.unwrap();
     let services = world.to(Peer::Anonymous);
@@ -512,7 +458,7 @@ async fn content_is_listed_tagged_and_deleted() {
     let registry = &world.admin.api.registry;
     let repository = registry.repository(Format::Oci, RepositoryPath::parse("team/app").unwrap());
     let bytes = b"{}".to_vec();
-    let digest = digest_of(&bytes, Algorithm::Sha256);
+    let digest = nora_digest::digest(Algorithm::Sha256, &bytes);
     let put = PutArtifact {
         repository,
         digest,

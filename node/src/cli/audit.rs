@@ -10,7 +10,7 @@ use super::admin::AdminArgs;
 use super::connection::ConnectionArgs;
 use super::failure::{Failure, say_note, say_warning};
 use super::output::{Output, OutputFormat, clean, facts, moment, write};
-use crate::config::duration_of;
+use nora_config::duration_of;
 
 /// How often a log that is followed is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use super::admin::AdminArgs;
 use super::connection::{ConnectionArgs, read_stdin};
 use super::failure::Failure;
 use super::output::{Output, clean, columns, facts};
-use crate::config::SecretSource;
+use nora_config::SecretSource;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuthCommand {

@@ -13,7 +13,7 @@ use super::connection::ConnectionArgs;
 use super::consent::ConsentArgs;
 use super::failure::{Failure, say_note, say_warning};
 use super::output::{Output, columns, human_size, write};
-use crate::config::duration_of;
+use nora_config::duration_of;
 
 /// How often `--wait` looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

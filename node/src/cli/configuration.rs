@@ -5,7 +5,7 @@ use std::path::Path;
 use super::ConfigCommand;
 use super::failure::{Failure, say_note};
 use super::output::{Output, OutputFormat, columns, write};
-use crate::config::{
+use nora_config::{
     Effective, Loaded, Overrides, as_toml, as_value, json_schema, load_effective, source,
     toml_value,
 };

@@ -7,7 +7,7 @@ use nora_client::admin::AdminError;
 use nora_client::verbs::VerbError;
 use nora_client::{ClientError, ReferenceError};
 
-use crate::config::{ConfigErrors, SecretError};
+use nora_config::{ConfigErrors, SecretError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]

@@ -30,7 +30,6 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{ConfigErrors, Loaded, Overrides, load_effective};
 use admin::AdminArgs;
 use audit::{AuditArgs, AuditCommand};
 use auth::AuthCommand;
@@ -38,6 +37,7 @@ use cluster::ClusterCommand;
 use connection::ConnectionArgs;
 pub use consent::ConsentArgs;
 use failure::Failure;
+use nora_config::{ConfigErrors, Loaded, Overrides, load_effective};
 use output::{Output, OutputFormat};
 use policy::PolicyCommand;
 use tenant::TenantCommand;

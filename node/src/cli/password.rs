@@ -12,7 +12,7 @@ use rustix::termios::{
 
 use super::connection::read_stdin;
 use super::failure::{Failure, say_note};
-use crate::config::SecretSource;
+use nora_config::SecretSource;
 
 const PASSWORD_BYTES_MAX: u64 = 4096;
 const CTRL_C: u8 = 3;

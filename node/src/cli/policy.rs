@@ -14,7 +14,7 @@ use super::connection::ConnectionArgs;
 use super::consent::ConsentArgs;
 use super::failure::{Failure, say_note, say_warning};
 use super::output::{Output, OutputFormat, clean, moment, write};
-use crate::config::{Loaded, Overrides, load_effective, policy_toml};
+use nora_config::{Loaded, Overrides, load_effective, policy_toml};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {

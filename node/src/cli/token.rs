@@ -13,7 +13,7 @@ use super::connection::ConnectionArgs;
 use super::consent::ConsentArgs;
 use super::failure::{Failure, say_note};
 use super::output::{Output, columns, moment};
-use crate::config::duration_of;
+use nora_config::duration_of;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {

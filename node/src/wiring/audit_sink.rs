@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use nora_domain::{About, Actor, Deed, Reason, RefusalNote, Subject, Timestamp, Verb, Verdict};
 
-    use crate::world::World;
+    use nora_http::testkit::World;
 
     /// Entries that a world has from its founding: no caller asked for them, so they have no lines.
     pub(super) const FOUNDING: u64 = 3;

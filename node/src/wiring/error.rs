@@ -104,7 +104,7 @@ pub enum ServeError {
     NoBucket,
     /// A secret of the configuration cannot be read.
     #[error(transparent)]
-    Secret(#[from] crate::config::SecretError),
+    Secret(#[from] nora_config::SecretError),
     /// The operating system gives no random numbers.
     #[error("there are no random numbers")]
     Random(#[source] io::Error),

@@ -10,7 +10,7 @@ use tracing::info;
 
 use super::error::ServeError;
 use crate::cli::JoinArgs;
-use crate::config::SecretSource;
+use nora_config::SecretSource;
 
 /// How long a member may take to let this node in.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(120);

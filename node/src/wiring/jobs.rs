@@ -22,11 +22,11 @@ use tracing::{info, warn};
 
 use super::audit_sink;
 use super::storage::Storage;
-use crate::config::Config;
-use crate::identity::{Guard, Policies};
 use crate::jobs::Leadership;
 use crate::memory;
 use crate::server::Certificate;
+use nora_config::Config;
+use nora_identity::{Guard, Policies};
 
 /// How often the journal is looked at: rarely enough to cost nothing, often enough that few entries gather above its bound.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);

@@ -31,7 +31,7 @@ use axum::Router;
 use nora_app::jobs::Jobs;
 use nora_app::ports::clock::Clock;
 use nora_app::{Dependencies, Registry};
-use nora_cluster::{Cluster, MutualTls, Roster, StartError, check_format};
+use nora_cluster::{Cluster, JournalSegments, MutualTls, Roster, StartError, check_format};
 use nora_domain::{AuthorityRecord, ClusterRecord, Epoch, Key, Record, StorageMode};
 use nora_trust::Identity;
 use tokio::net::TcpListener;
@@ -45,22 +45,21 @@ pub use offline::{Checked, check};
 pub use recover::{Recovered, Recovery};
 
 use crate::admin::{self, Admin};
-use crate::api::{
-    Api, LISTS_BYTES_MAX, body, forwarded_router, manifest_budget, router, waiting_router,
-};
 use crate::cli::JoinArgs;
-use crate::config::{Config, Loaded, as_toml};
-use crate::identity::{
-    ADMIN_USER, AdminFile, AdminPasswords, Guard, GuardSettings, Policies, admin_passwords,
-    shared_password,
-};
 use crate::jobs::Driver;
-use crate::metrics::Metrics;
 use crate::server::{Certificate, Door, Surface, serve, tls_config};
 use adapters::{NodeProbe, RandomIds, SystemClock, lock_data_dir};
 use jobs::{ByConsensus, Parts};
-/// How sealed parts of the journal are encoded.
-pub(crate) use nora_cluster::JournalSegments;
+use nora_config::{Config, Loaded, as_toml};
+use nora_http::metrics::Metrics;
+use nora_http::{
+    Api, LISTS_BYTES_MAX, body, forwarded_router, manifest_budget, router, waiting_router,
+};
+use nora_identity::{
+    ADMIN_USER, AdminFile, AdminPasswords, Guard, GuardSettings, Policies, admin_passwords,
+    shared_password,
+};
+
 use peers::{OverChannels, OwnReport, for_members, introduce, merged, not_for_removed};
 use settings::{
     api_settings, cluster_config, load_certificate, members_config, peer_server_settings, profile,

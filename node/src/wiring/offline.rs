@@ -14,7 +14,7 @@ use tracing::warn;
 use super::adapters::lock_data_dir;
 use super::error::ServeError;
 use super::settings::{blobs_config, cluster_config};
-use crate::config::Config;
+use nora_config::Config;
 
 /// What [`check`] found.
 pub struct Checked {

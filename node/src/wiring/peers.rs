@@ -19,8 +19,8 @@ use nora_trust::{Identity, Peer};
 use tower::{Service, ServiceExt};
 
 use super::storage::Storage;
-use crate::api::forward::{Forward, ForwardError};
 use crate::server::Introduce;
+use nora_http::forward::{Forward, ForwardError};
 
 /// Passes requests on over the connections between members.
 pub(super) struct OverChannels(pub(super) Arc<Cluster>);

@@ -12,7 +12,7 @@ use nora_domain::{Actor, Subject};
 use tracing::{error, info, warn};
 
 use super::error::ServeError;
-use crate::identity::{
+use nora_identity::{
     OnceBegun, Policies, canonical, end_tokens_of_nobody, stranded, tenant_limits, unmatched,
 };
 

@@ -19,7 +19,7 @@ use tracing::warn;
 use super::adapters::lock_data_dir;
 use super::error::ServeError;
 use super::settings::cluster_config;
-use crate::config::Config;
+use nora_config::Config;
 
 /// More nodes than a cluster ever had.
 const NODES_MAX: usize = 100_000;

@@ -11,10 +11,10 @@ use nora_cluster::{ClusterConfig, MembersConfig};
 use nora_domain::{FeatureLevel, NodeId, NodeProfile};
 
 use super::error::ServeError;
-use crate::api::ApiSettings;
-use crate::config::{Config, StorageMode};
-use crate::identity::canonical;
 use crate::server::{Certificate, ServerSettings, TlsFiles};
+use nora_config::{Config, StorageMode};
+use nora_http::ApiSettings;
+use nora_identity::canonical;
 
 /// Requests that a client may have open on one HTTP/2 connection.
 const CLIENT_STREAMS_MAX: u32 = 200;

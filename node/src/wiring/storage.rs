@@ -17,7 +17,7 @@ use tracing::{error, info};
 
 use super::error::ServeError;
 use super::settings::blobs_config;
-use crate::config::{Config, S3, StorageMode};
+use nora_config::{Config, S3, StorageMode};
 
 /// How long the file of a copy that was given up stays.
 const LINGER: Duration = Duration::from_secs(60);
@@ -141,7 +141,7 @@ fn open_bucket(config: &Config) -> Result<ObjectBlobs, ServeError> {
 }
 
 fn object_config(config: &Config, s3: &S3) -> Result<ObjectBlobsConfig, ServeError> {
-    let secret = |source: &Option<crate::config::SecretSource>| {
+    let secret = |source: &Option<nora_config::SecretSource>| {
         source.as_ref().map(|source| source.read()).transpose().map_err(ServeError::Secret)
     };
     Ok(ObjectBlobsConfig {

@@ -12,8 +12,8 @@ use tracing::debug;
 use super::changes::Followed;
 use super::storage::Storage;
 use crate::memory;
-use crate::metrics::Metrics;
 use crate::telemetry;
+use nora_http::metrics::Metrics;
 
 /// Begins what follows events; it ends with `tasks`.
 pub(super) fn start(

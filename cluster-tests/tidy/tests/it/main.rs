@@ -72,12 +72,6 @@ fn each_rule_finds_its_fixture() {
         ],
     );
     check_bad("bad-adapters-in-wiring", "adapters-in-wiring", &["node/src/api/mod.rs:2"]);
-    check_bad("bad-api-below-shell", "api-below-shell", &["node/src/api/mod.rs:2"]);
-    check_bad(
-        "bad-config-alone",
-        "config-alone",
-        &["node/src/config/mod.rs:2", "node/src/config/mod.rs:3"],
-    );
     check_bad(
         "bad-commands-not-queries",
         "commands-not-queries",

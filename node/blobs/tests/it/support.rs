@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use aws_lc_rs::digest;
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::blobs::Blobs;
 use nora_app::ports::uploads::Uploads;
@@ -77,11 +76,11 @@ pub(crate) fn files_below(dir: &Path) -> Vec<String> {
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> Digest {
-    Digest::from_parts(Algorithm::Sha256, digest::digest(&digest::SHA256, bytes).as_ref()).unwrap()
+    nora_digest::digest(Algorithm::Sha256, bytes)
 }
 
 pub(crate) fn sha512(bytes: &[u8]) -> Digest {
-    Digest::from_parts(Algorithm::Sha512, digest::digest(&digest::SHA512, bytes).as_ref()).unwrap()
+    nora_digest::digest(Algorithm::Sha512, bytes)
 }
 
 /// The chunk root by its definition.

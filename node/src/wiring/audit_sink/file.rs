@@ -143,7 +143,7 @@ mod tests {
     use nora_app::jobs::Next;
 
     use crate::wiring::audit_sink::tests::{FOUNDING, drop_all, refuse};
-    use crate::world::World;
+    use nora_http::testkit::World;
 
     fn sink(path: &Path, world: &World) -> Sink {
         Sink::new(path.to_owned(), world.registry.clone())

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::trouble::Trouble;
 use super::{Failed, Gap, INTERVAL, PAGE, lines};
-use crate::identity::Policies;
+use nora_identity::Policies;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -183,7 +183,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use crate::wiring::audit_sink::tests::{FOUNDING, drop_all, refuse};
-    use crate::world::World;
+    use nora_http::testkit::World;
 
     /// Something that takes entries, or does not.
     struct Receiver {

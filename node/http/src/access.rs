@@ -1,0 +1,216 @@
+//! What each request takes, and how it is refused.
+//!
+//! Guarantees: nobody learns from a refusal whether something exists that they may not see. Reading without permission is
+//! answered as if nothing were there; whoever showed nothing, or a session for something else, is asked for more in words
+//! that clients understand; refused changes are written down.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{HOST, HeaderValue, WWW_AUTHENTICATE};
+use http::uri::Authority;
+use http::{Method, StatusCode};
+use nora_auth::permission::{Action, Resource};
+use nora_domain::{About, Deed, Reason, RepositoryKey, Verb};
+use nora_formats::oci::errors::Code;
+
+use super::oci::error::ApiError;
+use super::{Access, Api, ConnectionInfo, RequestId, proxy};
+use nora_identity::Caller;
+
+/// Lets a request through to its route's handler if the route takes no more than the caller has.
+pub(super) async fn admit(
+    Extension(access): Extension<Access>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let caller = request.extensions().get::<Caller>().cloned();
+    let allowed = match (access, &caller) {
+        // Whoever these are about, their handlers say.
+        (Access::Public | Access::Repository | Access::Credential, _) => true,
+        (Access::Recognised, Some(caller)) => {
+            !caller.is_anonymous() || caller.known().uncut.is_some()
+        }
+        (Access::Administrator, Some(caller)) => caller.administers(),
+        (Access::Recognised | Access::Administrator, None) => false,
+    };
+    if allowed {
+        return next.run(request).await;
+    }
+    let challenge = request.extensions().get::<Challenge>().cloned();
+    let id = request.extensions().get::<RequestId>().cloned();
+    let error = match caller {
+        Some(caller) if !caller.is_anonymous() => ApiError::new(
+            StatusCode::FORBIDDEN,
+            Code::Denied,
+            format!(
+                "{} may not do this: it takes the permission `admin:*`; ask an administrator",
+                caller.identity().subject
+            ),
+        ),
+        _ => challenged(challenge.as_ref(), None, "log in first"),
+    };
+    let error = match id {
+        Some(id) => error.with_request_id(&id),
+        None => error,
+    };
+    error.into_response()
+}
+
+/// How a client is told where to log in: what is needed for that of a request, most of which are told nothing.
+#[derive(Clone)]
+pub(super) struct Challenge(Option<AskedAt>);
+
+/// Where a client found this registry, and so its token endpoint.
+#[derive(Clone)]
+struct AskedAt {
+    api: Arc<Api>,
+    is_https: bool,
+    authority: Option<Authority>,
+    host: Option<HeaderValue>,
+}
+
+impl AskedAt {
+    fn base(&self) -> Option<String> {
+        if let Some(url) = &self.api.settings.public_url {
+            return Some(url.trim_end_matches('/').to_owned());
+        }
+        let scheme = if self.is_https { "https" } else { "http" };
+        let host = match (&self.authority, &self.host) {
+            (Some(authority), _) => authority.as_str(),
+            (None, Some(host)) => host.to_str().ok()?,
+            (None, None) => return None,
+        };
+        // It stands in quotes in a header.
+        let sane = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-_[]".contains(&b));
+        sane.then(|| format!("{scheme}://{host}"))
+    }
+}
+
+impl Challenge {
+    /// For a request: the token endpoint is where the client found this registry.
+    pub(super) fn of(api: &Arc<Api>, request: &Request) -> Self {
+        if !request.uri().path().starts_with("/v2") || !api.guard.makes_sessions() {
+            return Self(None);
+        }
+        let info = request.extensions().get::<ConnectionInfo>();
+        // A proxy that ends TLS says so; whose word is not taken has to be known by `server.public_url`.
+        let trusted = &api.settings.trusted_proxies;
+        let is_trusted = info.is_some_and(|info| proxy::is_trusted(trusted, info.peer.ip()));
+        let is_https = is_trusted && proxy::says_https(request.headers());
+        Self(Some(AskedAt {
+            api: api.clone(),
+            is_https: is_https || info.is_some_and(|info| info.tls),
+            authority: request.uri().authority().cloned(),
+            host: request.headers().get(HOST).cloned(),
+        }))
+    }
+
+    /// What whoever pushes to a repository is to log in for.
+    pub(super) fn of_push(&self, repository: &RepositoryKey) -> HeaderValue {
+        let scope = format!("repository:{}:pull,push", repository.path);
+        let text = self.header(Some(&scope), false);
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("Basic realm=\"nora\""))
+    }
+
+    fn header(&self, scope: Option<&str>, is_insufficient: bool) -> String {
+        // Without a token endpoint clients send name and password with each request.
+        let Some(base) = self.0.as_ref().and_then(AskedAt::base) else {
+            return "Basic realm=\"nora\", charset=\"UTF-8\"".to_owned();
+        };
+        let realm = format!("{base}/v2/token");
+        let mut text = format!("Bearer realm=\"{realm}\",service=\"nora\"");
+        if let Some(scope) = scope {
+            text.push_str(&format!(",scope=\"{scope}\""));
+        }
+        if is_insufficient {
+            text.push_str(",error=\"insufficient_scope\"");
+        }
+        text
+    }
+}
+
+/// The answer that makes a client log in.
+pub(super) fn challenged(
+    challenge: Option<&Challenge>,
+    scope: Option<&str>,
+    why: &str,
+) -> ApiError {
+    let basic = Challenge(None);
+    let header = challenge.unwrap_or(&basic).header(scope, false);
+    ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        Code::Unauthorized,
+        format!("{why}: this registry asks for a user name and a password, or a token"),
+    )
+    .with_header(WWW_AUTHENTICATE, &header)
+}
+
+/// What may be told of a refusal.
+pub(super) enum Denied {
+    /// As if nothing were there.
+    Absent,
+    /// This.
+    Told(ApiError),
+}
+
+/// Whether a caller may do something to a repository of images.
+pub(super) fn permit(
+    caller: &Caller,
+    challenge: &Challenge,
+    action: Action,
+    repository: &RepositoryKey,
+    method: &Method,
+) -> Result<(), Denied> {
+    if caller.may_in(action, repository) {
+        return Ok(());
+    }
+    let path = &repository.path;
+    let what = Resource::Repository { format: repository.format, path: path.as_str() };
+    let could = caller.could_with_another_session(action, &what);
+    let words = match action {
+        Action::Pull => "pull",
+        Action::Delete => "delete",
+        Action::Push | Action::Overwrite | Action::Admin => "pull,push",
+    };
+    let scope = format!("repository:{path}:{words}");
+    let note = |why: Reason| {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let verb = match action {
+                Action::Delete => Verb::ArtifactDelete,
+                _ => Verb::ArtifactPush,
+            };
+            let about = About::Repository(repository.clone());
+            caller.note_refusal(Deed::new(verb, about), why);
+        }
+    };
+    // With a session or without: whoever is nobody is asked who they are, whatever they asked about.
+    if caller.is_anonymous() {
+        note(Reason::LoginNeeded);
+        return Err(Denied::Told(challenged(Some(challenge), Some(&scope), "log in first")));
+    }
+    if could {
+        let header = challenge.header(Some(&scope), true);
+        let message = "this session is for something else; ask for one that covers this";
+        return Err(Denied::Told(
+            ApiError::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message)
+                .with_header(WWW_AUTHENTICATE, &header),
+        ));
+    }
+    note(Reason::NotPermitted);
+    if action == Action::Pull {
+        return Err(Denied::Absent);
+    }
+    let (who, verb) = (&caller.identity().subject, action.name());
+    Err(Denied::Told(ApiError::new(
+        StatusCode::FORBIDDEN,
+        Code::Denied,
+        format!(
+            "{who} may not {verb} here: it takes the permission `{verb}:{path}`; ask an administrator, who finds out more \
+             with 'nora auth explain {verb} {path} --subject {who}'"
+        ),
+    )))
+}

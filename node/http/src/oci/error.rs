@@ -1,0 +1,243 @@
+//! Errors as OCI clients read them: a status that makes the client do the right thing, a code, a sentence that says
+//! what to do next, and the request's id. The one place where use cases' errors meet statuses.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use nora_app::Error;
+use nora_formats::oci::errors::{Code, render};
+use serde_json::{Map, Value};
+use tracing::{error, warn};
+
+use crate::RequestId;
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub(crate) struct ApiError(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    status: StatusCode,
+    code: Code,
+    message: String,
+    detail: Map<String, Value>,
+    headers: HeaderMap,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self(Box::new(Parts {
+            status,
+            code,
+            message: message.into(),
+            detail: Map::new(),
+            headers: HeaderMap::new(),
+        }))
+    }
+
+    /// A path that means nothing.
+    pub(crate) fn not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            Code::Unsupported,
+            "no such address in the registry API; see the OCI distribution specification",
+        )
+    }
+
+    pub(crate) fn with_detail(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.0.detail.insert(key.to_owned(), value.into());
+        self
+    }
+
+    pub(crate) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.0.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// Something is not there for a moment, and nothing was done.
+    pub(crate) fn unavailable(what: &str) -> Self {
+        let message = format!("{what}; nothing was changed, try again");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message)
+            .with_header(RETRY_AFTER, "1")
+    }
+
+    pub(crate) fn with_request_id(self, id: &RequestId) -> Self {
+        self.with_detail("request_id", &*id.0)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> Code {
+        self.0.code
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Parts { status, code, message, detail, headers } = *self.0;
+        let body = render(code, &message, &Value::Object(detail));
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+fn digests(list: &[nora_domain::Digest]) -> Value {
+    // A client mends the first few and asks again; a thousand would help nobody.
+    list.iter().take(20).map(ToString::to_string).collect()
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::RepositoryUnknown => Self::new(
+                StatusCode::NOT_FOUND,
+                Code::NameUnknown,
+                "the repository is not known: nothing was pushed to it, or you may not see it",
+            ),
+            Error::BlobUnknown(digest) => {
+                Self::new(StatusCode::NOT_FOUND, Code::BlobUnknown, "the blob is not in the repository; push or mount it")
+                    .with_detail("digest", digest.to_string())
+            }
+            Error::ArtifactUnknown(digest) => {
+                Self::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, "the manifest is not in the repository")
+                    .with_detail("digest", digest.to_string())
+            }
+            Error::TagUnknown(tag) => {
+                Self::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, "the tag is not in the repository")
+                    .with_detail("tag", tag.to_string())
+            }
+            Error::UploadUnknown(_) => Self::new(
+                StatusCode::NOT_FOUND,
+                Code::BlobUploadUnknown,
+                "no such upload session: it ended, expired or was never opened; start a new one with POST",
+            ),
+            Error::UploadBusy => Self::new(
+                StatusCode::CONFLICT,
+                Code::BlobUploadInvalid,
+                "another request is writing to this upload session; ask for its status, then go on from there",
+            ),
+            Error::UploadOffset { offset, start } => Self::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                Code::BlobUploadInvalid,
+                format!("the session holds {offset} bytes and the request starts at {start}; go on from byte {offset}"),
+            )
+            .with_detail("offset", offset),
+            Error::DigestMismatch { expected, computed } => Self::new(
+                StatusCode::BAD_REQUEST,
+                Code::DigestInvalid,
+                "the bytes do not have the digest that was said; nothing was stored, push them again",
+            )
+            .with_detail("expected", expected.to_string())
+            .with_detail("computed", computed.to_string()),
+            Error::TooLarge { bytes_max } => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Code::SizeInvalid,
+                format!("more than {bytes_max} bytes, which is the limit set for this registry"),
+            )
+            .with_detail("bytes_max", bytes_max)
+            // What the client still sends is not read to its end, so the connection is of no more use.
+            .with_header(CONNECTION, "close"),
+            Error::TooManyReferences { references_max } => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Code::ManifestInvalid,
+                format!("a manifest may reference {references_max} blobs and manifests"),
+            ),
+            Error::TooManyUploads { sessions_max } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                Code::TooManyRequests,
+                format!("{sessions_max} uploads are open, which is the limit set for this node; try again soon"),
+            )
+            .with_header(RETRY_AFTER, "5"),
+            Error::ReferencesMissing { blobs, children } => Self::new(
+                StatusCode::BAD_REQUEST,
+                Code::ManifestBlobUnknown,
+                "the manifest references what is not in the repository; push or mount that first",
+            )
+            .with_detail("blobs", digests(&blobs))
+            .with_detail("manifests", digests(&children)),
+            Error::BlobReferenced { digest, by } => Self::new(
+                StatusCode::CONFLICT,
+                Code::Denied,
+                "a manifest of the repository needs this blob; delete that manifest first",
+            )
+            .with_detail("digest", digest.to_string())
+            .with_detail("referenced_by", by.to_string()),
+            Error::PolicyChanged => Self::unavailable(&message),
+            Error::NotPermitted => Self::new(StatusCode::FORBIDDEN, Code::Denied, message),
+            Error::TagExists(tag) => Self::new(
+                StatusCode::FORBIDDEN,
+                Code::Denied,
+                "the tag exists, and you may make tags here and not move them; push another tag, or ask for the permission \
+                 `overwrite`",
+            )
+            .with_detail("tag", tag.to_string()),
+            Error::TagImmutable(tag) => Self::new(
+                StatusCode::FORBIDDEN,
+                Code::Denied,
+                "the policy keeps this tag as it is: it cannot be moved or deleted; push another tag",
+            )
+            .with_detail("tag", tag.to_string()),
+            Error::QuotaExceeded { quota, limit, used, asked } => {
+                let unit = quota.unit();
+                Self::new(
+                    StatusCode::FORBIDDEN,
+                    Code::Denied,
+                    format!(
+                        "over the quota: {asked} {unit} more than the {} of {limit} that are left; ask for a larger \
+                         quota, or delete what is not needed (layers are freed by garbage collection)",
+                        limit.saturating_sub(used)
+                    ),
+                )
+                .with_detail("quota", unit)
+                .with_detail("limit", limit)
+                .with_detail("used", used)
+                .with_detail("asked", asked)
+            }
+            Error::Conflict { what } => Self::new(StatusCode::CONFLICT, Code::Denied, what),
+            Error::NotFound { what } => Self::new(StatusCode::NOT_FOUND, Code::Denied, what),
+            Error::AssertionUsed | Error::AssertionOver => Self::new(StatusCode::FORBIDDEN, Code::Denied, message),
+            Error::BodyBroken(_) => Self::new(
+                StatusCode::BAD_REQUEST,
+                Code::BlobUploadInvalid,
+                "the request body broke off; what arrived is kept: ask for the session's status and go on from there",
+            ),
+            Error::DiskFull => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                Code::Unavailable,
+                "the registry's disk is full; free space, then try again",
+            )
+            .with_header(RETRY_AFTER, "60"),
+            Error::Unavailable { what, source } => {
+                warn!(what, cause = source.as_ref().map(tracing::field::display), "unavailable");
+                Self::unavailable(what)
+            }
+            Error::OutcomeUnknown => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                Code::Unknown,
+                "no answer in time: the change may or may not have been made; trying again is safe",
+            )
+            .with_header(RETRY_AFTER, "2"),
+            Error::Internal { source, .. } => {
+                error!(error = %message, cause = source.as_ref().map(tracing::field::display), "request failed");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    Code::Unknown,
+                    "the registry failed; its log has the cause under this request id",
+                )
+            }
+        }
+    }
+}

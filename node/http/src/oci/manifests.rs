@@ -1,0 +1,213 @@
+//! Manifests: read, store, delete.
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION,
+};
+use http::{HeaderName, Method, StatusCode};
+use nora_app::commands::PutArtifact;
+use nora_app::queries::ArtifactBody;
+use nora_domain::{Algorithm, Digest, Reference, TagName};
+use nora_formats::oci::errors::Code;
+use nora_formats::oci::manifest::{self, Manifest, ManifestError};
+use nora_formats::oci::name::parse_tag;
+
+use super::blobs::{etag, header, none_match};
+use super::error::ApiError;
+use super::route::bad_reference;
+use super::{CONTENT_DIGEST, Call, body, method_not_allowed};
+use crate::body::Unread;
+use crate::to_the_end;
+
+static OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+static OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+
+/// Manifests up to this size are hashed where the request runs: it takes microseconds.
+const HASH_INLINE_BYTES_MAX: usize = 128 << 10;
+/// Tags that one request may set.
+const TAGS_MAX: usize = 50;
+
+pub(super) async fn handle(call: Call, reference: Reference) -> Result<Response, ApiError> {
+    match call.method {
+        Method::GET | Method::HEAD => get(call, reference).await,
+        Method::PUT => put(call, reference).await,
+        Method::DELETE => delete(call, reference).await,
+        _ => Err(method_not_allowed("GET, HEAD, PUT, DELETE")),
+    }
+}
+
+/// Serves a manifest exactly as it was pushed. What the client accepts is not weighed: a registry that converts
+/// manifests changes their digests.
+async fn get(call: Call, reference: Reference) -> Result<Response, ApiError> {
+    let artifact = call.registry.artifact(&call.repository, &reference).await?;
+    let etag = etag(&artifact.digest);
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    // A digest names the same bytes for ever; what a tag names has to be asked again.
+    headers.insert(
+        CACHE_CONTROL,
+        match reference {
+            Reference::Digest(_) => {
+                HeaderValue::from_static("private, max-age=31536000, immutable")
+            }
+            Reference::Tag(_) => HeaderValue::from_static("no-cache"),
+        },
+    );
+    // The tag is the digest in quotes: one formatting serves both headers.
+    headers.insert(CONTENT_DIGEST.clone(), header(&etag[1..etag.len() - 1])?);
+    headers.insert(ETAG, header(&etag)?);
+    if none_match(call.header(IF_NONE_MATCH), &etag) {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, header(artifact.media_type.as_str())?);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(artifact.size));
+    *response.body_mut() = match artifact.body {
+        ArtifactBody::Bytes(bytes) => Body::from(bytes),
+        ArtifactBody::Blob(blob) => body::sized(
+            blob.read(0..artifact.size, call.delivery),
+            artifact.size,
+            call.api.metrics.clone(),
+        ),
+    };
+    Ok(response)
+}
+
+async fn digest_of(algorithm: Algorithm, bytes: &Bytes) -> Result<Digest, ApiError> {
+    if bytes.len() <= HASH_INLINE_BYTES_MAX {
+        return Ok(nora_digest::digest(algorithm, bytes));
+    }
+    let bytes = bytes.clone();
+    tokio::task::spawn_blocking(move || nora_digest::digest(algorithm, &bytes)).await.map_err(
+        |_| {
+            ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Code::Unknown,
+                "hashing was interrupted",
+            )
+        },
+    )
+}
+
+fn refused(error: &ManifestError) -> ApiError {
+    let code = match error {
+        ManifestError::BadDigest { .. } => Code::DigestInvalid,
+        _ => Code::ManifestInvalid,
+    };
+    ApiError::new(StatusCode::BAD_REQUEST, code, error.to_string())
+}
+
+/// The tags that a push moves: the one in its path, and those in its query.
+fn wanted_tags(call: &Call, reference: &Reference) -> Result<Vec<TagName>, ApiError> {
+    let mut tags = Vec::new();
+    if let Reference::Tag(tag) = reference {
+        tags.push(tag.clone());
+    }
+    for (key, value) in &call.query {
+        if key == "tag" {
+            tags.push(parse_tag(value).map_err(|error| bad_reference(&error, value))?);
+        }
+    }
+    if tags.len() > TAGS_MAX {
+        return Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Code::TagInvalid,
+            format!("one request sets {TAGS_MAX} tags at most"),
+        ));
+    }
+    Ok(tags)
+}
+
+async fn put(mut call: Call, reference: Reference) -> Result<Response, ApiError> {
+    let tags = wanted_tags(&call, &reference)?;
+    let bytes_max = call.api.settings.manifest_bytes_max;
+    let stream = call.take_body(bytes_max as u64).await?;
+    let whole = body::read_whole(stream.stream, bytes_max, &call.api.bodies).await;
+    let whole = whole.map_err(|unread| match unread {
+        Unread::Broken(source) => nora_app::Error::BodyBroken(source),
+        Unread::TooLong => nora_app::Error::TooLarge { bytes_max: bytes_max as u64 },
+        Unread::Busy => nora_app::Error::Unavailable {
+            what: "too many large manifests are being pushed at once; try again in a moment",
+            source: None,
+        },
+    })?;
+    let bytes = whole.bytes.clone();
+    let algorithm = match (&reference, call.param("digest-algorithm")) {
+        (Reference::Digest(digest), _) => digest.algorithm(),
+        (Reference::Tag(_), Some("sha512")) => Algorithm::Sha512,
+        (Reference::Tag(_), _) => Algorithm::Sha256,
+    };
+    let digest = digest_of(algorithm, &bytes).await?;
+    if let Reference::Digest(expected) = reference
+        && expected != digest
+    {
+        return Err(nora_app::Error::DigestMismatch { expected, computed: digest }.into());
+    }
+    let manifest = manifest::parse(&bytes, call.header(CONTENT_TYPE)).map_err(|e| refused(&e))?;
+    let subject = manifest.subject;
+    let location = call.location(&format!("manifests/{digest}"));
+    let put = into_artifact(&call, digest, bytes, manifest, tags.clone());
+    let registry = call.registry.clone();
+    to_the_end(async move {
+        let _counted = whole;
+        registry.put_artifact(put).await
+    })
+    .await??;
+
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::CREATED;
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, header(&location)?);
+    headers.insert(CONTENT_DIGEST.clone(), header(&digest.to_string())?);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+    if let Some(subject) = subject {
+        headers.insert(OCI_SUBJECT.clone(), header(&subject.to_string())?);
+    }
+    for tag in &tags {
+        headers.append(OCI_TAG.clone(), header(tag.as_str())?);
+    }
+    Ok(response)
+}
+
+fn into_artifact(
+    call: &Call,
+    digest: Digest,
+    bytes: Bytes,
+    manifest: Manifest,
+    tags: Vec<TagName>,
+) -> PutArtifact {
+    PutArtifact {
+        repository: call.repository.clone(),
+        digest,
+        media_type: manifest.media_type,
+        bytes,
+        subject: manifest.subject,
+        artifact_type: manifest.artifact_type,
+        blobs: manifest.blobs,
+        children: manifest.children,
+        optional_blobs: manifest.optional_blobs,
+        either: manifest.either,
+        tags,
+    }
+}
+
+/// Deletes a tag, or a manifest with every tag that names it.
+async fn delete(call: Call, reference: Reference) -> Result<Response, ApiError> {
+    let (registry, repository) = (call.registry, call.repository);
+    to_the_end(async move {
+        match reference {
+            Reference::Tag(tag) => registry.delete_tag(repository, tag).await.map(drop),
+            Reference::Digest(digest) => {
+                registry.delete_artifact(repository, digest).await.map(drop)
+            }
+        }
+    })
+    .await??;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));
+    Ok(response)
+}

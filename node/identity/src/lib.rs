@@ -1,0 +1,296 @@
+//! Who asks, what they may do, and what is remembered of it: the policy and identities of the whole program.
+//!
+//! A request's credential, however its ecosystem sends it, is recognised by [`Guard::recognise`] and becomes a [`Caller`];
+//! whatever the request needs is asked of [`Caller::may`]. On a loopback address and without `[auth]` a node is open:
+//! whoever reaches it is on the machine. Everywhere else nothing is allowed that no rule allows.
+//!
+//! Guarantees: the same credential is judged alike by every format, route and node; what was revoked is believed nowhere
+//! once the node has applied it; no secret is kept, logged or shown. Must not know: routes, or how answers are written.
+
+mod admin;
+mod caller;
+mod issuers;
+mod limits;
+mod lockout;
+mod notes;
+mod policies;
+mod recognise;
+mod sessions;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
+mod unmatched;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use nora_app::Registry;
+use nora_app::ports::clock::Clock;
+use nora_auth::credential::Secret;
+use nora_domain::{Actor, Rate, RepositoryKey, TenantName, Timestamp, UploadId};
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, admin_passwords, shared_password};
+pub use caller::{Caller, Known, OnceBegun};
+pub use issuers::{ExchangeFailure, Exchanged, Issuers};
+pub use limits::Allowance;
+pub use policies::{InForce, Policies, PolicyFailure, canonical, stranded, tenant_limits};
+pub use recognise::Rejected;
+pub use sessions::{Session, SessionRequest};
+pub use unmatched::{end_tokens_of_nobody, unmatched};
+
+use limits::Limits;
+use lockout::Lockout;
+use notes::Notes;
+use sessions::Keys;
+
+/// Credentials that are recognised without looking again.
+const KNOWN_MAX: u64 = 50_000;
+
+/// How long a password is believed without hashing it again, and other credentials without looking again, unless something
+/// changes before: what changes somewhere makes all of them be looked at again, and passwords not hashed again for that.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+
+/// Passwords that are hashed at once: each takes 19 MiB and a core.
+const HASHED_AT_ONCE: usize = 2;
+
+/// Logins that wait for that; more are told to come again.
+const LOGINS_WAITING_MAX: usize = 100;
+
+/// Whom a credential is of, as of an identity epoch.
+#[derive(Clone)]
+struct Remembered {
+    known: Arc<Known>,
+    epoch: u64,
+}
+
+/// What the guard is made of.
+pub struct GuardSettings {
+    /// Whether only this machine reaches the node.
+    pub is_loopback: bool,
+    /// The administrator's passwords, if there are any.
+    pub admin: Option<AdminPasswords>,
+    /// Failed logins from one address for one name before it has to wait.
+    pub login_failures_max: u32,
+    /// For how long they count.
+    pub login_window: Duration,
+    /// A secret that all nodes of the cluster know and nobody else.
+    /// Without one, another at each start.
+    pub shared_secret: Option<Vec<u8>>,
+}
+
+/// Recognises callers, and keeps what decisions rest on up to date.
+pub struct Guard {
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    policies: Arc<Policies>,
+    is_loopback: bool,
+    admin: Option<AdminPasswords>,
+    /// Made from what all nodes know.
+    shared_key: aws_lc_rs::hmac::Key,
+    /// By a hash of what was shown, under a key that only this process has.
+    known: Cache<[u8; 32], Remembered>,
+    known_key: aws_lc_rs::hmac::Key,
+    /// The identity epoch that policy and signing keys are of, 0 before the first.
+    epoch: AtomicU64,
+    reloading: tokio::sync::Mutex<()>,
+    /// Whether the policy in force could not be brought here.
+    unusable: AtomicBool,
+    /// Logins that wait for their turn to be hashed, or are.
+    waiting: AtomicUsize,
+    hashing: Arc<Semaphore>,
+    lockout: Lockout,
+    keys: Keys,
+    notes: Notes,
+    limits: Arc<Limits>,
+    issuers: Arc<Issuers>,
+}
+
+impl Guard {
+    /// A guard over the registry's accounts, tokens and policy.
+    pub fn new(
+        registry: Registry,
+        clock: Arc<dyn Clock>,
+        policies: Arc<Policies>,
+        settings: GuardSettings,
+    ) -> Result<Arc<Self>, std::io::Error> {
+        let GuardSettings { is_loopback, admin, login_failures_max, login_window, shared_secret } =
+            settings;
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| std::io::Error::other(error.to_string()))?;
+        Ok(Arc::new(Self {
+            limits: Limits::new(registry.clone(), clock.clone()),
+            issuers: Issuers::new(clock.clone())?,
+            registry,
+            clock,
+            policies,
+            is_loopback,
+            admin,
+            shared_key: aws_lc_rs::hmac::Key::new(
+                aws_lc_rs::hmac::HMAC_SHA256,
+                shared_secret.as_deref().unwrap_or(&secret),
+            ),
+            known: Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
+            known_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret),
+            epoch: AtomicU64::new(0),
+            reloading: tokio::sync::Mutex::default(),
+            unusable: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            hashing: Arc::new(Semaphore::new(HASHED_AT_ONCE)),
+            lockout: Lockout::new(login_failures_max, login_window),
+            keys: Keys::default(),
+            notes: Notes::default(),
+        }))
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> &Arc<Policies> {
+        &self.policies
+    }
+
+    /// Issuers of workload tokens.
+    pub fn issuers(&self) -> &Arc<Issuers> {
+        &self.issuers
+    }
+
+    /// Whether anyone who reaches this node may do everything.
+    pub fn is_open(&self) -> bool {
+        self.is_loopback && !self.policies.in_force().policy().has_auth()
+    }
+
+    /// A caller who is in the cluster's own hands: its administrator by certificate.
+    pub fn administrator(self: &Arc<Self>, address: Option<IpAddr>, request: Arc<str>) -> Caller {
+        let known = Arc::new(Known::administrator(0));
+        // Nobody but the cluster's authority ends a certificate.
+        let (guard, behalf) = (self.clone(), None);
+        Caller { guard, known, epoch: u64::MAX, is_open: false, behalf, address, request }
+    }
+
+    /// A caller whom another member has recognised and let through.
+    pub fn on_behalf_of(self: &Arc<Self>, actor: Actor, request: Arc<str>) -> Caller {
+        let (known, behalf) = (Arc::new(Known::anonymous()), Some(Arc::new(actor)));
+        let (guard, address) = (self.clone(), None);
+        Caller { guard, known, epoch: u64::MAX, is_open: true, behalf, address, request }
+    }
+
+    /// What makes an upload session the caller's own: nobody else's word for it has this. `None` on an open node.
+    /// See [`Self::asks_for_proofs`].
+    pub fn session_proof(&self, caller: &Caller, upload: UploadId) -> Option<String> {
+        if caller.is_open() {
+            return None;
+        }
+        let mut context = aws_lc_rs::hmac::Context::with_key(&self.shared_key);
+        context.update(b"upload session");
+        context.update(&upload.0.to_be_bytes());
+        context.update(caller.identity().subject.to_string().as_bytes());
+        let tag = context.sign();
+        Some(nora_domain::hex::encode(&tag.as_ref()[..16]))
+    }
+
+    /// Whether a session opens only with what [`Self::session_proof`] gave. Until an upgrade is finished, nodes that give
+    /// none may have opened it.
+    pub fn asks_for_proofs(&self) -> bool {
+        self.makes_sessions()
+    }
+
+    /// The time, as this node sees it.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Counts a request against its tenant's limit: what is left of it, or `Err` once it is spent. `None` if there is no
+    /// limit.
+    pub async fn allow(
+        &self,
+        repository: &RepositoryKey,
+        rate: Rate,
+    ) -> Option<Result<Allowance, Allowance>> {
+        let limit = self.limit_of(&repository.tenant, rate)?;
+        Some(self.limits.take(&repository.tenant, rate, limit).await)
+    }
+
+    fn limit_of(&self, tenant: &TenantName, rate: Rate) -> Option<u64> {
+        self.policies.in_force().limits(tenant)?.limit(rate)
+    }
+
+    /// Brings policy, signing keys and recognised credentials to what this node has applied. Cheap if nothing changed.
+    /// Whoever comes while another brings them waits for that; what could not be brought is tried again by the next.
+    pub async fn reload(&self) -> Result<(), PolicyFailure> {
+        let _one = self.reloading.lock().await;
+        let now = self.registry.cluster().await?.identity_epoch;
+        if self.epoch.load(Ordering::Acquire) != now {
+            // In this order: what is recognised under the new number is so by the new policy.
+            self.keys.reload(&self.registry).await?;
+            let policy = self.policies.reload(&self.registry).await;
+            self.epoch.store(now, Ordering::Release);
+            self.unusable.store(policy.is_err(), Ordering::Release);
+            return policy.map(drop);
+        }
+        // What is revoked is revoked, whatever becomes of the policy; that is tried again.
+        if self.unusable.load(Ordering::Acquire) {
+            self.policies.reload(&self.registry).await?;
+            self.unusable.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// A hash of what was shown, by which it is recognised again; nothing that could be shown is kept.
+    fn fingerprint(&self, parts: &[&str]) -> [u8; 32] {
+        let mut context = aws_lc_rs::hmac::Context::with_key(&self.known_key);
+        for part in parts {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut value = [0; 32];
+        value.copy_from_slice(context.sign().as_ref());
+        value
+    }
+
+    /// Adds a signing key if there is none, or if the newest has signed for long enough.
+    pub async fn make_keys(&self) -> Result<(), nora_app::Error> {
+        self.keys.rotate(&self.registry, self.clock.now()).await
+    }
+
+    /// Writes refusals into the audit log. Returns how many entries that took.
+    pub async fn write_refusals(&self) -> Result<u64, nora_app::Error> {
+        self.notes.write_refusals(&self.registry).await
+    }
+
+    /// Writes down when tokens were last used. Returns how many tokens that were.
+    pub async fn write_uses(&self) -> Result<u64, nora_app::Error> {
+        self.notes.write_uses(&self.registry).await
+    }
+
+    /// Gives back shares of tenants' requests that this node did not use. Returns how many.
+    pub async fn give_back_shares(&self) -> Result<u64, nora_app::Error> {
+        self.limits.give_back().await
+    }
+
+    /// Writes down what waits to be, before the node stops.
+    pub async fn flush(&self) {
+        for written in [self.write_refusals().await, self.write_uses().await] {
+            if let Err(error) = written {
+                warn!(%error, "the last refusals or uses of tokens were not written down");
+            }
+        }
+    }
+
+    /// Hashes a new password.
+    pub async fn hash_password(&self, password: Secret) -> Result<String, String> {
+        let permit =
+            self.hashing.clone().acquire_owned().await.map_err(|error| error.to_string())?;
+        let hashed = tokio::task::spawn_blocking(move || {
+            // Held to the end, also if nobody waits for it any more.
+            let _permit = permit;
+            nora_auth::password::hash(password.expose())
+        });
+        match hashed.await {
+            Ok(Ok(hash)) => Ok(hash),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
