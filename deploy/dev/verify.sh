@@ -35,6 +35,7 @@ step() {
     echo "    (whole log: $log)"
     failed+=("$name")
     summary+="$(printf 'FAILED  %-14s %4d s  %s' "$name" "$took" "$log")"$'\n'
+    summary+="$(faults "$log")"$'\n'
   fi
 }
 
@@ -45,6 +46,11 @@ conclusion() {
   else
     grep -E '^[0-9]+ passed, [0-9]+ failed' "$1" | tail -n 1 || true
   fi
+}
+
+# faults LOG: the lines of a failed step's log that name what failed. Where only the end of the output is kept, they are in it.
+faults() {
+  { grep -E '^ *(FAIL|FAILED|not ok|error)\b|^test .* FAILED$|panicked at' "$1" || true; } | head -n 12 | cut -c 1-300 | sed 's/^/          /'
 }
 
 component() { cargo "$1" --version >/dev/null 2>&1 || rustup component add "$2"; }
