@@ -1,48 +1,62 @@
 //! The HTTP surface: who may ask, what is asked, and how the answer is written down.
 //!
-//! A request passes, from outside in: a request id and the access log, metrics, identity, then the route's handler,
-//! which parses with `nora-formats`, calls a use case of `nora-app` and renders its answer.
+//! Every request passes the [`pipeline`]: it gets an id, its caller is recognised, the gate and the limits decide. Then its
+//! address answers: a page of NORA's own, of [`PAGES`], or the [`surface`] of a format, of [`SURFACES`], which parses with
+//! `nora-formats`, calls a use case of `nora-app` and renders its answer.
 //!
-//! Guarantees: a route without a decision about who may call it does not exist: the router is made from [`ROUTES`], which
-//! says for each what it takes; every error body names what happened and carries the request id.
+//! Guarantees: a route without a decision about who may call it does not exist: the router is made from the two tables;
+//! every error body names what happened and carries the request id.
 //!
 //! Must not know: which adapters stand behind the ports (`nora-cluster`, `nora-blobs`).
 
-mod access;
-mod auth;
 pub mod body;
-pub mod forward;
+mod login;
 pub mod metrics;
-mod middleware;
-pub mod oci;
+mod oci;
 mod openapi;
 mod ops;
-mod origin;
-mod proxy;
+mod pipeline;
+mod problem;
+mod surface;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::Request;
-use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get, post};
-use axum::{Extension, Router};
 use nora_app::Registry;
+use nora_app::ports::BoxFuture;
 use nora_app::ports::health::Probe;
+use nora_config::Network;
+use nora_identity::Guard;
 use tokio::sync::{RwLock, watch};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
-use metrics::Metrics;
-use nora_config::Network;
-use nora_identity::Guard;
+use metrics::{Metrics, Route};
+use surface::{Login, Mounted};
 
-use forward::{Forward, Forwarded};
-pub use middleware::{ConnectionInfo, RequestId, make_inert, new_id as new_request_id};
+pub use pipeline::forward::{Forward, ForwardError};
+pub use pipeline::{RequestId, make_inert, new_id as new_request_id};
+pub use surface::Address;
+
+/// What the server knows of the connection that a request came on.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionInfo {
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Whether this process encrypts what it sends.
+    pub tls: bool,
+}
 
 /// What the surface keeps to.
 #[derive(Clone, Debug)]
@@ -88,6 +102,16 @@ pub struct Api {
     pub settings: ApiSettings,
 }
 
+impl Api {
+    /// An address of this registry as clients are to be told it: with `server.public_url` if that is set, else relative.
+    fn location(&self, path: &str) -> String {
+        match &self.settings.public_url {
+            Some(url) => format!("{}{path}", url.trim_end_matches('/')),
+            None => path.to_owned(),
+        }
+    }
+}
+
 /// What lists, and large manifests that are parsed for them, may take together, in bytes each.
 pub const LISTS_BYTES_MAX: usize = 48 << 20;
 
@@ -107,14 +131,31 @@ async fn to_the_end<T: Send + 'static>(
     })
 }
 
+/// Every format's surface. To add a format is to add a line here.
+const SURFACES: &[Mounted] = &[Mounted::of::<oci::Oci>()];
+
 /// What other members may send here: requests that their own gates have let through. Whoever mounts it makes sure that
 /// nobody else reaches it.
-pub fn forwarded_router(api: Arc<Api>) -> Router {
-    Router::new()
-        .route("/v2/{*path}", any(oci::dispatch))
-        .layer(Extension(Forwarded))
-        .layer(from_fn_with_state(api.clone(), middleware::observe_forwarded))
-        .with_state(api)
+pub fn forwarded_router(api: &Arc<Api>) -> Router {
+    forwarded_router_of(SURFACES, api)
+}
+
+fn forwarded_router_of(surfaces: &[Mounted], api: &Arc<Api>) -> Router {
+    mounted(surfaces, api, |surface| surface.serve_forwarded)
+}
+
+/// Answers a request under a surface's address.
+type Serve = fn(Arc<Api>, Request) -> BoxFuture<'static, Response>;
+
+/// A router of the formats' addresses.
+fn mounted(surfaces: &[Mounted], api: &Arc<Api>, serve: fn(&Mounted) -> Serve) -> Router {
+    surfaces.iter().fold(Router::new(), |router, surface| {
+        let serve = serve(surface);
+        surface.patterns.iter().fold(router, |router, pattern| {
+            let api = api.clone();
+            router.route(pattern, any(move |request: Request| serve(api.clone(), request)))
+        })
+    })
 }
 
 /// How long a request may wait for the node to enter its cluster.
@@ -144,117 +185,92 @@ pub fn waiting_router(entered: watch::Receiver<Option<Router>>) -> Router {
 
 fn not_entered() -> Response {
     // Who starts a node asks it again and again: that is nothing to warn of.
-    oci::error::ApiError::unavailable("this node has not entered its cluster yet").into_response()
+    problem::Problem::unavailable("this node has not entered its cluster yet").into_response()
 }
 
-/// What a route takes before its handler runs.
+/// What a page takes before its handler runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
+    /// Nothing, and nobody is recognised: load balancers and orchestrators have no credentials.
+    Probe,
     /// Nothing: it tells nothing that is anybody's.
     Public,
     /// A credential that is recognised, or a node that is open.
     Recognised,
     /// The administration of the registry.
     Administrator,
-    /// What [`access`] says of the repository and the method; the handler asks.
-    Repository,
-    /// Whatever is shown is what the route is about; the handler judges it.
+    /// Whatever is shown is what the page is about; the handler judges it.
     Credential,
 }
 
-/// A route: where, what it takes, and who answers.
-struct RouteSpec {
+/// A page of NORA's own: where, what it takes, and who answers.
+struct Page {
     path: &'static str,
     access: Access,
+    login: Login,
+    route: Route,
     handler: fn() -> MethodRouter<Arc<Api>>,
 }
 
-const fn route(
-    path: &'static str,
-    access: Access,
-    handler: fn() -> MethodRouter<Arc<Api>>,
-) -> RouteSpec {
-    RouteSpec { path, access, handler }
+impl Page {
+    const fn new(
+        path: &'static str,
+        access: Access,
+        route: &'static str,
+        handler: fn() -> MethodRouter<Arc<Api>>,
+    ) -> Self {
+        Self { path, access, login: Login::Basic, route: Route::own(route), handler }
+    }
+
+    /// A page whose clients log in by Docker's token flow.
+    const fn of_sessions(self) -> Self {
+        Self { login: Login::Sessions, ..self }
+    }
 }
 
-/// Every route there is.
-const ROUTES: &[RouteSpec] = &[
-    route("/v2", Access::Recognised, || any(oci::ping)),
-    route("/v2/", Access::Recognised, || any(oci::ping)),
-    route("/v2/token", Access::Credential, || get(auth::session).post(auth::session_by_form)),
-    route("/v2/{*path}", Access::Repository, || any(oci::dispatch)),
-    route("/auth/oidc/token", Access::Credential, || post(auth::exchange)),
-    route("/auth/oidc/revoke", Access::Credential, || post(auth::revoke)),
-    route("/api/v1/whoami", Access::Recognised, || get(auth::whoami)),
-    route("/api/v1/usage", Access::Administrator, || get(auth::usage)),
-    route("/api/openapi.json", Access::Public, || get(openapi::document)),
-    route("/health", Access::Public, || get(ops::health)),
-    route("/ready", Access::Public, || get(ops::ready)),
-    route("/metrics", Access::Administrator, || get(ops::metrics)),
+/// Every page there is.
+const PAGES: &[Page] = &[
+    Page::new("/v2/token", Access::Credential, "Identity", || {
+        get(login::session).post(login::session_by_form)
+    })
+    .of_sessions(),
+    Page::new("/auth/oidc/token", Access::Credential, "Identity", || post(login::exchange)),
+    Page::new("/auth/oidc/revoke", Access::Credential, "Identity", || post(login::revoke)),
+    Page::new("/api/v1/whoami", Access::Recognised, "Identity", || get(login::whoami)),
+    Page::new("/api/v1/usage", Access::Administrator, "Identity", || get(login::usage)),
+    Page::new("/api/openapi.json", Access::Public, "Other", || get(openapi::document)),
+    Page::new("/health", Access::Probe, "Health", || get(ops::health)),
+    Page::new("/ready", Access::Probe, "Health", || get(ops::ready)),
+    Page::new("/metrics", Access::Administrator, "Metrics", || get(ops::metrics)),
 ];
 
-/// Every route's path and what it takes, for the test that asks each of them.
-pub fn routes() -> impl Iterator<Item = (&'static str, Access)> {
-    ROUTES.iter().map(|route| (route.path, route.access))
+/// Any other path.
+static NO_PAGE: Page = Page::new("", Access::Public, "Other", || any(ops::not_found));
+
+/// Every kind of request, as it is counted.
+pub fn routes() -> Vec<Route> {
+    let pages = PAGES.iter().map(|page| page.route);
+    let addresses = SURFACES.iter().flat_map(|surface| {
+        let format = surface.format.name();
+        surface.addresses.iter().map(move |address| Route { format, name: address.route })
+    });
+    pages.chain(addresses).collect()
 }
 
 /// The whole HTTP surface.
-pub fn router(api: Arc<Api>) -> Router {
-    let routed = ROUTES.iter().fold(Router::new(), |router, spec| {
-        // The layer that is added last runs first: what the route takes is known before it is asked.
-        let handler = (spec.handler)()
-            .layer::<_, Infallible>(from_fn(access::admit))
-            .layer(Extension(spec.access));
-        router.route(spec.path, handler)
-    });
-    routed
-        .fallback(ops::not_found)
-        .layer(from_fn_with_state(api.clone(), middleware::observe))
-        .with_state(api)
+pub fn router(api: &Arc<Api>) -> Router {
+    router_of(SURFACES, api)
 }
 
-#[cfg(test)]
-mod tests {
-    mod audit;
-    mod isolation;
-    mod openapi;
-    mod permissions;
-    mod proxies;
-    mod quotas;
-    mod sessions;
-
-    use axum::body::Body;
-    use http::StatusCode;
-
-    use super::*;
-
-    async fn ask(router: Router, path: &str) -> StatusCode {
-        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        let answer = router.oneshot(request).await.unwrap();
-        assert!(answer.headers().contains_key("content-security-policy"), "{path}");
-        answer.status()
-    }
-
-    #[tokio::test]
-    async fn requests_wait_for_the_node_to_enter_its_cluster() {
-        let entered = watch::Sender::new(None);
-        let waiting = waiting_router(entered.subscribe());
-        assert_eq!(ask(waiting.clone(), "/ready").await, StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(ask(waiting.clone(), "/health").await, StatusCode::OK);
-        let asked = tokio::spawn(ask(waiting.clone(), "/v2/"));
-        while entered.receiver_count() < 3 {
-            tokio::task::yield_now().await;
-        }
-        entered.send_replace(Some(Router::new().route("/v2/", get(async || "whole"))));
-        assert_eq!(asked.await.unwrap(), StatusCode::OK);
-
-        // Its stop comes first.
-        let entered = watch::Sender::new(None);
-        let asked = tokio::spawn(ask(waiting_router(entered.subscribe()), "/v2/"));
-        while entered.receiver_count() < 2 {
-            tokio::task::yield_now().await;
-        }
-        drop(entered);
-        assert_eq!(asked.await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
-    }
+fn router_of(surfaces: &[Mounted], api: &Arc<Api>) -> Router {
+    let handler = |page: &'static Page| {
+        let passed = from_fn_with_state((api.clone(), page), pipeline::serve_page);
+        (page.handler)().layer::<_, Infallible>(passed)
+    };
+    PAGES
+        .iter()
+        .fold(Router::new(), |router, page| router.route(page.path, handler(page)))
+        .fallback_service(handler(&NO_PAGE).with_state(api.clone()))
+        .with_state(api.clone())
+        .merge(mounted(surfaces, api, |surface| surface.serve))
 }

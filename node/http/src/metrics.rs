@@ -1,16 +1,17 @@
 //! What is counted, in Prometheus' terms: base units, few labels, no repository names.
 //!
-//! Counting a request costs a few atomic additions: routes are a closed set, so every series exists from the start.
+//! Counting a request costs a few atomic additions: routes are a closed set, which the surfaces name, so every series exists
+//! from the start.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use nora_app::jobs::Status;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -18,71 +19,19 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// What kind of request it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Route {
-    /// `/v2/`
-    Ping,
-    /// Reading or writing a manifest.
-    Manifest,
-    /// Reading or deleting a blob.
-    Blob,
-    /// An upload session.
-    Upload,
-    /// Tags of a repository.
-    Tags,
-    /// Repositories.
-    Catalog,
-    /// Referrers of a manifest.
-    Referrers,
-    /// `/health` and `/ready`.
-    Health,
-    /// `/metrics`
-    Metrics,
-    /// Logging in, and who one is.
-    Identity,
-    /// Anything else.
-    Other,
+/// A kind of request: the format whose address it came to, and a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The format's name; empty for NORA's own addresses.
+    pub format: &'static str,
+    /// What its requests are counted as.
+    pub name: &'static str,
 }
 
-const ROUTES: [Route; 11] = [
-    Route::Ping,
-    Route::Manifest,
-    Route::Blob,
-    Route::Upload,
-    Route::Tags,
-    Route::Catalog,
-    Route::Referrers,
-    Route::Health,
-    Route::Metrics,
-    Route::Identity,
-    Route::Other,
-];
-
 impl Route {
-    /// Tells by the path's shape; what a handler makes of it is its own matter.
-    pub fn of(_method: &Method, path: &str) -> Self {
-        let Some(rest) = path.strip_prefix("/v2") else {
-            return match path {
-                "/health" | "/ready" => Self::Health,
-                "/metrics" => Self::Metrics,
-                _ if path.starts_with("/auth/") || path.starts_with("/api/v1/") => Self::Identity,
-                _ => Self::Other,
-            };
-        };
-        let mut parts = rest.rsplit('/');
-        let (last, before) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-        match (before, last) {
-            (_, "") if rest.len() <= 1 => Self::Ping,
-            (_, "_catalog") => Self::Catalog,
-            ("", "token") => Self::Identity,
-            ("manifests", _) => Self::Manifest,
-            ("tags", "list") => Self::Tags,
-            ("referrers", _) => Self::Referrers,
-            ("uploads", _) | ("blobs", "uploads") => Self::Upload,
-            ("blobs", _) => Self::Blob,
-            _ => Self::Other,
-        }
+    /// A kind of request of NORA's own.
+    pub const fn own(name: &'static str) -> Self {
+        Self { format: "", name }
     }
 }
 
@@ -95,13 +44,21 @@ pub struct TenantLabels {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    route: Route,
+    format: &'static str,
+    route: &'static str,
     status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabels {
-    route: Route,
+    format: &'static str,
+    route: &'static str,
+}
+
+impl From<Route> for RouteLabels {
+    fn from(route: Route) -> Self {
+        Self { format: route.format, route: route.name }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -220,22 +177,16 @@ pub struct Metrics {
     pub scraping: tokio::sync::Mutex<()>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Metrics {
-    /// Nothing counted yet.
-    pub fn new() -> Self {
+    /// Nothing counted yet, of these kinds of requests.
+    pub fn new(routes: impl IntoIterator<Item = Route>) -> Self {
         let mut registry = Registry::with_prefix("nora");
         let requests = Family::<RequestLabels, Counter>::default();
         let durations = Family::<RouteLabels, Histogram>::new_with_constructor(|| {
             Histogram::new(DURATION_BUCKETS)
         });
-        for route in ROUTES {
-            drop(durations.get_or_create(&RouteLabels { route }));
+        for route in routes {
+            drop(durations.get_or_create(&route.into()));
         }
         let events = Family::<EventLabels, Counter>::default();
         let (bytes_sent, bytes_received) = (Counter::default(), Counter::default());
@@ -405,8 +356,10 @@ impl Metrics {
 
     /// A request was answered.
     pub fn request(&self, route: Route, status: StatusCode, elapsed: Duration) {
-        self.requests.get_or_create(&RequestLabels { route, status: status.as_u16() }).inc();
-        self.durations.get_or_create(&RouteLabels { route }).observe(elapsed.as_secs_f64());
+        let Route { format, name } = route;
+        let labels = RequestLabels { format, route: name, status: status.as_u16() };
+        self.requests.get_or_create(&labels).inc();
+        self.durations.get_or_create(&route.into()).observe(elapsed.as_secs_f64());
     }
 
     /// A domain event happened.
@@ -479,39 +432,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn routes_are_told_by_shape() {
-        let route = |path| Route::of(&Method::GET, path);
-        assert_eq!(route("/v2/"), Route::Ping);
-        assert_eq!(route("/v2"), Route::Ping);
-        assert_eq!(route("/v2/_catalog"), Route::Catalog);
-        assert_eq!(route("/v2/a/b/manifests/v1"), Route::Manifest);
-        assert_eq!(route("/v2/a/tags/list"), Route::Tags);
-        assert_eq!(route("/v2/a/referrers/sha256:0"), Route::Referrers);
-        assert_eq!(route("/v2/a/blobs/uploads/"), Route::Upload);
-        assert_eq!(route("/v2/a/blobs/uploads"), Route::Upload);
-        assert_eq!(route("/v2/a/blobs/uploads/0123"), Route::Upload);
-        assert_eq!(route("/v2/a/blobs/sha256:0"), Route::Blob);
-        assert_eq!(route("/v2/token"), Route::Identity);
-        assert_eq!(route("/v2/token/manifests/v1"), Route::Manifest);
-        assert_eq!(route("/auth/oidc/token"), Route::Identity);
-        assert_eq!(route("/ready"), Route::Health);
-        assert_eq!(route("/x"), Route::Other);
-    }
-
-    #[test]
     fn text_names_carry_units() {
-        let metrics = Metrics::new();
-        metrics.request(Route::Manifest, StatusCode::OK, Duration::from_millis(3));
+        let manifest = Route { format: "oci", name: "Manifest" };
+        let metrics = Metrics::new([manifest, Route::own("Health")]);
+        metrics.request(manifest, StatusCode::OK, Duration::from_millis(3));
         metrics.bytes_sent(7);
         metrics.on_read(|gauges| {
             gauges.raft_term.set(4);
         });
         let text = metrics.encode();
         for line in [
-            "nora_http_requests_total{route=\"Manifest\",status=\"200\"} 1",
+            "nora_http_requests_total{format=\"oci\",route=\"Manifest\",status=\"200\"} 1",
             "nora_blob_sent_bytes_total 7",
             "nora_raft_term 4",
-            "nora_http_request_duration_seconds_count{route=\"Manifest\"} 1",
+            "nora_http_request_duration_seconds_count{format=\"oci\",route=\"Manifest\"} 1",
+            "nora_http_request_duration_seconds_count{format=\"\",route=\"Health\"} 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -31,8 +31,10 @@ use nora_identity::testkit::MemoryNode;
 pub use nora_identity::testkit::{ADMIN_PASSWORD, NODE, NOW, PASSWORD};
 use tower::ServiceExt;
 
-use crate::forward::{Forward, ForwardError};
-use crate::{Api, ApiSettings, ConnectionInfo, LISTS_BYTES_MAX, body, manifest_budget, router};
+use crate::{
+    Api, ApiSettings, ConnectionInfo, Forward, ForwardError, LISTS_BYTES_MAX, body,
+    manifest_budget, router,
+};
 
 /// Nobody else, and nothing that fails.
 pub struct Still;
@@ -56,7 +58,7 @@ pub fn surface(registry: Registry, guard: Arc<Guard>, trusted_proxies: Vec<Netwo
     Arc::new(Api {
         registry,
         probe: Arc::new(Still),
-        metrics: Arc::new(crate::metrics::Metrics::new()),
+        metrics: Arc::new(crate::metrics::Metrics::new(crate::routes())),
         guard,
         peers: Arc::new(Still),
         forwarded: Arc::default(),
@@ -88,6 +90,8 @@ pub struct World {
     pub registry: Registry,
     /// Stands still until it is moved.
     pub clock: Arc<ManualClock>,
+    /// What requests are served with.
+    pub api: Arc<Api>,
     node: MemoryNode,
     router: Router,
 }
@@ -175,8 +179,15 @@ impl World {
     pub async fn without_policy(is_loopback: bool) -> Self {
         let node = MemoryNode::without_policy(is_loopback).await;
         let (guard, registry) = (node.guard.clone(), node.registry.clone());
-        let router = router(surface(registry.clone(), guard.clone(), Vec::new()));
-        Self { guard, registry, clock: node.clock.clone(), node, router }
+        let api = surface(registry.clone(), guard.clone(), Vec::new());
+        let router = router(&api);
+        Self { guard, registry, clock: node.clock.clone(), api, node, router }
+    }
+
+    /// With these formats instead of NORA's own.
+    #[cfg(test)]
+    pub(crate) fn mounting(self, surfaces: &[crate::surface::Mounted]) -> Self {
+        Self { router: crate::router_of(surfaces, &self.api), ..self }
     }
 
     /// Puts a policy into force.

@@ -135,7 +135,7 @@ pub async fn run(
     let roster =
         Roster::new(cluster.clone(), identity.clone(), report.clone(), members_config(&config));
 
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::new(nora_http::routes()));
     let between_members = merged([cluster.services(), roster.services(), storage.exchange()]);
     let peer_door = Open::new(
         Door {
@@ -351,11 +351,11 @@ impl Node {
             config: self.shown.clone(),
             policy: self.config.policy.clone(),
         }));
-        let forwarded = for_members(self.cluster.clone(), forwarded_router(api.clone()));
+        let forwarded = for_members(self.cluster.clone(), forwarded_router(&api));
         let admin_api = not_for_removed(self.cluster.clone(), admin_api);
         let members = self.between_members.clone();
         surfaces.peer.store(Arc::new(merged([members, admin_api, forwarded])));
-        let surface = router(api.clone());
+        let surface = router(&api);
         surfaces.http.store(Arc::new(surface.clone()));
         surfaces.entered.send_replace(Some(surface));
         announce(&self.config, address, &guard, admin.as_ref(), self.certificate.is_some());

@@ -20,7 +20,7 @@ use tower::{Service, ServiceExt};
 
 use super::storage::Storage;
 use crate::server::Introduce;
-use nora_http::forward::{Forward, ForwardError};
+use nora_http::{Forward, ForwardError};
 
 /// Passes requests on over the connections between members.
 pub(super) struct OverChannels(pub(super) Arc<Cluster>);

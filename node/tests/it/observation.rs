@@ -165,7 +165,9 @@ async fn metrics_are_openmetrics_and_count_what_was_pushed() {
     assert_eq!((after["nora_usage_artifacts"], after["nora_usage_tags"]), (3.0, 3.0));
     assert!(after["nora_usage_bytes"] >= 2.0 * layer.len() as f64);
     let manifests = |status: u16| {
-        let series = format!("nora_http_requests_total{{route=\"Manifest\",status=\"{status}\"}}");
+        let series = format!(
+            "nora_http_requests_total{{format=\"oci\",route=\"Manifest\",status=\"{status}\"}}"
+        );
         after.get(&series).copied()
     };
     assert_eq!((manifests(201), manifests(202), manifests(200)), (Some(4.0), Some(1.0), Some(1.0)));

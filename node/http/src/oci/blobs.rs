@@ -8,16 +8,17 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 use nora_domain::Digest;
-use nora_formats::oci::errors::Code;
 
-use super::error::ApiError;
 use super::range::{Asked, parse_range};
-use super::{CONTENT_DIGEST, Call, body, method_not_allowed};
+use super::{CONTENT_DIGEST, method_not_allowed};
+use crate::body;
+use crate::problem::{Kind, Problem};
+use crate::surface::Call;
 
 /// A blob never changes under its name; whether a caller may read it does, so only the caller's own cache keeps it.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
-pub(super) async fn handle(call: Call, digest: Digest) -> Result<Response, ApiError> {
+pub(super) async fn handle(call: Call, digest: Digest) -> Result<Response, Problem> {
     match call.method {
         Method::HEAD => head(call, digest).await,
         Method::GET => get(call, digest).await,
@@ -41,7 +42,7 @@ pub(super) fn none_match(header: Option<&str>, etag: &str) -> bool {
     })
 }
 
-fn response(status: StatusCode, digest: &Digest, etag: &str) -> Result<Response, ApiError> {
+fn response(status: StatusCode, digest: &Digest, etag: &str) -> Result<Response, Problem> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -53,17 +54,17 @@ fn response(status: StatusCode, digest: &Digest, etag: &str) -> Result<Response,
 }
 
 /// A header value out of text that is known to be printable.
-pub(super) fn header(text: &str) -> Result<HeaderValue, ApiError> {
+pub(super) fn header(text: &str) -> Result<HeaderValue, Problem> {
     HeaderValue::from_str(text).map_err(|_| {
-        ApiError::new(
+        Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            Code::Unknown,
+            Kind::Unknown,
             "a stored name cannot be written into a header",
         )
     })
 }
 
-async fn head(call: Call, digest: Digest) -> Result<Response, ApiError> {
+async fn head(call: Call, digest: Digest) -> Result<Response, Problem> {
     let stat = call.registry.stat_blob(&call.repository, digest).await?;
     // A pusher that hears "it is there" will not send it: keep it for the manifest that comes next.
     call.registry.confirm_blob(&call.repository, digest).await?;
@@ -78,7 +79,7 @@ async fn head(call: Call, digest: Digest) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-async fn get(call: Call, digest: Digest) -> Result<Response, ApiError> {
+async fn get(call: Call, digest: Digest) -> Result<Response, Problem> {
     let etag = etag(&digest);
     let stat = call.registry.stat_blob(&call.repository, digest).await?;
     if none_match(call.header(IF_NONE_MATCH), &etag) {
@@ -91,9 +92,9 @@ async fn get(call: Call, digest: Digest) -> Result<Response, ApiError> {
         Asked::All => (StatusCode::OK, 0..stat.size),
         Asked::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Asked::Unsatisfiable => {
-            return Err(ApiError::new(
+            return Err(Problem::new(
                 StatusCode::RANGE_NOT_SATISFIABLE,
-                Code::SizeInvalid,
+                Kind::SizeInvalid,
                 format!("ask for one range within the blob's {} bytes", stat.size),
             )
             .with_header(CONTENT_RANGE, &format!("bytes */{}", stat.size)));
@@ -123,7 +124,7 @@ async fn get(call: Call, digest: Digest) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-async fn delete(call: Call, digest: Digest) -> Result<Response, ApiError> {
+async fn delete(call: Call, digest: Digest) -> Result<Response, Problem> {
     call.registry.unlink_blob(call.repository, digest).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::ACCEPTED;

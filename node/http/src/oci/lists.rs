@@ -10,7 +10,6 @@ use http::{HeaderName, Method, StatusCode};
 use nora_app::queries::Artifact;
 use nora_app::{Error, Registry};
 use nora_domain::{Digest, Format, MediaType, Reference, RepositoryKey, RepositoryPath, TagName};
-use nora_formats::oci::errors::Code;
 use nora_formats::oci::manifest::{self, OCI_INDEX};
 use nora_formats::oci::name::fallback_tag;
 use nora_formats::oci::render::{self, ReferrerDescriptor};
@@ -18,11 +17,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::blobs::header;
-use super::error::ApiError;
-use super::{Api, Call, body, method_not_allowed};
-use crate::access::{Challenge, challenged};
-use crate::body::Unread;
-use nora_identity::Caller;
+use super::method_not_allowed;
+use crate::Api;
+use crate::body::{self, Unread};
+use crate::pipeline::challenged;
+use crate::problem::{Kind, Problem};
+use crate::surface::{Call, OtherCall};
 
 static FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -48,16 +48,16 @@ const PARSED_INLINE_BYTES_MAX: usize = 128 << 10;
 const PARSING_FACTOR: usize = 4;
 
 /// The page size that `n` asks for, within the limit. `Some(0)` is an empty page, as the specification has it.
-fn page_size(n: Option<&str>, size_max: usize) -> Result<usize, ApiError> {
+fn page_size(n: Option<&str>, size_max: usize) -> Result<usize, Problem> {
     match n {
         None => Ok(size_max),
         Some(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
             // More digits than a number holds still mean "as many as you can".
             Ok(text.parse::<usize>().unwrap_or(usize::MAX).min(size_max))
         }
-        Some(text) => Err(ApiError::new(
+        Some(text) => Err(Problem::new(
             StatusCode::BAD_REQUEST,
-            Code::PaginationNumberInvalid,
+            Kind::PageInvalid,
             "n must be a number of rows, 0 or more",
         )
         .with_detail("n", text.chars().take(40).collect::<String>())),
@@ -74,7 +74,7 @@ fn document(content_type: &'static str, body: impl Into<Bytes>) -> Response {
     response
 }
 
-fn link_next(response: &mut Response, url: &str) -> Result<(), ApiError> {
+fn link_next(response: &mut Response, url: &str) -> Result<(), Problem> {
     response.headers_mut().insert(LINK, header(&format!("<{url}>; rel=\"next\""))?);
     Ok(())
 }
@@ -84,7 +84,7 @@ fn escape(value: &str) -> String {
 }
 
 /// `GET <name>/tags/list`
-pub(super) async fn tags(call: Call) -> Result<Response, ApiError> {
+pub(super) async fn tags(call: Call) -> Result<Response, Problem> {
     only_reads(&call.method)?;
     let limit = page_size(call.param("n"), call.api.settings.page_size_max)?;
     // `last` only says where to start: a text that is no tag still has a place in the order.
@@ -100,25 +100,19 @@ pub(super) async fn tags(call: Call) -> Result<Response, ApiError> {
 }
 
 /// `GET _catalog`: the repositories that the caller may pull from.
-pub(super) async fn catalog(
-    api: &Api,
-    caller: &Caller,
-    challenge: &Challenge,
-    method: &Method,
-    query: Vec<(String, String)>,
-) -> Result<Response, ApiError> {
-    only_reads(method)?;
+pub(super) async fn catalog(call: OtherCall) -> Result<Response, Problem> {
+    only_reads(&call.method)?;
+    let OtherCall { api, caller, challenge, .. } = &call;
     if caller.is_anonymous() && caller.known().uncut.is_none() {
-        return Err(challenged(Some(challenge), Some("registry:catalog:*"), "log in first"));
+        return Err(challenged(challenge, Some("registry:catalog:*"), "log in first"));
     }
-    let param = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str());
-    let limit = page_size(param("n"), api.settings.page_size_max)?;
-    let last = param("last").and_then(|text| RepositoryPath::parse(text).ok());
+    let limit = page_size(call.param("n"), api.settings.page_size_max)?;
+    let last = call.param("last").and_then(|text| RepositoryPath::parse(text).ok());
     let may_see = |path: &RepositoryPath| caller.lists(Format::Oci, path);
     let page = api.registry.repositories(Format::Oci, last, limit, may_see).await?;
-    if caller.is_anonymous() && page.items.is_empty() && param("last").is_none() {
+    if caller.is_anonymous() && page.items.is_empty() && call.param("last").is_none() {
         let why = "there is nothing that anyone may see";
-        return Err(challenged(Some(challenge), Some("registry:catalog:*"), why));
+        return Err(challenged(challenge, Some("registry:catalog:*"), why));
     }
     let mut response = document("application/json", render::catalog(&page.items));
     if let (true, Some(last)) = (page.more, page.items.last()) {
@@ -132,7 +126,7 @@ pub(super) async fn catalog(
 pub(super) fn no_referrers(
     method: &Method,
     query: &[(String, String)],
-) -> Result<Response, ApiError> {
+) -> Result<Response, Problem> {
     only_reads(method)?;
     let is_filtered = query.iter().any(|(key, value)| key == "artifactType" && !value.is_empty());
     let mut response = document(OCI_INDEX, render::referrers(&[]));
@@ -144,13 +138,13 @@ pub(super) fn no_referrers(
 }
 
 /// `GET <name>/referrers/<digest>`: always an index, empty if nothing refers to the digest.
-pub(super) async fn referrers(call: Call, subject: Digest) -> Result<Response, ApiError> {
+pub(super) async fn referrers(call: Call, subject: Digest) -> Result<Response, Problem> {
     only_reads(&call.method)?;
     let wanted = call.param("artifactType").filter(|text| !text.is_empty()).map(str::to_owned);
     let wanted_type = match &wanted {
         None => None,
         Some(text) => Some(MediaType::parse(text).map_err(|error| {
-            ApiError::new(StatusCode::BAD_REQUEST, Code::ManifestInvalid, error.to_string())
+            Problem::new(StatusCode::BAD_REQUEST, Kind::DocumentInvalid, error.to_string())
                 .with_detail("artifactType", text.chars().take(300).collect::<String>())
         })?),
     };
@@ -212,7 +206,7 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    async fn of(api: &'a Api) -> Result<Self, ApiError> {
+    async fn of(api: &'a Api) -> Result<Self, Problem> {
         let room = api.lists.take(0).await.map_err(too_many_lists)?;
         Ok(Self { api, rows: Vec::new(), bytes: 0, room })
     }
@@ -221,7 +215,7 @@ impl<'a> Rows<'a> {
         self.bytes >= REFERRERS_PAGE_BYTES_MAX
     }
 
-    async fn push(&mut self, row: ReferrerDescriptor) -> Result<(), ApiError> {
+    async fn push(&mut self, row: ReferrerDescriptor) -> Result<(), Problem> {
         let bytes = row.weight();
         self.room.merge(self.api.lists.take(bytes).await.map_err(too_many_lists)?);
         self.bytes += bytes;
@@ -235,7 +229,7 @@ async fn parsed<T: Send + 'static>(
     api: &Api,
     artifact: &Artifact,
     parse: impl FnOnce(&[u8]) -> T + Send + 'static,
-) -> Result<T, ApiError> {
+) -> Result<T, Problem> {
     let size = usize::try_from(artifact.size).unwrap_or(usize::MAX);
     if size <= PARSED_INLINE_BYTES_MAX {
         return Ok(parse(&artifact.bytes().await?));
@@ -244,12 +238,12 @@ async fn parsed<T: Send + 'static>(
     let _room = room.map_err(too_many_lists)?;
     let bytes = artifact.bytes().await?;
     tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(|_| {
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown, "parsing was interrupted")
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Unknown, "parsing was interrupted")
     })
 }
 
 /// An artifact's annotations, unless they are too many for a list.
-async fn annotations(api: &Api, artifact: &Artifact) -> Result<BTreeMap<String, String>, ApiError> {
+async fn annotations(api: &Api, artifact: &Artifact) -> Result<BTreeMap<String, String>, Problem> {
     let media_type = artifact.media_type.clone();
     let parse = move |bytes: &[u8]| {
         // It was parsed when it was pushed; were it unreadable now, its row would still name it.
@@ -261,8 +255,8 @@ async fn annotations(api: &Api, artifact: &Artifact) -> Result<BTreeMap<String, 
     parsed(api, artifact, parse).await
 }
 
-fn too_many_lists(_: Unread) -> ApiError {
-    ApiError::unavailable("too many large lists are being read at once; try again in a moment")
+fn too_many_lists(_: Unread) -> Problem {
+    Problem::unavailable("too many large lists are being read at once; try again in a moment")
 }
 
 /// Adds what clients listed under the fallback tag before they knew the API, and what the API does not list itself: a
@@ -273,7 +267,7 @@ async fn append_fallback_rows(
     subject: Digest,
     wanted: Option<&str>,
     rows: &mut Rows<'_>,
-) -> Result<(), ApiError> {
+) -> Result<(), Problem> {
     let Some(tag) = fallback_tag(&subject) else { return Ok(()) };
     let index = match registry.artifact(repository, &Reference::Tag(tag)).await {
         Ok(index) if index.media_type.as_str() == OCI_INDEX => index,
@@ -306,7 +300,7 @@ async fn append_fallback_rows(
     Ok(())
 }
 
-fn only_reads(method: &Method) -> Result<(), ApiError> {
+fn only_reads(method: &Method) -> Result<(), Problem> {
     match *method {
         Method::GET | Method::HEAD => Ok(()),
         _ => Err(method_not_allowed("GET, HEAD")),

@@ -10,15 +10,16 @@ use http::{HeaderName, Method, StatusCode};
 use nora_app::commands::PutArtifact;
 use nora_app::queries::ArtifactBody;
 use nora_domain::{Algorithm, Digest, Reference, TagName};
-use nora_formats::oci::errors::Code;
 use nora_formats::oci::manifest::{self, Manifest, ManifestError};
 use nora_formats::oci::name::parse_tag;
 
 use super::blobs::{etag, header, none_match};
-use super::error::ApiError;
 use super::route::bad_reference;
-use super::{CONTENT_DIGEST, Call, body, method_not_allowed};
+use super::{CONTENT_DIGEST, method_not_allowed};
+use crate::body;
 use crate::body::Unread;
+use crate::problem::{Kind, Problem};
+use crate::surface::Call;
 use crate::to_the_end;
 
 static OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -29,7 +30,7 @@ const HASH_INLINE_BYTES_MAX: usize = 128 << 10;
 /// Tags that one request may set.
 const TAGS_MAX: usize = 50;
 
-pub(super) async fn handle(call: Call, reference: Reference) -> Result<Response, ApiError> {
+pub(super) async fn handle(call: Call, reference: Reference) -> Result<Response, Problem> {
     match call.method {
         Method::GET | Method::HEAD => get(call, reference).await,
         Method::PUT => put(call, reference).await,
@@ -40,7 +41,7 @@ pub(super) async fn handle(call: Call, reference: Reference) -> Result<Response,
 
 /// Serves a manifest exactly as it was pushed. What the client accepts is not weighed: a registry that converts
 /// manifests changes their digests.
-async fn get(call: Call, reference: Reference) -> Result<Response, ApiError> {
+async fn get(call: Call, reference: Reference) -> Result<Response, Problem> {
     let artifact = call.registry.artifact(&call.repository, &reference).await?;
     let etag = etag(&artifact.digest);
     let mut response = Response::new(Body::empty());
@@ -76,32 +77,32 @@ async fn get(call: Call, reference: Reference) -> Result<Response, ApiError> {
     Ok(response)
 }
 
-async fn digest_of(algorithm: Algorithm, bytes: &Bytes) -> Result<Digest, ApiError> {
+async fn digest_of(algorithm: Algorithm, bytes: &Bytes) -> Result<Digest, Problem> {
     if bytes.len() <= HASH_INLINE_BYTES_MAX {
         return Ok(nora_digest::digest(algorithm, bytes));
     }
     let bytes = bytes.clone();
     tokio::task::spawn_blocking(move || nora_digest::digest(algorithm, &bytes)).await.map_err(
         |_| {
-            ApiError::new(
+            Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                Code::Unknown,
+                Kind::Unknown,
                 "hashing was interrupted",
             )
         },
     )
 }
 
-fn refused(error: &ManifestError) -> ApiError {
+fn refused(error: &ManifestError) -> Problem {
     let code = match error {
-        ManifestError::BadDigest { .. } => Code::DigestInvalid,
-        _ => Code::ManifestInvalid,
+        ManifestError::BadDigest { .. } => Kind::DigestInvalid,
+        _ => Kind::DocumentInvalid,
     };
-    ApiError::new(StatusCode::BAD_REQUEST, code, error.to_string())
+    Problem::new(StatusCode::BAD_REQUEST, code, error.to_string())
 }
 
 /// The tags that a push moves: the one in its path, and those in its query.
-fn wanted_tags(call: &Call, reference: &Reference) -> Result<Vec<TagName>, ApiError> {
+fn wanted_tags(call: &Call, reference: &Reference) -> Result<Vec<TagName>, Problem> {
     let mut tags = Vec::new();
     if let Reference::Tag(tag) = reference {
         tags.push(tag.clone());
@@ -112,16 +113,16 @@ fn wanted_tags(call: &Call, reference: &Reference) -> Result<Vec<TagName>, ApiEr
         }
     }
     if tags.len() > TAGS_MAX {
-        return Err(ApiError::new(
+        return Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            Code::TagInvalid,
+            Kind::TagInvalid,
             format!("one request sets {TAGS_MAX} tags at most"),
         ));
     }
     Ok(tags)
 }
 
-async fn put(mut call: Call, reference: Reference) -> Result<Response, ApiError> {
+async fn put(mut call: Call, reference: Reference) -> Result<Response, Problem> {
     let tags = wanted_tags(&call, &reference)?;
     let bytes_max = call.api.settings.manifest_bytes_max;
     let stream = call.take_body(bytes_max as u64).await?;
@@ -195,7 +196,7 @@ fn into_artifact(
 }
 
 /// Deletes a tag, or a manifest with every tag that names it.
-async fn delete(call: Call, reference: Reference) -> Result<Response, ApiError> {
+async fn delete(call: Call, reference: Reference) -> Result<Response, Problem> {
     let (registry, repository) = (call.registry, call.repository);
     to_the_end(async move {
         match reference {

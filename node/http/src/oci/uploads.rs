@@ -8,20 +8,20 @@ use nora_app::Error;
 use nora_app::ports::uploads::UploadState;
 use nora_auth::permission::Action;
 use nora_domain::{Algorithm, Digest, Format, RepositoryKey, UploadId};
-use nora_formats::oci::errors::Code;
 use nora_formats::oci::name::{ReferenceError, parse_repository};
 
 use super::blobs::header;
-use super::error::ApiError;
 use super::range::parse_content_range;
 use super::route::bad_reference;
-use super::{CONTENT_DIGEST, Call, method_not_allowed};
+use super::{CONTENT_DIGEST, method_not_allowed};
+use crate::problem::{Kind, Problem};
+use crate::surface::Call;
 use crate::to_the_end;
 
 static UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// `POST blobs/uploads/`
-pub(super) async fn handle_collection(call: Call) -> Result<Response, ApiError> {
+pub(super) async fn handle_collection(call: Call) -> Result<Response, Problem> {
     if call.method != Method::POST {
         return Err(method_not_allowed("POST"));
     }
@@ -35,7 +35,7 @@ pub(super) async fn handle_collection(call: Call) -> Result<Response, ApiError> 
 }
 
 /// `PATCH`, `PUT`, `GET`, `DELETE` of `blobs/uploads/<id>`
-pub(super) async fn handle_session(call: Call, id: UploadId) -> Result<Response, ApiError> {
+pub(super) async fn handle_session(call: Call, id: UploadId) -> Result<Response, Problem> {
     let location = call.session_location(id);
     let answer = match call.method {
         Method::PATCH => append(call, id).await,
@@ -47,7 +47,7 @@ pub(super) async fn handle_session(call: Call, id: UploadId) -> Result<Response,
     answer.map_err(|failure| match failure {
         // Whoever lost count is told where the session is.
         Failure::Case(Error::UploadOffset { offset, start }) => {
-            ApiError::from(Error::UploadOffset { offset, start })
+            Problem::from(Error::UploadOffset { offset, start })
                 .with_header(LOCATION, &location)
                 .with_header(RANGE, &received(offset))
         }
@@ -59,7 +59,7 @@ pub(super) async fn handle_session(call: Call, id: UploadId) -> Result<Response,
 /// What a session's request can end in: a use case's error, or one of the request itself.
 enum Failure {
     Case(Error),
-    Request(ApiError),
+    Request(Problem),
 }
 
 impl From<Error> for Failure {
@@ -68,13 +68,13 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<ApiError> for Failure {
-    fn from(error: ApiError) -> Self {
+impl From<Problem> for Failure {
+    fn from(error: Problem) -> Self {
         Self::Request(error)
     }
 }
 
-fn parse_digest(text: &str) -> Result<Digest, ApiError> {
+fn parse_digest(text: &str) -> Result<Digest, Problem> {
     Digest::parse(text).map_err(|error| bad_reference(&ReferenceError::Digest(error), text))
 }
 
@@ -88,7 +88,7 @@ fn session_response(
     call_location: &str,
     status: StatusCode,
     state: &UploadState,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Problem> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -101,7 +101,7 @@ fn session_response(
     Ok(response)
 }
 
-fn created(location: &str, digest: &Digest) -> Result<Response, ApiError> {
+fn created(location: &str, digest: &Digest) -> Result<Response, Problem> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();
@@ -112,13 +112,13 @@ fn created(location: &str, digest: &Digest) -> Result<Response, ApiError> {
 }
 
 /// The algorithm to hash with while bytes come in: what the client announces, else what all clients use.
-fn announced_algorithm(call: &Call) -> Result<Algorithm, ApiError> {
+fn announced_algorithm(call: &Call) -> Result<Algorithm, Problem> {
     match call.param("digest-algorithm") {
         None => Ok(Algorithm::Sha256),
         Some(name) => Algorithm::from_name(name).ok_or_else(|| {
-            ApiError::new(
+            Problem::new(
                 StatusCode::BAD_REQUEST,
-                Code::DigestInvalid,
+                Kind::DigestInvalid,
                 "this digest algorithm is not supported; use sha256 or sha512",
             )
             .with_detail("digest-algorithm", name.chars().take(40).collect::<String>())
@@ -126,7 +126,7 @@ fn announced_algorithm(call: &Call) -> Result<Algorithm, ApiError> {
     }
 }
 
-async fn open(call: Call) -> Result<Response, ApiError> {
+async fn open(call: Call) -> Result<Response, Problem> {
     let algorithm = announced_algorithm(&call)?;
     let state = call.registry.start_upload(call.repository.clone(), algorithm).await?;
     let location = call.session_location(state.id);
@@ -135,7 +135,7 @@ async fn open(call: Call) -> Result<Response, ApiError> {
 
 /// Mounts from the repository the client names, or from any that it may read if it names none. If that is not possible for whatever reason, the client uploads, and
 /// learns nothing about the other repository.
-async fn mount(call: Call, digest: Digest) -> Result<Response, ApiError> {
+async fn mount(call: Call, digest: Digest) -> Result<Response, Problem> {
     let registry = &call.registry;
     let to = call.repository.clone();
     let from = match call.param("from") {
@@ -163,7 +163,7 @@ async fn mount(call: Call, digest: Digest) -> Result<Response, ApiError> {
 }
 
 /// `POST ?digest=` with the whole blob as its body.
-async fn push_at_once(mut call: Call, digest: Digest) -> Result<Response, ApiError> {
+async fn push_at_once(mut call: Call, digest: Digest) -> Result<Response, Problem> {
     let body = call.take_body(call.api.settings.upload_bytes_max).await?;
     let location = call.location(&format!("blobs/{digest}"));
     let (registry, repository) = (call.registry.clone(), call.repository.clone());
@@ -172,20 +172,20 @@ async fn push_at_once(mut call: Call, digest: Digest) -> Result<Response, ApiErr
 }
 
 /// Where a request's bytes are to go, as its `Content-Range` says.
-fn start_of(call: &Call) -> Result<Option<u64>, ApiError> {
+fn start_of(call: &Call) -> Result<Option<u64>, Problem> {
     let Some(text) = call.header(CONTENT_RANGE) else { return Ok(None) };
     let (start, length) = parse_content_range(text).ok_or_else(|| {
-        ApiError::new(
+        Problem::new(
             StatusCode::BAD_REQUEST,
-            Code::BlobUploadInvalid,
+            Kind::UploadInvalid,
             "Content-Range must be <first byte>-<last byte>",
         )
     })?;
     let sent = call.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
     if sent.is_some_and(|sent| sent != length) {
-        return Err(ApiError::new(
+        return Err(Problem::new(
             StatusCode::BAD_REQUEST,
-            Code::SizeInvalid,
+            Kind::SizeInvalid,
             "Content-Range and Content-Length disagree about how many bytes there are",
         ));
     }
@@ -206,9 +206,9 @@ async fn append(mut call: Call, id: UploadId) -> Result<Response, Failure> {
 
 async fn finish(mut call: Call, id: UploadId) -> Result<Response, Failure> {
     let Some(text) = call.param("digest") else {
-        return Err(ApiError::new(
+        return Err(Problem::new(
             StatusCode::BAD_REQUEST,
-            Code::DigestInvalid,
+            Kind::DigestInvalid,
             "finish an upload with ?digest=<digest of the whole blob>",
         )
         .into());

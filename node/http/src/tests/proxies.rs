@@ -40,7 +40,7 @@ impl Node {
         let text = format!("[server]\ntrusted_proxies = {networks:?}\n");
         let config = parse(&text, None, &Overrides::default()).unwrap().config;
         let trusted = config.server.trusted_proxies;
-        let router = router(surface(world.registry.clone(), world.guard.clone(), trusted));
+        let router = router(&surface(world.registry.clone(), world.guard.clone(), trusted));
         Self { world, router }
     }
 

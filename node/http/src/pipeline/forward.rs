@@ -20,11 +20,11 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, StatusCode};
 use nora_app::ports::{BoxError, BoxFuture};
 use nora_domain::{Actor, NodeId, Subject, UploadId};
-use nora_formats::oci::errors::Code;
-
-use super::oci::error::ApiError;
-use super::{RequestId, body};
 use nora_identity::Caller;
+
+use super::observe::RequestId;
+use crate::body;
+use crate::problem::{Kind, Problem};
 
 /// Why another node gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -81,10 +81,6 @@ pub(super) fn actor_of(headers: &HeaderMap) -> (Actor, bool) {
     (actor, next() != JUDGED)
 }
 
-/// Marks a request that a member has passed on: it is not passed on again.
-#[derive(Clone, Copy, Debug)]
-pub struct Forwarded;
-
 /// Headers that speak of one connection, not of the request.
 const HOP_BY_HOP: [HeaderName; 7] =
     [CONNECTION, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
@@ -100,21 +96,18 @@ fn without_hop_by_hop(headers: &mut HeaderMap) {
 pub(super) async fn pass_through(
     peers: &dyn Forward,
     (owner, upload): (NodeId, UploadId),
+    (caller, id): (&Caller, &RequestId),
     mut request: Request,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Problem> {
     without_hop_by_hop(request.headers_mut());
-    if let Some(caller) = request.extensions().get::<Caller>().cloned() {
-        if caller.is_open() {
-            // What nobody asked for is nobody's business.
-            request.headers_mut().remove(AUTHORIZATION);
-        }
-        if let Some(caller) = caller_header(&caller.actor(), caller.is_open()) {
-            request.headers_mut().insert(CALLER.clone(), caller);
-        }
+    if caller.is_open() {
+        // What nobody asked for is nobody's business.
+        request.headers_mut().remove(AUTHORIZATION);
     }
-    if let Some(id) = request.extensions().get::<RequestId>().map(|id| id.0.clone())
-        && let Ok(value) = id.parse()
-    {
+    if let Some(caller) = caller_header(&caller.actor(), caller.is_open()) {
+        request.headers_mut().insert(CALLER.clone(), caller);
+    }
+    if let Ok(value) = id.0.parse() {
         request.headers_mut().insert("x-request-id", value);
     }
     let mut broken = None;
@@ -135,9 +128,9 @@ pub(super) async fn pass_through(
         Err(ForwardError::NoMember) => Err(nora_app::Error::UploadUnknown(upload).into()),
         Err(error) => {
             tracing::warn!(owner = owner.0, %error, "an upload's owner could not be reached");
-            Err(ApiError::new(
+            Err(Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                Code::Unavailable,
+                Kind::Unavailable,
                 "the node that holds this upload's bytes cannot be reached; start the upload anew, \
                  or try again once it is back",
             )
@@ -151,6 +144,7 @@ mod tests {
     use axum::response::IntoResponse;
     use bytes::Bytes;
     use futures_util::{StreamExt, stream};
+    use nora_identity::testkit::MemoryNode;
 
     use super::*;
 
@@ -173,7 +167,11 @@ mod tests {
 
     async fn passed(owner: Silent, body: Body) -> Response {
         let request = Request::builder().method("PATCH").body(body).unwrap();
-        let passed = pass_through(&owner, (NodeId(2), UploadId(7)), request).await;
+        let node = MemoryNode::without_policy(true).await;
+        let id = RequestId("7".into());
+        let caller = node.guard.on_behalf_of(Actor::default(), id.0.clone());
+        let owned = (NodeId(2), UploadId(7));
+        let passed = pass_through(&owner, owned, (&caller, &id), request).await;
         passed.unwrap_or_else(IntoResponse::into_response)
     }
 

@@ -1,48 +1,89 @@
-//! Errors as OCI clients read them: a status that makes the client do the right thing, a code, a sentence that says
-//! what to do next, and the request's id. The one place where use cases' errors meet statuses.
+//! What went wrong, in no format's words: a status that makes any client do the right thing, a kind, a sentence that says
+//! what to do next, and to what it happened. The one place where use cases' errors meet statuses.
+//!
+//! Must not know: how a format's clients want to read it. A surface renders it for them.
 
-use axum::body::Body;
-use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use nora_app::Error;
-use nora_formats::oci::errors::{Code, render};
 use serde_json::{Map, Value};
 use tracing::{error, warn};
 
 use crate::RequestId;
 
-/// An error on its way to a client.
-#[derive(Debug)]
-pub(crate) struct ApiError(Box<Parts>);
-
-#[derive(Debug)]
-struct Parts {
-    status: StatusCode,
-    code: Code,
-    message: String,
-    detail: Map<String, Value>,
-    headers: HeaderMap,
+/// What a problem is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The blob is not in the repository.
+    BlobUnknown,
+    /// The upload cannot go on.
+    UploadInvalid,
+    /// There is no such upload session.
+    UploadUnknown,
+    /// A digest is malformed, or the bytes have another.
+    DigestInvalid,
+    /// A document references something that is not there.
+    ReferenceMissing,
+    /// The document is none of its kind.
+    DocumentInvalid,
+    /// The artifact, or the tag, is not in the repository.
+    ArtifactUnknown,
+    /// A repository's name is malformed.
+    NameInvalid,
+    /// The repository is not known to the caller.
+    RepositoryUnknown,
+    /// A length is wrong or too large.
+    SizeInvalid,
+    /// The caller has to log in.
+    LoginNeeded,
+    /// The caller may not do that, or it cannot be done to this.
+    Denied,
+    /// There is no such address or method.
+    Unsupported,
+    /// The caller has to wait.
+    TooManyRequests,
+    /// A tag is malformed.
+    TagInvalid,
+    /// A page was asked for that cannot be.
+    PageInvalid,
+    /// It cannot be done now.
+    Unavailable,
+    /// The registry's own failure.
+    Unknown,
 }
 
-impl ApiError {
-    pub(crate) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+/// A problem on its way to a client.
+#[derive(Debug)]
+pub(crate) struct Problem(Box<Parts>);
+
+/// What a problem is made of, for those who render it.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The answer's status.
+    pub(crate) status: StatusCode,
+    /// What it is about.
+    pub(crate) kind: Kind,
+    /// What happened, and what to do next.
+    pub(crate) message: String,
+    /// To what it happened, and in which request.
+    pub(crate) detail: Map<String, Value>,
+    /// Headers of the answer.
+    pub(crate) headers: HeaderMap,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, kind: Kind, message: impl Into<String>) -> Self {
         Self(Box::new(Parts {
             status,
-            code,
+            kind,
             message: message.into(),
             detail: Map::new(),
             headers: HeaderMap::new(),
         }))
     }
 
-    /// A path that means nothing.
-    pub(crate) fn not_found() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            Code::Unsupported,
-            "no such address in the registry API; see the OCI distribution specification",
-        )
+    pub(crate) fn into_parts(self) -> Parts {
+        *self.0
     }
 
     pub(crate) fn with_detail(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -60,7 +101,7 @@ impl ApiError {
     /// Something is not there for a moment, and nothing was done.
     pub(crate) fn unavailable(what: &str) -> Self {
         let message = format!("{what}; nothing was changed, try again");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Kind::Unavailable, message)
             .with_header(RETRY_AFTER, "1")
     }
 
@@ -74,22 +115,8 @@ impl ApiError {
     }
 
     #[cfg(test)]
-    pub(crate) fn code(&self) -> Code {
-        self.0.code
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let Parts { status, code, message, detail, headers } = *self.0;
-        let body = render(code, &message, &Value::Object(detail));
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
+    pub(crate) fn kind(&self) -> Kind {
+        self.0.kind
     }
 }
 
@@ -98,53 +125,53 @@ fn digests(list: &[nora_domain::Digest]) -> Value {
     list.iter().take(20).map(ToString::to_string).collect()
 }
 
-impl From<Error> for ApiError {
+impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         match error {
             Error::RepositoryUnknown => Self::new(
                 StatusCode::NOT_FOUND,
-                Code::NameUnknown,
+                Kind::RepositoryUnknown,
                 "the repository is not known: nothing was pushed to it, or you may not see it",
             ),
             Error::BlobUnknown(digest) => {
-                Self::new(StatusCode::NOT_FOUND, Code::BlobUnknown, "the blob is not in the repository; push or mount it")
+                Self::new(StatusCode::NOT_FOUND, Kind::BlobUnknown, "the blob is not in the repository; push or mount it")
                     .with_detail("digest", digest.to_string())
             }
             Error::ArtifactUnknown(digest) => {
-                Self::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, "the manifest is not in the repository")
+                Self::new(StatusCode::NOT_FOUND, Kind::ArtifactUnknown, "the manifest is not in the repository")
                     .with_detail("digest", digest.to_string())
             }
             Error::TagUnknown(tag) => {
-                Self::new(StatusCode::NOT_FOUND, Code::ManifestUnknown, "the tag is not in the repository")
+                Self::new(StatusCode::NOT_FOUND, Kind::ArtifactUnknown, "the tag is not in the repository")
                     .with_detail("tag", tag.to_string())
             }
             Error::UploadUnknown(_) => Self::new(
                 StatusCode::NOT_FOUND,
-                Code::BlobUploadUnknown,
+                Kind::UploadUnknown,
                 "no such upload session: it ended, expired or was never opened; start a new one with POST",
             ),
             Error::UploadBusy => Self::new(
                 StatusCode::CONFLICT,
-                Code::BlobUploadInvalid,
+                Kind::UploadInvalid,
                 "another request is writing to this upload session; ask for its status, then go on from there",
             ),
             Error::UploadOffset { offset, start } => Self::new(
                 StatusCode::RANGE_NOT_SATISFIABLE,
-                Code::BlobUploadInvalid,
+                Kind::UploadInvalid,
                 format!("the session holds {offset} bytes and the request starts at {start}; go on from byte {offset}"),
             )
             .with_detail("offset", offset),
             Error::DigestMismatch { expected, computed } => Self::new(
                 StatusCode::BAD_REQUEST,
-                Code::DigestInvalid,
+                Kind::DigestInvalid,
                 "the bytes do not have the digest that was said; nothing was stored, push them again",
             )
             .with_detail("expected", expected.to_string())
             .with_detail("computed", computed.to_string()),
             Error::TooLarge { bytes_max } => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                Code::SizeInvalid,
+                Kind::SizeInvalid,
                 format!("more than {bytes_max} bytes, which is the limit set for this registry"),
             )
             .with_detail("bytes_max", bytes_max)
@@ -152,41 +179,41 @@ impl From<Error> for ApiError {
             .with_header(CONNECTION, "close"),
             Error::TooManyReferences { references_max } => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                Code::ManifestInvalid,
+                Kind::DocumentInvalid,
                 format!("a manifest may reference {references_max} blobs and manifests"),
             ),
             Error::TooManyUploads { sessions_max } => Self::new(
                 StatusCode::TOO_MANY_REQUESTS,
-                Code::TooManyRequests,
+                Kind::TooManyRequests,
                 format!("{sessions_max} uploads are open, which is the limit set for this node; try again soon"),
             )
             .with_header(RETRY_AFTER, "5"),
             Error::ReferencesMissing { blobs, children } => Self::new(
                 StatusCode::BAD_REQUEST,
-                Code::ManifestBlobUnknown,
+                Kind::ReferenceMissing,
                 "the manifest references what is not in the repository; push or mount that first",
             )
             .with_detail("blobs", digests(&blobs))
             .with_detail("manifests", digests(&children)),
             Error::BlobReferenced { digest, by } => Self::new(
                 StatusCode::CONFLICT,
-                Code::Denied,
+                Kind::Denied,
                 "a manifest of the repository needs this blob; delete that manifest first",
             )
             .with_detail("digest", digest.to_string())
             .with_detail("referenced_by", by.to_string()),
             Error::PolicyChanged => Self::unavailable(&message),
-            Error::NotPermitted => Self::new(StatusCode::FORBIDDEN, Code::Denied, message),
+            Error::NotPermitted => Self::new(StatusCode::FORBIDDEN, Kind::Denied, message),
             Error::TagExists(tag) => Self::new(
                 StatusCode::FORBIDDEN,
-                Code::Denied,
+                Kind::Denied,
                 "the tag exists, and you may make tags here and not move them; push another tag, or ask for the permission \
                  `overwrite`",
             )
             .with_detail("tag", tag.to_string()),
             Error::TagImmutable(tag) => Self::new(
                 StatusCode::FORBIDDEN,
-                Code::Denied,
+                Kind::Denied,
                 "the policy keeps this tag as it is: it cannot be moved or deleted; push another tag",
             )
             .with_detail("tag", tag.to_string()),
@@ -194,7 +221,7 @@ impl From<Error> for ApiError {
                 let unit = quota.unit();
                 Self::new(
                     StatusCode::FORBIDDEN,
-                    Code::Denied,
+                    Kind::Denied,
                     format!(
                         "over the quota: {asked} {unit} more than the {} of {limit} that are left; ask for a larger \
                          quota, or delete what is not needed (layers are freed by garbage collection)",
@@ -206,17 +233,17 @@ impl From<Error> for ApiError {
                 .with_detail("used", used)
                 .with_detail("asked", asked)
             }
-            Error::Conflict { what } => Self::new(StatusCode::CONFLICT, Code::Denied, what),
-            Error::NotFound { what } => Self::new(StatusCode::NOT_FOUND, Code::Denied, what),
-            Error::AssertionUsed | Error::AssertionOver => Self::new(StatusCode::FORBIDDEN, Code::Denied, message),
+            Error::Conflict { what } => Self::new(StatusCode::CONFLICT, Kind::Denied, what),
+            Error::NotFound { what } => Self::new(StatusCode::NOT_FOUND, Kind::Denied, what),
+            Error::AssertionUsed | Error::AssertionOver => Self::new(StatusCode::FORBIDDEN, Kind::Denied, message),
             Error::BodyBroken(_) => Self::new(
                 StatusCode::BAD_REQUEST,
-                Code::BlobUploadInvalid,
+                Kind::UploadInvalid,
                 "the request body broke off; what arrived is kept: ask for the session's status and go on from there",
             ),
             Error::DiskFull => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
-                Code::Unavailable,
+                Kind::Unavailable,
                 "the registry's disk is full; free space, then try again",
             )
             .with_header(RETRY_AFTER, "60"),
@@ -226,7 +253,7 @@ impl From<Error> for ApiError {
             }
             Error::OutcomeUnknown => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
-                Code::Unknown,
+                Kind::Unknown,
                 "no answer in time: the change may or may not have been made; trying again is safe",
             )
             .with_header(RETRY_AFTER, "2"),
@@ -234,7 +261,7 @@ impl From<Error> for ApiError {
                 error!(error = %message, cause = source.as_ref().map(tracing::field::display), "request failed");
                 Self::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
-                    Code::Unknown,
+                    Kind::Unknown,
                     "the registry failed; its log has the cause under this request id",
                 )
             }

@@ -11,10 +11,9 @@ use axum::extract::Request;
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::uri::Authority;
 use http::{Method, StatusCode, Uri};
-use nora_formats::oci::errors::Code;
 
-use super::ApiSettings;
-use super::oci::error::ApiError;
+use crate::ApiSettings;
+use crate::problem::{Kind, Problem};
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -22,7 +21,7 @@ static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const PRIVATE_DOMAINS: [&str; 2] = ["localhost", "internal"];
 
 /// Refuses what a web page may have sent to a node that is open.
-pub(super) fn check(settings: &ApiSettings, request: &Request) -> Result<(), ApiError> {
+pub(super) fn check(settings: &ApiSettings, request: &Request) -> Result<(), Problem> {
     let asked = asked_authority(request);
     if let Some(asked) = &asked
         && !is_own(settings.public_url.as_deref(), asked.host())
@@ -32,13 +31,13 @@ pub(super) fn check(settings: &ApiSettings, request: &Request) -> Result<(), Api
              use such a name, set server.public_url, or let it ask for logins with [auth]",
             asked.host()
         );
-        return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, Code::Denied, text));
+        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, Kind::Denied, text));
     }
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if changes && is_of_another_page(request, asked.as_ref()) {
         let text = "a web page of another site may not change this registry; it asks for no login, so it takes changes \
                     from programs and from its own pages alone";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, Code::Denied, text));
+        return Err(Problem::new(StatusCode::FORBIDDEN, Kind::Denied, text));
     }
     Ok(())
 }

@@ -14,13 +14,11 @@ use nora_app::queries::TenantUsage;
 use nora_auth::credential::{Credential, Secret};
 use nora_auth::session::parse_scope;
 use nora_domain::{About, Deed, Reason, TenantName, Verb};
-use nora_formats::oci::errors::Code;
 use serde_json::{Map, Value, json};
 
-use super::access::Challenge;
-use super::middleware::rejection;
-use super::oci::error::ApiError;
-use super::{Api, RequestId};
+use crate::pipeline::{Challenge, rejection};
+use crate::problem::{Kind, Problem};
+use crate::{Api, RequestId};
 use nora_identity::{Caller, ExchangeFailure, Session, SessionRequest};
 
 /// The most bytes of a form or a document: a token has 16 KiB at most.
@@ -71,11 +69,11 @@ fn time_text(seconds: u64) -> String {
     text.unwrap_or_default()
 }
 
-fn request_of(fields: &Fields, wants_refresh: bool) -> Result<SessionRequest, ApiError> {
+fn request_of(fields: &Fields, wants_refresh: bool) -> Result<SessionRequest, Problem> {
     let scopes: Vec<_> =
         fields.iter().filter(|(key, _)| key == "scope").map(|(_, value)| value.as_str()).collect();
     let scopes = parse_scope(&scopes.join(" ")).map_err(|error| {
-        ApiError::new(StatusCode::BAD_REQUEST, Code::Unsupported, error.to_string())
+        Problem::new(StatusCode::BAD_REQUEST, Kind::Unsupported, error.to_string())
     })?;
     Ok(SessionRequest { scopes, wants_refresh })
 }
@@ -130,9 +128,9 @@ pub(super) async fn session_by_form(
                 api.guard.recognise(credential, address, id.0.clone()).await.map_err(told)?
             }
             _ => {
-                return Err(ApiError::new(
+                return Err(Problem::new(
                     StatusCode::BAD_REQUEST,
-                    Code::Unsupported,
+                    Kind::Unsupported,
                     "grant_type is password or refresh_token",
                 ));
             }
@@ -149,19 +147,19 @@ pub(super) async fn session_by_form(
     }
 }
 
-async fn body_of(request: Request) -> Result<(HeaderMap, Bytes), ApiError> {
+async fn body_of(request: Request) -> Result<(HeaderMap, Bytes), Problem> {
     let (parts, body) = request.into_parts();
     let whole = axum::body::to_bytes(body, BODY_BYTES_MAX);
     match tokio::time::timeout(BODY_TIMEOUT, whole).await {
         Ok(Ok(bytes)) => Ok((parts.headers, bytes)),
-        Err(_) => Err(ApiError::new(
+        Err(_) => Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,
-            Code::SizeInvalid,
+            Kind::SizeInvalid,
             format!("the body did not come within {} seconds", BODY_TIMEOUT.as_secs()),
         )),
-        Ok(Err(_)) => Err(ApiError::new(
+        Ok(Err(_)) => Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            Code::SizeInvalid,
+            Kind::SizeInvalid,
             format!("the body has more than {BODY_BYTES_MAX} bytes, or broke off"),
         )),
     }
@@ -233,7 +231,7 @@ pub(super) async fn exchange(
             return json_response(StatusCode::OK, &document);
         }
         Ok(Err(failure)) => failure,
-        Err(_) => return ApiError::unavailable("the exchange broke off").into_response(),
+        Err(_) => return Problem::unavailable("the exchange broke off").into_response(),
     };
     exchange_failed(&failure, &caller, &id)
 }
@@ -302,7 +300,7 @@ pub(super) async fn revoke(
     }
     match api.guard.revoke_shown(&caller, token).await {
         Ok(()) => json_response(StatusCode::OK, &json!({})),
-        Err(error) => ApiError::from(error).with_request_id(&id).into_response(),
+        Err(error) => Problem::from(error).with_request_id(&id).into_response(),
     }
 }
 
@@ -327,7 +325,7 @@ pub(super) async fn usage(
 ) -> Response {
     match usage_document(&api).await {
         Ok(document) => json_response(StatusCode::OK, &document),
-        Err(error) => ApiError::from(error).with_request_id(&id).into_response(),
+        Err(error) => Problem::from(error).with_request_id(&id).into_response(),
     }
 }
 

@@ -6,63 +6,46 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::Request;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use http::header::{HOST, HeaderValue, WWW_AUTHENTICATE};
 use http::uri::Authority;
 use http::{Method, StatusCode};
 use nora_auth::permission::{Action, Resource};
 use nora_domain::{About, Deed, Reason, RepositoryKey, Verb};
-use nora_formats::oci::errors::Code;
-
-use super::oci::error::ApiError;
-use super::{Access, Api, ConnectionInfo, RequestId, proxy};
 use nora_identity::Caller;
 
-/// Lets a request through to its route's handler if the route takes no more than the caller has.
-pub(super) async fn admit(
-    Extension(access): Extension<Access>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let caller = request.extensions().get::<Caller>().cloned();
-    let allowed = match (access, &caller) {
-        // Whoever these are about, their handlers say.
-        (Access::Public | Access::Repository | Access::Credential, _) => true,
-        (Access::Recognised, Some(caller)) => {
-            !caller.is_anonymous() || caller.known().uncut.is_some()
-        }
-        (Access::Administrator, Some(caller)) => caller.administers(),
-        (Access::Recognised | Access::Administrator, None) => false,
+use super::proxy;
+use crate::problem::{Kind, Problem};
+use crate::surface::Login;
+use crate::{Access, Api, ConnectionInfo};
+
+/// Lets a request of a page through if the page takes no more than the caller has.
+pub(super) fn admit(access: Access, caller: &Caller, challenge: &Challenge) -> Result<(), Problem> {
+    let allowed = match access {
+        // What these are about, their handlers say.
+        Access::Probe | Access::Public | Access::Credential => true,
+        Access::Recognised => !caller.is_anonymous() || caller.known().uncut.is_some(),
+        Access::Administrator => caller.administers(),
     };
     if allowed {
-        return next.run(request).await;
+        return Ok(());
     }
-    let challenge = request.extensions().get::<Challenge>().cloned();
-    let id = request.extensions().get::<RequestId>().cloned();
-    let error = match caller {
-        Some(caller) if !caller.is_anonymous() => ApiError::new(
-            StatusCode::FORBIDDEN,
-            Code::Denied,
-            format!(
-                "{} may not do this: it takes the permission `admin:*`; ask an administrator",
-                caller.identity().subject
-            ),
+    if caller.is_anonymous() {
+        return Err(challenged(challenge, None, "log in first"));
+    }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        Kind::Denied,
+        format!(
+            "{} may not do this: it takes the permission `admin:*`; ask an administrator",
+            caller.identity().subject
         ),
-        _ => challenged(challenge.as_ref(), None, "log in first"),
-    };
-    let error = match id {
-        Some(id) => error.with_request_id(&id),
-        None => error,
-    };
-    error.into_response()
+    ))
 }
 
 /// How a client is told where to log in: what is needed for that of a request, most of which are told nothing.
 #[derive(Clone)]
-pub(super) struct Challenge(Option<AskedAt>);
+pub(crate) struct Challenge(Option<AskedAt>);
 
 /// Where a client found this registry, and so its token endpoint.
 #[derive(Clone)]
@@ -92,8 +75,8 @@ impl AskedAt {
 
 impl Challenge {
     /// For a request: the token endpoint is where the client found this registry.
-    pub(super) fn of(api: &Arc<Api>, request: &Request) -> Self {
-        if !request.uri().path().starts_with("/v2") || !api.guard.makes_sessions() {
+    pub(super) fn of(login: Login, api: &Arc<Api>, request: &Request) -> Self {
+        if login != Login::Sessions || !api.guard.makes_sessions() {
             return Self(None);
         }
         let info = request.extensions().get::<ConnectionInfo>();
@@ -134,16 +117,11 @@ impl Challenge {
 }
 
 /// The answer that makes a client log in.
-pub(super) fn challenged(
-    challenge: Option<&Challenge>,
-    scope: Option<&str>,
-    why: &str,
-) -> ApiError {
-    let basic = Challenge(None);
-    let header = challenge.unwrap_or(&basic).header(scope, false);
-    ApiError::new(
+pub(crate) fn challenged(challenge: &Challenge, scope: Option<&str>, why: &str) -> Problem {
+    let header = challenge.header(scope, false);
+    Problem::new(
         StatusCode::UNAUTHORIZED,
-        Code::Unauthorized,
+        Kind::LoginNeeded,
         format!("{why}: this registry asks for a user name and a password, or a token"),
     )
     .with_header(WWW_AUTHENTICATE, &header)
@@ -154,10 +132,10 @@ pub(super) enum Denied {
     /// As if nothing were there.
     Absent,
     /// This.
-    Told(ApiError),
+    Told(Problem),
 }
 
-/// Whether a caller may do something to a repository of images.
+/// Whether a caller may do something to a repository.
 pub(super) fn permit(
     caller: &Caller,
     challenge: &Challenge,
@@ -190,13 +168,13 @@ pub(super) fn permit(
     // With a session or without: whoever is nobody is asked who they are, whatever they asked about.
     if caller.is_anonymous() {
         note(Reason::LoginNeeded);
-        return Err(Denied::Told(challenged(Some(challenge), Some(&scope), "log in first")));
+        return Err(Denied::Told(challenged(challenge, Some(&scope), "log in first")));
     }
     if could {
         let header = challenge.header(Some(&scope), true);
         let message = "this session is for something else; ask for one that covers this";
         return Err(Denied::Told(
-            ApiError::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, message)
+            Problem::new(StatusCode::UNAUTHORIZED, Kind::LoginNeeded, message)
                 .with_header(WWW_AUTHENTICATE, &header),
         ));
     }
@@ -205,9 +183,9 @@ pub(super) fn permit(
         return Err(Denied::Absent);
     }
     let (who, verb) = (&caller.identity().subject, action.name());
-    Err(Denied::Told(ApiError::new(
+    Err(Denied::Told(Problem::new(
         StatusCode::FORBIDDEN,
-        Code::Denied,
+        Kind::Denied,
         format!(
             "{who} may not {verb} here: it takes the permission `{verb}:{path}`; ask an administrator, who finds out more \
              with 'nora auth explain {verb} {path} --subject {who}'"
