@@ -68,7 +68,7 @@ start_cluster() {
   done
   start_member 1
   member_is_ready 1
-  token="$(admin join-token)"
+  token="$(admin join-token --uses "$count")"
   for n in $(seq 2 "$count"); do start_member "$n" --join "${cluster_addrs[1]}" --join-token "$token"; done
   for n in $(seq 2 "$count"); do member_is_ready "$n"; done
   local deadline=$((SECONDS + 30))

@@ -86,6 +86,26 @@ pub struct NodeReport {
     pub clock_offset_millis: Option<i64>,
 }
 
+/// A join token, without its secret. Times are in milliseconds since the Unix epoch, by the cluster's clock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct JoinTokenInfo {
+    /// Its public part: the audit log names it.
+    pub id: String,
+    /// When it was made.
+    pub created_at: u64,
+    /// From then on it admits no node.
+    pub expires_at: u64,
+    /// How many more nodes it admits.
+    pub uses_left: u32,
+}
+
+impl From<proto::JoinToken> for JoinTokenInfo {
+    fn from(token: proto::JoinToken) -> Self {
+        let proto::JoinToken { id, created_at, expires_at, uses_left } = token;
+        Self { id, created_at, expires_at, uses_left }
+    }
+}
+
 /// A background job of a node, since the node's start. Times are in milliseconds since the Unix epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct JobStatus {
@@ -208,14 +228,35 @@ impl AdminClient {
         })
     }
 
-    /// A token that lets nodes join for so long.
-    pub async fn create_join_token(&self, valid: Duration) -> Result<Secret, AdminError> {
+    /// A token that lets `uses` nodes join for so long.
+    pub async fn create_join_token(
+        &self,
+        valid: Duration,
+        uses: u32,
+    ) -> Result<Secret, AdminError> {
         let valid_millis = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
-        let request = proto::CreateJoinTokenRequest { valid_millis };
+        let request = proto::CreateJoinTokenRequest { valid_millis, uses };
         let made = self.call(request, async |channel, request| {
             ClusterClient::new(channel).create_join_token(request).await
         });
         Ok(Secret::new(made.await?.token))
+    }
+
+    /// Every join token that has not expired.
+    pub async fn join_tokens(&self) -> Result<Vec<JoinTokenInfo>, AdminError> {
+        let listed = self.call(proto::ListJoinTokensRequest {}, async |channel, request| {
+            ClusterClient::new(channel).list_join_tokens(request).await
+        });
+        Ok(listed.await?.tokens.into_iter().map(JoinTokenInfo::from).collect())
+    }
+
+    /// Lets a join token admit no more nodes.
+    pub async fn revoke_join_token(&self, id: &str) -> Result<(), AdminError> {
+        let request = proto::RevokeJoinTokenRequest { id: id.to_owned() };
+        let revoked = self.call(request, async |channel, request| {
+            ClusterClient::new(channel).revoke_join_token(request).await
+        });
+        revoked.await.map(drop)
     }
 
     /// Makes a learner a voter.

@@ -262,6 +262,7 @@ impl World {
                     token,
                     secret_hash: [8; 32],
                     lives_millis,
+                    uses: u32::MAX,
                 })
             }
         };

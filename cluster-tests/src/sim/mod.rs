@@ -238,6 +238,7 @@ impl World {
                 token,
                 secret_hash: [7; 32],
                 lives_millis: 1_000_000,
+                uses: u32::MAX,
             }),
             admit(2),
             admit(3),

@@ -304,6 +304,7 @@ impl From<Refusal> for Error {
             | Refusal::StandingImpossible { .. }
             | Refusal::TokenUnknown
             | Refusal::TokenExpired
+            | Refusal::TokenSpent
             | Refusal::FeatureTooOld { .. }
             | Refusal::MemberTooOld { .. }
             | Refusal::StaleGeneration(_)

@@ -14,7 +14,7 @@ use crate::blob::{
 use crate::cluster::{FeatureLevel, FoundCluster, RaiseFeatureLevel, SetReplicas};
 use crate::digest::Digest;
 use crate::ids::{Epoch, NodeId};
-use crate::join_token::{AdmitNode, CreateJoinToken};
+use crate::join_token::{AdmitNode, CreateJoinToken, RevokeJoinToken};
 use crate::journal::{
     About, Actor, AdvanceCursor, Deed, DropSegments, NoteRefusals, Reason, RemoveCursor,
     SealJournal, SegmentsDropped, Verb,
@@ -81,6 +81,7 @@ macro_rules! for_each_command {
             RemoveCursor remove_cursor -> (),
             SealJournal seal_journal -> (),
             DropSegments drop_segments -> SegmentsDropped,
+            RevokeJoinToken revoke_join_token -> (),
         }
     };
 }
@@ -197,6 +198,13 @@ impl Action {
             }
             Self::SetPolicy(_) => (Verb::PolicySet, About::Policy),
             Self::SetReplicas(_) => (Verb::ClusterReplicas, About::Cluster),
+            Self::CreateJoinToken(CreateJoinToken { token, .. }) => {
+                (Verb::NodeToken, About::Token(*token))
+            }
+            Self::RevokeJoinToken(RevokeJoinToken { token }) => {
+                (Verb::NodeTokenRevoke, About::Token(*token))
+            }
+            Self::AdmitNode(AdmitNode { token, .. }) => (Verb::NodeJoin, About::Token(*token)),
             Self::CreateAccount(CreateAccount { account, .. }) => {
                 (Verb::AccountCreate, About::Account(account.clone()))
             }
@@ -302,6 +310,8 @@ pub enum Refusal {
     TokenUnknown,
     /// The token has expired.
     TokenExpired,
+    /// The join token has admitted as many nodes as it was made for.
+    TokenSpent,
     /// The node does not understand the level that the cluster is at.
     FeatureTooOld {
         /// The cluster's level.
@@ -436,6 +446,7 @@ impl Refusal {
             Self::StandingImpossible { .. } => Reason::StandingImpossible,
             Self::TokenUnknown => Reason::JoinTokenUnknown,
             Self::TokenExpired => Reason::JoinTokenExpired,
+            Self::TokenSpent => Reason::JoinTokenSpent,
             Self::FeatureTooOld { .. } | Self::MemberTooOld { .. } => Reason::ProgramTooOld,
             Self::FeatureNotReached { .. } => Reason::UpgradeUnfinished,
             Self::StaleGeneration(_) => Reason::StaleCopy,

@@ -69,7 +69,7 @@ pub use command::{Action, Ask, Command, Origin, Outcome, Refusal, Terms};
 pub use digest::{Algorithm, Digest, DigestError};
 pub use footprint::add_likely_reads;
 pub use ids::{ClusterId, Epoch, Generation, NodeId, TokenId, UploadId};
-pub use join_token::{AdmitNode, CreateJoinToken, JoinTokenRecord};
+pub use join_token::{AdmitNode, CreateJoinToken, JoinTokenRecord, RevokeJoinToken};
 pub use journal::{
     About, Actor, AdvanceCursor, CursorRecord, Deed, DropSegments, Entry, Event, JournalHead,
     NoteRefusals, Reason, RefusalNote, RemoveCursor, SealJournal, SegmentRecord, SegmentsDropped,

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use nora_app::jobs;
 use nora_app::ports::BoxFuture;
-use nora_app::ports::members::{ClusterView, Member, Members, MembersError, NodeReport, Role};
-use nora_domain::{About, Deed, NodeId, Reason, RefusalNote, Standing, Verb, Verdict};
+use nora_app::ports::members::{
+    ClusterView, JoinTokenView, Member, Members, MembersError, NodeReport, Role,
+};
+use nora_domain::{About, Deed, NodeId, Reason, RefusalNote, Standing, TokenId, Verb, Verdict};
 use nora_proto::v1 as proto;
 use nora_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
@@ -13,6 +15,8 @@ use tonic::{Request, Response, Status};
 use super::{Admin, caller_of, metadata_failed, refused, to_the_end};
 use nora_identity::Caller;
 
+/// How many nodes one join token may admit.
+const JOIN_TOKEN_USES: std::ops::RangeInclusive<u32> = 1..=1_000;
 /// How many copies a cluster may keep.
 const REPLICAS: std::ops::RangeInclusive<u32> = 1..=15;
 const SECOND_MILLIS: u64 = 1_000;
@@ -139,6 +143,16 @@ fn view_to_proto(view: &ClusterView) -> proto::StatusResponse {
     }
 }
 
+fn join_token_to_proto(token: JoinTokenView) -> proto::JoinToken {
+    let JoinTokenView { id, created_at, expires_at, uses_left } = token;
+    proto::JoinToken {
+        id: format!("{:032x}", id.0),
+        created_at: created_at.0,
+        expires_at: expires_at.0,
+        uses_left,
+    }
+}
+
 fn job_to_proto(job: &jobs::Status) -> proto::Job {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let state = match job.state {
@@ -180,18 +194,53 @@ impl Cluster for Admin {
         request: Request<proto::CreateJoinTokenRequest>,
     ) -> Result<Response<proto::CreateJoinTokenResponse>, Status> {
         let caller = caller_of(&request)?;
-        let valid_millis = request.into_inner().valid_millis;
+        let proto::CreateJoinTokenRequest { valid_millis, uses } = request.into_inner();
+        // Programs of earlier versions do not say how many.
+        let uses = uses.max(1);
         if !(SECOND_MILLIS..=YEAR_MILLIS).contains(&valid_millis) {
             return Err(Status::invalid_argument(
                 "a join token may be good for one second up to a year",
             ));
         }
-        let deed = Deed::new(Verb::NodeToken, About::JoinToken);
-        let token = self
-            .change(caller, deed, move |members| members.create_join_token(valid_millis))
-            .await?;
-        tracing::info!(valid_millis, "a join token was made");
+        if !JOIN_TOKEN_USES.contains(&uses) {
+            return Err(Status::invalid_argument(format!(
+                "a join token admits from {} to {} nodes, and not {uses}",
+                JOIN_TOKEN_USES.start(),
+                JOIN_TOKEN_USES.end()
+            )));
+        }
+        let members = self.members.clone();
+        let by = caller.actor();
+        let made = async move { members.create_join_token(by, valid_millis, uses).await };
+        let token = to_the_end(made).await?.map_err(failed)?;
+        tracing::info!(valid_millis, uses, "a join token was made");
         Ok(Response::new(proto::CreateJoinTokenResponse { token }))
+    }
+
+    async fn list_join_tokens(
+        &self,
+        _request: Request<proto::ListJoinTokensRequest>,
+    ) -> Result<Response<proto::ListJoinTokensResponse>, Status> {
+        let tokens = self.members.join_tokens().await.map_err(failed)?;
+        let tokens = tokens.into_iter().map(join_token_to_proto).collect();
+        Ok(Response::new(proto::ListJoinTokensResponse { tokens }))
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<proto::RevokeJoinTokenRequest>,
+    ) -> Result<Response<proto::RevokeJoinTokenResponse>, Status> {
+        let caller = caller_of(&request)?;
+        let id = request.into_inner().id;
+        let token = u128::from_str_radix(&id, 16).ok().filter(|_| id.len() == 32).map(TokenId);
+        let token = token.ok_or_else(|| {
+            Status::invalid_argument("say which join token: an id has 32 hexadecimal digits")
+        })?;
+        let (members, by) = (self.members.clone(), caller.actor());
+        let revoked = async move { members.revoke_join_token(by, token).await };
+        to_the_end(revoked).await?.map_err(failed)?;
+        tracing::info!(token = id, "a join token was revoked");
+        Ok(Response::new(proto::RevokeJoinTokenResponse {}))
     }
 
     async fn promote(

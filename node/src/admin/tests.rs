@@ -12,10 +12,12 @@ use http::header::AUTHORIZATION;
 use nora_app::commands::PutArtifact;
 use nora_app::jobs::{Moment, Progress, Schedule, Turn};
 use nora_app::ports::BoxFuture;
-use nora_app::ports::members::{ClusterView, Member, MembersError, NodeReport, Role};
+use nora_app::ports::members::{
+    ClusterView, JoinTokenView, Member, MembersError, NodeReport, Role,
+};
 use nora_domain::{
-    Algorithm, ClusterId, Epoch, FeatureLevel, Format, MediaType, NodeId, NodeProfile,
-    RepositoryPath, Standing, TagName, Timestamp,
+    Actor, Algorithm, ClusterId, Epoch, FeatureLevel, Format, MediaType, NodeId, NodeProfile,
+    RepositoryPath, Standing, TagName, Timestamp, TokenId,
 };
 use nora_proto::v1 as proto;
 use nora_proto::v1::blobs_client::BlobsClient;
@@ -90,8 +92,27 @@ impl Members for Book {
         Box::pin(async { Ok(view) })
     }
 
-    fn create_join_token(&self, valid_millis: u64) -> BoxFuture<'_, Result<String, MembersError>> {
-        Box::pin(async move { Ok(format!("token of {valid_millis}")) })
+    fn join_tokens(&self) -> BoxFuture<'_, Result<Vec<JoinTokenView>, MembersError>> {
+        let token = JoinTokenView {
+            id: TokenId(0xab),
+            created_at: NOW,
+            expires_at: NOW.plus_millis(1_000),
+            uses_left: 2,
+        };
+        Box::pin(async move { Ok(vec![token]) })
+    }
+
+    fn revoke_join_token(&self, by: Actor, id: TokenId) -> BoxFuture<'_, Result<(), MembersError>> {
+        self.note(format!("revoke {:x} by {}", id.0, by.subject))
+    }
+
+    fn create_join_token(
+        &self,
+        _by: Actor,
+        valid_millis: u64,
+        uses: u32,
+    ) -> BoxFuture<'_, Result<String, MembersError>> {
+        Box::pin(async move { Ok(format!("token of {valid_millis} for {uses}")) })
     }
 
     fn promote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {
@@ -362,18 +383,36 @@ async fn the_cluster_is_told_as_it_is() {
     assert_eq!((away.standing(), &away.report), (proto::Standing::Away, &None));
     assert_eq!((away.cluster_address.as_str(), away.weight), ("10.0.0.2:4001", 100));
 
-    for (valid_millis, good) in [(0, false), (1_000, true), (u64::MAX, false)] {
-        let made = client.create_join_token(proto::CreateJoinTokenRequest { valid_millis }).await;
+    for (valid_millis, uses, good) in [
+        (0, 1, false),
+        (1_000, 0, true),
+        (1_000, 1, true),
+        (1_000, 1_001, false),
+        (u64::MAX, 1, false),
+    ] {
+        let request = proto::CreateJoinTokenRequest { valid_millis, uses };
+        let made = client.create_join_token(request).await;
         match made {
-            Ok(made) => assert!(good && made.into_inner().token == "token of 1000"),
+            Ok(made) => assert!(good && made.into_inner().token == "token of 1000 for 1"),
             Err(error) => assert!(!good && error.code() == Code::InvalidArgument, "{error:?}"),
         }
+    }
+    let tokens = client.list_join_tokens(proto::ListJoinTokensRequest {}).await.unwrap();
+    let token = tokens.into_inner().tokens.remove(0);
+    assert_eq!((token.id.as_str(), token.uses_left), ("000000000000000000000000000000ab", 2));
+    for (id, good) in [("ab", false), ("", false), (token.id.as_str(), true)] {
+        let request = proto::RevokeJoinTokenRequest { id: id.to_owned() };
+        let revoked = client.revoke_join_token(request).await;
+        assert_eq!(revoked.is_ok(), good, "{id}: {revoked:?}");
     }
     client.drain(proto::DrainRequest { node: 2 }).await.unwrap();
     client.remove(proto::RemoveRequest { node: 2, force: true }).await.unwrap();
     let nobody = client.remove(proto::RemoveRequest { node: 0, force: true }).await.unwrap_err();
     assert_eq!(nobody.code(), Code::InvalidArgument);
-    assert_eq!(*world.book.done.lock().unwrap(), ["drain 2", "remove 2 true"]);
+    assert_eq!(
+        *world.book.done.lock().unwrap(),
+        ["revoke ab by admin", "drain 2", "remove 2 true"]
+    );
     let snapshot = client.snapshot(proto::SnapshotRequest {}).await.unwrap();
     assert_eq!(snapshot.into_inner().index, 17);
     let level = client.finalize_upgrade(proto::FinalizeUpgradeRequest {}).await.unwrap();

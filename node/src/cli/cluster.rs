@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Subcommand;
-use nora_client::admin::{AdminClient, ClusterStatus, JobStatus, MemberStatus};
+use nora_client::admin::{AdminClient, ClusterStatus, JobStatus, JoinTokenInfo, MemberStatus};
 use serde::Serialize;
 
 use super::admin::AdminArgs;
@@ -26,8 +26,15 @@ const LOOKS_SETTLED: u32 = 6;
 pub(crate) enum ClusterCommand {
     /// Show the leader, the term, and how every member does.
     Status,
-    /// Print a token that lets nodes join; it goes to stdout, or into a file that only its owner can read.
+    /// Print a token that lets a node join; it goes to stdout, or into a file that only its owner can read.
+    #[command(args_conflicts_with_subcommands = true)]
     JoinToken {
+        /// Look after tokens that were made.
+        #[command(subcommand)]
+        verb: Option<JoinTokenCommand>,
+        /// How many nodes it lets join, from 1 to 1,000.
+        #[arg(long, value_name = "NODES", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        uses: u32,
         /// How long it is good for, as 30m or 1d.
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration_of)]
         valid: Duration,
@@ -88,9 +95,26 @@ pub(crate) enum ClusterCommand {
     },
 }
 
+/// What can be done about join tokens that were made.
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinTokenCommand {
+    /// List the join tokens that have not expired, without their secrets.
+    Ls,
+    /// Let a join token admit no more nodes; those that it has admitted stay.
+    Revoke {
+        /// Its id, as 'nora cluster join-token ls' shows it.
+        id: String,
+    },
+}
+
 #[derive(Serialize)]
 struct Token<'a> {
     token: &'a str,
+}
+
+#[derive(Serialize)]
+struct Revoked<'a> {
+    id: &'a str,
 }
 
 #[derive(Serialize)]
@@ -129,8 +153,17 @@ pub(crate) async fn run(
             let members = client.status().await?.members;
             output.print(&members, || members_table(&members, None))
         }
-        ClusterCommand::JoinToken { valid, to } => {
-            let token = client.create_join_token(valid).await?;
+        ClusterCommand::JoinToken { verb: Some(JoinTokenCommand::Ls), .. } => {
+            let tokens = client.join_tokens().await?;
+            output.print(&tokens, || join_tokens_table(&tokens, now_millis()))
+        }
+        ClusterCommand::JoinToken { verb: Some(JoinTokenCommand::Revoke { id }), .. } => {
+            client.revoke_join_token(&id).await?;
+            say_note(&format!("the join token {id} admits no more nodes"));
+            output.print(&Revoked { id: &id }, String::new)
+        }
+        ClusterCommand::JoinToken { verb: None, uses, valid, to } => {
+            let token = client.create_join_token(valid, uses).await?;
             let Some(path) = to else {
                 say_note("give it to 'nora serve --join ADDRESS --join-token TOKEN'");
                 let token = token.expose();
@@ -400,6 +433,21 @@ fn span(millis: u64) -> String {
         secs @ 7_200..=172_799 => format!("{} h", secs / 3_600),
         secs => format!("{} d", secs / 86_400),
     }
+}
+
+fn join_tokens_table(tokens: &[JoinTokenInfo], now: u64) -> String {
+    let rows: Vec<_> = tokens
+        .iter()
+        .map(|token| {
+            vec![
+                token.id.clone(),
+                span(now.saturating_sub(token.created_at)) + " ago",
+                format!("in {}", span(token.expires_at.saturating_sub(now))),
+                token.uses_left.to_string(),
+            ]
+        })
+        .collect();
+    columns(&["ID", "MADE", "EXPIRES", "USES LEFT"], &rows)
 }
 
 fn jobs_table(jobs: &[JobStatus], now: u64) -> String {

@@ -60,7 +60,9 @@ use nora_identity::{
     shared_password,
 };
 
-use peers::{OverChannels, OwnReport, for_members, introduce, merged, not_for_removed};
+use peers::{
+    OverChannels, OwnReport, for_members, introduce, merged, not_for_removed, with_address,
+};
 use settings::{
     api_settings, cluster_config, load_certificate, members_config, peer_server_settings, profile,
     server_settings, settings,
@@ -136,7 +138,8 @@ pub async fn run(
         Roster::new(cluster.clone(), identity.clone(), report.clone(), members_config(&config));
 
     let metrics = Arc::new(Metrics::new(nora_http::routes()));
-    let between_members = merged([cluster.services(), roster.services(), storage.exchange()]);
+    let joins = with_address(roster.services());
+    let between_members = merged([cluster.services(), joins, storage.exchange()]);
     let peer_door = Open::new(
         Door {
             listener: peer,

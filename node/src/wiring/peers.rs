@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, map_request};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use nora_app::ports::members::{NodeReport, Reporter};
@@ -15,12 +15,12 @@ use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_app::ports::{BoxError, BoxFuture};
 use nora_cluster::Cluster;
 use nora_domain::{Key, NodeId, Record, Standing};
-use nora_trust::{Identity, Peer};
+use nora_trust::{Identity, Peer, PeerAddress};
 use tower::{Service, ServiceExt};
 
 use super::storage::Storage;
 use crate::server::Introduce;
-use nora_http::{Forward, ForwardError};
+use nora_http::{ConnectionInfo, Forward, ForwardError};
 
 /// Passes requests on over the connections between members.
 pub(super) struct OverChannels(pub(super) Arc<Cluster>);
@@ -74,6 +74,17 @@ pub(super) fn introduce(identity: Arc<Identity>) -> Introduce {
         extensions.insert(peer);
         Ok(())
     })
+}
+
+/// Tells each request from which address it comes, in the words of `nora-trust`.
+pub(super) fn with_address(routes: Router) -> Router {
+    routes.layer(map_request(async |mut request: Request| {
+        let info = request.extensions().get::<ConnectionInfo>().copied();
+        if let Some(info) = info {
+            request.extensions_mut().insert(PeerAddress(info.peer.ip()));
+        }
+        request
+    }))
 }
 
 /// Lets members through and nobody else.

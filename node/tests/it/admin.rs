@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::node::Node;
 use super::shell::{Said, Shell, on_terminal};
@@ -211,6 +211,40 @@ async fn jobs_are_listed_with_what_they_did() {
     assert!(cluster(&shell, DATA, &["jobs", "-o", "yaml"]).out.contains("- name: journal\n"));
 }
 
+/// The token in the file `token` has admitted the node that it was made for.
+fn a_spent_token_admits_no_other_node(shell: &Shell) {
+    let tokens = cluster(shell, DATA, &["join-token", "ls", "-o", "json"]).json();
+    let token = &tokens.as_array().unwrap()[0];
+    assert_eq!((tokens.as_array().unwrap().len(), &token["uses_left"]), (1, &0.into()), "{tokens}");
+    let id = token["id"].as_str().unwrap();
+    let address = cluster_address(shell, DATA);
+    let (file, folder) = (shell.path("token"), shell.path("third"));
+    let join = ["serve", "--join", &address, "--join-token-file", file.to_str().unwrap()];
+    let here = ["--listen", "127.0.0.1:0", "--cluster-listen", "127.0.0.1:0", "--data-dir"];
+    let refused = shell.run(&[&join[..], &here[..], &[folder.to_str().unwrap()]].concat());
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.err.contains("has admitted as many nodes as it was made for"),
+        "{}",
+        refused.err
+    );
+    let audit = shell.run(&["audit", "--data-dir", DATA, "-o", "json"]).out;
+    let entries = audit.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let joins: Vec<_> = entries.filter(|entry| entry["action"] == "node.join").collect();
+    for entry in &joins {
+        assert_eq!((&entry["resource"], &entry["address"]), (&id.into(), &"127.0.0.1".into()));
+    }
+    let came_of =
+        |text: &str| joins.iter().any(|join| join["result"].as_str().unwrap().starts_with(text));
+    assert!(came_of("done") && came_of("refused: "), "{audit}");
+
+    let revoked = cluster(shell, DATA, &["join-token", "revoke", id]);
+    assert_eq!((revoked.code, revoked.out.as_str()), (0, ""), "{}", revoked.err);
+    let again = cluster(shell, DATA, &["join-token", "revoke", id]);
+    assert!(again.code == 1 && again.err.contains("there is no such join token"), "{}", again.err);
+    assert_eq!(cluster(shell, DATA, &["join-token", "ls", "-o", "json"]).json(), json!([]));
+}
+
 #[tokio::test]
 async fn a_node_joins_is_drained_and_removed() {
     let (shell, first) = Shell::with_node("");
@@ -224,6 +258,7 @@ async fn a_node_joins_is_drained_and_removed() {
             && members.iter().all(|member| member["report"]["blobs_held"] == 2)
     });
     assert_eq!(status["members"][1]["node"], 2);
+    a_spent_token_admits_no_other_node(&shell);
     // What the second node may ask by its own certificate, it may ask until it is removed.
     show_as_administrators(&shell.path("second/data/identity"), &shell.path("stolen/identity"));
     let by_member = || {

@@ -9,7 +9,7 @@ const SURVIVOR: &str = "second/data";
 /// Three nodes that vote, the second of which will survive.
 async fn three(shell: &Shell, first: &Node) -> [Node; 2] {
     first.push_image("app", "v1", b"layer").await;
-    assert_eq!(cluster(shell, DATA, &["join-token", "--to", "token"]).code, 0);
+    assert_eq!(cluster(shell, DATA, &["join-token", "--uses", "2", "--to", "token"]).code, 0);
     let others = [SURVIVOR, "third/data"].map(|data| joining(shell, data, &shell.path("token")));
     wait(shell, "three voters with every blob", |status| {
         let members = status["members"].as_array().unwrap();

@@ -19,7 +19,7 @@ mod token;
 
 pub use authority::{Authority, SigningRequest, public_key_hash};
 pub use identity::{Identity, Joining, Renewed};
-pub use names::{Peer, member_name, peer_of};
+pub use names::{Peer, PeerAddress, member_name, peer_of};
 pub use tls::{any_member_config, pinned_config};
 pub use token::{JoinToken, TokenError};
 

@@ -7,6 +7,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{TrustError, certificate};
 
+/// From where the other end of a connection speaks; a request carries it beside its [`Peer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub std::net::IpAddr);
+
 /// Who is at the other end of a connection, as its certificate says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {

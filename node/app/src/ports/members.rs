@@ -1,6 +1,8 @@
 //! Who takes part in the cluster, and the ways to change that.
 
-use nora_domain::{ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, Standing, Timestamp};
+use nora_domain::{
+    Actor, ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, Standing, Timestamp, TokenId,
+};
 
 use super::BoxFuture;
 use super::metadata::MetadataError;
@@ -61,6 +63,19 @@ pub struct Member {
     pub report: Option<NodeReport>,
 }
 
+/// A join token, without its secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JoinTokenView {
+    /// Its public part: the audit log names it.
+    pub id: TokenId,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From then on it admits no node.
+    pub expires_at: Timestamp,
+    /// How many more nodes it admits.
+    pub uses_left: u32,
+}
+
 /// The cluster as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterView {
@@ -110,8 +125,19 @@ pub trait Members: Send + Sync {
     /// The cluster as it is.
     fn view(&self) -> BoxFuture<'_, Result<ClusterView, MembersError>>;
 
-    /// A token that lets nodes join for so many milliseconds.
-    fn create_join_token(&self, valid_millis: u64) -> BoxFuture<'_, Result<String, MembersError>>;
+    /// A token that lets `uses` nodes join for so many milliseconds; `by` has it made.
+    fn create_join_token(
+        &self,
+        by: Actor,
+        valid_millis: u64,
+        uses: u32,
+    ) -> BoxFuture<'_, Result<String, MembersError>>;
+
+    /// Every join token that has not expired.
+    fn join_tokens(&self) -> BoxFuture<'_, Result<Vec<JoinTokenView>, MembersError>>;
+
+    /// Lets a token admit no more nodes. Those that it has admitted stay.
+    fn revoke_join_token(&self, by: Actor, id: TokenId) -> BoxFuture<'_, Result<(), MembersError>>;
 
     /// Makes a learner a voter once it has caught up.
     fn promote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>>;

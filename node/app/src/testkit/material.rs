@@ -68,6 +68,7 @@ pub fn create_join_token() -> Action {
         token: TokenId(0x70),
         secret_hash: [7; 32],
         lives_millis: u64::MAX,
+        uses: u32::MAX,
     })
 }
 

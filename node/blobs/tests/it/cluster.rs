@@ -268,7 +268,7 @@ impl Cluster {
 
     async fn admit(&self) -> NodeId {
         let (token, secret_hash) = (TokenId(1), [9; 32]);
-        let create = CreateJoinToken { token, secret_hash, lives_millis: u64::MAX };
+        let create = CreateJoinToken { token, secret_hash, lives_millis: u64::MAX, uses: 1_000 };
         self.must(Action::CreateJoinToken(create)).await;
         let key_hash = [self.nodes.len() as u8; 32];
         let profile = profile("");

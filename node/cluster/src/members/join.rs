@@ -1,8 +1,9 @@
 //! Joining, on both sides: a node that has nothing but a token, and the member that it asks.
 //!
-//! Guarantees: what a stranger sends is written nowhere unless its token is known; a join that broke off and is asked for
-//! again gives the same number; the node trusts an address only once that has proved to be the cluster of the token.
+//! Guarantees: what a stranger sends is written nowhere unless its token is known; each join, and each refusal of a known
+//! token, is in the journal with the address it came from; a join that broke off and is asked for again gives the same number; the node trusts an address only once that has proved to be the cluster of the token.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use nora_app::ports::BoxError;
 use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_domain::{AdmitNode, ClusterId, Key, NodeId, NodeProfile, Record, Refusal};
+use nora_domain::{Actor, AdmitNode, ClusterId, Key, NodeId, NodeProfile, Record, Refusal};
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
 use nora_proto::raft::v1::Member;
@@ -61,7 +62,11 @@ fn checked_profile(profile: Option<proto_record::NodeProfile>) -> Result<NodePro
 
 impl Roster {
     /// Lets a node in that shows a valid token.
-    pub(super) async fn admit(&self, m: proto::JoinRequest) -> Result<proto::JoinResponse, Status> {
+    pub(super) async fn admit(
+        &self,
+        m: proto::JoinRequest,
+        address: Option<IpAddr>,
+    ) -> Result<proto::JoinResponse, Status> {
         let Ok(_place) = self.0.joins.try_acquire() else {
             return Err(Status::unavailable("other nodes are joining: try again in a moment"));
         };
@@ -82,7 +87,10 @@ impl Roster {
             key_hash: signing_request.key_hash(),
             profile,
         };
-        match self.propose(command).await.map_err(|error| unavailable(&error))? {
+        // The journal has who joined, from where, with which token; and who tried to with one that is spent or over.
+        let address = address.map(|address| address.to_string()).unwrap_or_default();
+        let by = Actor { address, ..Actor::default() };
+        match self.propose_by(by, command).await.map_err(|error| unavailable(&error))? {
             Ok(node) => self.welcome(node, &signing_request).await,
             Err(refusal) => Err(not_admitted(&refusal)),
         }
@@ -142,6 +150,10 @@ fn not_admitted(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::TokenUnknown => Status::permission_denied(
             "the cluster does not know this join token: have one made with 'nora cluster join-token'",
+        ),
+        Refusal::TokenSpent => Status::permission_denied(
+            "the join token has admitted as many nodes as it was made for: have another made with 'nora cluster \
+             join-token', or one for several with --uses",
         ),
         Refusal::TokenExpired => Status::permission_denied(
             "the join token has expired: have a new one made with 'nora cluster join-token'",

@@ -22,12 +22,13 @@ use futures_util::future::join_all;
 use nora_app::jobs::Job;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::members::{
-    ClusterView, Member, Members, MembersError, NodeReport, Reporter, Role,
+    ClusterView, JoinTokenView, Member, Members, MembersError, NodeReport, Reporter, Role,
 };
-use nora_app::ports::metadata::{Metadata, MetadataError, ask};
+use nora_app::ports::metadata::{Metadata, MetadataError, answer_to, ask};
 use nora_domain::{
-    Ask, AuthorityRecord, ClusterRecord, CreateJoinToken, FeatureLevel, Key, NodeId, NodeRecord,
-    RaiseFeatureLevel, Record, Refusal, Rows, SetReplicas, SetStanding, Standing, StorageMode,
+    Actor, Ask, AuthorityRecord, ClusterRecord, Command, CreateJoinToken, FeatureLevel,
+    JoinTokenRecord, Key, NodeId, NodeRecord, RaiseFeatureLevel, Record, Refusal, RevokeJoinToken,
+    Rows, SetReplicas, SetStanding, Standing, StorageMode, Terms, Timestamp, TokenId,
 };
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
@@ -46,6 +47,8 @@ use crate::status::ClusterStatus;
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// More nodes than a cluster ever had.
 const NODES_MAX: usize = 100_000;
+/// Join tokens that are listed at most.
+const JOIN_TOKENS_MAX: usize = 1_000;
 /// Joins worked on at once; each costs a signature and a proposal, and anybody may ask.
 const JOINS_MAX: usize = 4;
 
@@ -236,7 +239,24 @@ impl Roster {
         })
     }
 
-    async fn make_token(&self, valid_millis: u64) -> Result<String, MembersError> {
+    /// Proposes on behalf of somebody, whom the journal names.
+    async fn propose_by<A: Ask>(
+        &self,
+        by: Actor,
+        command: A,
+    ) -> Result<Result<A::Done, Refusal>, MetadataError> {
+        let terms = Terms { by: Some(by), ..Terms::NONE };
+        let action = command.into();
+        let command = Command { at: Timestamp(0), origin: None, terms, action };
+        answer_to::<A>(self.0.cluster.as_ref(), command).await
+    }
+
+    async fn make_token(
+        &self,
+        by: Actor,
+        lives_millis: u64,
+        uses: u32,
+    ) -> Result<String, MembersError> {
         let authority = self.authority().await?.ok_or_else(|| {
             MembersError::Impossible(
                 "the cluster has no certificate authority yet: wait until it has a leader".into(),
@@ -247,12 +267,40 @@ impl Roster {
         let command = CreateJoinToken {
             token: token.id,
             secret_hash: token.secret_hash(),
-            lives_millis: valid_millis,
+            lives_millis,
+            uses,
         };
-        match self.propose(command).await? {
+        match self.propose_by(by, command).await? {
             Ok(_) => Ok(token.text()),
             Err(refusal) => Err(MembersError::Impossible(format!(
                 "the cluster takes no join token: {refusal:?}"
+            ))),
+        }
+    }
+
+    async fn list_tokens(&self) -> Result<Vec<JoinTokenView>, MembersError> {
+        self.0.cluster.linearize().await?;
+        let now = self.status().clock.now;
+        let rows = self.0.cluster.scan(Rows::JoinTokens, JOIN_TOKENS_MAX).await?;
+        let tokens = rows.into_iter().filter_map(|(key, record)| match (key, record) {
+            (Key::JoinToken(id), Record::JoinToken(token)) if token.expires_at > now => {
+                let JoinTokenRecord { created_at, expires_at, uses_left, .. } = token;
+                Some(JoinTokenView { id, created_at, expires_at, uses_left })
+            }
+            _ => None,
+        });
+        Ok(tokens.collect())
+    }
+
+    async fn end_token(&self, by: Actor, token: TokenId) -> Result<(), MembersError> {
+        match self.propose_by(by, RevokeJoinToken { token }).await? {
+            Ok(()) => Ok(()),
+            Err(Refusal::TokenUnknown) => Err(MembersError::Impossible(
+                "there is no such join token: 'nora cluster join-token ls' shows those there are"
+                    .into(),
+            )),
+            Err(refusal) => Err(MembersError::Impossible(format!(
+                "the join token was not revoked: {refusal:?}"
             ))),
         }
     }
@@ -345,8 +393,21 @@ impl Members for Roster {
         Box::pin(self.see())
     }
 
-    fn create_join_token(&self, valid_millis: u64) -> BoxFuture<'_, Result<String, MembersError>> {
-        Box::pin(self.make_token(valid_millis))
+    fn create_join_token(
+        &self,
+        by: Actor,
+        valid_millis: u64,
+        uses: u32,
+    ) -> BoxFuture<'_, Result<String, MembersError>> {
+        Box::pin(self.make_token(by, valid_millis, uses))
+    }
+
+    fn join_tokens(&self) -> BoxFuture<'_, Result<Vec<JoinTokenView>, MembersError>> {
+        Box::pin(self.list_tokens())
+    }
+
+    fn revoke_join_token(&self, by: Actor, id: TokenId) -> BoxFuture<'_, Result<(), MembersError>> {
+        Box::pin(self.end_token(by, id))
     }
 
     fn promote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {

@@ -5,6 +5,7 @@
 use nora_domain::NodeId;
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_server::{Members, MembersServer};
+use nora_trust::PeerAddress;
 use tonic::{Request, Response, Status};
 
 use super::Roster;
@@ -52,7 +53,8 @@ impl Members for Roster {
         &self,
         request: Request<proto::JoinRequest>,
     ) -> Result<Response<proto::JoinResponse>, Status> {
-        self.admit(request.into_inner()).await.map(Response::new)
+        let address = request.extensions().get::<PeerAddress>().map(|address| address.0);
+        self.admit(request.into_inner(), address).await.map(Response::new)
     }
 
     async fn report(

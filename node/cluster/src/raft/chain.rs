@@ -167,7 +167,12 @@ mod tests {
 
     fn changes(number: u64) -> Changes {
         let token = |number: u64| Key::JoinToken(TokenId(number.into()));
-        let record = JoinTokenRecord { secret_hash: [1; 32], expires_at: Timestamp(number) };
+        let record = JoinTokenRecord {
+            secret_hash: [1; 32],
+            expires_at: Timestamp(number),
+            uses_left: 1,
+            created_at: Timestamp(0),
+        };
         let record = Arc::new(Record::JoinToken(record));
         Changes::from([(token(1), Some(record)), (token(number), None)])
     }

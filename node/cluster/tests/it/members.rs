@@ -10,7 +10,7 @@ use nora_app::ports::metadata::{Metadata, ask};
 use nora_cluster::raft::chain::MARK_ENTRIES;
 use nora_cluster::{JoinError, MembersConfig, StartError};
 use nora_domain::{
-    Action, Command, CommitBlob, DropHolder, FeatureLevel, Generation, NodeId, NodeProfile,
+    Action, Actor, Command, CommitBlob, DropHolder, FeatureLevel, Generation, NodeId, NodeProfile,
     Placement, Standing, Terms, Timestamp, UploadId,
 };
 use nora_proto::peer::v1 as proto;
@@ -150,18 +150,18 @@ async fn nobody_joins_without_a_right_and_current_token() {
     assert!(why.contains("does not know this join token"), "{why}");
     assert_eq!(one.cluster.status().log_index, index, "a stranger wrote into the log");
 
-    let expired = one.roster.create_join_token(0).await.unwrap();
+    let expired = one.roster.create_join_token(Actor::default(), 0, 1).await.unwrap();
     let why = refused(&expired, about.clone()).await;
     assert!(why.contains("has expired"), "{why}");
 
-    let token = one.roster.create_join_token(60_000).await.unwrap();
+    let token = one.roster.create_join_token(Actor::default(), 60_000, 2).await.unwrap();
     let old = NodeProfile { feature_max: FeatureLevel(0), ..about.clone() };
     let why = refused(&token, old).await;
     assert!(why.contains("newer version"), "{why}");
     let nowhere = NodeProfile { cluster_address: String::new(), ..about.clone() };
     assert!(refused(&token, nowhere).await.contains("where it listens"));
 
-    let foreign = other.roster.create_join_token(60_000).await.unwrap();
+    let foreign = other.roster.create_join_token(Actor::default(), 60_000, 1).await.unwrap();
     let error = one.join(&foreign, about.clone(), dir.path()).await.err().unwrap();
     assert!(matches!(error, JoinError::OtherCluster { .. }), "{error}");
     // Whoever does not look at the certificate is told all the same.
@@ -192,6 +192,10 @@ async fn nobody_joins_without_a_right_and_current_token() {
     let elsewhere = TempDir::new().unwrap();
     let next = one.join(&token, profile(one.address), elsewhere.path()).await.unwrap();
     assert_eq!(next.node(), NodeId(3));
+    // Both of its uses are gone.
+    let third = TempDir::new().unwrap();
+    let spent = one.join(&token, profile(one.address), third.path()).await.err().unwrap();
+    assert!(spent.to_string().contains("has admitted as many nodes"), "{spent}");
 }
 
 fn signing_request(dir: &Path) -> Vec<u8> {

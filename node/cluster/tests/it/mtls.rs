@@ -11,7 +11,7 @@ use nora_app::jobs::{Job, Next};
 use nora_app::ports::BoxFuture;
 use nora_app::ports::members::{Member, Members, NodeReport, Reporter};
 use nora_cluster::{Cluster, ClusterConfig, JoinError, MembersConfig, MutualTls, Roster, join};
-use nora_domain::{ClusterId, FeatureLevel, NodeId, NodeProfile};
+use nora_domain::{Actor, ClusterId, FeatureLevel, NodeId, NodeProfile};
 use nora_trust::Identity;
 use rustls::pki_types::ServerName;
 use tempfile::TempDir;
@@ -146,7 +146,7 @@ impl Node {
 
     /// A node that joins by way of this one, and has entered.
     pub async fn admit(&self, members: MembersConfig) -> Self {
-        let token = self.roster.create_join_token(60_000).await.unwrap();
+        let token = self.roster.create_join_token(Actor::default(), 60_000, 1).await.unwrap();
         let dir = TempDir::new().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -208,6 +208,7 @@ impl Trio {
                 token: TokenId(1),
                 secret_hash: [1; 32],
                 lives_millis: 1 << 50,
+                uses: u32::MAX,
             }),
             Action::AdmitNode(AdmitNode {
                 token: TokenId(1),

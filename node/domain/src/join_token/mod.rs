@@ -13,6 +13,10 @@ pub struct JoinTokenRecord {
     pub secret_hash: [u8; 32],
     /// From then on it opens nothing.
     pub expires_at: Timestamp,
+    /// How many more nodes it admits.
+    pub uses_left: u32,
+    /// When it was made.
+    pub created_at: Timestamp,
 }
 
 /// Let nodes join that know a secret. Tokens that have expired go.
@@ -24,6 +28,15 @@ pub struct CreateJoinToken {
     pub secret_hash: [u8; 32],
     /// How long it lives.
     pub lives_millis: u64,
+    /// How many nodes it admits.
+    pub uses: u32,
+}
+
+/// Let a token admit no more nodes. Those that it has admitted stay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokeJoinToken {
+    /// Its public part.
+    pub token: TokenId,
 }
 
 /// A node wants to join: give it a number that no node ever had. Answers with the number.

@@ -1,8 +1,8 @@
-//! Making join tokens and admitting nodes.
+//! Making and revoking join tokens, and admitting nodes.
 //!
-//! Guarantee: a node number is handed out once.
+//! Guarantees: a node number is handed out once; a token admits no more nodes than it was made for, even if several race for it.
 
-use super::{AdmitNode, CreateJoinToken, JoinTokenRecord};
+use super::{AdmitNode, CreateJoinToken, JoinTokenRecord, RevokeJoinToken};
 use crate::command::Refusal;
 use crate::ids::NodeId;
 use crate::journal::Event;
@@ -18,7 +18,7 @@ impl<S: Store> Step<'_, S> {
         &mut self,
         command: &CreateJoinToken,
     ) -> Decision<(), S::Error> {
-        let CreateJoinToken { token, secret_hash, lives_millis } = command;
+        let CreateJoinToken { token, secret_hash, lives_millis, uses } = command;
         if self.cluster.cluster.is_none() {
             return refuse(Refusal::NotFounded);
         }
@@ -28,21 +28,38 @@ impl<S: Store> Step<'_, S> {
             }
         }
         let expires_at = self.now.plus_millis(*lives_millis);
-        let record = JoinTokenRecord { secret_hash: *secret_hash, expires_at };
+        let record = JoinTokenRecord {
+            secret_hash: *secret_hash,
+            expires_at,
+            uses_left: *uses,
+            created_at: self.now,
+        };
         self.store.put(Key::JoinToken(*token), Record::JoinToken(record))?;
+        Ok(())
+    }
+
+    pub(crate) fn revoke_join_token(
+        &mut self,
+        command: &RevokeJoinToken,
+    ) -> Decision<(), S::Error> {
+        let key = Key::JoinToken(command.token);
+        if read!(self.store, JoinToken, key).is_none() {
+            return refuse(Refusal::TokenUnknown);
+        }
+        self.store.delete(&key)?;
         Ok(())
     }
 
     pub(crate) fn admit_node(&mut self, command: &AdmitNode) -> Decision<NodeId, S::Error> {
         let AdmitNode { token, secret_hash, key_hash, profile } = command;
-        match read!(self.store, JoinToken, Key::JoinToken(*token)) {
+        let mut shown = match read!(self.store, JoinToken, Key::JoinToken(*token)) {
             Some(known) if known.secret_hash != *secret_hash => {
                 return refuse(Refusal::TokenUnknown);
             }
             Some(known) if known.expires_at <= self.now => return refuse(Refusal::TokenExpired),
-            Some(_) => {}
+            Some(known) => known,
             None => return refuse(Refusal::TokenUnknown),
-        }
+        };
         let (level, understood) = (self.cluster.feature_level, profile.feature_max);
         if understood < level {
             return refuse(Refusal::FeatureTooOld { level, understood });
@@ -54,6 +71,12 @@ impl<S: Store> Step<'_, S> {
         let (node, known) = match joining {
             Some((node, record)) => (node, Some(record)),
             None => {
+                let Some(left) = shown.uses_left.checked_sub(1) else {
+                    return refuse(Refusal::TokenSpent);
+                };
+                // It stays when it is spent: the last node that it admitted may ask again, and lists show what became of it.
+                shown.uses_left = left;
+                self.store.put(Key::JoinToken(*token), Record::JoinToken(shown))?;
                 raise(&mut self.cluster.last_node.0, 1);
                 (self.cluster.last_node, None)
             }

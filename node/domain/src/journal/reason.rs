@@ -86,6 +86,7 @@ reasons! {
     ManyOfAll = 68 "more than could be written one by one",
     WrongCredential = 69 "wrong credential",
     TooManyFailedLogins = 70 "too many failed logins",
+    JoinTokenSpent = 72 "the join token has admitted all that it was made for",
     StartReplaced = 71 "another start of the node came in between",
 }
 

@@ -92,6 +92,10 @@ verbs! {
     BlobsScrub = 28 "blobs.scrub",
     /// Log in.
     Login = 29 "login",
+    /// Join the cluster with a join token.
+    NodeJoin = 31 "node.join",
+    /// Revoke a join token.
+    NodeTokenRevoke = 32 "node.token-revoke",
     /// Let one node go on without a lost majority.
     ClusterRecover = 30 "cluster.recover",
 }

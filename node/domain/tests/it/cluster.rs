@@ -4,8 +4,8 @@ use nora_domain::{
     Action, AddHolder, AdmitNode, ClusterRecord, Command, CommitBlob, CreateJoinToken, DropHolder,
     Epoch, Event, Expected, FeatureLevel, FoundCluster, Key, LoseObject, MemoryStore, NodeId,
     NodeProfile, NodeRecord, Origin, Outcome, Placement, PutVersion, RaiseFeatureLevel, Record,
-    Refusal, SetReplicas, SetStanding, Standing, StartNode, Storage, StorageMode, Store, Terms,
-    Timestamp, TokenId, UploadId, recount::recount,
+    Refusal, RevokeJoinToken, SetReplicas, SetStanding, Standing, StartNode, Storage, StorageMode,
+    Store, Terms, Timestamp, TokenId, UploadId, recount::recount,
 };
 
 use crate::projection::{Projection, kind};
@@ -28,6 +28,7 @@ fn token() -> Action {
         token: TokenId(5),
         secret_hash: [5; 32],
         lives_millis: 57_000,
+        uses: u32::MAX,
     })
 }
 
@@ -94,6 +95,45 @@ fn a_cluster_is_founded_once() {
 }
 
 #[test]
+fn a_token_admits_as_many_nodes_as_it_was_made_for() {
+    let mut world = founded();
+    let made = |token: u8, uses| {
+        Action::CreateJoinToken(CreateJoinToken {
+            token: TokenId(token.into()),
+            secret_hash: [token; 32],
+            lives_millis: 50_000,
+            uses,
+        })
+    };
+    let shown = |token: u8, key| {
+        Action::AdmitNode(AdmitNode {
+            token: TokenId(token.into()),
+            secret_hash: [token; 32],
+            key_hash: [key; 32],
+            profile: profile(),
+        })
+    };
+    world.check(made(8, 1), Ok(Outcome::CreateJoinToken(())));
+    world.check(shown(8, 1), Ok(Outcome::AdmitNode(NodeId(2))));
+    world.check(shown(8, 2), Err(Refusal::TokenSpent));
+    // The node that it admitted has lost the answer, and asks again.
+    world.check(shown(8, 1), Ok(Outcome::AdmitNode(NodeId(2))));
+    world.check(shown(8, 2), Err(Refusal::TokenSpent));
+
+    world.check(made(9, 3), Ok(Outcome::CreateJoinToken(())));
+    world.check(shown(9, 3), Ok(Outcome::AdmitNode(NodeId(3))));
+    let left = match row(&world.store, &Key::JoinToken(TokenId(9))) {
+        Some(Record::JoinToken(token)) => token.uses_left,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(left, 2);
+    let revoke = || Action::RevokeJoinToken(RevokeJoinToken { token: TokenId(9) });
+    world.check(revoke(), Ok(Outcome::RevokeJoinToken(())));
+    world.check(shown(9, 4), Err(Refusal::TokenUnknown));
+    world.check(revoke(), Err(Refusal::TokenUnknown));
+}
+
+#[test]
 fn a_node_joins_with_a_token_and_numbers_are_never_used_again() {
     let mut world = founded();
     let wrong = Action::AdmitNode(AdmitNode {
@@ -119,6 +159,7 @@ fn a_node_joins_with_a_token_and_numbers_are_never_used_again() {
         token: TokenId(6),
         secret_hash: [6; 32],
         lives_millis: 29_000,
+        uses: u32::MAX,
     });
     world.answer(61_000, next).unwrap();
     assert_eq!(world.answer(62_000, admit(3)), Err(Refusal::TokenUnknown));

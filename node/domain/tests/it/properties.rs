@@ -407,7 +407,7 @@ fn random_commands_reach_every_answer_and_event() {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
     let mut with_blob_body = 0;
     let mut with_subject = 0;
-    for ops in samples(500) {
+    for ops in samples(560) {
         let mut store = MemoryStore::default();
         for (op, position) in ops.iter().zip(1..) {
             let command = op.command(&store, position);
@@ -465,6 +465,8 @@ fn random_commands_reach_every_answer_and_event() {
     let clusters = [
         "FoundCluster",
         "CreateJoinToken",
+        "RevokeJoinToken",
+        "TokenSpent",
         "AdmitNode",
         "SetStanding",
         "RaiseFeatureLevel",
@@ -570,6 +572,7 @@ fn tenant_of(action: &Action) -> Option<TenantName> {
         | Action::StartNode(_)
         | Action::SetStanding(_)
         | Action::CreateJoinToken(_)
+        | Action::RevokeJoinToken(_)
         | Action::AdmitNode(_)
         | Action::AddHolder(_)
         | Action::DropHolder(_)

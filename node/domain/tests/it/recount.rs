@@ -257,7 +257,12 @@ fn rows_that_should_not_be_are_found() {
     check_added(Key::Node(NodeId(2)), unknown(), "shares its epoch with node");
     let authority = AuthorityRecord { certificate: Vec::new(), key: Vec::new() };
     check_added(Key::Authority, Record::Authority(authority), "the cluster is not founded");
-    let token = JoinTokenRecord { secret_hash: [0; 32], expires_at: Timestamp(0) };
+    let token = JoinTokenRecord {
+        secret_hash: [0; 32],
+        expires_at: Timestamp(0),
+        uses_left: 1,
+        created_at: Timestamp(0),
+    };
     check_added(Key::JoinToken(TokenId(1)), Record::JoinToken(token), "is not founded");
     let of_seven = || Target::Artifact(digest(7));
     check_added(Key::TagOf(here(), of_seven(), tag("v2")), Record::TagOf, "names something else");

@@ -9,11 +9,11 @@ use nora_domain::{
     Key, LeaseBudget, LimitsRecord, LoseObject, MediaType, MemoryStore, MountBlob, NewFile, NodeId,
     NodeProfile, NotePulls, NoteRefusals, OpenUpload, OwnerName, PinBlob, Placement, PutArtifact,
     PutVersion, RaiseFeatureLevel, Rate, Reason, Record, RefusalNote, RemoveAccount, RemoveCursor,
-    RepositoryKey, RepositoryPath, RevokeAccessToken, Rows, SealJournal, SetPassword, SetPolicy,
-    SetReplicas, SetStanding, SetTag, SetVersionState, ShrinkReservation, SigningKeyRecord,
-    Standing, StartNode, Storage, StorageMode, Store, Subject, TagName, Target, TenantName, Terms,
-    Timestamp, TokenId, TokenName, TouchAccessTokens, UnlinkBlob, UploadId, Verb, Verdict,
-    VersionName, VersionState, apply, system_repository,
+    RepositoryKey, RepositoryPath, RevokeAccessToken, RevokeJoinToken, Rows, SealJournal,
+    SetPassword, SetPolicy, SetReplicas, SetStanding, SetTag, SetVersionState, ShrinkReservation,
+    SigningKeyRecord, Standing, StartNode, Storage, StorageMode, Store, Subject, TagName, Target,
+    TenantName, Terms, Timestamp, TokenId, TokenName, TouchAccessTokens, UnlinkBlob, UploadId,
+    Verb, Verdict, VersionName, VersionState, apply, system_repository,
 };
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
@@ -143,6 +143,7 @@ enum Kind {
     Found,
     Token { token: u8, for_millis: u64 },
     Admit { token: u8, key: u8 },
+    EndToken { token: u8 },
     Stand { node: u8, standing: Standing },
     Raise { level: u32 },
     Hold { blob: u8, node: u8, stale: bool },
@@ -256,6 +257,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..2u8, 0..4_000u64)
             .prop_map(|(token, for_millis)| Kind::Token { token, for_millis }),
         2 => (0..2u8, 0..3u8).prop_map(|(token, key)| Kind::Admit { token, key }),
+        1 => (0..2u8).prop_map(|token| Kind::EndToken { token }),
         2 => (1..=NODES, standing()).prop_map(|(node, standing)| Kind::Stand { node, standing }),
         1 => (0..6u32).prop_map(|level| Kind::Raise { level }),
         1 => (proptest::option::of(0..4u8), 0..1_500u64, 0..9u64, 0..9u64).prop_map(
@@ -463,7 +465,11 @@ impl Op {
                 token: TokenId(u128::from(token)),
                 secret_hash: [token; 32],
                 lives_millis: for_millis,
+                uses: u32::from(token) * 2 + 2,
             }),
+            Kind::EndToken { token } => {
+                Action::RevokeJoinToken(RevokeJoinToken { token: TokenId(u128::from(token)) })
+            }
             Kind::Admit { token, key } => Action::AdmitNode(AdmitNode {
                 token: TokenId(u128::from(token)),
                 secret_hash: [token; 32],

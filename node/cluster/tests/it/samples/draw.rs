@@ -329,7 +329,7 @@ structs! {
     NodeProfile { cluster_address, http_address, zone, weight, version, feature_max }
     NodeRecord { epoch, start, standing, profile, key_hash, changed_at }
     SessionRecord { node, applied_below, applied }
-    JoinTokenRecord { secret_hash, expires_at }
+    JoinTokenRecord { secret_hash, expires_at, uses_left, created_at }
     PolicyRecord { epoch, document, hash, applied_at, applied_by }
     AccountRecord { is_robot, password_hash, groups, created_at, generation }
     AccessTokenRecord {
@@ -370,7 +370,8 @@ structs! {
     SetReplicas { replicas }
     StartNode { node, start, replaces, profile }
     SetStanding { node, standing }
-    CreateJoinToken { token, secret_hash, lives_millis }
+    CreateJoinToken { token, secret_hash, lives_millis, uses }
+    RevokeJoinToken { token }
     AdmitNode { token, secret_hash, key_hash, profile }
     OpenUpload { upload, repository, node, lives_millis, reserve }
     ShrinkReservation { tenant, upload, bytes, lease }
