@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::IntoResponse;
 use futures_util::future::join_all;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
@@ -275,6 +278,21 @@ impl Cluster {
     /// Who sent a request, if it was a member: one that was removed is none, whatever its certificate says.
     pub fn caller(&self, extensions: &http::Extensions) -> Option<NodeId> {
         self.services.peers.caller(extensions)
+    }
+
+    /// Lets members' requests through to these routes. Others are refused before anything of their messages is read, which
+    /// may be as long as members' messages are.
+    pub fn members_only(&self, routes: axum::Router) -> axum::Router {
+        let peers = self.services.peers.clone();
+        routes.layer(from_fn(move |request: Request, next: Next| {
+            let refusal = peers.refusal(request.extensions());
+            async move {
+                match refusal {
+                    None => next.run(request).await,
+                    Some(refusal) => refusal.into_http::<axum::body::Body>().into_response(),
+                }
+            }
+        }))
     }
 
     /// A connection to another member, for other services than this crate's; none if nothing is known of it.

@@ -139,7 +139,8 @@ pub async fn run(
 
     let metrics = Arc::new(Metrics::new(nora_http::routes()));
     let joins = with_address(roster.services());
-    let between_members = merged([cluster.services(), joins, storage.exchange()]);
+    let inner = cluster.members_only(merged([cluster.services(), storage.exchange()]));
+    let between_members = merged([inner, joins]);
     let peer_door = Open::new(
         Door {
             listener: peer,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use reqwest::Method;
 
 use super::node::{Node, noise};
@@ -115,4 +116,27 @@ async fn nobody_but_members_passes_requests_on() {
         }
     }
     assert_eq!(node.get("/v2/r/manifests/v1").await.status(), 200, "it was not deleted");
+}
+
+#[tokio::test]
+async fn a_strangers_message_is_refused_before_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let _node = Node::start(&data, &[]);
+    let address = std::fs::read_to_string(data.join("cluster-address")).unwrap();
+    let client = reqwest::Client::builder().danger_accept_invalid_certs(true).build().unwrap();
+    for method in ["Raft/Vote", "Leader/Propose"] {
+        // The head of a message of 16 MiB, of which the rest never comes.
+        let head = [&[0][..], &(16_u32 << 20).to_be_bytes()].concat();
+        let never = futures_util::stream::once(async { Ok::<_, std::io::Error>(head) })
+            .chain(futures_util::stream::pending());
+        let asked = client
+            .post(format!("https://{}/nora.peer.v1.{method}", address.trim()))
+            .header("content-type", "application/grpc")
+            .body(reqwest::Body::wrap_stream(never))
+            .send();
+        let answer = tokio::time::timeout(Duration::from_secs(30), asked).await;
+        let answer = answer.unwrap_or_else(|_| panic!("{method}: it waits for the message"));
+        assert_eq!(answer.unwrap().headers()["grpc-status"], "7", "{method}");
+    }
 }

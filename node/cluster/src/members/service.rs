@@ -2,7 +2,6 @@
 //!
 //! Guarantee: but for joining, whoever is not a member is refused before anything is done.
 
-use nora_domain::NodeId;
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_server::{Members, MembersServer};
 use nora_trust::PeerAddress;
@@ -11,9 +10,6 @@ use tonic::{Request, Response, Status};
 use super::Roster;
 use super::compare::marks_to_proto;
 use super::wire::{change_from_proto, changed_to_proto, report_to_proto};
-
-/// Tells a node that was removed so, beside the sentence for people.
-pub(super) const REMOVED_KEY: &str = "nora-removed";
 
 /// A signing request and a profile are far smaller.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
@@ -24,26 +20,12 @@ pub(super) fn router(roster: Roster) -> axum::Router {
     tonic::service::Routes::new(members).into_axum_router().reset_fallback()
 }
 
-fn removed(node: NodeId) -> Status {
-    let mut status = Status::permission_denied(format!(
-        "node {} was removed from the cluster: let it join anew, with an empty data folder",
-        node.0
-    ));
-    status.metadata_mut().insert(REMOVED_KEY, tonic::metadata::MetadataValue::from(node.0));
-    status
-}
-
 impl Roster {
-    fn member<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
-        let peers = self.0.cluster.peers();
-        if let Some(node) = peers.removed_caller(request.extensions()) {
-            return Err(removed(node));
+    fn member<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        match self.0.cluster.peers().refusal(request.extensions()) {
+            None => Ok(()),
+            Some(refusal) => Err(refusal),
         }
-        peers.caller(request.extensions()).ok_or_else(|| {
-            Status::permission_denied(
-                "only members of the cluster may call this: show a node's certificate",
-            )
-        })
     }
 }
 

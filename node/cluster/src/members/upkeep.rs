@@ -10,11 +10,11 @@ use nora_domain::{Epoch, NodeId, NodeRecord, Standing, StartNode};
 use nora_proto::peer::v1 as proto;
 
 use super::plan::{Part, Patience, Step, plan};
-use super::service::REMOVED_KEY;
 use super::{REPORT_TIMEOUT, Roster};
 use crate::error::store_error;
 use crate::raft::log_store::blocking;
 use crate::rocks::locked;
+use crate::transport::REMOVED_KEY;
 
 /// How soon to look for an authority again that the state does not show yet.
 const AUTHORITY_PAUSE: Duration = Duration::from_secs(5);

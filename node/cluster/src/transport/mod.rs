@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use nora_app::ports::BoxError;
 use nora_domain::{NodeId, NodeRecord, Standing};
+use tonic::Status;
+use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
 pub use self::snapshots::Incoming;
@@ -23,6 +25,9 @@ use crate::rocks::locked;
 
 /// The largest message: a batch of entries takes a mebibyte, a single entry or chunk no more than that either.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Tells a node that was removed so, beside the sentence for people.
+pub(crate) const REMOVED_KEY: &str = "nora-removed";
 
 /// How a node reaches others, and how it knows who calls.
 pub trait Transport: Send + Sync {
@@ -142,6 +147,24 @@ impl Peers {
     /// Who sent a request, if it was a member. A certificate outlives the membership of a node that was removed.
     pub fn caller(&self, extensions: &http::Extensions) -> Option<NodeId> {
         self.transport.caller(extensions).filter(|caller| !self.addresses.removed(*caller))
+    }
+
+    /// Why a request is refused that only members may make; `None` if a member sent it.
+    pub fn refusal(&self, extensions: &http::Extensions) -> Option<Status> {
+        if let Some(node) = self.removed_caller(extensions) {
+            let mut status = Status::permission_denied(format!(
+                "node {} was removed from the cluster: let it join anew, with an empty data folder",
+                node.0
+            ));
+            status.metadata_mut().insert(REMOVED_KEY, MetadataValue::from(node.0));
+            return Some(status);
+        }
+        match self.caller(extensions) {
+            Some(_) => None,
+            None => Some(Status::permission_denied(
+                "only members of the cluster may call this: show a node's certificate",
+            )),
+        }
     }
 
     /// Who sent a request, if it was a node that was removed.
