@@ -10,6 +10,9 @@ section! {
     Limits in "limits" {
         /// Connections open at once; more wait to be accepted.
         connections_max: usize = "10000", "1" ..= "1000000";
+        /// Connections open at once from one address, or from one /64 of IPv6; further ones are closed at once. An eighth of
+        /// them may have shown nothing yet. Trusted proxies have no such limit.
+        connections_per_address_max: usize = "1000", "8" ..= "1000000";
         /// The size of a request's line and headers.
         request_header_bytes_max: Size = "\"64KiB\"", "8KiB" ..= "1MiB";
         /// How long a client may take to send a request's headers.

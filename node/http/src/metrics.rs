@@ -67,6 +67,11 @@ struct JobLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WhyLabels {
+    why: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
     kind: &'static str,
 }
@@ -171,6 +176,7 @@ pub struct Metrics {
     bytes_sent: Counter<u64, AtomicU64>,
     bytes_received: Counter<u64, AtomicU64>,
     connections: Gauge,
+    connections_refused: Family<WhyLabels, Counter>,
     gauges: Gauges,
     refresh: Mutex<Option<Refresh>>,
     /// Held while gauges are filled and shown.
@@ -191,6 +197,7 @@ impl Metrics {
         let events = Family::<EventLabels, Counter>::default();
         let (bytes_sent, bytes_received) = (Counter::default(), Counter::default());
         let connections = Gauge::default();
+        let connections_refused = Family::<WhyLabels, Counter>::default();
         let gauges = Gauges::default();
         registry.register(
             "build",
@@ -205,6 +212,11 @@ impl Metrics {
             durations.clone(),
         );
         registry.register("http_connections", "Open connections", connections.clone());
+        registry.register(
+            "http_connections_refused",
+            "Connections closed because their address, or strangers, had too many",
+            connections_refused.clone(),
+        );
         registry.register_with_unit(
             "blob_sent",
             "Blob bytes sent to clients",
@@ -341,6 +353,7 @@ impl Metrics {
             bytes_sent,
             bytes_received,
             connections,
+            connections_refused,
             gauges,
             refresh: Mutex::new(None),
             scraping: tokio::sync::Mutex::default(),
@@ -385,6 +398,11 @@ impl Metrics {
     /// Body bytes came in.
     pub fn bytes_received(&self, count: u64) {
         self.bytes_received.inc_by(count);
+    }
+
+    /// A connection was closed because its other end has too many.
+    pub fn connection_refused(&self, why: &'static str) {
+        self.connections_refused.get_or_create(&WhyLabels { why }).inc();
     }
 
     /// How many connections are open.

@@ -19,7 +19,7 @@ use nora_trust::{Identity, Peer, PeerAddress};
 use tower::{Service, ServiceExt};
 
 use super::storage::Storage;
-use crate::server::Introduce;
+use crate::server::{Introduce, OtherEnd};
 use nora_http::{ConnectionInfo, Forward, ForwardError};
 
 /// Passes requests on over the connections between members.
@@ -72,7 +72,10 @@ pub(super) fn introduce(identity: Arc<Identity>) -> Introduce {
     Arc::new(move |certificates, extensions| {
         let peer = identity.peer_of(certificates).map_err(io::Error::other)?;
         extensions.insert(peer);
-        Ok(())
+        Ok(match peer {
+            Peer::Anonymous => OtherEnd::Stranger,
+            Peer::Member { .. } | Peer::Admin => OtherEnd::Known,
+        })
     })
 }
 

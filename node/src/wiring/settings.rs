@@ -16,6 +16,8 @@ use nora_config::{Config, StorageMode};
 use nora_http::ApiSettings;
 use nora_identity::canonical;
 
+/// Connections on the cluster port whose other end shows no certificate: joining nodes, and the command line with a password.
+const STRANGERS_MAX: usize = 256;
 /// Requests that a client may have open on one HTTP/2 connection.
 const CLIENT_STREAMS_MAX: u32 = 200;
 /// Requests that a member may.
@@ -119,6 +121,9 @@ pub(super) fn blobs_config(config: &Config, node: NodeId) -> LocalBlobsConfig {
 pub(super) fn server_settings(config: &Config) -> ServerSettings {
     ServerSettings {
         connections_max: config.limits.connections_max,
+        connections_per_address_max: config.limits.connections_per_address_max,
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        strangers_max: STRANGERS_MAX,
         head_timeout: config.limits.request_header_timeout,
         write_timeout: config.limits.body_idle_timeout,
         drain_timeout: config.limits.drain_timeout,

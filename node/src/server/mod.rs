@@ -1,7 +1,10 @@
 //! Connections: accept, decrypt, serve, and finish what runs when the node stops.
 //!
-//! Guarantees: a handshake, a request's head and a stop each have a deadline; the number of connections is bounded; a
-//! certificate that is replaced on disk is used for new connections without a restart, and a broken one is not.
+//! Guarantees: a handshake, a request's head, an answer's next bytes and a stop each have a deadline; the number of connections
+//! is bounded, in all and of each address; a certificate that is replaced on disk is used for new connections without a restart, and a broken one is not.
+
+mod places;
+mod progress;
 
 use std::convert::Infallible;
 use std::io;
@@ -36,6 +39,10 @@ use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
+use places::{Place, Places};
+use progress::Open;
+
+use nora_config::Network;
 use nora_http::metrics::Metrics;
 use nora_http::{ConnectionInfo, make_inert};
 
@@ -43,6 +50,10 @@ use nora_http::{ConnectionInfo, make_inert};
 const HTTP2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The longest pause between two looks at a connection that has sent a part of the preface.
 const PREFACE_PAUSE_MAX: Duration = Duration::from_secs(4);
+/// Streams of a connection whose other end showed no certificate, on a port that asks for one.
+const STRANGERS_STREAMS_MAX: u32 = 16;
+/// An HTTP/2 connection with nothing open for so long is told to end: its client makes another when it needs one.
+const HTTP2_IDLE_MAX: Duration = Duration::from_secs(300);
 /// Larger frames than HTTP/2's least cost less for each byte of a blob.
 const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;
 
@@ -60,6 +71,12 @@ pub struct TlsFiles {
 pub struct ServerSettings {
     /// Connections at once; further ones wait to be accepted.
     pub connections_max: usize,
+    /// Connections at once from one address; further ones are closed.
+    pub connections_per_address_max: usize,
+    /// Proxies, which have as many as they like.
+    pub trusted_proxies: Vec<Network>,
+    /// Connections at once whose other end is a stranger, where that matters; further ones are closed.
+    pub strangers_max: usize,
     /// For a TLS handshake, and for each request's head.
     pub head_timeout: Duration,
     /// For a client that does not take what it is sent.
@@ -179,7 +196,16 @@ pub type Surface = Arc<ArcSwap<Router>>;
 /// Tells who is at the other end, from the certificates that the TLS handshake has verified: what is put into the
 /// extensions goes with every request of the connection. An error ends the connection.
 pub type Introduce =
-    Arc<dyn Fn(&[CertificateDer<'static>], &mut Extensions) -> io::Result<()> + Send + Sync>;
+    Arc<dyn Fn(&[CertificateDer<'static>], &mut Extensions) -> io::Result<OtherEnd> + Send + Sync>;
+
+/// Who is at the other end of a connection, as far as it is served differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherEnd {
+    /// It has shown a certificate.
+    Known,
+    /// It has shown no certificate: it gets few streams, and there are few such connections.
+    Stranger,
+}
 
 /// A place where connections come in.
 pub struct Door {
@@ -204,6 +230,8 @@ pub async fn serve(
     let Door { listener, surface, tls, introduce } = door;
     let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(settings.connections_max));
+    let of_addresses = Places::new(settings.connections_per_address_max, &settings.trusted_proxies);
+    let strangers = Arc::new(Semaphore::new(settings.strangers_max));
     let mut connections = JoinSet::new();
     loop {
         let place = tokio::select! {
@@ -225,8 +253,19 @@ pub async fn serve(
                 continue;
             }
         };
+        let of_address = match of_addresses.take(peer.ip()) {
+            Ok(of_address) => of_address,
+            Err(why) => {
+                metrics.connection_refused(why.name());
+                debug!(%peer, ?why, "a connection was closed: its address has too many");
+                continue;
+            }
+        };
         let connection = Connection {
             peer,
+            of_address,
+            strangers: strangers.clone(),
+            metrics: metrics.clone(),
             surface: surface.clone(),
             introduce: introduce.clone(),
             settings: settings.clone(),
@@ -263,6 +302,9 @@ async fn drain(mut connections: JoinSet<()>, timeout: Duration) -> usize {
 
 struct Connection {
     peer: SocketAddr,
+    of_address: Place,
+    strangers: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
     surface: Surface,
     introduce: Option<Introduce>,
     settings: ServerSettings,
@@ -270,7 +312,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, acceptor: Option<tokio_rustls::TlsAcceptor>) {
+    async fn run(mut self, stream: TcpStream, acceptor: Option<tokio_rustls::TlsAcceptor>) {
         // Answers are written whole; waiting to merge them only delays the last piece.
         let _ = stream.set_nodelay(true);
         let timeout = self.settings.head_timeout;
@@ -278,10 +320,13 @@ impl Connection {
             let http2 = tokio::time::timeout(timeout, speaks_http2(&stream)).await;
             let stream = self.limited(stream);
             let info = ConnectionInfo { peer: self.peer, tls: false };
-            let service = self.service(info, Extensions::new());
+            self.of_address.prove();
             return match http2 {
-                Ok(Ok(true)) => self.serve_http2(stream, service).await,
-                Ok(Ok(false)) => self.serve_http1(stream, service).await,
+                Ok(Ok(true)) => self.serve_http2(stream, (info, Extensions::new())).await,
+                Ok(Ok(false)) => {
+                    let service = self.service((info, Extensions::new()));
+                    self.serve_http1(stream, service).await;
+                }
                 Ok(Err(error)) => debug!(peer = %self.peer, %error, "connection failed"),
                 Err(_) => debug!(peer = %self.peer, "connection said nothing"),
             };
@@ -294,17 +339,30 @@ impl Connection {
         };
         let session = stream.get_ref().1;
         let http2 = session.alpn_protocol() == Some(b"h2");
+        self.of_address.prove();
         let mut extensions = Extensions::new();
+        let mut _strangers_place = None;
         if let Some(introduce) = &self.introduce {
             let certificates = session.peer_certificates().unwrap_or_default();
-            if let Err(error) = introduce(certificates, &mut extensions) {
-                return debug!(peer = %self.peer, %error, "connection refused");
+            match introduce(certificates, &mut extensions) {
+                Ok(OtherEnd::Known) => {}
+                Ok(OtherEnd::Stranger) => {
+                    let Ok(place) = self.strangers.clone().try_acquire_owned() else {
+                        self.metrics.connection_refused("stranger");
+                        return debug!(peer = %self.peer, "closed: too many strangers");
+                    };
+                    _strangers_place = Some(place);
+                    let streams_max = self.settings.http2_streams_max.min(STRANGERS_STREAMS_MAX);
+                    self.settings.http2_streams_max = streams_max;
+                }
+                Err(error) => return debug!(peer = %self.peer, %error, "connection refused"),
             }
         }
-        let service = self.service(ConnectionInfo { peer: self.peer, tls: true }, extensions);
+        let about = (ConnectionInfo { peer: self.peer, tls: true }, extensions);
         if http2 {
-            self.serve_http2(stream, service).await;
+            self.serve_http2(stream, about).await;
         } else {
+            let service = self.service(about);
             self.serve_http1(stream, service).await;
         }
     }
@@ -318,8 +376,7 @@ impl Connection {
 
     fn service(
         &self,
-        info: ConnectionInfo,
-        extensions: Extensions,
+        (info, extensions): (ConnectionInfo, Extensions),
     ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + use<>
     {
         let surface = self.surface.clone();
@@ -347,19 +404,22 @@ impl Connection {
             // was cut short would end it.
             .writev(true)
             .serve_connection(TokioIo::new(stream), service);
-        self.until_stopped(connection).await;
+        // Waiting for the next request's head ends by its own deadline.
+        self.until_stopped(connection, std::future::pending()).await;
     }
 
     async fn serve_http2(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        service: impl Service<
-            Request<Incoming>,
-            Response = Response,
-            Error = Infallible,
-            Future: Send + 'static,
-        >,
+        about: (ConnectionInfo, Extensions),
     ) {
+        let (open, patience) = (Open::default(), self.settings.write_timeout);
+        let service = self.service(about);
+        let watched = open.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (begun, answer) = (watched.begin(), service.call(request));
+            async move { answer.await.map(|answer| progress::watched(answer, begun, patience)) }
+        });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(30))
@@ -367,15 +427,25 @@ impl Connection {
             .max_frame_size(HTTP2_FRAME_BYTES_MAX)
             .adaptive_window(true)
             .serve_connection(TokioIo::new(stream), service);
-        self.until_stopped(connection).await;
+        self.until_stopped(connection, open.is_idle_for(HTTP2_IDLE_MAX)).await;
     }
 
-    /// Serves a connection; once a stop is asked for, only what runs on it.
-    async fn until_stopped(mut self, connection: impl GracefulConnection<Error = hyper::Error>) {
+    /// Serves a connection; once a stop is asked for, or the connection was idle for too long, only what runs on it.
+    async fn until_stopped(
+        mut self,
+        connection: impl GracefulConnection<Error = hyper::Error>,
+        is_idle: impl Future<Output = ()>,
+    ) {
         let mut connection = pin!(connection);
+        let over = async {
+            tokio::select! {
+                () = is_idle => {}
+                () = asked(&mut self.stop) => {}
+            }
+        };
         let served = tokio::select! {
             served = connection.as_mut() => served,
-            () = asked(&mut self.stop) => {
+            () = over => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
