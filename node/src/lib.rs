@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod descriptors;
 pub mod jobs;
 pub mod memory;
 pub mod server;

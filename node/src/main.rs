@@ -101,6 +101,7 @@ fn serve(loaded: Loaded, join: JoinArgs) -> ExitCode {
         LogFormat::Json => telemetry::Format::Json,
     };
     let _logging = telemetry::start(format, log.level.as_str());
+    nora::descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)

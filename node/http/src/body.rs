@@ -16,6 +16,7 @@ use http_body::{Frame, SizeHint};
 use nora_app::ports::{BoxError, ByteStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::downloads::Place;
 use crate::metrics::Metrics;
 
 /// A stream of bytes whose whole length is known.
@@ -23,6 +24,7 @@ struct SizedBody {
     stream: ByteStream,
     left: u64,
     metrics: Arc<Metrics>,
+    _place: Place,
 }
 
 impl http_body::Body for SizedBody {
@@ -65,9 +67,9 @@ impl http_body::Body for SizedBody {
     }
 }
 
-/// A body of exactly `length` bytes.
-pub fn sized(stream: ByteStream, length: u64, metrics: Arc<Metrics>) -> Body {
-    Body::new(SizedBody { stream, left: length, metrics })
+/// A body of exactly `length` bytes, which keeps its place among the downloads until it is sent.
+pub(crate) fn sized(stream: ByteStream, length: u64, metrics: Arc<Metrics>, place: Place) -> Body {
+    Body::new(SizedBody { stream, left: length, metrics, _place: place })
 }
 
 /// A request's body as use cases take it.

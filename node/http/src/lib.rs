@@ -10,6 +10,7 @@
 //! Must not know: which adapters stand behind the ports (`nora-cluster`, `nora-blobs`).
 
 pub mod body;
+pub mod downloads;
 mod login;
 pub mod metrics;
 mod oci;
@@ -98,6 +99,8 @@ pub struct Api {
     pub lists: body::Budget,
     /// Memory for large manifests that are parsed for such lists.
     pub parsing: body::Budget,
+    /// Places for downloads, each of which holds a file open.
+    pub downloads: downloads::Downloads,
     /// What is kept to.
     pub settings: ApiSettings,
 }

@@ -23,6 +23,7 @@ use nora_auth::permission::Action;
 use nora_domain::{Format, Rate, RepositoryKey, RepositoryPath, UploadId};
 use nora_identity::Caller;
 
+use crate::downloads::Place;
 use crate::pipeline::{self, Challenge};
 use crate::problem::Problem;
 use crate::{Api, ConnectionInfo, body};
@@ -194,6 +195,11 @@ impl Call {
             return Err(nora_app::Error::TooLarge { bytes_max });
         }
         Ok(Incoming { stream, length: announced })
+    }
+
+    /// A place among the downloads, to be taken before a blob is opened and given to its body.
+    pub(crate) fn place_to_download(&self) -> Result<Place, Problem> {
+        self.api.downloads.take(self.caller.address())
     }
 
     /// The query parameter that makes an upload session the caller's own, where logins are asked for.

@@ -65,6 +65,7 @@ pub fn surface(registry: Registry, guard: Arc<Guard>, trusted_proxies: Vec<Netwo
         bodies: manifest_budget(1 << 20),
         lists: body::Budget::of(LISTS_BYTES_MAX),
         parsing: body::Budget::of(LISTS_BYTES_MAX),
+        downloads: crate::downloads::Downloads::of(1_000),
         settings: settings(trusted_proxies),
     })
 }

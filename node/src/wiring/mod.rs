@@ -46,11 +46,13 @@ pub use recover::{Recovered, Recovery};
 
 use crate::admin::{self, Admin};
 use crate::cli::JoinArgs;
+use crate::descriptors::Shares;
 use crate::jobs::Driver;
 use crate::server::{Certificate, Door, Surface, serve, tls_config};
 use adapters::{NodeProbe, RandomIds, SystemClock, lock_data_dir};
 use jobs::{ByConsensus, Parts};
 use nora_config::{Config, Loaded, as_toml};
+use nora_http::downloads::Downloads;
 use nora_http::metrics::Metrics;
 use nora_http::{
     Api, LISTS_BYTES_MAX, body, forwarded_router, manifest_budget, router, waiting_router,
@@ -342,6 +344,7 @@ impl Node {
             bodies: manifest_budget(self.config.limits.manifest_bytes_max.bytes_usize()),
             lists: body::Budget::of(LISTS_BYTES_MAX),
             parsing: body::Budget::of(LISTS_BYTES_MAX),
+            downloads: Downloads::of(Shares::now().downloads),
             settings: api_settings(&self.config),
         });
         let (cluster, storage) = (self.cluster.clone(), self.storage.clone());

@@ -11,6 +11,7 @@ use nora_cluster::{ClusterConfig, MembersConfig};
 use nora_domain::{FeatureLevel, NodeId, NodeProfile};
 
 use super::error::ServeError;
+use crate::descriptors::Shares;
 use crate::server::{Certificate, ServerSettings, TlsFiles};
 use nora_config::{Config, StorageMode};
 use nora_http::ApiSettings;
@@ -120,7 +121,7 @@ pub(super) fn blobs_config(config: &Config, node: NodeId) -> LocalBlobsConfig {
 
 pub(super) fn server_settings(config: &Config) -> ServerSettings {
     ServerSettings {
-        connections_max: config.limits.connections_max,
+        connections_max: config.limits.connections_max.min(Shares::now().connections),
         connections_per_address_max: config.limits.connections_per_address_max,
         trusted_proxies: config.server.trusted_proxies.clone(),
         strangers_max: STRANGERS_MAX,
@@ -135,6 +136,7 @@ pub(super) fn server_settings(config: &Config) -> ServerSettings {
 /// For connections between members: many requests share one.
 pub(super) fn peer_server_settings(config: &Config) -> ServerSettings {
     ServerSettings {
+        connections_max: config.limits.connections_max.min(Shares::now().peers),
         http2_streams_max: PEER_STREAMS_MAX,
         drain_timeout: PEER_DRAIN,
         ..server_settings(config)

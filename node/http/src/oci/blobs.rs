@@ -107,6 +107,7 @@ async fn get(call: Call, digest: Digest) -> Result<Response, Problem> {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         return Ok(response);
     }
+    let place = call.place_to_download()?;
     let blob = call.registry.open_blob(&call.repository, digest).await?;
     let mut response = response(status, &digest, &etag)?;
     let headers = response.headers_mut();
@@ -119,7 +120,7 @@ async fn get(call: Call, digest: Digest) -> Result<Response, Problem> {
     }
     if length > 0 {
         let stream = blob.read(range, call.delivery);
-        *response.body_mut() = body::sized(stream, length, call.api.metrics.clone());
+        *response.body_mut() = body::sized(stream, length, call.api.metrics.clone(), place);
     }
     Ok(response)
 }

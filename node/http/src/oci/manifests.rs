@@ -72,6 +72,7 @@ async fn get(call: Call, reference: Reference) -> Result<Response, Problem> {
             blob.read(0..artifact.size, call.delivery),
             artifact.size,
             call.api.metrics.clone(),
+            call.place_to_download()?,
         ),
     };
     Ok(response)

@@ -55,9 +55,10 @@ impl Surface for Toy {
             return Ok(Response::new(Body::empty()));
         }
         let size = call.registry.stat_blob(&call.repository, digest).await?.size;
+        let place = call.place_to_download()?;
         let blob = call.registry.open_blob(&call.repository, digest).await?;
-        let stream = blob.read(0..size, call.delivery);
-        let mut response = Response::new(body::sized(stream, size, call.api.metrics.clone()));
+        let (stream, metrics) = (blob.read(0..size, call.delivery), call.api.metrics.clone());
+        let mut response = Response::new(body::sized(stream, size, metrics, place));
         response.headers_mut().insert(CONTENT_LENGTH, size.into());
         Ok(response)
     }
