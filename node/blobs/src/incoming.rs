@@ -1,9 +1,9 @@
 //! Copies on their way in from other nodes.
 //!
 //! Guarantees: a copy gets its final name only when it is whole, every chunk was compared with the
-//! table that names it, and its bytes are on the disk; a copy that breaks off leaves nothing. Which
-//! bytes belong to the digest was settled where they were pushed: the chunk table was made there from
-//! the very bytes that had it, so they are not hashed once more. Everything here blocks.
+//! table that names it, its bytes have the digest, and they are on the disk; a copy that breaks off
+//! leaves nothing. The digest is computed here once more: a broken or hostile member may send other
+//! bytes with a table that fits them. Everything here blocks.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use nora_app::ports::blobs::BlobCopy;
+use nora_digest::ContentHasher;
+use nora_domain::Digest;
 use tracing::warn;
 
 use crate::layout;
@@ -32,6 +34,12 @@ pub(crate) enum IncomingError {
     Corrupt {
         /// Its place.
         chunk: usize,
+    },
+    /// The bytes do not have the digest.
+    #[error("the bytes have the digest {computed}")]
+    Digest {
+        /// What they have.
+        computed: Digest,
     },
     /// More or fewer bytes came than were announced.
     #[error("{came} bytes came, {size} were announced")]
@@ -66,6 +74,7 @@ pub(crate) struct Incoming {
     path: PathBuf,
     file: File,
     hasher: ChunkHasher,
+    content: ContentHasher,
     offset: u64,
     written_back_to: u64,
     checked: usize,
@@ -86,6 +95,7 @@ impl Incoming {
             .map_err(step("create a file for a copy"))?;
         map::allocate_ahead(&file, 0, copy.size);
         Ok(Self {
+            content: ContentHasher::new(copy.digest.algorithm()),
             inner: Arc::clone(inner),
             copy,
             table,
@@ -108,6 +118,7 @@ impl Incoming {
         }
         for bytes in batch {
             self.hasher.update(bytes);
+            self.content.update(bytes);
         }
         self.check(self.hasher.done())?;
         self.checked = self.hasher.done().len();
@@ -142,6 +153,10 @@ impl Incoming {
         if table.root() != self.copy.chunk_root {
             return Err(IncomingError::Corrupt { chunk: self.checked });
         }
+        let computed = self.content.digest();
+        if computed != self.copy.digest {
+            return Err(IncomingError::Digest { computed });
+        }
         self.file.sync_data().map_err(step("sync a copy"))?;
         match writer::publish(&self.inner.layout, &self.path, &self.copy, &table) {
             Ok(()) => {
@@ -172,4 +187,43 @@ impl Drop for Incoming {
 pub(crate) fn sync_name(inner: &Inner, copy: &BlobCopy) -> Result<(), IncomingError> {
     let synced = layout::sync_dir(&inner.layout.blob_dir(&copy.digest));
     Ok(synced.map_err(step("sync the name of a copy"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use nora_domain::{Algorithm, Epoch, Generation, NodeId, Placement};
+
+    use super::*;
+    use crate::store;
+
+    #[test]
+    fn bytes_that_fit_their_table_and_not_the_digest_are_no_copy() {
+        let (_dir, inner) = store::empty();
+        let bytes = Bytes::from_static(b"what a broken member sends");
+        let mut hasher = ChunkHasher::default();
+        hasher.update(&bytes);
+        let table = hasher.table();
+        let digest_of = |bytes: &[u8]| nora_digest::digest(Algorithm::Sha256, bytes);
+        for (digest, is_right) in
+            [(digest_of(b"what it was to be"), false), (digest_of(&bytes), true)]
+        {
+            let copy = BlobCopy {
+                digest,
+                generation: Generation { epoch: Epoch(1), sequence: 1 },
+                size: bytes.len() as u64,
+                chunk_root: table.root(),
+                placement: Placement::Nodes(vec![NodeId(1)]),
+            };
+            let path = inner.layout.blob(&digest, copy.generation);
+            let mut incoming = Incoming::create(&inner, copy, Some(table.clone())).unwrap();
+            incoming.write(std::slice::from_ref(&bytes)).unwrap();
+            match incoming.finish() {
+                Err(IncomingError::Digest { computed }) => assert_eq!(computed, digest_of(&bytes)),
+                other => assert!(other.is_ok() && is_right, "{other:?}"),
+            }
+            assert_eq!(path.exists(), is_right);
+        }
+        let left = std::fs::read_dir(inner.layout.incoming(0).parent().unwrap()).unwrap();
+        assert_eq!(left.count(), 0, "a copy that was refused left something");
+    }
 }

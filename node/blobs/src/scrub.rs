@@ -1,8 +1,8 @@
 //! Reading every copy again before a client meets a bit that flipped.
 //!
-//! A copy's bytes are compared chunk by chunk with its table and that with the root in the metadata.
-//! The digest itself is not computed again: the table was made from the very bytes that were compared
-//! with it, so bytes with this root have that digest. Guarantees: a round is spread over its interval
+//! A copy's bytes are compared with the digest, and chunk by chunk with the table, which is compared with
+//! the root in the metadata. The digest is computed as well because a broken or hostile member may have
+//! stored other bytes with a table that fits them. Guarantees: a round is spread over its interval
 //! by bytes, goes on at the folder where an earlier process stopped, and reads the disk rather than
 //! memory; what is wrong leaves the readers' way before anything else happens.
 
@@ -16,6 +16,7 @@ use nora_app::jobs::{Job, Schedule, Turn};
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::metadata::MetadataError;
 use nora_app::ports::{BoxError, BoxFuture};
+use nora_digest::ContentHasher;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
@@ -370,6 +371,10 @@ pub(crate) async fn is_right(shared: &Arc<Shared>, copy: &BlobCopy) -> Result<bo
 /// Compares what was read of a whole copy with its table; true if the bytes are right.
 async fn check_table(shared: &Arc<Shared>, reading: Rereading) -> Result<bool, ScrubCut> {
     let (inner, digest) = (Arc::clone(&shared.local.inner), reading.copy.digest);
+    if !reading.has_digest() {
+        warn!(%digest, "a copy has other bytes than its digest says, with a table that may fit them");
+        return Ok(false);
+    }
     let checked = spawn_blocking(move || inner.checked_table(&reading.copy, &reading.hasher));
     match checked.await? {
         Ok(Some(rebuilt)) => {
@@ -395,6 +400,7 @@ struct Rereading {
     copy: BlobCopy,
     file: File,
     hasher: ChunkHasher,
+    content: ContentHasher,
     offset: u64,
 }
 
@@ -406,7 +412,13 @@ impl Rereading {
             return Ok(None);
         }
         map::forget_pages(&file);
-        Ok(Some(Self { copy, file, hasher: ChunkHasher::default(), offset: 0 }))
+        let content = ContentHasher::new(copy.digest.algorithm());
+        Ok(Some(Self { copy, file, hasher: ChunkHasher::default(), content, offset: 0 }))
+    }
+
+    /// Whether the bytes that were read have the digest; asked once all were read.
+    fn has_digest(&self) -> bool {
+        self.content.digest() == self.copy.digest
     }
 
     /// Reads one chunk and returns its length.
@@ -414,6 +426,9 @@ impl Rereading {
         let mut buffer = vec![0; CHUNK_BYTES];
         let (offset, size) = (self.offset, self.copy.size);
         let len = inventory::hash_chunk(&self.file, &mut buffer, offset, size, &mut self.hasher)?;
+        // A chunk has no more bytes than the buffer.
+        let read = usize::try_from(len).unwrap_or(usize::MAX).min(buffer.len());
+        self.content.update(&buffer[..read]);
         self.offset += len;
         Ok(len)
     }
@@ -421,21 +436,41 @@ impl Rereading {
 
 #[cfg(test)]
 mod tests {
-    use nora_domain::NodeId;
+    use nora_domain::{Algorithm, Epoch, Generation, NodeId, Placement};
 
     use super::*;
-    use crate::store::{LocalBlobs, LocalBlobsConfig};
+    use crate::store;
+
+    #[test]
+    fn bytes_are_held_against_the_digest() {
+        let (_dir, inner) = store::empty();
+        // More than a chunk.
+        let bytes = vec![7; CHUNK_BYTES + 100];
+        let mut hasher = ChunkHasher::default();
+        hasher.update(&bytes);
+        let digest_of = |bytes: &[u8]| nora_digest::digest(Algorithm::Sha256, bytes);
+        for (digest, is_right) in [(digest_of(&bytes), true), (digest_of(b"others"), false)] {
+            let copy = BlobCopy {
+                digest,
+                generation: Generation { epoch: Epoch(1), sequence: 1 },
+                size: bytes.len() as u64,
+                chunk_root: hasher.table().root(),
+                placement: Placement::Nodes(vec![NodeId(1)]),
+            };
+            let path = inner.layout.blob(&digest, copy.generation);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, &bytes).unwrap();
+            let mut reading = Rereading::open(&inner, copy).unwrap().unwrap();
+            while reading.offset < reading.copy.size {
+                reading.next().unwrap();
+            }
+            assert_eq!(reading.has_digest(), is_right);
+        }
+    }
 
     #[test]
     fn a_round_goes_on_where_it_stopped_and_a_torn_position_begins_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = LocalBlobsConfig {
-            node: NodeId(1),
-            data_dir: dir.path().to_owned(),
-            upload_bytes_max: 1,
-            sessions_max: 1,
-        };
-        let inner = LocalBlobs::open(config).unwrap().inner;
+        let (_dir, inner) = store::empty();
         assert_eq!(PositionV1::load(&inner).done, "");
         let position = PositionV1 { done: "sha256/7f".to_owned(), ..PositionV1::begin() };
         position.store(&inner);

@@ -152,3 +152,17 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// For tests: a store without blobs, and the folder that holds it.
+#[cfg(test)]
+pub(crate) fn empty() -> (tempfile::TempDir, Arc<Inner>) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LocalBlobsConfig {
+        node: NodeId(1),
+        data_dir: dir.path().to_owned(),
+        upload_bytes_max: 1,
+        sessions_max: 1,
+    };
+    let inner = LocalBlobs::open(config).unwrap().inner;
+    (dir, inner)
+}

@@ -178,7 +178,11 @@ fn joined<T>(
 ) -> Result<T, Status> {
     match result {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(error @ (IncomingError::Corrupt { .. } | IncomingError::Length { .. }))) => {
+        Ok(Err(
+            error @ (IncomingError::Corrupt { .. }
+            | IncomingError::Digest { .. }
+            | IncomingError::Length { .. }),
+        )) => {
             warn!(%error, "a copy from another node was refused");
             Err(Status::data_loss(error.to_string()))
         }
