@@ -271,7 +271,9 @@ impl Guard {
 
     /// Writes down what waits to be, before the node stops.
     pub async fn flush(&self) {
-        for written in [self.write_refusals().await, self.write_uses().await] {
+        for written in
+            [self.notes.write_all_refusals(&self.registry).await, self.write_uses().await]
+        {
             if let Err(error) = written {
                 warn!(%error, "the last refusals or uses of tokens were not written down");
             }

@@ -1,17 +1,19 @@
 //! What is written down a moment later: refusals for the audit log, and when tokens were last used.
 //!
 //! Guarantees: nobody waits for either; equal refusals within a moment are one entry with a count, and so are those of one
-//! source that are too many, so that whoever is refused often cannot fill the log; what does not fit is counted, not
-//! forgotten.
+//! source that are too many, so that whoever is refused often cannot fill the log; callers without a name have a budget of
+//! entries by the hour, in all and of each address; what does not fit is counted, not forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use nora_app::Registry;
 use nora_domain::{
     About, Actor, Deed, Reason, RefusalNote, Subject, Timestamp, TokenId, Verb, Verdict,
 };
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::lockout::neighbours;
@@ -23,6 +25,15 @@ const REFUSALS_MAX: usize = 500;
 /// entry of theirs. Of whoever has no name, at one address.
 const OF_SOURCE_MAX: usize = 20;
 
+/// Entries by the hour of callers without a name at one address; their further refusals are one entry a minute.
+const NAMELESS_OF_SOURCE_MAX: u32 = 60;
+
+/// Entries by the hour of all callers without a name; further refusals are one entry a minute of them all.
+const NAMELESS_MAX: u32 = 1_000;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// Refusals that one step writes down: each has a bounded size, and a log entry has one.
 const NOTED_AT_ONCE: usize = 100;
 
@@ -32,11 +43,59 @@ const USES_MAX: usize = 5_000;
 /// What was refused: to whom, with which token, from where; what, and why.
 type Refused = (Subject, Option<Box<str>>, String, Deed, Verdict);
 
+/// How many entries callers without a name have had within the hour.
+struct Nameless {
+    since: Instant,
+    all: u32,
+    by_source: HashMap<String, u32>,
+    /// When those that were counted together were last written.
+    counted_at: Instant,
+}
+
+impl Nameless {
+    fn new(now: Instant) -> Self {
+        Self { since: now, all: 0, by_source: HashMap::new(), counted_at: now }
+    }
+
+    /// Whether a refusal may be an entry of its own; otherwise why it is counted with others.
+    fn take(&mut self, source: &str, now: Instant) -> Result<(), Reason> {
+        if now.duration_since(self.since) >= HOUR {
+            *self = Self { counted_at: self.counted_at, ..Self::new(now) };
+        }
+        if self.all >= NAMELESS_MAX {
+            return Err(Reason::ManyOfAll);
+        }
+        let own = self.by_source.entry(source.to_owned()).or_default();
+        if *own >= NAMELESS_OF_SOURCE_MAX {
+            return Err(Reason::ManyOfOne);
+        }
+        *own += 1;
+        self.all += 1;
+        Ok(())
+    }
+}
+
+/// Whether an entry counts refusals of callers without a name together: it may wait until there is more to count.
+fn may_wait(key: &Refused) -> bool {
+    let counted = matches!(&key.4, Verdict::Refused(Reason::ManyOfOne | Reason::ManyOfAll));
+    counted && (key.0.is_nobody() || key.0 == Subject::Several)
+}
+
 /// What waits to be written.
-#[derive(Default)]
 pub struct Notes {
     refusals: Mutex<BTreeMap<Refused, (String, u32)>>,
+    nameless: Mutex<Nameless>,
     uses: Mutex<BTreeMap<TokenId, Timestamp>>,
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self {
+            refusals: Mutex::default(),
+            nameless: Mutex::new(Nameless::new(Instant::now())),
+            uses: Mutex::default(),
+        }
+    }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -94,6 +153,18 @@ impl Notes {
         };
         let mut refusals = locked(&self.refusals);
         let mut key = (subject.clone(), token, address, fitting(deed), Verdict::Refused(why));
+        if subject.is_nobody() && !refusals.contains_key(&key) {
+            match locked(&self.nameless).take(&from, Instant::now()) {
+                Ok(()) => {}
+                Err(why) => {
+                    let (of, from) = match why {
+                        Reason::ManyOfAll => (Subject::Several, String::new()),
+                        _ => (subject.clone(), from.clone()),
+                    };
+                    key = (of, None, from, SEVERAL, Verdict::Refused(why));
+                }
+            }
+        }
         let first = (subject.clone(), None, String::new(), SEVERAL, Verdict::Done);
         let of_subject = refusals.range(first..).take_while(|(known, _)| known.0 == subject);
         let own = of_subject.filter(|(known, _)| from.is_empty() || known.2 == from);
@@ -132,7 +203,31 @@ impl Notes {
 
     /// Writes refusals down. Returns how many entries that took; those that could not be written are kept.
     pub async fn write_refusals(&self, registry: &Registry) -> Result<u64, nora_app::Error> {
-        let refusals = std::mem::take(&mut *locked(&self.refusals));
+        self.write(registry, false).await
+    }
+
+    /// The same, with those that could wait.
+    pub async fn write_all_refusals(&self, registry: &Registry) -> Result<u64, nora_app::Error> {
+        self.write(registry, true).await
+    }
+
+    /// Takes out what is to be written now.
+    fn due(&self, all: bool) -> BTreeMap<Refused, (String, u32)> {
+        let mut refusals = locked(&self.refusals);
+        let mut nameless = locked(&self.nameless);
+        let now = Instant::now();
+        if all || now.duration_since(nameless.counted_at) >= MINUTE {
+            nameless.counted_at = now;
+            return std::mem::take(&mut *refusals);
+        }
+        let (waiting, due) =
+            std::mem::take(&mut *refusals).into_iter().partition(|(key, _)| may_wait(key));
+        *refusals = waiting;
+        due
+    }
+
+    async fn write(&self, registry: &Registry, all: bool) -> Result<u64, nora_app::Error> {
+        let refusals = self.due(all);
         if refusals.is_empty() {
             return Ok(0);
         }
@@ -199,6 +294,47 @@ mod tests {
 
     fn push(path: &str) -> Deed {
         Deed::new(Verb::ArtifactPush, About::Words(path.into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_without_a_name_have_a_budget_of_entries() {
+        let notes = Notes::default();
+        let mut written = 0;
+        // Two hours of as many refusals as one address can make.
+        for minute in 0..120 {
+            for second in 0..60 {
+                for i in 0..100 {
+                    let at = Actor { address: "192.0.2.1".into(), ..actor("unknown") };
+                    notes.refused(
+                        at,
+                        push(&format!("{minute} {second} {i}")),
+                        Reason::WrongCredential,
+                    );
+                }
+                tokio::time::advance(Duration::from_secs(1)).await;
+                written += notes.due(false).len();
+            }
+        }
+        assert!(written <= 2 * (60 + NAMELESS_OF_SOURCE_MAX as usize) + 2, "{written}");
+        // And of many addresses.
+        let notes = Notes::default();
+        let (mut written, mut counted) = (0, 0);
+        for second in 0..3_600_u32 {
+            for address in 0..50 {
+                let address = format!("192.0.{}.{}", second % 200, address);
+                let at = Actor { address, ..actor("unknown") };
+                notes.refused(at, push(&second.to_string()), Reason::WrongCredential);
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let due = notes.due(second == 3_599);
+            written += due.len();
+            counted += due.values().map(|(_, count)| count).sum::<u32>();
+        }
+        assert!(written <= NAMELESS_MAX as usize + 200, "{written}");
+        assert_eq!(counted, 3_600 * 50, "what does not fit is counted");
+        // Callers with a name have entries of their own all the same.
+        notes.refused(actor("user:alice"), push("app"), Reason::NotPermitted);
+        assert_eq!(notes.due(false).len(), 1);
     }
 
     #[test]

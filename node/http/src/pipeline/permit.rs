@@ -167,7 +167,7 @@ pub(super) fn permit(
     };
     // With a session or without: whoever is nobody is asked who they are, whatever they asked about.
     if caller.is_anonymous() {
-        note(Reason::LoginNeeded);
+        // A client that has not shown anything yet is not refused: its next request may show what it has.
         return Err(Denied::Told(challenged(challenge, Some(&scope), "log in first")));
     }
     if could {
