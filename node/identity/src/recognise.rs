@@ -95,7 +95,7 @@ impl Guard {
         let is_open = self.is_open();
         // Before anything is looked up: what changes meanwhile is looked at again.
         let epoch = self.epoch.load(Ordering::Acquire);
-        let known = match self.known_by(credential, address).await {
+        let known = match self.known_now(credential, address, (epoch, is_open)).await {
             Ok(known) => known,
             // Whoever asks nobody for anything has no use for what it is shown.
             Err(Rejected::Wrong(_) | Rejected::TooMany(_)) if is_open => {
@@ -120,6 +120,39 @@ impl Guard {
             self.notes.used(token, self.clock.now());
         }
         Ok(Caller { guard: self.clone(), known, epoch, is_open, behalf: None, address, request })
+    }
+
+    /// Whom a credential is of. One that is wrong by what this node has applied is judged again if accounts, tokens or the
+    /// policy changed meanwhile: what another node acknowledged a moment ago is believed here at once.
+    async fn known_now(
+        self: &Arc<Self>,
+        credential: Credential,
+        address: Option<IpAddr>,
+        (epoch, is_open): (u64, bool),
+    ) -> Result<Arc<Known>, Rejected> {
+        let first = self.known_by(credential.clone(), address).await;
+        let may_be_new = matches!(first, Err(Rejected::Wrong(_)))
+            && !is_open
+            && !matches!(credential, Credential::Malformed(_));
+        if !may_be_new {
+            return first;
+        }
+        match self.has_caught_up(epoch).await? {
+            true => self.known_by(credential, address).await,
+            false => first,
+        }
+    }
+
+    /// Brings this node up to date. Whether that changed something about identities since `epoch`, so that what was refused
+    /// has to be judged again.
+    pub(super) async fn has_caught_up(&self, epoch: u64) -> Result<bool, nora_app::Error> {
+        self.registry.catch_up().await?;
+        if self.registry.cluster().await?.identity_epoch == epoch {
+            return Ok(false);
+        }
+        // If the new policy cannot be read now, the one before it counts on; the job that follows changes says so.
+        drop(self.reload().await);
+        Ok(true)
     }
 
     async fn known_by(
@@ -479,8 +512,64 @@ fn split_workload(owner: &str) -> (Box<str>, Box<str>) {
 
 #[cfg(test)]
 mod tests {
+    use nora_domain::{Action, Command, CreateAccount, SetPassword, Terms};
+
     use super::*;
-    use crate::testkit::MemoryNode;
+    use crate::testkit::{MemoryNode, NOW};
+
+    #[tokio::test]
+    async fn what_another_node_acknowledged_is_believed_at_once() {
+        let node = MemoryNode::without_policy(false).await;
+        node.apply("[auth]\n").await;
+        let account = AccountName::parse("alice").unwrap();
+        let hash = |password| nora_auth::password::hash(password).unwrap();
+        let elsewhere = |action| {
+            let command = Command { at: NOW, origin: None, terms: Terms::NONE, action };
+            node.metadata.propose_elsewhere(&command).unwrap();
+        };
+        let logs_in = async |password: &str| {
+            let shown = Credential::of_login("alice".to_owned(), Secret::new(password));
+            node.guard.recognise(shown, None, "request".into()).await.is_ok()
+        };
+        let (first, second) = ("the first password", "the second password");
+        assert!(!logs_in(first).await);
+        elsewhere(Action::CreateAccount(CreateAccount {
+            account: account.clone(),
+            is_robot: false,
+            password_hash: hash(first),
+            groups: Vec::new(),
+        }));
+        assert!(logs_in(first).await, "an account that was just made");
+        let password_hash = hash(second);
+        elsewhere(Action::SetPassword(SetPassword { account: account.clone(), password_hash }));
+        assert!(logs_in(second).await, "a password that was just changed");
+        let bob = AccountName::parse("bob").unwrap();
+        let generation = node.registry.cluster().await.unwrap().identity_epoch + 1;
+        elsewhere(Action::CreateAccount(CreateAccount {
+            account: bob,
+            is_robot: false,
+            password_hash: hash(first),
+            groups: Vec::new(),
+        }));
+        let now = NOW.0 / 1_000;
+        let claims = session::Claims {
+            sub: "user:bob".into(),
+            cred: None,
+            generation,
+            scopes: Vec::new(),
+            aud: session::AUDIENCE.into(),
+            iat: now,
+            exp: now + 60,
+            use_: Use::Refresh,
+        };
+        let refresh = session::sign(node.guard.keys.all().last().unwrap(), &claims).unwrap();
+        let like = node.guard.administrator(None, "request".into());
+        let refreshed = node.guard.refreshed(&refresh, &like).await;
+        assert!(refreshed.is_ok(), "a refresh token of an account that was just made");
+        let before = node.metadata.counts().linearizations;
+        assert!(!logs_in("a guess").await);
+        assert_eq!(node.metadata.counts().linearizations, before + 1, "a guess costs one look");
+    }
 
     #[tokio::test]
     async fn who_hangs_up_has_guessed_all_the_same() {

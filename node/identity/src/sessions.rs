@@ -4,6 +4,7 @@
 //! the password that it came from; keys are replicated, used for a week, and believed until everything they signed is
 //! over.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -203,7 +204,14 @@ impl Guard {
         like: &Caller,
     ) -> Result<Caller, Rejected> {
         let claims = self.verified_session(refresh, Use::Refresh).await?;
-        let known = Arc::new(self.base_of(&claims).await?);
-        Ok(Caller { known, ..like.clone() })
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let known = match self.base_of(&claims).await {
+            // The account or the token may have been made on another node a moment ago.
+            Err(Rejected::Wrong(_)) if self.has_caught_up(epoch).await? => {
+                self.base_of(&claims).await?
+            }
+            known => known?,
+        };
+        Ok(Caller { known: Arc::new(known), ..like.clone() })
     }
 }

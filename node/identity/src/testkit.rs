@@ -52,6 +52,8 @@ pub struct MemoryNode {
     pub registry: Registry,
     /// Stands still until it is moved.
     pub clock: Arc<ManualClock>,
+    /// The replicated state, to which other nodes may propose.
+    pub metadata: Arc<MemoryMetadata>,
 }
 
 impl MemoryNode {
@@ -81,7 +83,7 @@ impl MemoryNode {
         let hashes = Hashes { digest: digest_of, chunk_root: |_| [0; 32] };
         let blobs = Arc::new(MemoryBlobs::new(hashes, clock.clone()));
         let registry = Registry::new(Dependencies {
-            metadata,
+            metadata: metadata.clone(),
             blobs: blobs.clone(),
             uploads: blobs,
             clock: clock.clone(),
@@ -99,7 +101,7 @@ impl MemoryNode {
         });
         let ticking: Arc<dyn Clock> = clock.clone();
         let guard = Guard::new(registry.clone(), ticking, policies, settings).unwrap();
-        Self { guard, registry, clock }
+        Self { guard, registry, clock, metadata }
     }
 
     /// Puts a policy into force.
