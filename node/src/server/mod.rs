@@ -317,7 +317,11 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let timeout = self.settings.head_timeout;
         let Some(acceptor) = acceptor else {
-            let http2 = tokio::time::timeout(timeout, speaks_http2(&stream)).await;
+            let http2 = tokio::select! {
+                http2 = tokio::time::timeout(timeout, speaks_http2(&stream)) => http2,
+                // A client that has asked for nothing yet is not waited for.
+                () = asked(&mut self.stop) => return,
+            };
             let stream = self.limited(stream);
             let info = ConnectionInfo { peer: self.peer, tls: false };
             self.of_address.prove();
@@ -332,7 +336,11 @@ impl Connection {
             };
         };
         let stream = self.limited(stream);
-        let stream = match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout(timeout, acceptor.accept(stream)) => accepted,
+            () = asked(&mut self.stop) => return,
+        };
+        let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return debug!(peer = %self.peer, %error, "TLS handshake failed"),
             Err(_) => return debug!(peer = %self.peer, "TLS handshake took too long"),

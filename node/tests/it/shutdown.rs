@@ -53,6 +53,33 @@ async fn running_transfers_finish_before_the_node_ends() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_asked_nothing_is_not_waited_for() {
+    use tokio::io::AsyncWriteExt;
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("nora.toml");
+    let limits = "[limits]\nrequest_header_timeout = \"1h\"\ndrain_timeout = \"1h\"\n";
+    std::fs::write(&config, limits).unwrap();
+    let mut node = Node::start(&dir.path().join("data"), &["--config", config.to_str().unwrap()]);
+    let mut silent = Vec::new();
+    // Nothing, and half of HTTP/2's preface.
+    for sent in ["", "PRI * HT"] {
+        let mut stream = tokio::net::TcpStream::connect(node.address()).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !node.get("/metrics").await.text().await.unwrap().contains("nora_http_connections 3\n") {
+        assert!(tokio::time::Instant::now() < deadline, "the connections are not counted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    node.signal(SIGTERM);
+    let ended = tokio::task::spawn_blocking(move || node.wait());
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+    assert_eq!(ended.expect("the node waits for who has asked nothing").unwrap(), Some(0));
+    drop(silent);
+}
+
+#[tokio::test]
 async fn a_client_that_takes_nothing_is_let_go() {
     use tokio::io::AsyncWriteExt;
     let dir = tempfile::tempdir().unwrap();
