@@ -1,5 +1,7 @@
 //! The way back from a lost majority, as an operator goes it.
 
+use std::time::{Duration, Instant};
+
 use super::admin::{DATA, cluster, joining, wait};
 use super::node::{Node, noise};
 use super::shell::Shell;
@@ -61,6 +63,13 @@ async fn a_survivor_of_a_lost_majority_goes_on_alone() {
     assert_eq!(survivor.get("/v2/app/manifests/v1").await.status(), 200);
     assert_eq!(survivor.get("/v2/app/manifests/v2").await.status(), 404);
     survivor.push_image("app", "v3", b"later").await;
+    // It had only just joined: a job makes the administrator's certificate a moment after the start.
+    let certificate = shell.path(SURVIVOR).join("identity/admin.crt");
+    let end = Instant::now() + Duration::from_secs(30);
+    while !certificate.exists() {
+        assert!(Instant::now() < end, "the administrator got no certificate");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let audit = shell.run(&["audit", "--data-dir", SURVIVOR]);
     assert!(audit.out.contains("cluster.recover"), "{}{}", audit.out, audit.err);
     let whole = shell.run(&["audit", "--data-dir", SURVIVOR, "verify"]);

@@ -17,7 +17,7 @@ use crate::rocks::locked;
 use crate::transport::REMOVED_KEY;
 
 /// How soon to look for an authority again that the state does not show yet.
-const AUTHORITY_PAUSE: Duration = Duration::from_secs(5);
+const AUTHORITY_PAUSE: Duration = Duration::from_millis(250);
 /// How often to look whether this node was removed.
 const REMOVED_PAUSE: Duration = Duration::from_secs(2);
 
