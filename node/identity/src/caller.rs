@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::MetadataError;
 use nora_app::ports::policy::{Caller as Judge, Change, Judgement};
+use nora_app::queries::Shown;
 use nora_auth::identity::{Identity, Subject};
 use nora_auth::permission::{Action, Resource};
 use nora_domain::{
@@ -104,6 +105,21 @@ impl Caller {
         let policy = in_force.policy();
         let mut who = self.known.uncut.iter().chain([&self.known.identity]);
         self.is_free() || who.any(|who| policy.decide(who, Action::Pull, &what))
+    }
+
+    /// The repositories of a format that lists show them.
+    pub fn listed(&self, format: Format) -> Listed<'_> {
+        let in_force = self.in_force();
+        let who = self.known.uncut.iter().chain([&self.known.identity]);
+        let mut starts: Vec<String> = match self.is_free() {
+            true => vec![String::new()],
+            false => {
+                who.flat_map(|who| in_force.policy().starts(who, Action::Pull, format)).collect()
+            }
+        };
+        starts.sort_unstable();
+        starts.dedup_by(|longer, shorter| longer.starts_with(shorter.as_str()));
+        Listed { caller: self, format, starts }
     }
 
     /// Whether they may administer the registry.
@@ -255,5 +271,66 @@ impl Judge for Caller {
             }
             Ok(())
         })
+    }
+}
+
+/// The repositories of a format that lists show a caller.
+pub struct Listed<'a> {
+    caller: &'a Caller,
+    format: Format,
+    /// What their names begin with, in order; none begins with another.
+    starts: Vec<String>,
+}
+
+impl Shown for Listed<'_> {
+    fn shows(&self, path: &RepositoryPath) -> bool {
+        self.caller.lists(self.format, path)
+    }
+
+    fn go_on(&self, after: Option<RepositoryPath>) -> Option<Option<RepositoryPath>> {
+        go_on(&self.starts, after)
+    }
+}
+
+/// Where names with one of these starts go on after `after`.
+fn go_on(starts: &[String], after: Option<RepositoryPath>) -> Option<Option<RepositoryPath>> {
+    let text = after.as_ref().map_or("", |after| after.as_str());
+    let next =
+        starts.iter().find(|start| start.as_str() > text || text.starts_with(start.as_str()))?;
+    if text.starts_with(next.as_str()) {
+        return Some(after);
+    }
+    // A list begins behind a name: behind the longest one before the start, unless the list is further already. The name
+    // itself must not be left out where it is what the start says.
+    let before = next.char_indices().rev().map(|(at, _)| &next[..at]);
+    let before = before.filter_map(|text| RepositoryPath::parse(text).ok()).next();
+    Some(before.max(after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(starts: &[&str], text: &str) -> Option<Option<String>> {
+        let starts: Vec<_> = starts.iter().map(ToString::to_string).collect();
+        let from = RepositoryPath::parse(text).ok();
+        go_on(&starts, from).map(|path| path.map(|path| path.to_string()))
+    }
+
+    #[test]
+    fn a_list_skips_what_its_caller_may_not_see() {
+        let some = |text: &str| Some(Some(text.to_owned()));
+        assert_eq!(after(&[], ""), None, "nothing is shown");
+        assert_eq!(after(&[""], ""), Some(None), "everything is");
+        assert_eq!(after(&[""], "z"), some("z"));
+        let starts = ["a/b", "team/", "z/"];
+        assert_eq!(after(&starts, ""), some("a/"));
+        assert_eq!(after(&starts, "a/a"), some("a/a"), "it goes on, and never back");
+        assert_eq!(after(&starts, "a/b"), some("a/b"));
+        assert_eq!(after(&starts, "a/c"), some("team"));
+        assert_eq!(after(&starts, "team-x"), some("team-x"));
+        assert_eq!(after(&starts, "team/x/y"), some("team/x/y"));
+        assert_eq!(after(&starts, "teams/x"), some("z"));
+        assert_eq!(after(&starts, "zz"), None);
     }
 }

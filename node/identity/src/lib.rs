@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, admin_passwords, shared_password};
-pub use caller::{Caller, Known, OnceBegun};
+pub use caller::{Caller, Known, Listed, OnceBegun};
 pub use issuers::{ExchangeFailure, Exchanged, Issuers};
 pub use limits::Allowance;
 pub use policies::{InForce, Policies, PolicyFailure, canonical, stranded, tenant_limits};

@@ -71,11 +71,11 @@ impl Content for Admin {
             path => Some(RepositoryPath::parse(path).map_err(malformed)?),
         };
         let rows = page_rows(request.page_size);
-        let may_see = |path: &RepositoryPath| caller.lists(Format::Oci, path);
+        let listed = caller.listed(Format::Oci);
         let page = self
             .api
             .registry
-            .repositories(Format::Oci, after, rows, may_see)
+            .repositories(Format::Oci, after, rows, &listed)
             .await
             .map_err(refused)?;
         let paths = page.items.iter().map(|path| path.as_str().to_owned()).collect();

@@ -31,6 +31,24 @@ pub struct Referrer {
     pub artifact_type: Option<MediaType>,
 }
 
+/// Which repositories a list shows.
+pub trait Shown: Send + Sync {
+    /// Whether it shows this one.
+    fn shows(&self, path: &RepositoryPath) -> bool;
+
+    /// Where to go on looking after `after`, which may be further; `None` if nothing comes that is shown. So the cost of a
+    /// page does not grow with what its caller may not see.
+    fn go_on(&self, after: Option<RepositoryPath>) -> Option<Option<RepositoryPath>> {
+        Some(after)
+    }
+}
+
+impl<F: Fn(&RepositoryPath) -> bool + Send + Sync> Shown for F {
+    fn shows(&self, path: &RepositoryPath) -> bool {
+        self(path)
+    }
+}
+
 impl<T> Page<T> {
     /// A page of at most `limit` out of what was read with one row more.
     pub(super) fn cut(mut items: Vec<T>, limit: usize) -> Self {
@@ -67,14 +85,14 @@ impl Registry {
         format: Format,
         after: Option<RepositoryPath>,
         limit: usize,
-        may_see: impl Fn(&RepositoryPath) -> bool,
+        shown: &impl Shown,
     ) -> Result<Page<RepositoryPath>, Error> {
         self.metadata.linearize().await?;
         // The first so many of all tenants are among the first so many of each.
         let mut found = BTreeSet::new();
         for tenant in self.tenancy.tenants() {
             for path in
-                self.repositories_of(&tenant, format, after.clone(), limit + 1, &may_see).await?
+                self.repositories_of(&tenant, format, after.clone(), limit + 1, shown).await?
             {
                 found.insert(path);
                 if found.len() > limit + 1 {
@@ -111,14 +129,15 @@ impl Registry {
         format: Format,
         mut after: Option<RepositoryPath>,
         limit: usize,
-        may_see: &impl Fn(&RepositoryPath) -> bool,
+        shown: &impl Shown,
     ) -> Result<Vec<RepositoryPath>, Error> {
         let mut found = Vec::new();
         // Those that hold only blobs yet, or that the caller may not see, are skipped: one scan may not fill a page, and
         // what a page costs must not grow with each of them.
         let mut wanted = limit;
         while found.len() < limit {
-            let rows = Rows::Repositories { tenant: tenant.clone(), format, after: after.take() };
+            let Some(from) = shown.go_on(after.take()) else { break };
+            let rows = Rows::Repositories { tenant: tenant.clone(), format, after: from };
             let rows = self.metadata.scan(rows, wanted).await?;
             let exhausted = rows.len() < wanted;
             for (key, record) in rows {
@@ -126,7 +145,7 @@ impl Registry {
                     continue;
                 };
                 after = Some(key.path.clone());
-                if record.artifacts > 0 && found.len() < limit && may_see(&key.path) {
+                if record.artifacts > 0 && found.len() < limit && shown.shows(&key.path) {
                     found.push(key.path);
                 }
             }

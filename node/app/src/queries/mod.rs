@@ -15,7 +15,7 @@ mod usage;
 pub use artifacts::{Artifact, ArtifactBody};
 pub use journal::JournalCheck;
 pub(crate) use journal::ReadSegment;
-pub use lists::{Page, Referrer};
+pub use lists::{Page, Referrer, Shown};
 pub use usage::TenantUsage;
 
 use nora_domain::{Key, Record, RepositoryKey};

@@ -82,6 +82,24 @@ impl Pattern {
         &self.form
     }
 
+    /// What every name begins with that it covers, of this format; `None` if it covers no such name. It may be empty.
+    pub(crate) fn start(&self, format: Format) -> Option<String> {
+        if self.format.is_some_and(|own| own != format) {
+            return None;
+        }
+        Some(match &self.form {
+            // Maven's segments are written otherwise in patterns than in names.
+            _ if format == Format::Maven => String::new(),
+            Form::Everything => String::new(),
+            Form::Exact(name) => name.to_string(),
+            Form::Below(prefix) => format!("{prefix}/"),
+            Form::Glob(_) => {
+                let special = |c| matches!(c, '*' | '?' | '[' | ']' | '{' | '}' | '\\');
+                self.glob.split(special).next().unwrap_or_default().to_owned()
+            }
+        })
+    }
+
     /// Whether it covers that name. A glob is compiled for the one answer: sets are for whoever asks often.
     pub fn covers(&self, format: Format, path: &str) -> bool {
         if self.format.is_some_and(|own| own != format) {

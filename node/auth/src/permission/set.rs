@@ -104,6 +104,13 @@ impl PermissionSet {
         }
     }
 
+    /// What the names begin with that they allow this to, of this format.
+    pub(crate) fn starts(&self, action: Action, format: Format) -> impl Iterator<Item = String> {
+        let allowing =
+            self.inner.permissions.iter().filter(move |one| one.allows() & action.bit() != 0);
+        allowing.filter_map(move |one| one.pattern().start(format))
+    }
+
     /// The texts, as they were given.
     pub fn texts(&self) -> &[String] {
         &self.inner.texts

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use nora_domain::Format;
+
 use super::Policy;
 use super::compile::{Errors, permission_set};
 use crate::identity::{Identity, Subject};
@@ -147,6 +149,24 @@ impl Subjects {
 fn policy_groups<'a>(policy: &'a Policy, who: &Identity) -> &'a [String] {
     let groups = who.subject.account().and_then(|name| policy.groups.get(name));
     groups.map_or(&[], Vec::as_slice)
+}
+
+pub(super) fn starts(
+    policy: &Policy,
+    who: &Identity,
+    action: Action,
+    format: Format,
+) -> Vec<String> {
+    if who.subject == Subject::Administrator {
+        return vec![String::new()];
+    }
+    let mut starts: Vec<String> =
+        who.grant.iter().flat_map(|grant| grant.starts(action, format)).collect();
+    policy.subjects.about(policy, who, |bundle| starts.extend(bundle.allow.starts(action, format)));
+    starts.sort_unstable();
+    // One that begins with another is within that.
+    starts.dedup_by(|longer, shorter| longer.starts_with(shorter.as_str()));
+    starts
 }
 
 pub(super) fn decide(policy: &Policy, who: &Identity, action: Action, what: &Resource<'_>) -> bool {

@@ -80,6 +80,12 @@ impl Policy {
         decide::decide(self, who, action, what)
     }
 
+    /// What the names begin with to which somebody may do that, of a format, in order. A name that begins otherwise is
+    /// refused by [`Self::decide`]; one that begins so may be.
+    pub fn starts(&self, who: &Identity, action: Action, format: Format) -> Vec<String> {
+        decide::starts(self, who, action, format)
+    }
+
     /// The same decision, with every rule that was looked at and why it counted or did not.
     pub fn explain(&self, who: &Identity, action: Action, what: &Resource<'_>) -> Explanation {
         explain::explain(self, who, action, what)

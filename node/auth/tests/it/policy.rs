@@ -1,6 +1,8 @@
 //! Who may do what: subjects, denies, scopes, grants, and the words that explain it.
 
+use nora_auth::permission::{Action, Resource};
 use nora_auth::policy::Effect;
+use nora_domain::Format;
 
 use crate::support::{compiled, document, may, question, rule, set, who};
 
@@ -156,4 +158,53 @@ fn explanations_name_the_rule_that_decided() {
     assert!(explain(&who("admin"), "admin registry!").allowed);
     let json = serde_json::to_value(&cut).unwrap();
     assert_eq!(json["steps"][0]["effect"], "cuts_down");
+}
+
+/// Lists look only at names that begin so. They must not leave out a name that the caller may pull.
+#[test]
+fn a_name_that_begins_otherwise_is_refused() {
+    let permissions = [
+        "pull:team/*",
+        "push,pull:team/app",
+        "pull,overwrite:a/b",
+        "pull:one/*/x-[0-9]*",
+        "pull:two/{a,b}/c*",
+        "pull:maven:com.acme",
+        "pull:npm:@acme/*",
+        "delete:gone/*",
+    ];
+    let rules = vec![
+        rule("user:alice", &permissions, &["pull:team/secret/*"]),
+        rule("group:devs", &["admin:dev/*"], &[]),
+        rule("user:bob", &["pull:*"], &[]),
+    ];
+    let policy = compiled(&document(rules));
+    let segments =
+        ["team", "team-x", "teams", "a", "b", "one", "two", "app", "x-1", "dev", "@acme"];
+    let mut names: Vec<String> = segments.iter().map(ToString::to_string).collect();
+    for depth in 0..2 {
+        let longer = names.iter().filter(|name| name.matches('/').count() == depth);
+        let longer: Vec<_> = longer
+            .flat_map(|name| segments.iter().map(move |last| format!("{name}/{last}")))
+            .collect();
+        names.extend(longer);
+    }
+    names.extend(["com.acme:lib", "com.acme.x:lib", "org.other:lib"].map(ToOwned::to_owned));
+    for person in ["anonymous", "user:alice", "user:bob", "admin"].map(who) {
+        for format in Format::ALL {
+            let starts = policy.starts(&person, Action::Pull, format);
+            assert!(
+                starts.is_sorted() && starts.windows(2).all(|two| !two[1].starts_with(&two[0]))
+            );
+            for name in &names {
+                let what = Resource::Repository { format, path: name };
+                let may = policy.decide(&person, Action::Pull, &what);
+                let begins = starts.iter().any(|start| name.starts_with(start.as_str()));
+                assert!(!may || begins, "{person:?} may pull {format}:{name}, and lists skip it");
+            }
+        }
+    }
+    let of_alice = policy.starts(&who("user:alice"), Action::Pull, Format::Oci);
+    assert_eq!(of_alice, ["a/b", "dev/", "one/", "team/", "two/"]);
+    assert!(policy.starts(&who("anonymous"), Action::Pull, Format::Oci).is_empty());
 }
