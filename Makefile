@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run cluster test conformance interop chaos mutants bench bench-cluster bench-auth fix shell
+.PHONY: help run cluster test conformance interop chaos mutants attacks bench bench-cluster bench-auth fix shell
 
 setup = . deploy/dev/setup.sh
 
@@ -34,6 +34,12 @@ chaos: ## a real cluster of three under faults; ARGS="--faults 1000 --minutes 30
 
 mutants: ## break the product in one place after another and demand that tests notice; ARGS="NAME..." takes some
 	@$(setup); exec cluster-tests/mutants/run.sh $(ARGS)
+
+attacks: ## attack a node with what strangers can hold open, and measure what its other clients see
+	@$(setup); cargo build --quiet --release --bin nora; \
+	  cargo build --quiet --release -p nora-cluster-tests --bin nora-attacks; \
+	  exec "$$CARGO_TARGET_DIR/release/nora-attacks" --nora "$$CARGO_TARGET_DIR/release/nora" \
+	  --work "$$CARGO_TARGET_DIR/attacked" $(ARGS)
 
 bench: ## measure what is shipped on this machine
 	@$(setup); cargo build --quiet --profile dist --bin nora; exec cluster-tests/bench/run.sh

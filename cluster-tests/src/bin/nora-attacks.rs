@@ -1,0 +1,382 @@
+//! `nora-attacks`: what strangers can hold open on a node, and what that costs its well-behaved clients.
+//!
+//! A release build of one node runs by itself; each attack comes from its own loopback address, and a client at another
+//! asks for a manifest all the while, half of the time on a new connection. The result is a table: latency of that client
+//! before and during the attack, the node's memory and processor time. Nothing here fails on time: figures are for
+//! `docs/reference/limits.md`. An attack that keeps the client from being answered at all is a failure.
+
+#![allow(clippy::print_stdout, reason = "its output is its result")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
+use nora_cluster_tests::content::sha256;
+use nora_cluster_tests::error::{Error, Result};
+use nora_cluster_tests::kernel;
+use nora_cluster_tests::server::{Server, free_address};
+use nora_cluster_tests::stats::{Latencies, micros};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Map, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
+
+/// Attacks a node and measures what a well-behaved client sees.
+#[derive(Parser)]
+struct Args {
+    /// The program `nora`.
+    #[arg(long)]
+    nora: PathBuf,
+    /// A folder for the node's data; it is made anew.
+    #[arg(long)]
+    work: PathBuf,
+    /// Seconds that each attack lasts.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+}
+
+/// From where the well-behaved client asks.
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+/// From where the attacks come.
+const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+const PACE: Duration = Duration::from_millis(5);
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+fn wrong(error: impl std::fmt::Display) -> Error {
+    Error::Wrong(error.to_string())
+}
+
+/// The node under attack.
+struct Target {
+    server: Server,
+    http: SocketAddr,
+    cluster: SocketAddr,
+    /// What the well-behaved client asks for.
+    manifest: String,
+    /// What readers take nothing of.
+    blob: String,
+}
+
+/// A client from one address.
+fn client_from(address: IpAddr) -> Result<reqwest::Client> {
+    reqwest::Client::builder().local_address(address).no_proxy().build().map_err(wrong)
+}
+
+/// A client of HTTP/2 that makes one connection.
+fn http2_from(address: IpAddr) -> Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .local_address(address)
+        .no_proxy()
+        .http2_prior_knowledge()
+        .danger_accept_invalid_certs(true)
+        .build()
+        .map_err(wrong)
+}
+
+/// A plain connection from the attacker's address.
+async fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::new(ATTACKER, 0))?;
+    socket.connect(to).await
+}
+
+impl Target {
+    async fn start(nora: &Path, work: &Path) -> Result<Self> {
+        let _ = std::fs::remove_dir_all(work);
+        std::fs::create_dir_all(work).map_err(wrong)?;
+        let (http, cluster) = (free_address()?, free_address()?);
+        let mut command = Command::new(nora);
+        let config = work.join("nora.toml");
+        std::fs::write(&config, "[log]\nlevel = \"error\"\n").map_err(wrong)?;
+        command.args(["serve", "--listen", &http.to_string(), "--config"]).arg(config);
+        command.args(["--cluster-listen", &cluster.to_string(), "--data-dir"]);
+        command.arg(work.join("data"));
+        let log = work.join("log");
+        let limit = Duration::from_secs(60);
+        let (server, _) = Server::start(command, http, "/ready", &log, limit)?;
+        let client = client_from(CLIENT)?;
+        let blob = vec![7; 8 << 20];
+        let blob_path = push_blob(&client, http, "good/app", &blob).await?;
+        push_blob(&client, http, "good/app", b"{}").await?;
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(b"{}"), "size": 2},
+            "layers": [],
+        });
+        let manifest_path = "/v2/good/app/manifests/v1".to_owned();
+        put(&client, http, &manifest_path, MANIFEST, manifest.to_string()).await?;
+        Ok(Self { server, http, cluster, manifest: manifest_path, blob: blob_path })
+    }
+
+    fn resident_mb(&self) -> f64 {
+        kernel::resident_bytes(self.server.pid()).unwrap_or(0) as f64 / 1e6
+    }
+
+    /// Seconds of processor time that the node has used.
+    fn processor_secs(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server.pid()));
+        let stat = stat.unwrap_or_default();
+        // Behind the program's name, which stands in brackets.
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
+        let per_sec = rustix::param::clock_ticks_per_second() as f64;
+        (ticks(11).unwrap_or(0.0) + ticks(12).unwrap_or(0.0)) / per_sec
+    }
+}
+
+async fn push_blob(
+    client: &reqwest::Client,
+    to: SocketAddr,
+    repository: &str,
+    bytes: &[u8],
+) -> Result<String> {
+    let digest = sha256(bytes);
+    let url = format!("http://{to}/v2/{repository}/blobs/uploads/?digest={digest}");
+    let pushed = client.post(url).body(bytes.to_vec()).send().await.map_err(wrong)?;
+    match pushed.status().as_u16() {
+        201 => Ok(format!("/v2/{repository}/blobs/{digest}")),
+        status => Err(Error::Wrong(format!("a blob was answered {status}"))),
+    }
+}
+
+async fn put(
+    client: &reqwest::Client,
+    to: SocketAddr,
+    path: &str,
+    kind: &str,
+    body: String,
+) -> Result<()> {
+    let url = format!("http://{to}{path}");
+    let put = client.put(url).header("content-type", kind).body(body).send().await;
+    match put.map_err(wrong)?.status().as_u16() {
+        201 => Ok(()),
+        status => Err(Error::Wrong(format!("{path} was answered {status}"))),
+    }
+}
+
+/// What the well-behaved client saw, and what the node took meanwhile.
+struct Seen {
+    latencies: Latencies,
+    failures: usize,
+    resident_mb: f64,
+    cores: f64,
+}
+
+/// Asks for a manifest until told to stop, half of the time on a new connection.
+async fn behave(target: &Target, mut stop: watch::Receiver<bool>) -> Result<Seen> {
+    let url = format!("http://{}{}", target.http, target.manifest);
+    let kept = client_from(CLIENT)?;
+    let (mut samples, mut failures, mut resident_mb) = (Vec::new(), 0, 0_f64);
+    let (began, used) = (Instant::now(), target.processor_secs());
+    let mut number = 0_u64;
+    while !*stop.borrow_and_update() {
+        let new = client_from(CLIENT)?;
+        let client = if number.is_multiple_of(2) { &kept } else { &new };
+        number += 1;
+        let asked = Instant::now();
+        let answer = client.get(&url).timeout(Duration::from_secs(10)).send().await;
+        match answer {
+            Ok(answer) if answer.status() == 200 => {
+                drop(answer.bytes().await);
+                samples.push(micros(asked.elapsed()));
+            }
+            _ => failures += 1,
+        }
+        resident_mb = resident_mb.max(target.resident_mb());
+        tokio::time::sleep(PACE).await;
+    }
+    let cores = (target.processor_secs() - used) / began.elapsed().as_secs_f64();
+    Ok(Seen { latencies: Latencies::from_micros(samples), failures, resident_mb, cores })
+}
+
+/// Runs an attack beside the client. What the attack returns is held until the client has asked for long enough.
+async fn under<T>(
+    target: &Target,
+    name: &str,
+    seconds: u64,
+    attack: impl Future<Output = Result<T>>,
+) -> Result<bool> {
+    let (stop, stopped) = watch::channel(false);
+    let attacked = async {
+        let held = attack.await;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        stop.send_replace(true);
+        held
+    };
+    let (held, seen) = futures_util::future::join(attacked, behave(target, stopped)).await;
+    let (held, seen) = (held?, seen?);
+    let (p50, p99) = (seen.latencies.percentile_ms(50.0), seen.latencies.percentile_ms(99.0));
+    println!(
+        "| {name} | {} | {p50:.2} ms | {p99:.2} ms | {} | {:.0} MB | {:.0} % |",
+        seen.latencies.count(),
+        seen.failures,
+        seen.resident_mb,
+        seen.cores * 100.0,
+    );
+    drop(held);
+    // What was held goes before the next attack begins.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    Ok(seen.failures == 0 && seen.latencies.count() > 0)
+}
+
+/// Sixty artifacts about one subject, each with 3.7 MB of small annotations, and four lists of them at once.
+async fn large_referrers(target: &Target) -> Result<()> {
+    let client = client_from(ATTACKER)?;
+    let subject = "sha256:".to_owned() + &"7".repeat(64);
+    for number in 0..60 {
+        let mut annotations = Map::new();
+        for at in 0..70_000 {
+            annotations
+                .insert(format!("key-{number}-{at}"), json!("a value of some thirty bytes, so"));
+        }
+        let index = json!({
+            "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": annotations,
+            "artifactType": "application/vnd.example", "subject": {"mediaType": MANIFEST, "digest": subject, "size": 9},
+        });
+        let body = index.to_string();
+        let path = format!("/v2/bad/app/manifests/{}", sha256(body.as_bytes()));
+        put(&client, target.http, &path, INDEX, body).await?;
+    }
+    let url = format!("http://{}/v2/bad/app/referrers/{subject}", target.http);
+    let lists = (0..4).map(|_| async {
+        match client.get(&url).send().await {
+            Ok(answer) => drop(answer.bytes().await),
+            Err(error) => println!("a list of referrers: {error}"),
+        }
+    });
+    join_all(lists).await;
+    Ok(())
+}
+
+/// Six connections with 200 downloads each, of which nobody takes more than the first window.
+async fn windowless(target: &Target) -> Result<Vec<reqwest::Response>> {
+    let url = format!("http://{}{}", target.http, target.blob);
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        let client = http2_from(ATTACKER)?;
+        let asked = (0..200).map(|_| client.get(&url).timeout(Duration::from_secs(60)).send());
+        held.extend(join_all(asked).await.into_iter().filter_map(std::result::Result::ok));
+    }
+    Ok(held)
+}
+
+/// Connections that send `first` and nothing more.
+async fn silent(to: SocketAddr, count: usize, first: &[u8]) -> Result<Vec<TcpStream>> {
+    let connections = stream::iter(0..count)
+        .map(|_| async move {
+            let mut connection = connect(to).await?;
+            connection.write_all(first).await?;
+            Ok::<_, std::io::Error>(connection)
+        })
+        .buffer_unordered(200)
+        .filter_map(async |connected| connected.ok());
+    Ok(connections.collect().await)
+}
+
+/// Messages of 17 MiB to the cluster port, from nobody, whose end never comes.
+async fn endless_messages(target: &Target) -> Result<Vec<tokio::task::JoinHandle<()>>> {
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        let client = http2_from(ATTACKER)?;
+        let url = format!("https://{}/nora.peer.v1.Leader/Propose", target.cluster);
+        for _ in 0..16 {
+            let head = [&[0][..], &(17_u32 << 20).to_be_bytes()].concat();
+            let body = stream::iter([Ok::<_, std::io::Error>(head)]).chain(stream::unfold(
+                0_u32,
+                async |sent| {
+                    if sent >= 16 {
+                        std::future::pending::<()>().await;
+                    }
+                    Some((Ok(vec![7; 1 << 20]), sent + 1))
+                },
+            ));
+            let asked = client.post(&url).header("content-type", "application/grpc");
+            let asked = asked.body(reqwest::Body::wrap_stream(body)).send();
+            held.push(tokio::spawn(async move {
+                if let Ok(answer) = asked.await {
+                    drop(answer.bytes().await);
+                }
+            }));
+        }
+    }
+    Ok(held)
+}
+
+/// Wrong passwords as fast as one address can send them.
+async fn guesses(target: &Target, seconds: u64) -> Result<usize> {
+    let url = format!("http://{}/v2/", target.http);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let client = client_from(ATTACKER)?;
+    let guessers = (0..8).map(|guesser| {
+        let (client, url) = (client.clone(), url.clone());
+        async move {
+            let mut made = 0;
+            while Instant::now() < end {
+                let user = format!("user-{guesser}-{made}");
+                let asked = client.get(&url).basic_auth(user, Some("a guess")).send().await;
+                made += usize::from(asked.is_ok());
+            }
+            made
+        }
+    });
+    Ok(join_all(guessers).await.into_iter().sum())
+}
+
+/// As many descriptors as the system allows: the attacks hold thousands.
+fn raise_descriptors() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let current = Some(maximum.unwrap_or(1 << 20).min(1 << 20));
+    let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
+}
+
+async fn attacks(args: &Args) -> Result<bool> {
+    let target = Target::start(&args.nora, &args.work).await?;
+    let seconds = args.seconds;
+    println!("| attack | answers | p50 | p99 | failures | most memory | processor |");
+    println!("|---|---|---|---|---|---|---|");
+    let mut all = true;
+    let quiet = async { Ok(()) };
+    all &= under(&target, "none", seconds, quiet).await?;
+    let (http, cluster) = (target.http, target.cluster);
+    // The first bytes of a TLS handshake: a record of which the rest never comes.
+    let hello = [0x16, 0x03, 0x01, 0x02, 0x00];
+    let attack = silent(http, 10_000, b"G");
+    all &= under(&target, "10,000 connections of one byte", seconds, attack).await?;
+    let attack = silent(http, 5_000, b"");
+    all &= under(&target, "5,000 silent connections", seconds, attack).await?;
+    let attack = silent(cluster, 5_000, &hello);
+    all &= under(&target, "5,000 half-open handshakes, cluster port", seconds, attack).await?;
+    all &= under(&target, "1,200 streams without a window", seconds, windowless(&target)).await?;
+    let attack = endless_messages(&target);
+    all &= under(&target, "800 endless messages, cluster port", seconds, attack).await?;
+    all &= under(&target, "wrong passwords", seconds, guesses(&target, seconds)).await?;
+    all &= under(&target, "60 referrers of 3.7 MB", seconds, large_referrers(&target)).await?;
+    all &= under(&target, "none, afterwards", seconds, async { Ok(()) }).await?;
+    target.server.stop()?;
+    Ok(all)
+}
+
+fn main() -> ExitCode {
+    raise_descriptors();
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime.map_err(wrong).and_then(|runtime| runtime.block_on(attacks(&args)));
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("the well-behaved client was not answered under an attack");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("nora-attacks: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
