@@ -326,7 +326,7 @@ impl Connection {
             let info = ConnectionInfo { peer: self.peer, tls: false };
             self.of_address.prove();
             return match http2 {
-                Ok(Ok(true)) => self.serve_http2(stream, (info, Extensions::new())).await,
+                Ok(Ok(true)) => self.serve_watched_http2(stream, (info, Extensions::new())).await,
                 Ok(Ok(false)) => {
                     let service = self.service((info, Extensions::new()));
                     self.serve_http1(stream, service).await;
@@ -350,10 +350,11 @@ impl Connection {
         self.of_address.prove();
         let mut extensions = Extensions::new();
         let mut _strangers_place = None;
+        let mut is_known = false;
         if let Some(introduce) = &self.introduce {
             let certificates = session.peer_certificates().unwrap_or_default();
             match introduce(certificates, &mut extensions) {
-                Ok(OtherEnd::Known) => {}
+                Ok(OtherEnd::Known) => is_known = true,
                 Ok(OtherEnd::Stranger) => {
                     let Ok(place) = self.strangers.clone().try_acquire_owned() else {
                         self.metrics.connection_refused("stranger");
@@ -367,8 +368,12 @@ impl Connection {
             }
         }
         let about = (ConnectionInfo { peer: self.peer, tls: true }, extensions);
-        if http2 {
-            self.serve_http2(stream, about).await;
+        if http2 && is_known {
+            // Members keep their connections, and wait for each other's answers for as long as those take.
+            let service = self.service(about);
+            self.serve_http2(stream, service, std::future::pending()).await;
+        } else if http2 {
+            self.serve_watched_http2(stream, about).await;
         } else {
             let service = self.service(about);
             self.serve_http1(stream, service).await;
@@ -416,7 +421,8 @@ impl Connection {
         self.until_stopped(connection, std::future::pending()).await;
     }
 
-    async fn serve_http2(
+    /// HTTP/2 with a client: an answer that it does not take is broken off, and a connection that it does not use ends.
+    async fn serve_watched_http2(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         about: (ConnectionInfo, Extensions),
@@ -428,6 +434,20 @@ impl Connection {
             let (begun, answer) = (watched.begin(), service.call(request));
             async move { answer.await.map(|answer| progress::watched(answer, begun, patience)) }
         });
+        self.serve_http2(stream, service, open.is_idle_for(HTTP2_IDLE_MAX)).await;
+    }
+
+    async fn serve_http2(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        service: impl Service<
+            Request<Incoming>,
+            Response = Response,
+            Error = Infallible,
+            Future: Send + 'static,
+        >,
+        is_idle: impl Future<Output = ()>,
+    ) {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(Duration::from_secs(30))
@@ -435,7 +455,7 @@ impl Connection {
             .max_frame_size(HTTP2_FRAME_BYTES_MAX)
             .adaptive_window(true)
             .serve_connection(TokioIo::new(stream), service);
-        self.until_stopped(connection, open.is_idle_for(HTTP2_IDLE_MAX)).await;
+        self.until_stopped(connection, is_idle).await;
     }
 
     /// Serves a connection; once a stop is asked for, or the connection was idle for too long, only what runs on it.
