@@ -110,15 +110,11 @@ impl Caller {
     /// The repositories of a format that lists show them.
     pub fn listed(&self, format: Format) -> Listed<'_> {
         let in_force = self.in_force();
-        let who = self.known.uncut.iter().chain([&self.known.identity]);
-        let mut starts: Vec<String> = match self.is_free() {
+        let starts = match self.is_free() {
             true => vec![String::new()],
-            false => {
-                who.flat_map(|who| in_force.policy().starts(who, Action::Pull, format)).collect()
-            }
+            // What a session was cut down to takes away, and adds no name.
+            false => in_force.policy().starts(&self.known.identity, Action::Pull, format),
         };
-        starts.sort_unstable();
-        starts.dedup_by(|longer, shorter| longer.starts_with(shorter.as_str()));
         Listed { caller: self, format, starts }
     }
 

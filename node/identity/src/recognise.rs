@@ -131,9 +131,18 @@ impl Guard {
         (epoch, is_open): (u64, bool),
     ) -> Result<Arc<Known>, Rejected> {
         let first = self.known_by(credential.clone(), address).await;
-        let may_be_new = matches!(first, Err(Rejected::Wrong(_)))
-            && !is_open
-            && !matches!(credential, Credential::Malformed(_));
+        if is_open || !matches!(first, Err(Rejected::Wrong(_))) {
+            return first;
+        }
+        let may_be_new = match &credential {
+            Credential::None | Credential::Malformed(_) => false,
+            // A session that has expired, or is signed by nobody here, stays so. Its client must hear that from a node without
+            // a majority too.
+            Credential::Bearer(text) if session::is_shaped_as_token(text.expose()) => {
+                self.verified_session(text.expose(), Use::Access).await.is_ok()
+            }
+            Credential::Basic { .. } | Credential::Bearer(_) => true,
+        };
         if !may_be_new {
             return first;
         }
@@ -562,11 +571,17 @@ mod tests {
             exp: now + 60,
             use_: Use::Refresh,
         };
-        let refresh = session::sign(node.guard.keys.all().last().unwrap(), &claims).unwrap();
+        let key = node.guard.keys.all().last().unwrap().clone();
+        let refresh = session::sign(&key, &claims).unwrap();
         let like = node.guard.administrator(None, "request".into());
         let refreshed = node.guard.refreshed(&refresh, &like).await;
         assert!(refreshed.is_ok(), "a refresh token of an account that was just made");
         let before = node.metadata.counts().linearizations;
+        let expired = session::Claims { use_: Use::Access, iat: now - 90, exp: now - 60, ..claims };
+        let expired = Credential::Bearer(Secret::new(session::sign(&key, &expired).unwrap()));
+        let refused = node.guard.recognise(expired, None, "request".into()).await;
+        assert!(matches!(refused, Err(Rejected::Wrong(_))), "{refused:?}");
+        assert_eq!(node.metadata.counts().linearizations, before, "it has expired everywhere");
         assert!(!logs_in("a guess").await);
         assert_eq!(node.metadata.counts().linearizations, before + 1, "a guess costs one look");
     }
