@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::StatusCode;
 use http::header::RETRY_AFTER;
+use nora_identity::neighbours;
 
 use crate::problem::{Kind, Problem};
 
@@ -39,8 +40,9 @@ impl Downloads {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a download to this address.
+    /// A place for a download to this address, which counts with its /64 if it is of IPv6.
     pub(crate) fn take(&self, address: Option<IpAddr>) -> Result<Place, Problem> {
+        let address = address.map(neighbours);
         let mut held = self.held();
         let own = held.by_address.get(&address).copied().unwrap_or_default();
         if own >= self.places_max.div_ceil(2).min(OF_ADDRESS_MAX) {
@@ -90,6 +92,10 @@ mod tests {
         assert_eq!(status(downloads.take(address(1))), Some(429));
         taken.extend((0..2).map(|_| downloads.take(address(2)).ok()));
         assert_eq!(status(downloads.take(address(3))), Some(503));
+        drop(taken);
+        let network = |last: u16| Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, last]));
+        let taken: Vec<_> = (0..2).map(|last| downloads.take(network(last)).ok()).collect();
+        assert_eq!(status(downloads.take(network(7))), Some(429), "a customer has a whole network");
         drop(taken);
         assert!(downloads.held().by_address.is_empty());
         assert_eq!(status(downloads.take(address(1))), None);

@@ -37,6 +37,7 @@ pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, admin_passwords, shared_p
 pub use caller::{Caller, Known, Listed, OnceBegun};
 pub use issuers::{ExchangeFailure, Exchanged, Issuers};
 pub use limits::Allowance;
+pub use lockout::neighbours;
 pub use policies::{InForce, Policies, PolicyFailure, canonical, stranded, tenant_limits};
 pub use recognise::Rejected;
 pub use sessions::{Session, SessionRequest};

@@ -22,8 +22,8 @@ struct Failures {
     since: Instant,
 }
 
-/// Whoever has an IPv6 address has 2^64 of them.
-pub(super) fn neighbours(address: IpAddr) -> IpAddr {
+/// The address that limits count: of IPv6 the /64, because one customer has all of its 2^64 addresses.
+pub fn neighbours(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),

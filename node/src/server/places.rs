@@ -5,10 +5,11 @@
 //! connection that finds none is closed at once and counted. Must not know: what a connection is used for.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nora_config::Network;
+use nora_identity::neighbours;
 
 /// Of the connections from one address, this part may be unproven: the first bytes of a real client come within
 /// milliseconds.
@@ -49,17 +50,6 @@ pub(super) struct Places {
     held: Arc<Mutex<HashMap<IpAddr, Held>>>,
 }
 
-/// The address that counts: for IPv6 the /64 that one customer gets.
-fn counted(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let network = u128::from(address) >> 64 << 64;
-            IpAddr::V6(Ipv6Addr::from(network))
-        }
-        address @ IpAddr::V4(_) => address,
-    }
-}
-
 impl Places {
     pub(super) fn new(per_address_max: usize, exempt: &[Network]) -> Self {
         Self { per_address_max, exempt: exempt.into(), held: Arc::default() }
@@ -74,7 +64,7 @@ impl Places {
         if self.exempt.iter().any(|network| network.contains(address)) {
             return Ok(Place { of: None, is_proven: true });
         }
-        let address = counted(address);
+        let address = neighbours(address);
         let mut all = self.held();
         let held = all.get(&address).copied().unwrap_or_default();
         if held.open >= self.per_address_max {
