@@ -47,11 +47,15 @@ const MAPPED_BYTES_MIN: libc::c_int = 4 << 20;
 pub fn limit_arenas() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        // SAFETY: mallopt sets a number of the allocator's own, under its own lock; any number is valid for this parameter
-        // within the allocator's bounds, beyond which it changes nothing, and memory that was given out before stays valid.
-        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN) };
-        let tuned = std::env::var_os("GLIBC_TUNABLES")
-            .is_some_and(|tunables| tunables.to_string_lossy().contains("arena_max"));
+        let tunables = std::env::var_os("GLIBC_TUNABLES").unwrap_or_default();
+        let is_tuned = |name| tunables.to_string_lossy().contains(name);
+        if !is_tuned("mmap_threshold") && std::env::var_os("MALLOC_MMAP_THRESHOLD_").is_none() {
+            // SAFETY: mallopt sets a number of the allocator's own, under its own lock; any number is valid for this
+            // parameter within the allocator's bounds, beyond which it changes nothing, and memory that was given out
+            // before stays valid.
+            unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES_MIN) };
+        }
+        let tuned = is_tuned("arena_max");
         if tuned || std::env::var_os("MALLOC_ARENA_MAX").is_some() {
             return;
         }

@@ -139,6 +139,15 @@ pub async fn run(
     let roster =
         Roster::new(cluster.clone(), identity.clone(), report.clone(), members_config(&config));
 
+    let allowed = Shares::now().connections;
+    if config.limits.connections_max > allowed {
+        warn!(
+            configured = config.limits.connections_max,
+            allowed,
+            "fewer connections than limits.connections_max are taken: the system lets this process open too few files; raise \
+             its limit (ulimit -n, LimitNOFILE), or lower limits.connections_max"
+        );
+    }
     let metrics = Arc::new(Metrics::new(nora_http::routes()));
     let joins = with_address(roster.services());
     let inner = cluster.members_only(merged([cluster.services(), storage.exchange()]));
