@@ -90,7 +90,7 @@ pub struct Api {
     pub guard: Arc<Guard>,
     /// The other nodes' surfaces.
     pub peers: Arc<dyn Forward>,
-    /// Held for reading by each request that another node passes on. Whoever stops the node takes it for writing: then
+    /// Held for reading by each request that another node passes on. A node that stops takes it for writing: then
     /// none runs, and none begins.
     pub forwarded: Arc<RwLock<()>>,
     /// Memory for bodies that are read whole.
@@ -137,8 +137,8 @@ async fn to_the_end<T: Send + 'static>(
 /// Every format's surface. To add a format is to add a line here.
 const SURFACES: &[Mounted] = &[Mounted::of::<oci::Oci>()];
 
-/// What other members may send here: requests that their own gates have let through. Whoever mounts it makes sure that
-/// nobody else reaches it.
+/// What other members may send here: requests that their own gates have let through. The caller mounts it where only
+/// members reach it.
 pub fn forwarded_router(api: &Arc<Api>) -> Router {
     forwarded_router_of(SURFACES, api)
 }

@@ -181,7 +181,7 @@ impl Call {
     }
 
     /// The request's body as a stream. One that announces more than `bytes_max` is refused, before it is sent if the
-    /// client waits to be asked for it; one that announces nothing is counted by whoever reads it.
+    /// client waits to be asked for it; the reader counts the bytes of one that announces nothing.
     pub(crate) async fn take_body(&mut self, bytes_max: u64) -> Result<Incoming, nora_app::Error> {
         let announced = self.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
         let waits = self.headers.contains_key(EXPECT);

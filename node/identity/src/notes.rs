@@ -1,7 +1,7 @@
 //! What is written down a moment later: refusals for the audit log, and when tokens were last used.
 //!
 //! Guarantees: nobody waits for either; equal refusals within a moment are one entry with a count, and so are those of one
-//! source that are too many, so that whoever is refused often cannot fill the log; callers without a name have a budget of
+//! source that are too many, so that a caller who is refused often cannot fill the log; callers without a name have a budget of
 //! entries by the hour, in all and of each address; what does not fit is counted, not forgotten.
 
 use std::collections::{BTreeMap, HashMap};

@@ -203,7 +203,7 @@ async fn in_repository<S: Surface>(
 }
 
 /// A refusal, once what the client sends is out of the way: an answer that is given while it still sends is lost with the
-/// connection. Whoever waits to be asked for the body is told at once.
+/// connection. A client that waits to be asked for the body gets it at once.
 async fn told_after(api: &Api, problem: Problem, request: Request) -> Problem {
     if !request.headers().contains_key(EXPECT) {
         let idle = api.settings.body_idle_timeout;

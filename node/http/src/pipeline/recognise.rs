@@ -38,7 +38,7 @@ pub(super) fn address_of(api: &Api, request: &Request) -> Option<IpAddr> {
     peer.map(|peer| client_address(&api.settings.trusted_proxies, peer, request.headers()))
 }
 
-/// The answer to whoever was not recognised.
+/// The answer to a caller who was not recognised.
 pub(crate) fn rejection(rejected: Rejected, challenge: &Challenge) -> Problem {
     match rejected {
         Rejected::Wrong(why) => challenged(challenge, None, &why),
