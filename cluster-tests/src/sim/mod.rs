@@ -20,10 +20,10 @@ mod oracle;
 use std::collections::{BTreeMap, BTreeSet};
 
 use nora_domain::{
-    Action, AdmitNode, AuthorityRecord, ClusterId, Command, CreateJoinToken, Digest, Epoch,
+    Action, AdmitNode, AuthorityKeys, ClusterId, Command, CreateJoinToken, Digest, Epoch,
     FeatureLevel, Format, FoundCluster, Generation, MemoryStore, NodeId, NodeProfile,
-    RepositoryKey, RepositoryPath, StartNode, Storage, StorageMode, TagName, TenantName, Terms,
-    Timestamp, TokenId,
+    RepositoryKey, RepositoryPath, SharedSecret, StartNode, Storage, StorageMode, TagName,
+    TenantName, Terms, Timestamp, TokenId,
 };
 
 pub use bug::Bug;
@@ -212,7 +212,7 @@ impl World {
     /// The cluster begins: node 1 founds it, the others join. All have these entries.
     fn found(&mut self) -> Result<(), String> {
         let token = TokenId(1);
-        let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
+        let authority = AuthorityKeys { certificate: vec![1], key: vec![2] };
         let storage = Storage { mode: StorageMode::Local, replicas: NODES as u32 };
         let start = |node: usize, start| {
             Action::StartNode(StartNode {
@@ -233,7 +233,12 @@ impl World {
         let starts: Vec<u128> = self.nodes.iter().map(|node| node.start).collect();
         let actions = [
             start(0, starts[0]),
-            Action::FoundCluster(FoundCluster { cluster: ClusterId(9), authority, storage }),
+            Action::FoundCluster(FoundCluster {
+                cluster: ClusterId(9),
+                authority,
+                secret: SharedSecret([9; 32]),
+                storage,
+            }),
             Action::CreateJoinToken(CreateJoinToken {
                 token,
                 secret_hash: [7; 32],

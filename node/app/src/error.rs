@@ -305,6 +305,8 @@ impl From<Refusal> for Error {
             | Refusal::TokenUnknown
             | Refusal::TokenExpired
             | Refusal::TokenSpent
+            | Refusal::RotationUnderWay
+            | Refusal::RotationMoved
             | Refusal::FeatureTooOld { .. }
             | Refusal::MemberTooOld { .. }
             | Refusal::StaleGeneration(_)

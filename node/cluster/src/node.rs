@@ -13,8 +13,8 @@ use futures_util::future::join_all;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
 use nora_domain::{
-    Ask, AuthorityRecord, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile,
-    Outcome, Record, Refusal, Rows, StartNode, Terms, Timestamp,
+    Ask, AuthorityKeys, ClusterId, Command, Epoch, FoundCluster, Head, Key, NodeId, NodeProfile,
+    Outcome, Record, Refusal, Rows, SharedSecret, StartNode, Terms, Timestamp,
 };
 use nora_proto::peer::v1 as proto;
 use nora_proto::peer::v1::members_client::MembersClient;
@@ -65,7 +65,7 @@ pub struct Cluster {
     _comparing: JoinSet<()>,
     disk_reads: Arc<Semaphore>,
     /// What the founder has to tell once it leads.
-    founding: Mutex<Option<(ClusterId, AuthorityRecord)>>,
+    founding: Mutex<Option<(ClusterId, AuthorityKeys)>>,
     /// What comparisons of the members' states found.
     differences: Mutex<Differences>,
     closed: AtomicBool,
@@ -159,7 +159,7 @@ impl Cluster {
     pub async fn found(
         &self,
         cluster: ClusterId,
-        authority: AuthorityRecord,
+        authority: AuthorityKeys,
     ) -> Result<(), StartError> {
         begin(&self.raft, self.config.node, &self.config.address).await?;
         *crate::rocks::locked(&self.founding) = Some((cluster, authority));
@@ -235,7 +235,11 @@ impl Cluster {
         let Some((expected, authority)) = crate::rocks::locked(&self.founding).take() else {
             return Ok(());
         };
-        let command = FoundCluster { cluster: expected, authority, storage: self.config.storage };
+        let secret = nora_trust::new_secret()
+            .map_err(|error| consensus("make the cluster's secret")(error.to_string()))?;
+        let secret = SharedSecret(secret);
+        let storage = self.config.storage;
+        let command = FoundCluster { cluster: expected, authority, secret, storage };
         let answer = ask(self, command).await.map_err(consensus("found the cluster"))?;
         if !matches!(answer, Ok(()) | Err(Refusal::ClusterFounded)) {
             return Err(StartError::Answer { answer: format!("{answer:?}") });

@@ -7,6 +7,7 @@
 
 use crate::account::{AccountRemoved, CreateAccount, RemoveAccount, SetPassword};
 use crate::artifact::{ArtifactDeleted, ArtifactStored, DeleteArtifact, PutArtifact};
+use crate::authority::{BeginRotation, ConfirmRotation};
 use crate::blob::{
     AddHolder, BlobCommitted, CommitBlob, DropHolder, Holder, LoseObject, MountBlob, PinBlob,
     UnlinkBlob,
@@ -82,6 +83,8 @@ macro_rules! for_each_command {
             SealJournal seal_journal -> (),
             DropSegments drop_segments -> SegmentsDropped,
             RevokeJoinToken revoke_join_token -> (),
+            BeginRotation begin_rotation -> (),
+            ConfirmRotation confirm_rotation -> (),
         }
     };
 }
@@ -198,6 +201,7 @@ impl Action {
             }
             Self::SetPolicy(_) => (Verb::PolicySet, About::Policy),
             Self::SetReplicas(_) => (Verb::ClusterReplicas, About::Cluster),
+            Self::BeginRotation(_) => (Verb::ClusterRotate, About::Cluster),
             Self::CreateJoinToken(CreateJoinToken { token, .. }) => {
                 (Verb::NodeToken, About::Token(*token))
             }
@@ -312,6 +316,10 @@ pub enum Refusal {
     TokenExpired,
     /// The join token has admitted as many nodes as it was made for.
     TokenSpent,
+    /// The cluster's authority is being replaced.
+    RotationUnderWay,
+    /// The rotation of the authority is at another stage, or over.
+    RotationMoved,
     /// The node does not understand the level that the cluster is at.
     FeatureTooOld {
         /// The cluster's level.
@@ -447,6 +455,8 @@ impl Refusal {
             Self::TokenUnknown => Reason::JoinTokenUnknown,
             Self::TokenExpired => Reason::JoinTokenExpired,
             Self::TokenSpent => Reason::JoinTokenSpent,
+            Self::RotationUnderWay => Reason::RotationUnderWay,
+            Self::RotationMoved => Reason::RotationMoved,
             Self::FeatureTooOld { .. } | Self::MemberTooOld { .. } => Reason::ProgramTooOld,
             Self::FeatureNotReached { .. } => Reason::UpgradeUnfinished,
             Self::StaleGeneration(_) => Reason::StaleCopy,

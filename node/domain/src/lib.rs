@@ -27,6 +27,7 @@ macro_rules! read {
 
 mod account;
 mod artifact;
+mod authority;
 mod blob;
 mod cluster;
 mod command;
@@ -57,13 +58,16 @@ pub use artifact::{
     ArtifactDeleted, ArtifactRecord, ArtifactStored, Body, DeleteArtifact, PutArtifact,
     ReferrerRecord,
 };
+pub use authority::{
+    AuthorityKeys, AuthorityRecord, BeginRotation, ConfirmRotation, Rotation, RotationStage,
+    SharedSecret,
+};
 pub use blob::{
     AddHolder, BlobCommitted, BlobRecord, CommitBlob, DropHolder, Holder, LinkRecord, LoseObject,
     MountBlob, PinBlob, Placement, TenantBlobRecord, UnlinkBlob, placement,
 };
 pub use cluster::{
-    AuthorityRecord, ClusterRecord, FeatureLevel, FoundCluster, RaiseFeatureLevel, SetReplicas,
-    Storage, StorageMode,
+    ClusterRecord, FeatureLevel, FoundCluster, RaiseFeatureLevel, SetReplicas, Storage, StorageMode,
 };
 pub use command::{Action, Ask, Command, Origin, Outcome, Refusal, Terms};
 pub use digest::{Algorithm, Digest, DigestError};

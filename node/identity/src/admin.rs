@@ -1,15 +1,16 @@
 //! The administrator that the first start makes.
 //!
 //! On any address but a loopback one, and wherever logins are configured, a node keeps an administrator's password in a
-//! file that only its owner can read: random, or made from a secret that all nodes of a cluster have and nobody else.
-//! Nothing ever has a known password. Once the administrator has chosen another one, which the cluster keeps as it keeps
+//! file that only its owner can read. It is made from a secret that all nodes of a cluster have and nobody else, so it is
+//! the same on all of them. Nothing ever has a known password. Once the administrator has chosen another one, which the cluster keeps as it keeps
 //! accounts' passwords, those in the files open nothing.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
+use nora_domain::SharedSecret;
 
 /// The administrator's user name.
 pub const ADMIN_USER: &str = "admin";
@@ -58,63 +59,99 @@ fn generation(hashed: &[u8; 32]) -> u64 {
     hash(hashed).iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// Where the administrator's password is kept, and whether this start made it.
-#[derive(Debug)]
-pub struct AdminFile {
-    /// The file.
-    pub path: PathBuf,
-    /// Whether it is new.
-    pub created: bool,
-}
-
-/// The administrator's password that every node of a cluster knows: made from the authority's key, which all of them have
-/// and nobody else.
-pub fn shared_password(authority_key: &[u8]) -> String {
+/// The administrator's password that every node of a cluster knows.
+pub fn shared_password(secret: &SharedSecret) -> String {
     use base64::Engine;
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, authority_key);
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret.0);
     let tag = aws_lc_rs::hmac::sign(&key, b"NORA administrator's password");
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&tag.as_ref()[..24])
 }
 
-/// The administrator's passwords. The one of this node goes into a file if there is none: the one that the cluster shares,
-/// or a random one.
-pub fn admin_passwords(
-    data_dir: &Path,
-    shared: Option<&str>,
-) -> std::io::Result<(AdminPasswords, AdminFile)> {
-    let path = data_dir.join("admin-password");
-    let created = match std::fs::metadata(&path) {
-        Ok(_) => false,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            write_password(&path, shared)?;
-            true
-        }
-        Err(error) => return Err(error),
-    };
-    let password = std::fs::read_to_string(&path)?;
-    let password = password.trim();
-    if password.len() < PASSWORD_BYTES_MIN {
-        return Err(std::io::Error::other(format!(
-            "{} holds no password of {PASSWORD_BYTES_MIN} characters or more; delete it to have a new one made",
-            path.display()
-        )));
-    }
-    Ok((AdminPasswords::new([password].into_iter().chain(shared)), AdminFile { path, created }))
+/// The file with the administrator's password.
+///
+/// It holds the one that the members share, unless somebody has written another one into it. Beside it lies a file with
+/// the hash of what NORA wrote: a node that was down while the shared secret was replaced must not take the old password for
+/// one that somebody chose.
+#[derive(Debug)]
+pub struct AdminFile {
+    path: PathBuf,
+    is_new: bool,
+    /// The password that somebody has written into it.
+    chosen: Option<String>,
 }
 
-/// Makes the password and stores it whole or not at all, readable by its owner alone from the first byte on.
-fn write_password(path: &Path, shared: Option<&str>) -> std::io::Result<()> {
-    use base64::Engine;
-    use std::os::unix::fs::OpenOptionsExt;
-    let password = match shared {
-        Some(shared) => shared.to_owned(),
-        None => {
-            let mut random = [0; 24];
-            getrandom::fill(&mut random)
-                .map_err(|error| std::io::Error::other(error.to_string()))?;
-            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)
+impl AdminFile {
+    /// The file in a data folder, made or brought up to date with the shared password.
+    pub fn open(data_dir: &Path, shared: &str) -> io::Result<Self> {
+        let path = data_dir.join("admin-password");
+        let found = match std::fs::read_to_string(&path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                write_shared(&path, shared)?;
+                return Ok(Self { path, is_new: true, chosen: None });
+            }
+            Err(error) => return Err(error),
+        };
+        let found = found.trim();
+        if found.len() < PASSWORD_BYTES_MIN {
+            return Err(io::Error::other(format!(
+                "{} holds no password of {PASSWORD_BYTES_MIN} characters or more; delete it to have a new one made",
+                path.display()
+            )));
         }
-    };
+        let written = match std::fs::read_to_string(mark_of(&path)) {
+            Ok(mark) => mark.trim() == mark_for(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        let chosen = (found != shared && !written).then(|| found.to_owned());
+        if found != shared && written {
+            write_shared(&path, shared)?;
+        }
+        Ok(Self { path, is_new: false, chosen })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this start made it.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The password that somebody has written into it, if it is another than the shared one.
+    pub fn chosen(&self) -> Option<&str> {
+        self.chosen.as_deref()
+    }
+
+    /// The members share another password now. One that somebody has written stays.
+    pub fn follow(&self, shared: &str) -> io::Result<()> {
+        match self.chosen {
+            Some(_) => Ok(()),
+            None => write_shared(&self.path, shared),
+        }
+    }
+}
+
+fn mark_of(path: &Path) -> PathBuf {
+    path.with_extension("shared")
+}
+
+fn mark_for(password: &str) -> String {
+    nora_domain::hex::encode(&hash(&hash(password.as_bytes())))
+}
+
+/// Writes the mark first: a file without one would count as written by somebody.
+fn write_shared(path: &Path, password: &str) -> io::Result<()> {
+    write_private(&mark_of(path), &mark_for(password))?;
+    write_private(path, password)
+}
+
+/// Stores a line whole or not at all, readable by its owner alone from the first byte on.
+fn write_private(path: &Path, line: &str) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
     let part = path.with_extension("part");
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -122,7 +159,7 @@ fn write_password(path: &Path, shared: Option<&str>) -> std::io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&part)?;
-    writeln!(file, "{password}")?;
+    writeln!(file, "{line}")?;
     file.sync_all()?;
     std::fs::rename(&part, path)
 }
@@ -132,25 +169,55 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    const FIRST: &str = "the cluster's own password";
+    const SECOND: &str = "the cluster's next password";
+
     #[test]
-    fn the_password_is_random_kept_and_private() {
+    fn the_password_is_shared_kept_and_private() {
         let dir = tempfile::tempdir().unwrap();
-        let (passwords, file) = admin_passwords(dir.path(), None).unwrap();
-        assert!(file.created);
-        assert_eq!(std::fs::metadata(&file.path).unwrap().permissions().mode() & 0o777, 0o600);
-        let password = std::fs::read_to_string(&file.path).unwrap();
-        let password = password.trim();
-        let generation = passwords.accept(password).unwrap();
+        let file = AdminFile::open(dir.path(), FIRST).unwrap();
+        assert!(file.is_new() && file.chosen().is_none());
+        let read = || std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(read(), format!("{FIRST}\n"));
+        assert_eq!(std::fs::metadata(file.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        let file = AdminFile::open(dir.path(), FIRST).unwrap();
+        assert!(!file.is_new() && file.chosen().is_none());
+        file.follow(SECOND).unwrap();
+        assert_eq!(read(), format!("{SECOND}\n"));
+
+        std::fs::write(file.path(), "short\n").unwrap();
+        assert!(AdminFile::open(dir.path(), FIRST).is_err());
+    }
+
+    #[test]
+    fn a_node_that_missed_a_rotation_forgets_the_old_password() {
+        let dir = tempfile::tempdir().unwrap();
+        AdminFile::open(dir.path(), FIRST).unwrap();
+        let file = AdminFile::open(dir.path(), SECOND).unwrap();
+        assert_eq!(file.chosen(), None);
+        assert_eq!(std::fs::read_to_string(file.path()).unwrap(), format!("{SECOND}\n"));
+    }
+
+    #[test]
+    fn a_password_that_somebody_has_written_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = AdminFile::open(dir.path(), FIRST).unwrap();
+        std::fs::write(file.path(), "what the operator prefers\n").unwrap();
+        let file = AdminFile::open(dir.path(), SECOND).unwrap();
+        assert_eq!(file.chosen(), Some("what the operator prefers"));
+        file.follow(FIRST).unwrap();
+        let read = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(read, "what the operator prefers\n");
+    }
+
+    #[test]
+    fn a_password_is_accepted_whole_and_gives_its_own_generation() {
+        let passwords = AdminPasswords::new([FIRST, SECOND]);
+        let generation = passwords.accept(FIRST).unwrap();
         assert!(passwords.has_generation(generation) && !passwords.has_generation(0));
-        for wrong in ["", "admin", "password", &password[1..], &format!("{password} ")] {
+        assert!(passwords.accept(SECOND).is_some_and(|other| other != generation));
+        for wrong in ["", "admin", "password", &FIRST[1..], &format!("{FIRST} ")] {
             assert_eq!(passwords.accept(wrong), None, "{wrong:?}");
         }
-        // The next start keeps it, and takes the cluster's as well.
-        let (passwords, file) = admin_passwords(dir.path(), Some("the cluster's own")).unwrap();
-        assert!(!file.created && passwords.accept(password) == Some(generation));
-        assert!(passwords.accept("the cluster's own").is_some_and(|own| own != generation));
-
-        std::fs::write(&file.path, "short\n").unwrap();
-        assert!(admin_passwords(dir.path(), None).is_err());
     }
 }

@@ -15,6 +15,7 @@ mod lockout;
 mod notes;
 mod policies;
 mod recognise;
+mod secrets;
 mod sessions;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
@@ -33,7 +34,7 @@ use nora_domain::{Actor, Rate, RepositoryKey, TenantName, Timestamp, UploadId};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, admin_passwords, shared_password};
+pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, shared_password};
 pub use caller::{Caller, Known, Listed, OnceBegun};
 pub use issuers::{ExchangeFailure, Exchanged, Issuers};
 pub use limits::Allowance;
@@ -46,6 +47,7 @@ pub use unmatched::{end_tokens_of_nobody, unmatched};
 use limits::Limits;
 use lockout::Lockout;
 use notes::Notes;
+use secrets::Secrets;
 use sessions::Keys;
 
 /// Credentials that are recognised without looking again.
@@ -72,15 +74,14 @@ struct Remembered {
 pub struct GuardSettings {
     /// Whether only this machine reaches the node.
     pub is_loopback: bool,
-    /// The administrator's passwords, if there are any.
+    /// Passwords of the administrator that do not come from what the members share, if there are any.
     pub admin: Option<AdminPasswords>,
+    /// The file that holds the shared one, if this node has one.
+    pub admin_file: Option<AdminFile>,
     /// Failed logins from one address for one name before it has to wait.
     pub login_failures_max: u32,
     /// For how long they count.
     pub login_window: Duration,
-    /// A secret that all nodes of the cluster know and nobody else.
-    /// Without one, another at each start.
-    pub shared_secret: Option<Vec<u8>>,
 }
 
 /// Recognises callers, and keeps what decisions rest on up to date.
@@ -90,8 +91,8 @@ pub struct Guard {
     policies: Arc<Policies>,
     is_loopback: bool,
     admin: Option<AdminPasswords>,
-    /// Made from what all nodes know.
-    shared_key: aws_lc_rs::hmac::Key,
+    admin_file: Option<Arc<AdminFile>>,
+    secrets: Secrets,
     /// By a hash of what was shown, under a key that only this process has.
     known: Cache<[u8; 32], Remembered>,
     known_key: aws_lc_rs::hmac::Key,
@@ -118,10 +119,12 @@ impl Guard {
         policies: Arc<Policies>,
         settings: GuardSettings,
     ) -> Result<Arc<Self>, std::io::Error> {
-        let GuardSettings { is_loopback, admin, login_failures_max, login_window, shared_secret } =
+        let GuardSettings { is_loopback, admin, admin_file, login_failures_max, login_window } =
             settings;
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| std::io::Error::other(error.to_string()))?;
+        let (mut secret, mut unshared) = ([0; 32], [0; 32]);
+        for random in [&mut secret, &mut unshared] {
+            getrandom::fill(random).map_err(|error| std::io::Error::other(error.to_string()))?;
+        }
         Ok(Arc::new(Self {
             limits: Limits::new(registry.clone(), clock.clone()),
             issuers: Issuers::new(clock.clone())?,
@@ -130,10 +133,8 @@ impl Guard {
             policies,
             is_loopback,
             admin,
-            shared_key: aws_lc_rs::hmac::Key::new(
-                aws_lc_rs::hmac::HMAC_SHA256,
-                shared_secret.as_deref().unwrap_or(&secret),
-            ),
+            admin_file: admin_file.map(Arc::new),
+            secrets: Secrets::unknown(unshared),
             known: Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
             known_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret),
             epoch: AtomicU64::new(0),
@@ -183,12 +184,15 @@ impl Guard {
         if caller.is_open() {
             return None;
         }
-        let mut context = aws_lc_rs::hmac::Context::with_key(&self.shared_key);
-        context.update(b"upload session");
-        context.update(&upload.0.to_be_bytes());
-        context.update(caller.identity().subject.to_string().as_bytes());
-        let tag = context.sign();
-        Some(nora_domain::hex::encode(&tag.as_ref()[..16]))
+        let subject = caller.identity().subject.to_string();
+        Some(self.secrets.prove(&[&upload.0.to_be_bytes(), subject.as_bytes()]))
+    }
+
+    /// Whether `shown` makes an upload session the caller's own; always so on an open node.
+    pub fn is_session_proof(&self, caller: &Caller, upload: UploadId, shown: &str) -> bool {
+        let subject = caller.identity().subject.to_string();
+        caller.is_open()
+            || self.secrets.is_proof(shown, &[&upload.0.to_be_bytes(), subject.as_bytes()])
     }
 
     /// Whether a session opens only with what [`Self::session_proof`] gave. Until an upgrade is finished, nodes that give
@@ -222,7 +226,8 @@ impl Guard {
     pub async fn reload(&self) -> Result<(), PolicyFailure> {
         let _one = self.reloading.lock().await;
         let now = self.registry.cluster().await?.identity_epoch;
-        if self.epoch.load(Ordering::Acquire) != now {
+        if self.epoch.load(Ordering::Acquire) != now || !self.secrets.is_loaded() {
+            self.reload_secrets().await?;
             // In this order: what is recognised under the new number is so by the new policy.
             self.keys.reload(&self.registry).await?;
             let policy = self.policies.reload(&self.registry).await;
@@ -234,6 +239,20 @@ impl Guard {
         if self.unusable.load(Ordering::Acquire) {
             self.policies.reload(&self.registry).await?;
             self.unusable.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Brings what the members share, and this node's file with the administrator's password.
+    async fn reload_secrets(&self) -> Result<(), nora_app::Error> {
+        let password = self.secrets.reload(&self.registry).await?;
+        let (Some(password), Some(file)) = (password, self.admin_file.clone()) else {
+            return Ok(());
+        };
+        let written = tokio::task::spawn_blocking(move || file.follow(&password)).await;
+        match written.map_err(std::io::Error::other).flatten() {
+            Ok(()) => {}
+            Err(error) => warn!(%error, "the administrator's new password was not written down"),
         }
         Ok(())
     }

@@ -285,7 +285,8 @@ impl Guard {
         let owner = if user == ADMIN_USER {
             let Some(account) = self.administrators_account().await? else {
                 let admin = self.admin.as_ref();
-                let generation = admin.and_then(|admin| admin.accept(password.expose()));
+                let own = admin.and_then(|admin| admin.accept(password.expose()));
+                let generation = own.or_else(|| self.secrets.accept(password.expose()));
                 return Ok(generation.map(Known::administrator));
             };
             let AccountRecord { password_hash, groups, generation, .. } = account;
@@ -489,7 +490,11 @@ impl Guard {
             ADMIN_USER => {
                 let is_current = match self.administrators_account().await? {
                     Some(account) => account.generation == generation,
-                    None => self.admin.as_ref().is_some_and(|own| own.has_generation(generation)),
+                    None => {
+                        let own = self.admin.as_ref();
+                        own.is_some_and(|own| own.has_generation(generation))
+                            || self.secrets.has_generation(generation)
+                    }
                 };
                 if is_current { Ok(Known::administrator(generation)) } else { wrong(TOKEN) }
             }

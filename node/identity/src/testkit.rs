@@ -64,7 +64,7 @@ impl MemoryNode {
             admin: (!is_loopback).then(|| AdminPasswords::new([ADMIN_PASSWORD])),
             login_failures_max: 5,
             login_window: Duration::from_secs(300),
-            shared_secret: Some(vec![7; 32]),
+            admin_file: None,
         });
         node.guard.make_keys().await.unwrap();
         node

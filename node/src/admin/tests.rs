@@ -198,7 +198,7 @@ fn world(password: Option<&str>) -> World {
         admin: password.map(|password| AdminPasswords::new([password])),
         login_failures_max: 1_000,
         login_window: Duration::from_secs(300),
-        shared_secret: Some(vec![7; 32]),
+        admin_file: None,
     };
     let MemoryNode { guard, registry, .. } = MemoryNode::new(settings);
     let api = surface(registry, guard, Vec::new());

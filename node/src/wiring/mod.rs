@@ -21,7 +21,7 @@ mod storage;
 mod upkeep;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -58,8 +58,7 @@ use nora_http::{
     Api, LISTS_BYTES_MAX, body, forwarded_router, manifest_budget, router, waiting_router,
 };
 use nora_identity::{
-    ADMIN_USER, AdminFile, AdminPasswords, Guard, GuardSettings, Policies, admin_passwords,
-    shared_password,
+    ADMIN_USER, AdminFile, AdminPasswords, Guard, GuardSettings, Policies, shared_password,
 };
 
 use peers::{
@@ -417,32 +416,31 @@ impl Node {
         authority: Option<&AuthorityRecord>,
         registry: &Registry,
         policies: &Arc<Policies>,
-    ) -> Result<(Arc<Guard>, Option<AdminFile>), ServeError> {
+    ) -> Result<(Arc<Guard>, Option<(PathBuf, bool)>), ServeError> {
         let is_loopback = address.ip().is_loopback();
         let has_auth = policies.in_force().policy().has_auth() || self.config.policy.auth.is_some();
-        let shared = authority.map(|authority| shared_password(&authority.key));
-        let (admin, file) = match is_loopback && !has_auth {
-            true => (None, None),
-            false => {
-                let data_dir = &self.config.storage.data_dir;
-                let made =
-                    admin_passwords(data_dir, shared.as_deref()).map_err(ServeError::Admin)?;
-                (Some(made.0), Some(made.1))
-            }
-        };
         // A cluster that gets logins later has an administrator already: the password that all nodes know.
-        let admin = admin.or_else(|| shared.as_deref().map(|shared| AdminPasswords::new([shared])));
+        let file = match authority {
+            Some(authority) if !is_loopback || has_auth => {
+                let shared = shared_password(&authority.secret);
+                let data_dir = &self.config.storage.data_dir;
+                Some(AdminFile::open(data_dir, &shared).map_err(ServeError::Admin)?)
+            }
+            _ => None,
+        };
+        let chosen = file.as_ref().and_then(AdminFile::chosen);
+        let announced = file.as_ref().map(|file| (file.path().to_owned(), file.is_new()));
         let settings = GuardSettings {
             is_loopback,
-            admin,
+            admin: chosen.map(|chosen| AdminPasswords::new([chosen])),
+            admin_file: file,
             login_failures_max: u32::try_from(self.config.limits.login_failures_max)
                 .unwrap_or(u32::MAX),
             login_window: self.config.limits.login_window,
-            shared_secret: authority.map(|authority| authority.key.clone()),
         };
         let guard = Guard::new(registry.clone(), self.clock.clone(), policies.clone(), settings)
             .map_err(ServeError::Admin)?;
-        Ok((guard, file))
+        Ok((guard, announced))
     }
 
     /// Makes sure that this node keeps blobs where the cluster does: elsewhere, no other node would find them.
@@ -480,7 +478,7 @@ fn announce(
     config: &Config,
     address: SocketAddr,
     guard: &Guard,
-    admin: Option<&AdminFile>,
+    admin: Option<&(PathBuf, bool)>,
     tls: bool,
 ) {
     let scheme = if tls { "https" } else { "http" };
@@ -494,9 +492,9 @@ fn announce(
         None => info!(
             "open to everyone on this machine: anyone who reaches {address} may push and pull"
         ),
-        Some(file) => {
-            let made = if file.created { "made on this start" } else { "made earlier" };
-            info!("login needed: user {ADMIN_USER}, password in {} ({made})", file.path.display());
+        Some((path, is_new)) => {
+            let made = if *is_new { "made on this start" } else { "made earlier" };
+            info!("login needed: user {ADMIN_USER}, password in {} ({made})", path.display());
             if !tls && !address.ip().to_canonical().is_loopback() {
                 warn!(
                     "{address} is not this machine alone and speaks plain HTTP: set [server.tls], or end TLS before it"

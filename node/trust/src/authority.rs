@@ -1,7 +1,7 @@
 //! The cluster's certificate authority: makes and signs.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use nora_domain::{AuthorityRecord, ClusterId, NodeId};
+use nora_domain::{AuthorityKeys, ClusterId, NodeId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -64,6 +64,13 @@ pub(crate) fn new_key() -> Result<KeyPair, TrustError> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(certificate("cannot make a key"))
 }
 
+/// Random bytes for a secret that the members share.
+pub fn new_secret() -> Result<[u8; 32], getrandom::Error> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)?;
+    Ok(secret)
+}
+
 /// SHA-256 of a public key, in the form in which certificates carry it.
 pub fn public_key_hash(key: &impl PublicKeyData) -> [u8; 32] {
     sha256(&key.subject_public_key_info())
@@ -111,18 +118,18 @@ impl Authority {
     }
 
     /// The authority that the metadata holds.
-    pub fn from_record(record: &AuthorityRecord) -> Result<Self, TrustError> {
-        let key = KeyPair::try_from(record.key.as_slice())
+    pub fn from_keys(keys: &AuthorityKeys) -> Result<Self, TrustError> {
+        let key = KeyPair::try_from(keys.key.as_slice())
             .map_err(certificate("the authority's key is not usable"))?;
-        let certificate_der = CertificateDer::from(record.certificate.clone());
+        let certificate_der = CertificateDer::from(keys.certificate.clone());
         let issuer = Issuer::from_ca_cert_der(&certificate_der, key)
             .map_err(certificate("the authority's certificate is not usable"))?;
         Ok(Self { certificate: certificate_der, issuer })
     }
 
     /// The authority as the metadata holds it, key included.
-    pub fn to_record(&self) -> AuthorityRecord {
-        AuthorityRecord {
+    pub fn to_keys(&self) -> AuthorityKeys {
+        AuthorityKeys {
             certificate: self.certificate.to_vec(),
             key: self.issuer.key().serialize_der(),
         }

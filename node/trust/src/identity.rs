@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use nora_domain::{AuthorityRecord, ClusterId, NodeId};
+use nora_domain::{AuthorityKeys, ClusterId, NodeId};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -159,7 +159,7 @@ impl Identity {
         let (key, admin_key) = (new_key()?, new_key()?);
         let leaf = authority.issue_member(cluster, NodeId(1), &key, now)?;
         let admin = authority.issue_admin(cluster, &admin_key, now)?;
-        let authority_key = KeyPair::try_from(authority.to_record().key.as_slice())
+        let authority_key = KeyPair::try_from(authority.to_keys().key.as_slice())
             .map_err(certificate("the authority's key"))?;
         store(
             data_dir,
@@ -217,11 +217,11 @@ impl Identity {
     }
 
     /// The authority with its key, if this node founded the cluster and the metadata does not have it yet.
-    pub fn founding_authority(&self) -> Result<Option<AuthorityRecord>, TrustError> {
+    pub fn founding_authority(&self) -> Result<Option<AuthorityKeys>, TrustError> {
         let Some(bytes) = files::read(&self.dir.join(AUTHORITY_KEY))? else { return Ok(None) };
         let key = KeyPair::from_pem(&String::from_utf8_lossy(&bytes))
             .map_err(certificate("the authority's key is not usable"))?;
-        Ok(Some(AuthorityRecord { certificate: self.authority.to_vec(), key: key.serialize_der() }))
+        Ok(Some(AuthorityKeys { certificate: self.authority.to_vec(), key: key.serialize_der() }))
     }
 
     /// The metadata has the authority's key: it goes from this disk.
@@ -253,13 +253,13 @@ impl Identity {
     /// Gives this node and the administrator new certificates if a third of the old ones' life or less is left, if the old
     /// ones are not valid now (a wrong clock made them), or if there are none. Connections go on; new ones use the new
     /// certificate.
-    pub fn renew(&self, authority: &AuthorityRecord) -> Result<Renewed, TrustError> {
+    pub fn renew(&self, authority: &AuthorityKeys) -> Result<Renewed, TrustError> {
         self.renew_at(authority, OffsetDateTime::now_utc())
     }
 
     fn renew_at(
         &self,
-        authority: &AuthorityRecord,
+        authority: &AuthorityKeys,
         now: OffsetDateTime,
     ) -> Result<Renewed, TrustError> {
         if authority.certificate != self.authority.as_ref() {
@@ -268,7 +268,7 @@ impl Identity {
                 why: "it is not the one that this node's certificate is of".into(),
             });
         }
-        let authority = Authority::from_record(authority)?;
+        let authority = Authority::from_keys(authority)?;
         let mut renewed = Renewed::default();
         let leaf = self.current.load_full();
         if let Some(why) = leaf.cert.first().map_or(Some(Due::Unreadable), |leaf| due(leaf, now)) {
@@ -418,7 +418,7 @@ mod tests {
         assert_ne!(before.cert, identity.current.load_full().cert);
         let loaded = Identity::load(dir.path()).unwrap().unwrap();
         assert_eq!(loaded.current.load_full().cert, identity.current.load_full().cert);
-        let other = Authority::new(CLUSTER).unwrap().to_record();
+        let other = Authority::new(CLUSTER).unwrap().to_keys();
         assert!(identity.renew(&other).is_err());
     }
 
@@ -482,7 +482,7 @@ mod tests {
         let founder = tempfile::tempdir().unwrap();
         let identity = Identity::found(founder.path(), CLUSTER).unwrap();
         let record = identity.founding_authority().unwrap().unwrap();
-        let authority = Authority::from_record(&record).unwrap();
+        let authority = Authority::from_keys(&record).unwrap();
         let hash = |joining: &Joining| {
             let der = joining.signing_request().unwrap();
             crate::SigningRequest::parse(&der).unwrap().key_hash()

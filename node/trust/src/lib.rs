@@ -17,7 +17,7 @@ mod names;
 mod tls;
 mod token;
 
-pub use authority::{Authority, SigningRequest, public_key_hash};
+pub use authority::{Authority, SigningRequest, new_secret, public_key_hash};
 pub use identity::{Identity, Joining, Renewed};
 pub use names::{Peer, PeerAddress, member_name, peer_of};
 pub use tls::{any_member_config, pinned_config};

@@ -1,8 +1,9 @@
 //! The policy, accounts and tokens, as this node has applied them.
 
 use nora_domain::{
-    AccessTokenRecord, AccountName, AccountRecord, BudgetRecord, ClusterRecord, Key, LimitsRecord,
-    OwnerName, PolicyRecord, Rate, Record, Rows, SigningKeyRecord, TenantName, TokenId, TokenName,
+    AccessTokenRecord, AccountName, AccountRecord, AuthorityRecord, BudgetRecord, ClusterRecord,
+    Key, LimitsRecord, OwnerName, PolicyRecord, Rate, Record, Rows, SharedSecret, SigningKeyRecord,
+    TenantName, TokenId, TokenName,
 };
 
 use super::Page;
@@ -32,6 +33,16 @@ impl Registry {
     pub async fn cluster(&self) -> Result<ClusterRecord, Error> {
         let record: Result<Option<ClusterRecord>, Error> = read!(self, Cluster, Key::Cluster);
         Ok(record?.unwrap_or_default())
+    }
+
+    /// What all members know and nobody else: the secret in force, and the one that comes while it is replaced. Empty before
+    /// the cluster is founded.
+    pub async fn shared_secrets(&self) -> Result<Vec<SharedSecret>, Error> {
+        let record: Result<Option<AuthorityRecord>, Error> = read!(self, Authority, Key::Authority);
+        Ok(record?.map_or_else(Vec::new, |record| {
+            let next = record.rotation.map(|rotation| rotation.secret);
+            [Some(record.secret), next].into_iter().flatten().collect()
+        }))
     }
 
     /// The policy in force, if there is one.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use nora_domain::{
-    Action, AdmitNode, Algorithm, AuthorityRecord, ClusterId, CreateJoinToken, Epoch, FeatureLevel,
+    Action, AdmitNode, Algorithm, AuthorityKeys, ClusterId, CreateJoinToken, Epoch, FeatureLevel,
     Format, FoundCluster, Generation, NodeId, NodeProfile, RepositoryKey, RepositoryPath,
-    StartNode, Storage, StorageMode, TenantName, Timestamp, TokenId, UploadId,
+    SharedSecret, StartNode, Storage, StorageMode, TenantName, Timestamp, TokenId, UploadId,
 };
 
 use super::Hashes;
@@ -57,9 +57,14 @@ pub fn start_node(node: NodeId) -> Action {
 
 /// A cluster begins.
 pub fn found_cluster() -> Action {
-    let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
+    let authority = AuthorityKeys { certificate: vec![1], key: vec![2] };
     let storage = Storage { mode: StorageMode::Local, replicas: 1 };
-    Action::FoundCluster(FoundCluster { cluster: ClusterId(0xc1), authority, storage })
+    Action::FoundCluster(FoundCluster {
+        cluster: ClusterId(0xc1),
+        authority,
+        secret: SharedSecret([3; 32]),
+        storage,
+    })
 }
 
 /// Lets [`admit_node`] in, whenever.

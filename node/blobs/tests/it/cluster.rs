@@ -17,11 +17,11 @@ use nora_app::ports::uploads::{UploadError, Uploads};
 use nora_app::testkit::{ManualClock, MemoryMetadata};
 use nora_blobs::{LocalBlobs, Peers, ReplicatedBlobs, ReplicatedBlobsConfig};
 use nora_domain::{
-    Action, AddHolder, AdmitNode, AuthorityRecord, BlobRecord, ClusterId, Command, CommitBlob,
+    Action, AddHolder, AdmitNode, AuthorityKeys, BlobRecord, ClusterId, Command, CommitBlob,
     CreateJoinToken, Digest, DropHolder, Epoch, Event, FeatureLevel, FoundCluster, Generation,
     Head, Key, NodeId, NodeProfile, NodeRecord, Outcome, Placement, Record, Refusal, Rows,
-    SetStanding, Standing, StartNode, Storage, StorageMode, Terms, Timestamp, TokenId, UploadId,
-    placement::Candidate, placement::desired,
+    SetStanding, SharedSecret, Standing, StartNode, Storage, StorageMode, Terms, Timestamp,
+    TokenId, UploadId, placement::Candidate, placement::desired,
 };
 use nora_trust::Peer;
 use tokio::runtime::Runtime;
@@ -243,9 +243,14 @@ impl Cluster {
         });
         let mut cluster =
             Self { log, nodes: Vec::new(), book: Arc::default(), replicas, sequence: 0 };
-        let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
+        let authority = AuthorityKeys { certificate: vec![1], key: vec![2] };
         let storage = Storage { mode: StorageMode::Local, replicas: replicas as u32 };
-        let found = FoundCluster { cluster: ClusterId(7), authority, storage };
+        let found = FoundCluster {
+            cluster: ClusterId(7),
+            authority,
+            secret: SharedSecret([7; 32]),
+            storage,
+        };
         cluster.must(Action::FoundCluster(found)).await;
         for _ in 0..nodes {
             cluster.add().await;

@@ -1,14 +1,12 @@
 //! The cluster's own records and commands.
 
 use nora_domain::{
-    AuthorityRecord, ClusterRecord, FoundCluster, RaiseFeatureLevel, SetReplicas, Storage,
-    StorageMode,
+    ClusterRecord, FoundCluster, RaiseFeatureLevel, SetReplicas, Storage, StorageMode,
 };
 use nora_proto::{command::v1 as command, record::v1 as record};
 
 codes!(StorageMode => record::StorageMode { Local, Object });
 fields!(Storage => record::Storage { mode, replicas });
-fields!(AuthorityRecord => record::Authority { certificate, key });
 fields!(ClusterRecord => record::Cluster {
     epoch,
     cluster,
@@ -20,6 +18,6 @@ fields!(ClusterRecord => record::Cluster {
     identity_epoch,
 });
 
-fields!(FoundCluster => command::FoundCluster { cluster } required { authority, storage });
+fields!(FoundCluster => command::FoundCluster { cluster, secret } required { authority, storage });
 fields!(RaiseFeatureLevel => command::RaiseFeatureLevel { level });
 fields!(SetReplicas => command::SetReplicas { replicas });

@@ -73,6 +73,7 @@ pub mod record;
 
 mod account;
 mod artifact;
+mod authority;
 mod blob;
 mod cluster;
 mod join_token;

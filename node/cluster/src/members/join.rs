@@ -124,7 +124,7 @@ impl Roster {
             self.authority().await.map_err(|error| unavailable(&error))?.ok_or_else(|| {
                 Status::unavailable("the cluster has no authority yet: try again")
             })?;
-        let authority = Authority::from_record(&record).map_err(|error| internal(&error))?;
+        let authority = Authority::from_keys(&record.keys).map_err(|error| internal(&error))?;
         let cluster = self.0.identity.cluster();
         let certificate =
             authority.issue_requested(cluster, node, request).map_err(|error| internal(&error))?;
@@ -140,7 +140,7 @@ impl Roster {
             cluster: cluster.0.to_be_bytes().to_vec().into(),
             node: node.0,
             certificate: certificate.to_vec().into(),
-            authority: record.certificate.into(),
+            authority: record.keys.certificate.into(),
             members,
         })
     }

@@ -262,7 +262,7 @@ impl Roster {
                 "the cluster has no certificate authority yet: wait until it has a leader".into(),
             )
         })?;
-        let token = JoinToken::new(&authority.certificate.into())
+        let token = JoinToken::new(&authority.keys.certificate.into())
             .map_err(|error| store_error(error.to_string()))?;
         let command = CreateJoinToken {
             token: token.id,

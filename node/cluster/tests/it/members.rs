@@ -334,7 +334,7 @@ async fn refuses_all(node: &Node, config: ClientConfig) {
 }
 
 /// A certificate of the cluster's own authority for node 2, good from and to so many days from now.
-fn dated(authority: &nora_domain::AuthorityRecord, days: [i64; 2]) -> ClientConfig {
+fn dated(authority: &nora_domain::AuthorityKeys, days: [i64; 2]) -> ClientConfig {
     let now = std::time::SystemTime::now();
     let at = |days: i64| {
         let span = Duration::from_secs(days.unsigned_abs() * 86_400);
@@ -370,10 +370,10 @@ async fn whoever_is_no_member_is_refused_every_call() {
     let foreign = Identity::found(foreign_dir.path(), CLUSTER).unwrap().founding_authority();
     let foreign = foreign.unwrap().unwrap();
     let record = match one.cluster.get(nora_domain::Key::Authority).await.unwrap() {
-        Some(nora_domain::Record::Authority(record)) => record,
+        Some(nora_domain::Record::Authority(record)) => record.keys,
         other => panic!("{other:?}"),
     };
-    assert!(Authority::from_record(&record).is_ok());
+    assert!(Authority::from_keys(&record).is_ok());
     for (what, config, passes) in [
         ("a good one", dated(&record, [-1, 1]), true),
         ("an expired one", dated(&record, [-2, -1]), false),
@@ -402,7 +402,7 @@ async fn whoever_is_no_member_is_refused_every_call() {
 
 /// Trusts the cluster, and shows a certificate of a foreign authority.
 fn with_roots(
-    foreign: &nora_domain::AuthorityRecord,
+    foreign: &nora_domain::AuthorityKeys,
     trusted: &CertificateDer<'static>,
 ) -> ClientConfig {
     let key = KeyPair::generate().unwrap();

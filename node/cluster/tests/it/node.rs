@@ -8,7 +8,7 @@ use nora_app::ports::metadata::{Metadata, ask};
 use nora_cluster::{Cluster, StartError, StopReason};
 use nora_domain::{
     ClusterId, Epoch, Event, FeatureLevel, FoundCluster, Key, NodeId, Outcome, Record, Rows,
-    Storage, StorageMode, UploadId,
+    SharedSecret, Storage, StorageMode, UploadId,
 };
 use tempfile::TempDir;
 
@@ -234,7 +234,12 @@ fn a_founder_that_crashed_half_way_goes_on() {
     life(config(directory.path()), async |cluster| {
         assert_eq!(founded(&cluster).await, (None, FeatureLevel::default()));
         let storage = Storage { mode: StorageMode::Local, replicas: 3 };
-        let command = FoundCluster { cluster: NAME, authority: authority(), storage };
+        let command = FoundCluster {
+            cluster: NAME,
+            authority: authority(),
+            secret: SharedSecret([5; 32]),
+            storage,
+        };
         assert_eq!(ask(cluster.as_ref(), command).await.unwrap(), Ok(()));
         assert_eq!(founded(&cluster).await, whole);
 

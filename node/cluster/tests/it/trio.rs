@@ -11,7 +11,7 @@ use nora_app::ports::BoxError;
 use nora_app::ports::metadata::Metadata;
 use nora_cluster::{Cluster, ClusterConfig, Transport, endpoint};
 use nora_domain::{
-    Action, AdmitNode, AuthorityRecord, ClusterId, Command, CreateJoinToken, FeatureLevel, NodeId,
+    Action, AdmitNode, AuthorityKeys, ClusterId, Command, CreateJoinToken, FeatureLevel, NodeId,
     NodeProfile, Outcome, Terms, Timestamp, TokenId,
 };
 use tempfile::TempDir;
@@ -147,8 +147,8 @@ pub struct Trio {
 
 pub const NAME: ClusterId = ClusterId(0xabcd);
 
-pub fn authority() -> AuthorityRecord {
-    AuthorityRecord { certificate: vec![1], key: vec![2] }
+pub fn authority() -> AuthorityKeys {
+    AuthorityKeys { certificate: vec![1], key: vec![2] }
 }
 
 /// Waits until something is so.

@@ -1,9 +1,10 @@
-//! The cluster as a whole: its name, its authority, what its members understand, and how it stores blobs.
+//! The cluster as a whole: its name, what its members understand, and how it stores blobs.
 
 mod transition;
 
 pub(crate) use transition::FOUNDER;
 
+use crate::authority::{AuthorityKeys, SharedSecret};
 use crate::ids::{ClusterId, Epoch, NodeId};
 
 /// What commands and records a cluster may use: it rises only when every member understands the next level.
@@ -57,28 +58,15 @@ pub struct ClusterRecord {
     pub identity_epoch: u64,
 }
 
-/// The cluster's certificate authority: every member can issue certificates with it, and so renew its own.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AuthorityRecord {
-    /// Its certificate, DER.
-    pub certificate: Vec<u8>,
-    /// Its private key, PKCS #8 DER.
-    pub key: Vec<u8>,
-}
-
-impl std::fmt::Debug for AuthorityRecord {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AuthorityRecord").finish_non_exhaustive()
-    }
-}
-
 /// A cluster begins: give it its name and its certificate authority. Refused if it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundCluster {
     /// Its name.
     pub cluster: ClusterId,
     /// Its authority.
-    pub authority: AuthorityRecord,
+    pub authority: AuthorityKeys,
+    /// What its members share.
+    pub secret: SharedSecret,
     /// How it keeps blobs.
     pub storage: Storage,
 }

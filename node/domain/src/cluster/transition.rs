@@ -3,6 +3,7 @@
 //! Guarantees: a cluster is founded once; the feature level never exceeds what a member understands, and never goes down.
 
 use super::{FoundCluster, RaiseFeatureLevel, SetReplicas};
+use crate::authority::AuthorityRecord;
 use crate::cluster::{FeatureLevel, StorageMode};
 use crate::command::Refusal;
 use crate::ids::NodeId;
@@ -16,7 +17,7 @@ pub(crate) const FOUNDER: NodeId = NodeId(1);
 
 impl<S: Store> Step<'_, S> {
     pub(crate) fn found_cluster(&mut self, command: &FoundCluster) -> Decision<(), S::Error> {
-        let FoundCluster { cluster, authority, storage } = command;
+        let FoundCluster { cluster, authority, secret, storage } = command;
         if self.cluster.cluster.is_some() {
             return refuse(Refusal::ClusterFounded);
         }
@@ -25,7 +26,9 @@ impl<S: Store> Step<'_, S> {
         self.cluster.last_node = self.cluster.last_node.max(FOUNDER);
         self.cluster.storage = Some(*storage);
         self.cluster.feature_level = self.cluster.feature_level.max(FeatureLevel::FIRST);
-        self.store.put(Key::Authority, Record::Authority(authority.clone()))?;
+        let authority =
+            AuthorityRecord { keys: authority.clone(), secret: secret.clone(), rotation: None };
+        self.store.put(Key::Authority, Record::Authority(authority))?;
         self.happened(Event::FeatureLevelRaised { level: self.cluster.feature_level });
         Ok(())
     }

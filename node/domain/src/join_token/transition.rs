@@ -22,6 +22,9 @@ impl<S: Store> Step<'_, S> {
         if self.cluster.cluster.is_none() {
             return refuse(Refusal::NotFounded);
         }
+        if self.is_rotating()? {
+            return refuse(Refusal::RotationUnderWay);
+        }
         for (key, record) in self.store.scan(&Rows::JoinTokens, TOKENS_SWEPT_MAX)? {
             if matches!(record, Record::JoinToken(token) if token.expires_at <= self.now) {
                 self.store.delete(&key)?;
@@ -60,6 +63,9 @@ impl<S: Store> Step<'_, S> {
             Some(known) => known,
             None => return refuse(Refusal::TokenUnknown),
         };
+        if self.is_rotating()? {
+            return refuse(Refusal::RotationUnderWay);
+        }
         let (level, understood) = (self.cluster.feature_level, profile.feature_max);
         if understood < level {
             return refuse(Refusal::FeatureTooOld { level, understood });

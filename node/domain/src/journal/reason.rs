@@ -87,6 +87,8 @@ reasons! {
     WrongCredential = 69 "wrong credential",
     TooManyFailedLogins = 70 "too many failed logins",
     JoinTokenSpent = 72 "the join token has admitted all that it was made for",
+    RotationUnderWay = 73 "the cluster's authority is being replaced",
+    RotationMoved = 74 "the rotation of the authority is at another stage",
     StartReplaced = 71 "another start of the node came in between",
 }
 

@@ -96,6 +96,8 @@ verbs! {
     NodeJoin = 31 "node.join",
     /// Revoke a join token.
     NodeTokenRevoke = 32 "node.token-revoke",
+    /// Replace the cluster's authority and secrets.
+    ClusterRotate = 33 "cluster.rotate-authority",
     /// Let one node go on without a lost majority.
     ClusterRecover = 30 "cluster.recover",
 }

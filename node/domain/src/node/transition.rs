@@ -9,7 +9,7 @@ use crate::command::Refusal;
 use crate::ids::{Epoch, NodeId};
 use crate::journal::Event;
 use crate::state::{Key, Record, Rows, Store};
-use crate::transition::{Decision, Step, Stop, lower, raise, refuse};
+use crate::transition::{Decision, Step, lower, raise, refuse};
 
 /// More nodes than a cluster ever had; the bound of a scan over all of them.
 const NODES_MAX: usize = 100_000;
@@ -115,7 +115,12 @@ impl<S: Store> Step<'_, S> {
             // What the node proposed and is still on its way takes no effect any more.
             self.sessions.ended.push(record.epoch);
         }
-        self.stand(node, record, to).map_err(Stop::Failed)
+        self.stand(node, record, to)?;
+        if to == Standing::Removed {
+            // The rotation of the authority may have waited for it alone.
+            self.go_on_rotating()?;
+        }
+        Ok(())
     }
 
     /// Writes a node's row with its new standing.

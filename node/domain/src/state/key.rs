@@ -8,8 +8,9 @@ use std::cmp::Ordering;
 
 use crate::account::AccountRecord;
 use crate::artifact::{ArtifactRecord, ReferrerRecord};
+use crate::authority::AuthorityRecord;
 use crate::blob::{BlobRecord, Holder, LinkRecord, TenantBlobRecord};
-use crate::cluster::{AuthorityRecord, ClusterRecord};
+use crate::cluster::ClusterRecord;
 use crate::digest::Digest;
 use crate::ids::{NodeId, TokenId, UploadId};
 use crate::join_token::JoinTokenRecord;

@@ -1,16 +1,17 @@
 //! Answers of the cluster's own commands: founding, joining, standings, levels, holders, and proposals that come twice.
 
 use nora_domain::{
-    Action, AddHolder, AdmitNode, ClusterRecord, Command, CommitBlob, CreateJoinToken, DropHolder,
-    Epoch, Event, Expected, FeatureLevel, FoundCluster, Key, LoseObject, MemoryStore, NodeId,
-    NodeProfile, NodeRecord, Origin, Outcome, Placement, PutVersion, RaiseFeatureLevel, Record,
-    Refusal, RevokeJoinToken, SetReplicas, SetStanding, Standing, StartNode, Storage, StorageMode,
-    Store, Terms, Timestamp, TokenId, UploadId, recount::recount,
+    Action, AddHolder, AddSigningKey, AdmitNode, AuthorityRecord, BeginRotation, ClusterRecord,
+    Command, CommitBlob, CreateJoinToken, DropHolder, Epoch, Event, Expected, FeatureLevel,
+    FoundCluster, Key, LoseObject, MemoryStore, NodeId, NodeProfile, NodeRecord, Origin, Outcome,
+    Placement, PutVersion, RaiseFeatureLevel, Record, Refusal, RevokeJoinToken, RotationStage,
+    SetReplicas, SetStanding, SigningKeyRecord, Standing, StartNode, Storage, StorageMode, Store,
+    Terms, Timestamp, TokenId, UploadId, recount::recount,
 };
 
 use crate::projection::{Projection, kind};
 use crate::properties::samples;
-use crate::universe::{digest, found, profile, row, run, start};
+use crate::universe::{confirmation, digest, found, profile, rotation, row, run, start};
 use crate::world::{
     NODE, World, commit, commit_as, committed, delete_tag, generation, missing, mount, open, pin,
     put, stored,
@@ -131,6 +132,61 @@ fn a_token_admits_as_many_nodes_as_it_was_made_for() {
     world.check(revoke(), Ok(Outcome::RevokeJoinToken(())));
     world.check(shown(9, 4), Err(Refusal::TokenUnknown));
     world.check(revoke(), Err(Refusal::TokenUnknown));
+}
+
+fn authority(world: &World) -> AuthorityRecord {
+    match row(&world.store, &Key::Authority) {
+        Some(Record::Authority(record)) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_authority_is_replaced_once_every_member_is_ready() {
+    let mut world = three();
+    let key = SigningKeyRecord {
+        secret: [3; 32],
+        created_at: Timestamp(0),
+        expires_at: Timestamp(1_000_000),
+    };
+    world.given([Action::AddSigningKey(AddSigningKey { after: None, key })]);
+    let old = authority(&world);
+    let begin = |authority| Action::BeginRotation(rotation(authority));
+    let confirm = |world: &World, node| confirmation(&world.store, node, false);
+    let stage = |world: &World| authority(world).rotation.map(|rotation| rotation.stage);
+    world.check(confirm(&world, 1), Err(Refusal::RotationMoved));
+    world.check(begin(2), Ok(Outcome::BeginRotation(())));
+    world.check(begin(3), Err(Refusal::RotationUnderWay));
+    // The tokens that there were name the authority that goes; nobody joins until there are others.
+    world.check(admit(1), Err(Refusal::TokenUnknown));
+    world.check(token(), Err(Refusal::RotationUnderWay));
+
+    // Each stage waits for every member. One that confirms twice counts once.
+    let late = confirm(&world, 3);
+    for node in [1, 2, 1] {
+        world.check(confirm(&world, node), Ok(Outcome::ConfirmRotation(())));
+        assert_eq!(stage(&world), Some(RotationStage::Trust));
+    }
+    world.check(late.clone(), Ok(Outcome::ConfirmRotation(())));
+    assert_eq!(stage(&world), Some(RotationStage::Show));
+    world.check(late, Err(Refusal::RotationMoved));
+    world.check(confirm(&world, 9), Err(Refusal::NodeUnknown(NodeId(9))));
+    for node in [1, 2] {
+        world.check(confirm(&world, node), Ok(Outcome::ConfirmRotation(())));
+        let now = authority(&world);
+        assert_eq!((&now.keys, &now.secret), (&old.keys, &old.secret));
+    }
+    // A member that never answers is removed, and is not waited for any longer.
+    world.check(stand(3, Standing::Removed), Ok(Outcome::SetStanding(())));
+    let BeginRotation { keys, secret, .. } = rotation(2);
+    assert_eq!(authority(&world), AuthorityRecord { keys, secret, rotation: None });
+    assert_eq!(row(&world.store, &Key::SigningKey(1)), None);
+    match row(&world.store, &Key::SigningKey(2)) {
+        Some(Record::SigningKey(key)) => assert_eq!(key.secret, [102; 32]),
+        other => panic!("{other:?}"),
+    }
+    world.check(token(), Ok(Outcome::CreateJoinToken(())));
+    world.check(begin(3), Ok(Outcome::BeginRotation(())));
 }
 
 #[test]

@@ -467,6 +467,10 @@ fn random_commands_reach_every_answer_and_event() {
         "CreateJoinToken",
         "RevokeJoinToken",
         "TokenSpent",
+        "BeginRotation",
+        "ConfirmRotation",
+        "RotationUnderWay",
+        "RotationMoved",
         "AdmitNode",
         "SetStanding",
         "RaiseFeatureLevel",
@@ -573,6 +577,8 @@ fn tenant_of(action: &Action) -> Option<TenantName> {
         | Action::SetStanding(_)
         | Action::CreateJoinToken(_)
         | Action::RevokeJoinToken(_)
+        | Action::BeginRotation(_)
+        | Action::ConfirmRotation(_)
         | Action::AdmitNode(_)
         | Action::AddHolder(_)
         | Action::DropHolder(_)

@@ -1,12 +1,12 @@
 //! Every kind of finding, each from one row that was tampered with.
 
 use nora_domain::{
-    Action, AdvanceCursor, AuthorityRecord, Body, ClusterId, Command, CommitBlob, CursorRecord,
-    Epoch, Facts, FeatureLevel, Generation, HashKind, Head, Holder, Item, JoinTokenRecord, Key,
-    MemoryStore, NewFile, NodeId, NodeRecord, NotePulls, OpenUpload, Placement, PolicyRecord,
-    PulledRecord, PutArtifact, PutVersion, Record, ReferrerRecord, RepositoryKey, SealJournal,
-    SessionRecord, Standing, Store, Target, Terms, Timestamp, TokenId, UploadId, VersionState,
-    recount::recount, system_repository,
+    Action, AdvanceCursor, AuthorityKeys, AuthorityRecord, Body, ClusterId, Command, CommitBlob,
+    CursorRecord, Epoch, Facts, FeatureLevel, Generation, HashKind, Head, Holder, Item,
+    JoinTokenRecord, Key, MemoryStore, NewFile, NodeId, NodeRecord, NotePulls, OpenUpload,
+    Placement, PolicyRecord, PulledRecord, PutArtifact, PutVersion, Record, ReferrerRecord,
+    RepositoryKey, SealJournal, SessionRecord, SharedSecret, Standing, Store, Target, Terms,
+    Timestamp, TokenId, UploadId, VersionState, recount::recount, system_repository,
 };
 
 use crate::universe::{
@@ -255,7 +255,11 @@ fn rows_that_should_not_be_are_found() {
         })
     };
     check_added(Key::Node(NodeId(2)), unknown(), "shares its epoch with node");
-    let authority = AuthorityRecord { certificate: Vec::new(), key: Vec::new() };
+    let authority = AuthorityRecord {
+        keys: AuthorityKeys { certificate: Vec::new(), key: Vec::new() },
+        secret: SharedSecret([0; 32]),
+        rotation: None,
+    };
     check_added(Key::Authority, Record::Authority(authority), "the cluster is not founded");
     let token = JoinTokenRecord {
         secret_hash: [0; 32],

@@ -2,18 +2,19 @@
 
 use nora_domain::{
     About, AccessTokenRecord, AccountName, Action, Actor, AddHolder, AddSigningKey, AdmitNode,
-    AdvanceCursor, Applied, AuthorityRecord, Body, CloseUpload, ClusterId, Command, CommitBlob,
-    ConsumerName, CreateAccessToken, CreateAccount, CreateJoinToken, Deed, DeleteArtifact,
-    DeleteFile, DeleteTag, DeleteVersion, Digest, DropHolder, DropSegments, Expected,
-    ExpireUploads, Facts, FeatureLevel, FileName, Format, FoundCluster, Generation, HashKind, Item,
-    Key, LeaseBudget, LimitsRecord, LoseObject, MediaType, MemoryStore, MountBlob, NewFile, NodeId,
-    NodeProfile, NotePulls, NoteRefusals, OpenUpload, OwnerName, PinBlob, Placement, PutArtifact,
-    PutVersion, RaiseFeatureLevel, Rate, Reason, Record, RefusalNote, RemoveAccount, RemoveCursor,
-    RepositoryKey, RepositoryPath, RevokeAccessToken, RevokeJoinToken, Rows, SealJournal,
-    SetPassword, SetPolicy, SetReplicas, SetStanding, SetTag, SetVersionState, ShrinkReservation,
-    SigningKeyRecord, Standing, StartNode, Storage, StorageMode, Store, Subject, TagName, Target,
-    TenantName, Terms, Timestamp, TokenId, TokenName, TouchAccessTokens, UnlinkBlob, UploadId,
-    Verb, Verdict, VersionName, VersionState, apply, system_repository,
+    AdvanceCursor, Applied, AuthorityKeys, BeginRotation, Body, CloseUpload, ClusterId, Command,
+    CommitBlob, ConfirmRotation, ConsumerName, CreateAccessToken, CreateAccount, CreateJoinToken,
+    Deed, DeleteArtifact, DeleteFile, DeleteTag, DeleteVersion, Digest, DropHolder, DropSegments,
+    Expected, ExpireUploads, Facts, FeatureLevel, FileName, Format, FoundCluster, Generation,
+    HashKind, Item, Key, LeaseBudget, LimitsRecord, LoseObject, MediaType, MemoryStore, MountBlob,
+    NewFile, NodeId, NodeProfile, NotePulls, NoteRefusals, OpenUpload, OwnerName, PinBlob,
+    Placement, PutArtifact, PutVersion, RaiseFeatureLevel, Rate, Reason, Record, RefusalNote,
+    RemoveAccount, RemoveCursor, RepositoryKey, RepositoryPath, RevokeAccessToken, RevokeJoinToken,
+    RotationStage, Rows, SealJournal, SetPassword, SetPolicy, SetReplicas, SetStanding, SetTag,
+    SetVersionState, SharedSecret, ShrinkReservation, SigningKeyRecord, Standing, StartNode,
+    Storage, StorageMode, Store, Subject, TagName, Target, TenantName, Terms, Timestamp, TokenId,
+    TokenName, TouchAccessTokens, UnlinkBlob, UploadId, Verb, Verdict, VersionName, VersionState,
+    apply, system_repository,
 };
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
@@ -88,9 +89,33 @@ pub fn start(node: NodeId) -> Action {
 }
 
 pub fn found() -> Action {
-    let authority = AuthorityRecord { certificate: vec![1], key: vec![2] };
+    let authority = AuthorityKeys { certificate: vec![1], key: vec![2] };
+    let secret = SharedSecret([1; 32]);
     let storage = Storage { mode: StorageMode::Local, replicas: 1 };
-    Action::FoundCluster(FoundCluster { cluster: ClusterId(7), authority, storage })
+    Action::FoundCluster(FoundCluster { cluster: ClusterId(7), authority, secret, storage })
+}
+
+/// A rotation to that authority.
+pub fn rotation(authority: u8) -> BeginRotation {
+    BeginRotation {
+        keys: AuthorityKeys { certificate: vec![authority], key: vec![authority, 2] },
+        secret: SharedSecret([authority; 32]),
+        session_key: SharedSecret([authority + 100; 32]),
+    }
+}
+
+/// A node confirms what the rotation under way asks of it, or, if it is late, an earlier one.
+pub fn confirmation(store: &MemoryStore, node: u8, is_late: bool) -> Action {
+    let rotation = match row(store, &Key::Authority) {
+        Some(Record::Authority(authority)) => authority.rotation.filter(|_| !is_late),
+        _ => None,
+    };
+    let (stage, certificate) = match rotation {
+        Some(rotation) => (rotation.stage, rotation.keys.certificate),
+        None => (RotationStage::Trust, vec![9]),
+    };
+    let node = NodeId(node.into());
+    Action::ConfirmRotation(ConfirmRotation { stage, certificate, node })
 }
 
 /// A command with its choices still open; which names exist by then decides some of them.
@@ -144,6 +169,8 @@ enum Kind {
     Token { token: u8, for_millis: u64 },
     Admit { token: u8, key: u8 },
     EndToken { token: u8 },
+    Rotate { authority: u8 },
+    Confirm { node: u8, is_late: bool },
     Stand { node: u8, standing: Standing },
     Raise { level: u32 },
     Hold { blob: u8, node: u8, stale: bool },
@@ -258,6 +285,9 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(token, for_millis)| Kind::Token { token, for_millis }),
         2 => (0..2u8, 0..3u8).prop_map(|(token, key)| Kind::Admit { token, key }),
         1 => (0..2u8).prop_map(|token| Kind::EndToken { token }),
+        1 => (2..5u8).prop_map(|authority| Kind::Rotate { authority }),
+        3 => (1..=NODES, (0..8u8))
+            .prop_map(|(node, late)| Kind::Confirm { node, is_late: late == 0 }),
         2 => (1..=NODES, standing()).prop_map(|(node, standing)| Kind::Stand { node, standing }),
         1 => (0..6u32).prop_map(|level| Kind::Raise { level }),
         1 => (proptest::option::of(0..4u8), 0..1_500u64, 0..9u64, 0..9u64).prop_map(
@@ -470,6 +500,8 @@ impl Op {
             Kind::EndToken { token } => {
                 Action::RevokeJoinToken(RevokeJoinToken { token: TokenId(u128::from(token)) })
             }
+            Kind::Rotate { authority } => Action::BeginRotation(rotation(authority)),
+            Kind::Confirm { node, is_late } => confirmation(store, node, is_late),
             Kind::Admit { token, key } => Action::AdmitNode(AdmitNode {
                 token: TokenId(u128::from(token)),
                 secret_hash: [token; 32],

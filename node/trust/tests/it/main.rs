@@ -37,7 +37,7 @@ fn joined(by: &Node, cluster: ClusterId, number: u64) -> Node {
     let joining = Joining::begin(dir.path()).unwrap();
     let request = SigningRequest::parse(&joining.signing_request().unwrap()).unwrap();
     let record = by.identity.founding_authority().unwrap().unwrap();
-    let authority = Authority::from_record(&record).unwrap();
+    let authority = Authority::from_keys(&record).unwrap();
     let leaf = authority.issue_requested(cluster, NodeId(number), &request).unwrap();
     let ca = authority.certificate().clone();
     let identity = joining.accept(cluster, NodeId(number), leaf, ca).unwrap();

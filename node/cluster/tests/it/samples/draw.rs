@@ -143,6 +143,12 @@ impl Drawn for u8 {
     }
 }
 
+impl Drawn for SharedSecret {
+    fn draw(d: Draw) -> Self {
+        Self(d.get("secret"))
+    }
+}
+
 impl Drawn for [u8; 32] {
     fn draw(d: Draw) -> Self {
         let mut value = [d.get("all"); 32];
@@ -250,6 +256,7 @@ enums! {
     Format { Oci, Npm, Pypi, Maven, Cargo, }
     StorageMode { Local, Object, }
     Standing { Joining, Active, Away, Draining, Removed, }
+    RotationStage { Trust, Show, }
     HashKind { Md5, Sha1, Sha256, Sha512, Blake2b256, }
     Rate { Push, Pull, }
     Placement { Nodes("nodes"), Object("object"), }
@@ -321,7 +328,9 @@ structs! {
     RepositoryKey { tenant, format, path }
     Generation { epoch, sequence }
     Storage { mode, replicas }
-    AuthorityRecord { certificate, key }
+    AuthorityKeys { certificate, key }
+    AuthorityRecord { keys, secret, rotation }
+    Rotation { stage, keys, secret, session_key, begun_at, confirmed }
     ClusterRecord {
         epoch, cluster, last_node, active_nodes, feature_level, storage, policy_epoch,
         identity_epoch,
@@ -365,13 +374,15 @@ structs! {
     Terms { by, policy, create_only, immutable, revision }
     Command { at, origin, terms, action }
 
-    FoundCluster { cluster, authority, storage }
+    FoundCluster { cluster, authority, secret, storage }
     RaiseFeatureLevel { level }
     SetReplicas { replicas }
     StartNode { node, start, replaces, profile }
     SetStanding { node, standing }
     CreateJoinToken { token, secret_hash, lives_millis, uses }
     RevokeJoinToken { token }
+    BeginRotation { keys, secret, session_key }
+    ConfirmRotation { stage, certificate, node }
     AdmitNode { token, secret_hash, key_hash, profile }
     OpenUpload { upload, repository, node, lives_millis, reserve }
     ShrinkReservation { tenant, upload, bytes, lease }
