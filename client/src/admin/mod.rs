@@ -53,7 +53,7 @@ pub const DEFAULT_ADDRESS: &str = "127.0.0.1:4001";
 pub struct AdminConfig {
     /// Members' cluster addresses, `host:port`; they are tried in order.
     pub addresses: Vec<String>,
-    /// The certificate of the cluster's authority, PEM.
+    /// The certificate of the cluster's authority, PEM; both authorities' while one replaces the other.
     pub authority: PathBuf,
     /// The administrator's certificate and key, PEM.
     pub certificate: Option<(PathBuf, PathBuf)>,
@@ -220,7 +220,10 @@ impl AdminClient {
             CertificateDer::from_pem_file(path)
                 .map_err(|source| AdminError::File { path: path.clone(), source })
         };
-        let authority = read(&config.authority)?;
+        let unreadable = |source| AdminError::File { path: config.authority.clone(), source };
+        let authorities = CertificateDer::pem_file_iter(&config.authority)
+            .and_then(|found| found.collect::<Result<Vec<_>, _>>())
+            .map_err(unreadable)?;
         let client = match &config.certificate {
             Some((certificate, key)) => {
                 let chain = vec![read(certificate)?];
@@ -238,7 +241,7 @@ impl AdminClient {
         }
         Ok(Self {
             members,
-            tls: TlsConnector::from(Arc::new(any_member_config(&authority, client)?)),
+            tls: TlsConnector::from(Arc::new(any_member_config(&authorities, client)?)),
             authorization: authorization(&config.credentials)?,
             current: Mutex::new((0, None)),
         })

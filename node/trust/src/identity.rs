@@ -1,8 +1,9 @@
 //! A node's identity, in the folder `identity` of its data:
 //!
 //! ```text
-//! ca.crt                    the authority's certificate
+//! ca.crt                    the authority's certificate; both authorities' while one replaces the other
 //! node.pem                  this node's certificate and key
+//! next.pem                  those of the authority that comes, until they are shown
 //! admin.crt, admin.key      the administrator's, for the command line on this machine
 //! authority.key             only on the founder, and only until the metadata has it
 //! bound                     there once the node has a log: the log says the same
@@ -10,26 +11,27 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use nora_domain::{AuthorityKeys, ClusterId, NodeId};
+use nora_domain::{AuthorityKeys, AuthorityRecord, ClusterId, NodeId};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use crate::authority::{Authority, CERTIFICATE_DAYS, new_key, valid_from};
 use crate::files::{self, failed, make_private_dir};
 use crate::names::{Peer, peer_of};
+use crate::tls::Trusted;
 use crate::{TrustError, certificate, tls};
 
-const AUTHORITY: &str = "ca.crt";
+pub(crate) const AUTHORITY: &str = "ca.crt";
 const AUTHORITY_KEY: &str = "authority.key";
-const NODE: &str = "node.pem";
+pub(crate) const NODE: &str = "node.pem";
 const ADMIN: &str = "admin.crt";
 const ADMIN_KEY: &str = "admin.key";
 const BOUND: &str = "bound";
@@ -48,13 +50,16 @@ pub struct Renewed {
 
 /// A member's identity.
 pub struct Identity {
-    dir: PathBuf,
-    cluster: ClusterId,
-    node: NodeId,
-    authority: CertificateDer<'static>,
-    current: Arc<ArcSwap<CertifiedKey>>,
+    pub(crate) dir: PathBuf,
+    pub(crate) cluster: ClusterId,
+    pub(crate) node: NodeId,
+    pub(crate) trusted: Arc<Trusted>,
+    /// The certificate that this node shows, and behind it that of its authority.
+    pub(crate) current: Arc<ArcSwap<CertifiedKey>>,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
+    /// Files are changed by one at a time.
+    pub(crate) changing: Mutex<()>,
 }
 
 /// A node that has asked, or is about to ask, to be let in.
@@ -63,7 +68,7 @@ pub struct Joining {
     key: KeyPair,
 }
 
-fn pem(der: &CertificateDer<'_>) -> String {
+pub(crate) fn pem(der: &CertificateDer<'_>) -> String {
     use base64::Engine;
     let encoded = base64::engine::general_purpose::STANDARD.encode(der);
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
@@ -183,22 +188,29 @@ impl Identity {
         if !dir.is_dir() {
             return Ok(None);
         }
-        let read_pem = |name: &str| {
-            let path = dir.join(name);
-            CertificateDer::from_pem_file(&path)
-                .map_err(|error| failed("read", &path)(std::io::Error::other(error.to_string())))
-        };
-        let authority = read_pem(AUTHORITY)?;
-        let leaf = read_pem(NODE)?;
+        let authorities = authorities_in(&dir.join(AUTHORITY))?;
         let path = dir.join(NODE);
-        let key = PrivateKeyDer::from_pem_file(&path)
-            .map_err(|error| failed("read", &path)(std::io::Error::other(error.to_string())))?;
+        let unreadable = |error: rustls::pki_types::pem::Error| {
+            failed("read", &path)(std::io::Error::other(error.to_string()))
+        };
+        let leaf = CertificateDer::from_pem_file(&path).map_err(unreadable)?;
+        let key = PrivateKeyDer::from_pem_file(&path).map_err(unreadable)?;
         let (cluster, node) = whose(&leaf)?;
+        let authority = match authorities.as_slice() {
+            [only] => Some(only.clone()),
+            several => issuer_among(&leaf, several),
+        };
+        let authority = authority.ok_or(TrustError::Certificate {
+            what: "this node's certificate",
+            why: format!("no authority in {AUTHORITY} has issued it"),
+        })?;
         let certified = tls::certified(leaf, authority.clone(), key)?;
         let current = Arc::new(ArcSwap::from_pointee(certified));
-        let server = Arc::new(tls::server_config(&authority, current.clone())?);
-        let client = Arc::new(tls::client_config(&authority, current.clone())?);
-        Ok(Some(Self { dir, cluster, node, authority, current, server, client }))
+        let trusted = Trusted::new(authorities)?;
+        let server = Arc::new(tls::server_config(trusted.clone(), current.clone())?);
+        let client = Arc::new(tls::client_config(trusted.clone(), current.clone())?);
+        let changing = Mutex::default();
+        Ok(Some(Self { dir, cluster, node, trusted, current, server, client, changing }))
     }
 
     /// The cluster.
@@ -211,9 +223,16 @@ impl Identity {
         self.node
     }
 
-    /// The authority's certificate.
-    pub fn authority(&self) -> &CertificateDer<'static> {
-        &self.authority
+    /// The certificate of the authority that issued the certificate which this node shows.
+    pub fn authority(&self) -> CertificateDer<'static> {
+        // `certified` puts it there.
+        self.current.load().cert.last().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()))
+    }
+
+    /// Whether a handshake with this verified chain would be accepted now: a connection may be older than a change of the
+    /// authority. No certificate at all is no reason to refuse.
+    pub fn accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        self.trusted.has_issued(chain)
     }
 
     /// The authority with its key, if this node founded the cluster and the metadata does not have it yet.
@@ -221,7 +240,7 @@ impl Identity {
         let Some(bytes) = files::read(&self.dir.join(AUTHORITY_KEY))? else { return Ok(None) };
         let key = KeyPair::from_pem(&String::from_utf8_lossy(&bytes))
             .map_err(certificate("the authority's key is not usable"))?;
-        Ok(Some(AuthorityKeys { certificate: self.authority.to_vec(), key: key.serialize_der() }))
+        Ok(Some(AuthorityKeys { certificate: self.authority().to_vec(), key: key.serialize_der() }))
     }
 
     /// The metadata has the authority's key: it goes from this disk.
@@ -253,22 +272,24 @@ impl Identity {
     /// Gives this node and the administrator new certificates if a third of the old ones' life or less is left, if the old
     /// ones are not valid now (a wrong clock made them), or if there are none. Connections go on; new ones use the new
     /// certificate.
-    pub fn renew(&self, authority: &AuthorityKeys) -> Result<Renewed, TrustError> {
+    pub fn renew(&self, authority: &AuthorityRecord) -> Result<Renewed, TrustError> {
         self.renew_at(authority, OffsetDateTime::now_utc())
     }
 
     fn renew_at(
         &self,
-        authority: &AuthorityKeys,
+        authority: &AuthorityRecord,
         now: OffsetDateTime,
     ) -> Result<Renewed, TrustError> {
-        if authority.certificate != self.authority.as_ref() {
-            return Err(TrustError::Certificate {
-                what: "the authority in the metadata",
-                why: "it is not the one that this node's certificate is of".into(),
-            });
-        }
-        let authority = Authority::from_keys(authority)?;
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = self.authority();
+        let next = authority.rotation.as_ref().map(|rotation| &rotation.keys);
+        let keys = [Some(&authority.keys), next]
+            .into_iter()
+            .flatten()
+            .find(|keys| keys.certificate == own.as_ref())
+            .ok_or_else(other_authority)?;
+        let authority = Authority::from_keys(keys)?;
         let mut renewed = Renewed::default();
         let leaf = self.current.load_full();
         if let Some(why) = leaf.cert.first().map_or(Some(Due::Unreadable), |leaf| due(leaf, now)) {
@@ -280,7 +301,7 @@ impl Identity {
             files::write(&self.dir, NODE, text.as_bytes())?;
             let der = PrivateKeyDer::try_from(key.serialize_der())
                 .map_err(certificate("a new key is not usable"))?;
-            let certified = tls::certified(leaf, self.authority.clone(), der)?;
+            let certified = tls::certified(leaf, own, der)?;
             self.current.store(Arc::new(certified));
             renewed.node = true;
         }
@@ -288,13 +309,22 @@ impl Identity {
             .and_then(|bytes| CertificateDer::from_pem_slice(&bytes).ok());
         if let Some(why) = admin.map_or(Some(Due::Unreadable), |admin| due(&admin, now)) {
             why.say("the administrator's");
-            let key = new_key()?;
-            let admin = authority.issue_admin(self.cluster, &key, now)?;
-            files::write(&self.dir, ADMIN_KEY, key.serialize_pem().as_bytes())?;
-            files::write(&self.dir, ADMIN, pem(&admin).as_bytes())?;
+            self.issue_admin(&authority, now)?;
             renewed.admin = true;
         }
         Ok(renewed)
+    }
+
+    /// Gives the administrator on this machine a new certificate.
+    pub(crate) fn issue_admin(
+        &self,
+        authority: &Authority,
+        now: OffsetDateTime,
+    ) -> Result<(), TrustError> {
+        let key = new_key()?;
+        let admin = authority.issue_admin(self.cluster, &key, now)?;
+        files::write(&self.dir, ADMIN_KEY, key.serialize_pem().as_bytes())?;
+        files::write(&self.dir, ADMIN, pem(&admin).as_bytes())
     }
 
     /// Binds the log's folder to this identity, or sees that it is bound. An identity that had a log and finds none is
@@ -324,6 +354,65 @@ impl Identity {
             None => Ok(()),
         }
     }
+}
+
+pub(crate) fn other_authority() -> TrustError {
+    TrustError::Certificate {
+        what: "the authority in the metadata",
+        why: "it is not the one that this node's certificate is of".into(),
+    }
+}
+
+/// The authorities in a file.
+fn authorities_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let unreadable = |error: rustls::pki_types::pem::Error| {
+        failed("read", path)(std::io::Error::other(error.to_string()))
+    };
+    CertificateDer::pem_file_iter(path)
+        .and_then(|found| found.collect::<Result<Vec<_>, _>>())
+        .map_err(unreadable)
+}
+
+/// The authority whose key a certificate says that it was signed with. This does not verify the signature: it is for this
+/// node's own files.
+fn issuer_among(
+    leaf: &CertificateDer<'_>,
+    authorities: &[CertificateDer<'static>],
+) -> Option<CertificateDer<'static>> {
+    let wanted = key_ids(leaf)?.issuer?;
+    let is_it = |authority: &&CertificateDer<'_>| {
+        key_ids(authority).and_then(|ids| ids.own).as_ref() == Some(&wanted)
+    };
+    authorities.iter().find(is_it).cloned()
+}
+
+/// The ids of keys that a certificate names.
+#[derive(Default)]
+struct KeyIds {
+    /// Of the key that signed it.
+    issuer: Option<Vec<u8>>,
+    /// Of its own key.
+    own: Option<Vec<u8>>,
+}
+
+fn key_ids(der: &CertificateDer<'_>) -> Option<KeyIds> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    let mut ids = KeyIds::default();
+    for extension in parsed.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(of) => {
+                ids.issuer = of.key_identifier.as_ref().map(|id| id.0.to_vec());
+            }
+            ParsedExtension::SubjectKeyIdentifier(own) => ids.own = Some(own.0.to_vec()),
+            _ => {}
+        }
+    }
+    Some(ids)
+}
+
+/// Whether a certificate says that this authority signed it.
+pub(crate) fn is_of(leaf: &CertificateDer<'_>, authority: &CertificateDer<'static>) -> bool {
+    issuer_among(leaf, std::slice::from_ref(authority)).is_some()
 }
 
 fn whose(leaf: &CertificateDer<'_>) -> Result<(ClusterId, NodeId), TrustError> {
@@ -381,9 +470,14 @@ fn due(leaf: &CertificateDer<'_>, now: OffsetDateTime) -> Option<Due> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nora_domain::SharedSecret;
     use time::Duration;
 
     const CLUSTER: ClusterId = ClusterId(7);
+
+    fn settled(keys: AuthorityKeys) -> AuthorityRecord {
+        AuthorityRecord { keys, secret: SharedSecret([0; 32]), rotation: None }
+    }
 
     #[test]
     fn an_identity_comes_back_as_it_was() {
@@ -409,7 +503,7 @@ mod tests {
     fn certificates_are_renewed_in_their_last_third_and_not_before() {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::found(dir.path(), CLUSTER).unwrap();
-        let authority = identity.founding_authority().unwrap().unwrap();
+        let authority = settled(identity.founding_authority().unwrap().unwrap());
         let at = |days| OffsetDateTime::now_utc() + Duration::days(days);
         assert_eq!(identity.renew_at(&authority, at(59)).unwrap(), Renewed::default());
         let before = identity.current.load_full();
@@ -418,7 +512,7 @@ mod tests {
         assert_ne!(before.cert, identity.current.load_full().cert);
         let loaded = Identity::load(dir.path()).unwrap().unwrap();
         assert_eq!(loaded.current.load_full().cert, identity.current.load_full().cert);
-        let other = Authority::new(CLUSTER).unwrap().to_keys();
+        let other = settled(Authority::new(CLUSTER).unwrap().to_keys());
         assert!(identity.renew(&other).is_err());
     }
 
@@ -438,8 +532,8 @@ mod tests {
             // The clock was wrong when the cluster was founded.
             let dir = tempfile::tempdir().unwrap();
             let identity = Identity::found_at(dir.path(), CLUSTER, wrong).unwrap();
-            assert!(is_valid(identity.authority()), "{wrong}");
-            let authority = identity.founding_authority().unwrap().unwrap();
+            assert!(is_valid(&identity.authority()), "{wrong}");
+            let authority = settled(identity.founding_authority().unwrap().unwrap());
             let expected = if wrong < now { both } else { Renewed::default() };
             assert_eq!(identity.renew_at(&authority, now).unwrap(), expected, "{wrong}");
             let leaf = identity.current.load_full().cert[0].clone();
@@ -448,7 +542,7 @@ mod tests {
             // The clock was wrong at a later start.
             let dir = tempfile::tempdir().unwrap();
             let identity = Identity::found(dir.path(), CLUSTER).unwrap();
-            let authority = identity.founding_authority().unwrap().unwrap();
+            let authority = settled(identity.founding_authority().unwrap().unwrap());
             identity.renew_at(&authority, wrong).unwrap();
             let identity = Identity::load(dir.path()).unwrap().unwrap();
             let leaf = identity.current.load_full().cert[0].clone();
@@ -481,8 +575,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let founder = tempfile::tempdir().unwrap();
         let identity = Identity::found(founder.path(), CLUSTER).unwrap();
-        let record = identity.founding_authority().unwrap().unwrap();
-        let authority = Authority::from_keys(&record).unwrap();
+        let record = settled(identity.founding_authority().unwrap().unwrap());
+        let authority = Authority::from_keys(&record.keys).unwrap();
         let hash = |joining: &Joining| {
             let der = joining.signing_request().unwrap();
             crate::SigningRequest::parse(&der).unwrap().key_hash()

@@ -4,8 +4,8 @@
 //! the cluster's name; common names mean nothing. A node that wants to join trusts an address only through the hash of the
 //! authority's certificate, which its token carries.
 //!
-//! Guarantees: a certificate of another authority or another cluster never passes; a certificate is replaced while
-//! connections go on; files of an identity are whole or not there, and readable by their owner alone; an identity whose
+//! Guarantees: a certificate of another authority or another cluster never passes; certificates and authorities are
+//! replaced while the node works; files of an identity are whole or not there, and readable by their owner alone; an identity whose
 //! log is gone is told, so that no empty node votes under a number that has voted.
 //!
 //! Must not know: consensus, gRPC, HTTP, or how a member's number is handed out.
@@ -14,12 +14,14 @@ mod authority;
 mod files;
 mod identity;
 mod names;
+mod rotation;
 mod tls;
 mod token;
 
 pub use authority::{Authority, SigningRequest, new_secret, public_key_hash};
 pub use identity::{Identity, Joining, Renewed};
 pub use names::{Peer, PeerAddress, member_name, peer_of};
+pub use rotation::Followed;
 pub use tls::{any_member_config, pinned_config};
 pub use token::{JoinToken, TokenError};
 

@@ -8,11 +8,12 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 
 use crate::authority::sha256;
@@ -23,9 +24,11 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, Error> {
+fn roots(authorities: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(authority.clone())?;
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
     Ok(Arc::new(roots))
 }
 
@@ -63,47 +66,179 @@ impl ResolvesClientCert for Current {
     }
 }
 
+/// The authorities that a node trusts. They change while the configurations that rest on them are in use; handshakes take
+/// the newest.
+#[derive(Debug)]
+pub(crate) struct Trusted(ArcSwap<Anchors>);
+
+#[derive(Debug)]
+struct Anchors {
+    authorities: Vec<CertificateDer<'static>>,
+    clients: Arc<dyn ClientCertVerifier>,
+    servers: Arc<WebPkiServerVerifier>,
+}
+
+impl Anchors {
+    fn of(authorities: Vec<CertificateDer<'static>>) -> Result<Self, TrustError> {
+        let failed = certificate("TLS cannot be set up");
+        let made = roots(&authorities).and_then(|roots| {
+            let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| Error::General(error.to_string()))?;
+            let servers = WebPkiServerVerifier::builder_with_provider(roots, provider())
+                .build()
+                .map_err(|error| Error::General(error.to_string()))?;
+            Ok(Self { authorities, clients, servers })
+        });
+        made.map_err(failed)
+    }
+}
+
+impl Trusted {
+    pub(crate) fn new(authorities: Vec<CertificateDer<'static>>) -> Result<Arc<Self>, TrustError> {
+        Ok(Arc::new(Self(ArcSwap::from_pointee(Anchors::of(authorities)?))))
+    }
+
+    /// Trusts these from now on, and no others.
+    pub(crate) fn set(&self, authorities: Vec<CertificateDer<'static>>) -> Result<(), TrustError> {
+        self.0.store(Arc::new(Anchors::of(authorities)?));
+        Ok(())
+    }
+
+    pub(crate) fn authorities(&self) -> Vec<CertificateDer<'static>> {
+        self.0.load().authorities.clone()
+    }
+
+    /// Whether a client with this chain would be let in by a handshake now.
+    pub(crate) fn has_issued(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some((leaf, rest)) = chain.split_first() else { return true };
+        self.0.load().clients.verify_client_cert(leaf, rest, UnixTime::now()).is_ok()
+    }
+}
+
+/// Judges clients by the authorities that are trusted now.
+#[derive(Debug)]
+struct Clients(Arc<Trusted>);
+
+impl ClientCertVerifier for Clients {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    /// No hints: members have one certificate each, and show it.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.0.0.load().clients.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(only_tls13())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.0.load().clients.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.0.load().clients.supported_verify_schemes()
+    }
+}
+
+/// Judges servers by the authorities that are trusted now.
+#[derive(Debug)]
+struct Servers(Arc<Trusted>);
+
+impl ServerCertVerifier for Servers {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let servers = &self.0.0.load().servers;
+        servers.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(only_tls13())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.0.load().servers.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.0.load().servers.supported_verify_schemes()
+    }
+}
+
+fn only_tls13() -> Error {
+    Error::General("TLS 1.3 alone is spoken between nodes".into())
+}
+
 /// For the cluster port. A client may come without a certificate (to join, or with a password); one that it shows must be
-/// the authority's and in date.
+/// an authority's that is trusted, and in date.
 pub(crate) fn server_config(
-    authority: &CertificateDer<'static>,
+    trusted: Arc<Trusted>,
     current: Arc<ArcSwap<CertifiedKey>>,
 ) -> Result<ServerConfig, TrustError> {
-    let failed = certificate("TLS cannot be set up");
-    let made = roots(authority).and_then(|roots| {
-        let clients = WebPkiClientVerifier::builder_with_provider(roots, provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|error| Error::General(error.to_string()))?;
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(clients)
-            .with_cert_resolver(Arc::new(Current(current)));
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        // A session that is taken up again would be one with the certificate of before.
-        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(config)
-    });
-    made.map_err(failed)
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(certificate("TLS cannot be set up"))?
+        .with_client_cert_verifier(Arc::new(Clients(trusted)))
+        .with_cert_resolver(Arc::new(Current(current)));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A session that is taken up again would be one with the certificate of before.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
 }
 
 /// For dialling members: the name that is dialled must be the certificate's.
 pub(crate) fn client_config(
-    authority: &CertificateDer<'static>,
+    trusted: Arc<Trusted>,
     current: Arc<ArcSwap<CertifiedKey>>,
 ) -> Result<ClientConfig, TrustError> {
-    let failed = certificate("TLS cannot be set up");
-    let made = roots(authority).and_then(|roots| {
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
-            .with_client_cert_resolver(Arc::new(Current(current)));
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        config.resumption = rustls::client::Resumption::disabled();
-        Ok(config)
-    });
-    made.map_err(failed)
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(certificate("TLS cannot be set up"))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Servers(trusted)))
+        .with_client_cert_resolver(Arc::new(Current(current)));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(config)
 }
 
 /// What the far end's authority must be.
@@ -136,7 +271,7 @@ impl ServerCertVerifier for AnyMember {
                     .iter()
                     .find(|shown| sha256(shown) == *hash)
                     .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
-                roots(&authority.clone().into_owned())?
+                roots(&[authority.clone().into_owned()])?
             }
         };
         let names = names::dns_names(end_entity)
@@ -158,7 +293,7 @@ impl ServerCertVerifier for AnyMember {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.3 alone is spoken between nodes".into()))
+        Err(only_tls13())
     }
 
     fn verify_tls13_signature(
@@ -198,12 +333,13 @@ pub fn pinned_config(authority_hash: [u8; 32]) -> Result<ClientConfig, TrustErro
     any_member(Anchor::Hash(authority_hash), None).map_err(certificate("TLS cannot be set up"))
 }
 
-/// For an administrator, who has the authority's certificate and may have one of its own.
+/// For an administrator, who has the authority's certificate and may have one of its own. While the authority is being
+/// replaced, there are two.
 pub fn any_member_config(
-    authority: &CertificateDer<'static>,
+    authorities: &[CertificateDer<'static>],
     client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
 ) -> Result<ClientConfig, TrustError> {
-    roots(authority)
+    roots(authorities)
         .and_then(|roots| any_member(Anchor::Known(roots), client))
         .map_err(certificate("the certificates cannot be used"))
 }

@@ -75,7 +75,7 @@ impl Roster {
         let signing_request = SigningRequest::parse(&m.signing_request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let profile = checked_profile(m.profile)?;
-        if !token.is_of(self.0.identity.authority()) {
+        if !token.is_of(&self.0.identity.authority()) {
             return Err(Status::failed_precondition(
                 "the join token is of another cluster: have one made on a member of this one",
             ));

@@ -154,7 +154,7 @@ impl Roster {
     async fn renew(&self) -> Result<Option<u64>, MembersError> {
         let Some(authority) = self.authority().await? else { return Ok(None) };
         let identity = Arc::clone(&self.0.identity);
-        let renewed = blocking(move || Ok(identity.renew(&authority.keys)))
+        let renewed = blocking(move || Ok(identity.renew(&authority)))
             .await
             .map_err(store_error)?
             .map_err(store_error)?;

@@ -144,7 +144,7 @@ async fn nobody_joins_without_a_right_and_current_token() {
     assert!(matches!(garbled, Err(JoinError::Token(_))));
 
     // Made up, but for the right cluster.
-    let made_up = JoinToken::new(one.identity.authority()).unwrap().text();
+    let made_up = JoinToken::new(&one.identity.authority()).unwrap().text();
     let index = one.cluster.status().log_index;
     let why = refused(&made_up, about.clone()).await;
     assert!(why.contains("does not know this join token"), "{why}");
@@ -165,7 +165,7 @@ async fn nobody_joins_without_a_right_and_current_token() {
     let error = one.join(&foreign, about.clone(), dir.path()).await.err().unwrap();
     assert!(matches!(error, JoinError::OtherCluster { .. }), "{error}");
     // Whoever does not look at the certificate is told all the same.
-    let config = any_member_config(one.identity.authority(), None).unwrap();
+    let config = any_member_config(&[one.identity.authority()], None).unwrap();
     let channel = one.dial(config, "a.example").await.unwrap();
     let request = proto::JoinRequest {
         token: foreign,
@@ -182,7 +182,7 @@ async fn nobody_joins_without_a_right_and_current_token() {
     // A join whose answer is lost goes on with the same key, and all the refused ones spent no number.
     let mut request = request;
     request.token.clone_from(&token);
-    let config = any_member_config(one.identity.authority(), None).unwrap();
+    let config = any_member_config(&[one.identity.authority()], None).unwrap();
     let channel = one.dial(config, "a.example").await.unwrap();
     let lost = MembersClient::new(channel).join(request).await.unwrap().into_inner();
     assert_eq!(lost.node, 2);
@@ -351,19 +351,20 @@ fn dated(authority: &nora_domain::AuthorityKeys, days: [i64; 2]) -> ClientConfig
     params.not_after = at(days[1]).into();
     let leaf = params.signed_by(&key, &issuer).unwrap().der().clone();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    any_member_config(&ca, Some((vec![leaf], key))).unwrap()
+    any_member_config(&[ca], Some((vec![leaf], key))).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_is_no_member_is_refused_every_call() {
     let [one, two, _three] = three().await;
-    let ca = one.identity.authority();
-    refuses_all(&one, any_member_config(ca, None).unwrap()).await;
+    let ca = &one.identity.authority();
+    refuses_all(&one, any_member_config(std::slice::from_ref(ca), None).unwrap()).await;
 
     let admin = one.dir.path().join("identity");
     let chain = vec![CertificateDer::from_pem_file(admin.join("admin.crt")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(admin.join("admin.key")).unwrap();
-    refuses_all(&one, any_member_config(ca, Some((chain, key))).unwrap()).await;
+    refuses_all(&one, any_member_config(std::slice::from_ref(ca), Some((chain, key))).unwrap())
+        .await;
 
     // These do not get past the handshake: of another authority of the same name, too old, and too new.
     let foreign_dir = TempDir::new().unwrap();
@@ -412,7 +413,7 @@ fn with_roots(
     let params = CertificateParams::new([member_name(CLUSTER, NodeId(2))]).unwrap();
     let leaf = params.signed_by(&key, &issuer).unwrap().der().clone();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    any_member_config(trusted, Some((vec![leaf], key))).unwrap()
+    any_member_config(std::slice::from_ref(trusted), Some((vec![leaf], key))).unwrap()
 }
 
 /// Changes a node's state behind its back: the hash of it, as a change of any row would.

@@ -6,7 +6,10 @@
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use nora_domain::{ClusterId, NodeId};
+use nora_domain::{
+    AuthorityKeys, AuthorityRecord, ClusterId, NodeId, Rotation, RotationStage, SharedSecret,
+    Timestamp,
+};
 use nora_trust::{
     Authority, Identity, JoinToken, Joining, Peer, SigningRequest, any_member_config, member_name,
     pinned_config,
@@ -36,12 +39,18 @@ fn joined(by: &Node, cluster: ClusterId, number: u64) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let joining = Joining::begin(dir.path()).unwrap();
     let request = SigningRequest::parse(&joining.signing_request().unwrap()).unwrap();
-    let record = by.identity.founding_authority().unwrap().unwrap();
-    let authority = Authority::from_keys(&record).unwrap();
+    let keys = by.identity.founding_authority().unwrap().unwrap();
+    let authority = Authority::from_keys(&keys).unwrap();
     let leaf = authority.issue_requested(cluster, NodeId(number), &request).unwrap();
     let ca = authority.certificate().clone();
     let identity = joining.accept(cluster, NodeId(number), leaf, ca).unwrap();
     Node { dir, identity }
+}
+
+/// The authority's row, as the metadata of that founder's cluster would have it.
+fn settled(founder: &Node) -> AuthorityRecord {
+    let keys = founder.identity.founding_authority().unwrap().unwrap();
+    AuthorityRecord { keys, secret: SharedSecret([0; 32]), rotation: None }
 }
 
 fn admin(node: &Node) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
@@ -129,7 +138,7 @@ fn a_foreign_authority_is_refused_on_both_sides() {
     // The client does not take the server, nor would the server take the client.
     assert!(dial(&one, foreign.identity.client_config(), &name(1)).is_err());
     let ca = one.identity.authority();
-    let config = any_member_config(ca, Some(admin(&foreign))).unwrap();
+    let config = any_member_config(&[ca], Some(admin(&foreign))).unwrap();
     assert!(dial(&one, Arc::new(config), "somewhere.example").is_err());
 }
 
@@ -144,7 +153,7 @@ fn a_certificate_of_the_authority_for_another_cluster_is_nobody() {
 #[test]
 fn the_administrator_is_no_member_and_no_server() {
     let one = founder(CLUSTER);
-    let config = any_member_config(one.identity.authority(), Some(admin(&one))).unwrap();
+    let config = any_member_config(&[one.identity.authority()], Some(admin(&one))).unwrap();
     let link = dial(&one, Arc::new(config), "127.0.0.1").unwrap();
     assert_eq!(link.peer(&one).unwrap(), Peer::Admin);
     // A server that shows the administrator's certificate is not a member.
@@ -156,7 +165,7 @@ fn the_administrator_is_no_member_and_no_server() {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
-    let config = any_member_config(one.identity.authority(), None).unwrap();
+    let config = any_member_config(&[one.identity.authority()], None).unwrap();
     let mut link = Link {
         client: ClientConnection::new(Arc::new(config), ServerName::try_from("a.b").unwrap())
             .unwrap(),
@@ -168,7 +177,7 @@ fn the_administrator_is_no_member_and_no_server() {
 #[test]
 fn who_shows_nothing_is_nobody() {
     let one = founder(CLUSTER);
-    let config = any_member_config(one.identity.authority(), None).unwrap();
+    let config = any_member_config(&[one.identity.authority()], None).unwrap();
     let link = dial(&one, Arc::new(config), "127.0.0.1").unwrap();
     assert_eq!(link.peer(&one).unwrap(), Peer::Anonymous);
 }
@@ -176,7 +185,7 @@ fn who_shows_nothing_is_nobody() {
 #[test]
 fn a_token_pins_the_cluster() {
     let (one, other) = (founder(CLUSTER), founder(CLUSTER));
-    let token = JoinToken::new(one.identity.authority()).unwrap();
+    let token = JoinToken::new(&one.identity.authority()).unwrap();
     let pinned = Arc::new(pinned_config(token.authority_hash()).unwrap());
     let link = dial(&one, pinned.clone(), "10.1.2.3").unwrap();
     assert_eq!(link.peer(&one).unwrap(), Peer::Anonymous);
@@ -188,7 +197,7 @@ fn a_pinned_authority_must_have_signed_what_is_shown() {
     // Somebody who has seen the real authority's certificate shows it behind a certificate of his own.
     let (one, thief) = (founder(CLUSTER), founder(CLUSTER));
     let (chain, key) = admin(&thief);
-    let shown = vec![chain[0].clone(), one.identity.authority().clone()];
+    let shown = vec![chain[0].clone(), one.identity.authority()];
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let server = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -196,7 +205,7 @@ fn a_pinned_authority_must_have_signed_what_is_shown() {
         .with_no_client_auth()
         .with_single_cert(shown, key)
         .unwrap();
-    let token = JoinToken::new(one.identity.authority()).unwrap();
+    let token = JoinToken::new(&one.identity.authority()).unwrap();
     let config = Arc::new(pinned_config(token.authority_hash()).unwrap());
     let mut link = Link {
         client: ClientConnection::new(config, ServerName::try_from("a.b").unwrap()).unwrap(),
@@ -230,7 +239,7 @@ fn dates_count_on_both_sides_until_the_certificate_is_renewed() {
     for (days, passes) in [([-2, -1], false), ([1, 2], false), ([399, 490], false), ([-1, 1], true)]
     {
         let one = with_certificate(founder(CLUSTER), &[&name(1)], days);
-        let record = one.identity.founding_authority().unwrap().unwrap();
+        let record = settled(&one);
         let two = joined(&one, CLUSTER, 2);
         let dials = || {
             let there = dial(&one, two.identity.client_config(), &name(1)).is_ok();
@@ -254,7 +263,7 @@ fn a_common_name_is_no_identity() {
     params.distinguished_name.push(DnType::CommonName, name(2));
     let leaf = params.signed_by(&key, &issuer).unwrap().der().clone();
     let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let config = any_member_config(&ca, Some((vec![leaf], der))).unwrap();
+    let config = any_member_config(&[ca], Some((vec![leaf], der))).unwrap();
     let link = dial(&one, Arc::new(config), "a.example").unwrap();
     let stranger = link.peer(&one).unwrap_err();
     assert!(stranger.to_string().contains("nobody of this cluster"), "{stranger}");
@@ -289,7 +298,7 @@ fn a_connection_goes_on_while_the_certificate_is_replaced() {
     let one = with_certificate(founder(CLUSTER), &[&name(1)], [-80, 10]);
     let two = joined(&one, CLUSTER, 2);
     let mut link = dial(&one, two.identity.client_config(), &name(1)).unwrap();
-    let record = one.identity.founding_authority().unwrap().unwrap();
+    let record = settled(&one);
     let before = link.client.peer_certificates().unwrap()[0].clone().into_owned();
     assert!(one.identity.renew(&record).unwrap().node);
     link.client.writer().write_all(b"still here").unwrap();
@@ -299,4 +308,83 @@ fn a_connection_goes_on_while_the_certificate_is_replaced() {
     assert_eq!(&heard, b"still here");
     let again = dial(&one, two.identity.client_config(), &name(1)).unwrap();
     assert_ne!(again.client.peer_certificates().unwrap()[0], before);
+}
+
+/// The row while `keys` come to be the authority.
+fn rotating(from: &AuthorityRecord, keys: &AuthorityKeys, stage: RotationStage) -> AuthorityRecord {
+    let rotation = Rotation {
+        stage,
+        keys: keys.clone(),
+        secret: SharedSecret([1; 32]),
+        session_key: SharedSecret([2; 32]),
+        begun_at: Timestamp(0),
+        confirmed: Vec::new(),
+    };
+    AuthorityRecord { rotation: Some(rotation), ..from.clone() }
+}
+
+fn understand_each_other(one: &Node, two: &Node) {
+    for (client, server, number) in [(one, two, 2), (two, one, 1)] {
+        let link = dial(server, client.identity.client_config(), &name(number)).unwrap();
+        let client = Peer::Member { node: client.identity.node() };
+        assert_eq!(link.peer(server).unwrap(), client);
+    }
+}
+
+#[test]
+fn members_understand_each_other_at_every_step_of_a_rotation() {
+    let one = founder(CLUSTER);
+    let two = joined(&one, CLUSTER, 2);
+    let settled = settled(&one);
+    let old_admin = admin(&one);
+    let old = dial(&one, two.identity.client_config(), &name(1)).unwrap();
+    let old_chain = old.server.peer_certificates().unwrap().to_vec();
+    let next = Authority::new(CLUSTER).unwrap().to_keys();
+    let trust = rotating(&settled, &next, RotationStage::Trust);
+    let show = rotating(&settled, &next, RotationStage::Show);
+    let over = AuthorityRecord { keys: next, ..settled.clone() };
+    // At any moment, the two may be one step apart.
+    let mut shown = Vec::new();
+    for row in [&trust, &show, &over] {
+        for node in [&one, &two] {
+            let followed = node.identity.follow(row).unwrap();
+            assert!(followed.has_changed);
+            understand_each_other(&one, &two);
+            // Followed again, after a crash or not, it asks for nothing new.
+            let again = Identity::load(node.dir.path()).unwrap().unwrap().follow(row).unwrap();
+            assert_eq!((again.has_changed, again.confirms), (false, followed.confirms));
+            shown.extend(followed.confirms);
+        }
+    }
+    let [trust, show] = [RotationStage::Trust, RotationStage::Show];
+    assert_eq!(shown, [trust, trust, show, show]);
+
+    // What the old authority issued is good for nothing, on new connections and on those that are open.
+    assert!(!one.identity.accepts(&old_chain));
+    assert!(
+        one.identity.accepts(
+            dial(&one, two.identity.client_config(), &name(1))
+                .unwrap()
+                .server
+                .peer_certificates()
+                .unwrap()
+        )
+    );
+    let ca = one.identity.authority();
+    let config = any_member_config(std::slice::from_ref(&ca), Some(old_admin)).unwrap();
+    assert!(dial(&one, Arc::new(config), "a.example").is_err());
+    let config = any_member_config(&[ca], Some(admin(&one))).unwrap();
+    let link = dial(&one, Arc::new(config), "a.example").unwrap();
+    assert_eq!(link.peer(&one).unwrap(), Peer::Admin);
+}
+
+#[test]
+fn a_node_follows_no_row_that_would_cut_it_off() {
+    let one = founder(CLUSTER);
+    let two = joined(&one, CLUSTER, 2);
+    let foreign = Authority::new(CLUSTER).unwrap().to_keys();
+    let settled = settled(&one);
+    let row = AuthorityRecord { keys: foreign, ..settled };
+    assert!(one.identity.follow(&row).is_err());
+    understand_each_other(&one, &two);
 }
