@@ -284,6 +284,17 @@ impl Cluster {
         self.services.peers.caller(extensions)
     }
 
+    /// Whether a node was removed for good, as far as this node has applied.
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.services.peers.is_removed(node)
+    }
+
+    /// Changes each time that open connections have to be looked at: a node was removed, or the authorities that this node
+    /// trusts have changed.
+    pub fn changes_of_trust(&self) -> watch::Receiver<u64> {
+        self.services.peers.changes()
+    }
+
     /// Lets members' requests through to these routes. Others are refused before anything of their messages is read, which
     /// may be as long as members' messages are.
     pub fn members_only(&self, routes: axum::Router) -> axum::Router {

@@ -84,6 +84,7 @@ impl Members for Book {
             feature_level: FeatureLevel(1),
             clock: Timestamp(1_000),
             is_joint: false,
+            rotation: None,
             members: vec![
                 member(1, Standing::Active, Some(report)),
                 member(2, Standing::Away, None),
@@ -113,6 +114,10 @@ impl Members for Book {
         uses: u32,
     ) -> BoxFuture<'_, Result<String, MembersError>> {
         Box::pin(async move { Ok(format!("token of {valid_millis} for {uses}")) })
+    }
+
+    fn rotate_authority(&self, by: Actor) -> BoxFuture<'_, Result<(), MembersError>> {
+        self.note(format!("rotate the authority by {}", by.subject))
     }
 
     fn promote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {

@@ -1,7 +1,8 @@
 //! Who takes part in the cluster, and the ways to change that.
 
 use nora_domain::{
-    Actor, ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, Standing, Timestamp, TokenId,
+    Actor, ClusterId, Epoch, FeatureLevel, NodeId, NodeProfile, RotationStage, Standing, Timestamp,
+    TokenId,
 };
 
 use super::BoxFuture;
@@ -76,6 +77,17 @@ pub struct JoinTokenView {
     pub uses_left: u32,
 }
 
+/// A rotation of the cluster's authority that is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationView {
+    /// How far it is.
+    pub stage: RotationStage,
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// The members that have not done what the stage asks of them.
+    pub waits_for: Vec<NodeId>,
+}
+
 /// The cluster as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterView {
@@ -99,6 +111,8 @@ pub struct ClusterView {
     pub clock: Timestamp,
     /// A change of the voters has begun and is not finished: majorities of the old and of the new voters must agree.
     pub is_joint: bool,
+    /// The rotation of the authority that is under way.
+    pub rotation: Option<RotationView>,
     /// Every node that was not removed, in order.
     pub members: Vec<Member>,
 }
@@ -138,6 +152,10 @@ pub trait Members: Send + Sync {
 
     /// Lets a token admit no more nodes. Those that it has admitted stay.
     fn revoke_join_token(&self, by: Actor, id: TokenId) -> BoxFuture<'_, Result<(), MembersError>>;
+
+    /// Begins to replace the cluster's authority and the secrets that go with it; `by` has it done. Returns at once; the
+    /// view tells when it is over.
+    fn rotate_authority(&self, by: Actor) -> BoxFuture<'_, Result<(), MembersError>>;
 
     /// Makes a learner a voter once it has caught up.
     fn promote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>>;

@@ -77,7 +77,8 @@ impl Roster {
         let profile = checked_profile(m.profile)?;
         if !token.is_of(&self.0.identity.authority()) {
             return Err(Status::failed_precondition(
-                "the join token is of another cluster: have one made on a member of this one",
+                "the join token is of another cluster, or was made before this one's authority was replaced: have one made \
+                 on a member of this one",
             ));
         }
         self.refuse_unknown(&token).await?;
@@ -154,6 +155,9 @@ fn not_admitted(refusal: &Refusal) -> Status {
         Refusal::TokenSpent => Status::permission_denied(
             "the join token has admitted as many nodes as it was made for: have another made with 'nora cluster \
              join-token', or one for several with --uses",
+        ),
+        Refusal::RotationUnderWay => Status::unavailable(
+            "the cluster's authority is being replaced: ask for a new join token once that is over",
         ),
         Refusal::TokenExpired => Status::permission_denied(
             "the join token has expired: have a new one made with 'nora cluster join-token'",

@@ -10,6 +10,7 @@ mod changes;
 mod compare;
 mod join;
 mod plan;
+mod rotation;
 mod service;
 mod upkeep;
 mod wire;
@@ -65,6 +66,8 @@ pub struct MembersConfig {
     pub compare_interval: Duration,
     /// How often certificates are looked at.
     pub renew_interval: Duration,
+    /// While the authority is replaced: how long what runs over this node's connections may take to end by itself.
+    pub rotation_patience: Duration,
 }
 
 impl Default for MembersConfig {
@@ -76,6 +79,7 @@ impl Default for MembersConfig {
             compare_interval: Duration::from_secs(60),
             // A clock that was set right may leave a certificate that is not valid; nobody reaches the node until then.
             renew_interval: Duration::from_secs(300),
+            rotation_patience: Duration::from_secs(60),
         }
     }
 }
@@ -94,6 +98,8 @@ struct Inner {
     joins: Semaphore,
     /// Since when this node, as the leader, waits to hear of others.
     waiting_since: Mutex<HashMap<NodeId, Instant>>,
+    /// When what this node trusts or shows last changed.
+    renewed_at: Mutex<Option<Instant>>,
 }
 
 impl Roster {
@@ -112,6 +118,7 @@ impl Roster {
             changing: tokio::sync::Mutex::default(),
             joins: Semaphore::new(JOINS_MAX),
             waiting_since: Mutex::default(),
+            renewed_at: Mutex::default(),
         }))
     }
 
@@ -212,6 +219,7 @@ impl Roster {
 
     async fn see(&self) -> Result<ClusterView, MembersError> {
         let (cluster, records) = (self.cluster_record().await?, self.records().await?);
+        let rotation = Self::rotation_view(self.authority().await?, &records);
         let status = self.status();
         let present =
             records.into_iter().filter(|(_, record)| record.standing != Standing::Removed);
@@ -235,6 +243,7 @@ impl Roster {
             feature_level: cluster.feature_level,
             clock: status.clock.now,
             is_joint: status.is_joint,
+            rotation,
             members,
         })
     }
@@ -272,6 +281,11 @@ impl Roster {
         };
         match self.propose_by(by, command).await? {
             Ok(_) => Ok(token.text()),
+            Err(Refusal::RotationUnderWay) => Err(MembersError::Impossible(
+                "the cluster's authority is being replaced: ask for a join token once 'nora cluster status' shows that this is \
+                 over"
+                    .into(),
+            )),
             Err(refusal) => Err(MembersError::Impossible(format!(
                 "the cluster takes no join token: {refusal:?}"
             ))),
@@ -408,6 +422,10 @@ impl Members for Roster {
 
     fn revoke_join_token(&self, by: Actor, id: TokenId) -> BoxFuture<'_, Result<(), MembersError>> {
         Box::pin(self.end_token(by, id))
+    }
+
+    fn rotate_authority(&self, by: Actor) -> BoxFuture<'_, Result<(), MembersError>> {
+        Box::pin(self.begin_rotation(by))
     }
 
     fn promote(&self, node: NodeId) -> BoxFuture<'_, Result<(), MembersError>> {

@@ -28,9 +28,17 @@ impl Roster {
     pub(super) fn upkeep(&self) -> Vec<Arc<dyn Job>> {
         let members = Schedule::every("members", self.0.config.look_interval).retry_max(RETRY_MAX);
         let certificates = Schedule::every("node-certificates", self.0.config.renew_interval);
+        let authority =
+            Schedule::every("authority", self.0.config.look_interval).retry_max(RETRY_MAX);
         let states = Schedule::every("compare-states", self.0.config.compare_interval);
         let (looking, renewing, comparing) = (self.clone(), self.clone(), self.clone());
+        let following = self.clone();
         vec![
+            // A node that starts in the middle of a rotation follows it before it enters: others may trust it no sooner.
+            job(authority, move || {
+                let roster = following.clone();
+                async move { Ok(Turn::done().count("confirmed", roster.follow_authority().await?)) }
+            }),
             job(members, move || {
                 let roster = looking.clone();
                 async move {

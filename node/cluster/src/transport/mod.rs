@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use nora_app::ports::BoxError;
 use nora_domain::{NodeId, NodeRecord, Standing};
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
@@ -37,6 +38,12 @@ pub trait Transport: Send + Sync {
 
     /// The member that sent a request with these extensions; none if it was anybody else.
     fn caller(&self, extensions: &http::Extensions) -> Option<NodeId>;
+
+    /// Connections that exist now are old from now on: certificates have changed.
+    fn renew(&self);
+
+    /// Whether a connection that was made before the last [`Self::renew`] is open still.
+    fn has_older(&self) -> bool;
 }
 
 /// What both ends of every connection between members keep to. `address` is `host:port`.
@@ -63,6 +70,12 @@ impl Transport for Alone {
     fn caller(&self, _extensions: &http::Extensions) -> Option<NodeId> {
         None
     }
+
+    fn renew(&self) {}
+
+    fn has_older(&self) -> bool {
+        false
+    }
 }
 
 /// What a connection is for. A long transfer must not stand before a heartbeat.
@@ -79,11 +92,17 @@ pub struct Peers {
     transport: Arc<dyn Transport>,
     addresses: Arc<Addresses>,
     channels: Mutex<HashMap<(NodeId, Lane), (String, Channel)>>,
+    /// Counts changes of what this node trusts or shows.
+    renewals: watch::Sender<u64>,
 }
 
 /// What the applied state says of nodes.
 #[derive(Debug, Default)]
-pub struct Addresses(Mutex<HashMap<NodeId, Known>>);
+pub struct Addresses {
+    nodes: Mutex<HashMap<NodeId, Known>>,
+    /// Counts the changes after which open connections have to be looked at: removals of nodes, and renewals.
+    changes: watch::Sender<u64>,
+}
 
 #[derive(Debug)]
 struct Known {
@@ -96,25 +115,28 @@ impl Addresses {
     pub fn note(&self, node: NodeId, record: &NodeRecord) {
         let address = record.profile.cluster_address.clone();
         let removed = record.standing == Standing::Removed;
-        locked(&self.0).insert(node, Known { address, removed });
+        let before = locked(&self.nodes).insert(node, Known { address, removed });
+        if removed && before.is_some_and(|before| !before.removed) {
+            self.changes.send_modify(|count| *count += 1);
+        }
     }
 
     /// Where a node says that it listens; none if it does not say.
     fn get(&self, node: NodeId) -> Option<String> {
-        let nodes = locked(&self.0);
+        let nodes = locked(&self.nodes);
         nodes.get(&node).map(|known| known.address.clone()).filter(|address| !address.is_empty())
     }
 
     /// Whether a node was taken out for good.
     fn removed(&self, node: NodeId) -> bool {
-        locked(&self.0).get(&node).is_some_and(|known| known.removed)
+        locked(&self.nodes).get(&node).is_some_and(|known| known.removed)
     }
 }
 
 impl Peers {
     /// Connections made by `transport`, to where `addresses` says.
     pub fn new(transport: Arc<dyn Transport>, addresses: Arc<Addresses>) -> Self {
-        Self { transport, addresses, channels: Mutex::default() }
+        Self { transport, addresses, channels: Mutex::default(), renewals: watch::Sender::new(0) }
     }
 
     /// A connection to a node, shared with everybody who uses that lane. The state says where the node listens, or else
@@ -142,6 +164,34 @@ impl Peers {
                 None
             }
         }
+    }
+
+    /// What this node trusts or shows has changed: calls from now on go over new connections.
+    pub fn renew(&self) {
+        self.transport.renew();
+        locked(&self.channels).clear();
+        self.renewals.send_modify(|count| *count += 1);
+        self.addresses.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Whether a connection of before the last [`Self::renew`] is open still.
+    pub fn has_older(&self) -> bool {
+        self.transport.has_older()
+    }
+
+    /// Changes each time that what this node trusts or shows has changed.
+    pub fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewals.subscribe()
+    }
+
+    /// Changes each time that open connections have to be looked at: a node was removed, or authorities have changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.addresses.changes.subscribe()
+    }
+
+    /// Whether a node was removed for good.
+    pub fn is_removed(&self, node: NodeId) -> bool {
+        self.addresses.removed(node)
     }
 
     /// Who sent a request, if it was a member. A certificate outlives the membership of a node that was removed.

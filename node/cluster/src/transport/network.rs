@@ -132,9 +132,15 @@ impl Peer {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        let mut renewals = self.peers.renewals();
+        // Ended by this end, the stream is answered to its last entry. The next one goes over a connection of the
+        // certificates of now.
+        let renewed = async move {
+            let _ = renewals.changed().await;
+        };
         let mut client = self.client(Lane::Control)?;
         let sent = Arc::new(AtomicU64::new(0));
-        let requests = input.map({
+        let requests = input.take_until(renewed).map({
             let sent = sent.clone();
             move |request| {
                 sent.fetch_add(1, Ordering::Relaxed);

@@ -401,6 +401,75 @@ async fn whoever_is_no_member_is_refused_every_call() {
     refuses_all(&one, config()).await;
 }
 
+async fn authority_row(node: &Node) -> nora_domain::AuthorityRecord {
+    match node.cluster.get(nora_domain::Key::Authority).await.unwrap() {
+        Some(nora_domain::Record::Authority(record)) => record,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_authority_is_replaced_and_a_stolen_disk_opens_nothing() {
+    let [one, two, mut three] = three().await;
+    let old = authority_row(&one).await;
+    let by_name = member_name(CLUSTER, NodeId(1));
+    // Node 3 is stolen: its disk has its own certificate, the administrator's, and the authority's key in the metadata.
+    let stolen_admin = three.dir.path().join("identity/admin.crt");
+    until("node 3 has it", async || stolen_admin.exists()).await;
+    three.switch_off().await;
+    one.roster.remove(NodeId(3), true).await.unwrap();
+    let stolen = Identity::load(three.dir.path()).unwrap().unwrap();
+    let thief = || (*stolen.client_config()).clone();
+    assert!(one.dial(thief(), &by_name).await.is_some(), "the authority is still the old one");
+    let token = one.roster.create_join_token(Actor::default(), 60_000, 1).await.unwrap();
+
+    two.roster.rotate_authority(Actor::default()).await.unwrap();
+    until("the rotation is over on both", async || {
+        let rows = [authority_row(&one).await, authority_row(&two).await];
+        rows.iter().all(|row| row.rotation.is_none() && row.keys != old.keys)
+    })
+    .await;
+    until("both trust the new authority alone", async || {
+        let stolen = [CertificateDer::from_pem_file(&stolen_admin).unwrap()];
+        [&one, &two].iter().all(|node| !node.identity.accepts(&stolen))
+    })
+    .await;
+    assert_ne!(authority_row(&one).await.secret, old.secret);
+
+    // The thief's own certificate, one that it makes itself, and the administrator's: none is taken.
+    let admin = three.dir.path().join("identity");
+    let chain = vec![CertificateDer::from_pem_file(admin.join("admin.crt")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(admin.join("admin.key")).unwrap();
+    let trusted = [one.identity.authority()];
+    let admin = any_member_config(&trusted, Some((chain, key))).unwrap();
+    for (what, config) in [
+        ("a member's", thief()),
+        ("a made one", with_roots(&old.keys, &trusted[0])),
+        ("the administrator's", admin),
+    ] {
+        let answers = match one.dial(config, &by_name).await {
+            Some(channel) => call_all(channel).await,
+            None => Vec::new(),
+        };
+        assert!(!answers.iter().any(|(_, code)| *code == Code::Ok), "{what}: {answers:?}");
+    }
+    // So is a join token of before. One of now lets a node in.
+    let dir = TempDir::new().unwrap();
+    let refused = one.join(&token, profile(one.address), dir.path()).await;
+    assert!(matches!(refused, Err(JoinError::OtherCluster { .. })), "{:?}", refused.err());
+    let four = one.admit(quick()).await;
+    until("the cluster works", async || four.member(4).await.is_some()).await;
+    propose(&two, 0..10).await;
+
+    // What is on the disks starts again.
+    let mut two = two;
+    two.switch_off().await;
+    two.cluster.shutdown().await.unwrap();
+    let two = two.reopen(quick()).await;
+    two.cluster.enter().await.unwrap();
+    propose(&two, 10..20).await;
+}
+
 /// Trusts the cluster, and shows a certificate of a foreign authority.
 fn with_roots(
     foreign: &nora_domain::AuthorityKeys,

@@ -42,6 +42,12 @@ impl Transport for Plain {
     fn caller(&self, extensions: &http::Extensions) -> Option<NodeId> {
         extensions.get::<NodeId>().copied()
     }
+
+    fn renew(&self) {}
+
+    fn has_older(&self) -> bool {
+        false
+    }
 }
 
 /// Tells the caller by what it says, as a server with certificates does by what they prove.
