@@ -207,6 +207,39 @@ pub enum OtherEnd {
     Stranger,
 }
 
+/// Whether the other end, which showed these certificates, is still one to talk to.
+pub type Accepts = Arc<dyn Fn(&[CertificateDer<'static>]) -> bool + Send + Sync>;
+
+/// Whether connections that are open may stay so.
+#[derive(Clone)]
+pub struct Review {
+    /// Each change is a reason to look at every connection again.
+    pub changes: watch::Receiver<u64>,
+    /// Judges the other end.
+    pub accepts: Accepts,
+}
+
+impl Review {
+    /// From now on: what was before is for the handshake to judge. A node that was removed may connect to be told so.
+    fn begun_now(mut self) -> Self {
+        self.changes.mark_unchanged();
+        self
+    }
+
+    /// Completes once something has changed, and the other end is none to talk to any more.
+    async fn until_over(self, certificates: Vec<CertificateDer<'static>>) {
+        let Self { mut changes, accepts } = self;
+        loop {
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            if !accepts(&certificates) {
+                return;
+            }
+        }
+    }
+}
+
 /// A place where connections come in.
 pub struct Door {
     /// Where.
@@ -217,6 +250,8 @@ pub struct Door {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// Who is at the other end, if it matters.
     pub introduce: Option<Introduce>,
+    /// Which connections are closed before their end, if any are.
+    pub review: Option<Review>,
 }
 
 /// Serves until `stop` turns true, then lets what runs finish within the drain timeout. Returns how many connections
@@ -227,7 +262,7 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<bool>,
 ) -> usize {
-    let Door { listener, surface, tls, introduce } = door;
+    let Door { listener, surface, tls, introduce, review } = door;
     let acceptor = tls.map(tokio_rustls::TlsAcceptor::from);
     let places = Arc::new(Semaphore::new(settings.connections_max));
     let of_addresses = Places::new(settings.connections_per_address_max, &settings.trusted_proxies);
@@ -268,6 +303,7 @@ pub async fn serve(
             metrics: metrics.clone(),
             surface: surface.clone(),
             introduce: introduce.clone(),
+            review: review.clone().map(Review::begun_now),
             settings: settings.clone(),
             stop: stop.clone(),
         };
@@ -307,6 +343,7 @@ struct Connection {
     metrics: Arc<Metrics>,
     surface: Surface,
     introduce: Option<Introduce>,
+    review: Option<Review>,
     settings: ServerSettings,
     stop: watch::Receiver<bool>,
 }
@@ -351,10 +388,14 @@ impl Connection {
         let mut extensions = Extensions::new();
         let mut _strangers_place = None;
         let mut is_known = false;
+        let mut shown = Vec::new();
         if let Some(introduce) = &self.introduce {
             let certificates = session.peer_certificates().unwrap_or_default();
             match introduce(certificates, &mut extensions) {
-                Ok(OtherEnd::Known) => is_known = true,
+                Ok(OtherEnd::Known) => {
+                    is_known = true;
+                    shown = certificates.to_vec();
+                }
                 Ok(OtherEnd::Stranger) => {
                     let Ok(place) = self.strangers.clone().try_acquire_owned() else {
                         self.metrics.connection_refused("stranger");
@@ -370,8 +411,17 @@ impl Connection {
         let about = (ConnectionInfo { peer: self.peer, tls: true }, extensions);
         if http2 && is_known {
             // Members keep their connections, and wait for each other's answers for as long as those take.
-            let service = self.service(about);
-            self.serve_http2(stream, service, std::future::pending()).await;
+            let (service, peer, review) = (self.service(about), self.peer, self.review.clone());
+            let is_over = async {
+                match review {
+                    Some(review) => review.until_over(shown).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.serve_http2(stream, service, std::future::pending()) => {}
+                () = is_over => debug!(%peer, "closed: its certificate is not accepted any more"),
+            }
         } else if http2 {
             self.serve_watched_http2(stream, about).await;
         } else {

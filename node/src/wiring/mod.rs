@@ -62,7 +62,7 @@ use nora_identity::{
 };
 
 use peers::{
-    OverChannels, OwnReport, for_members, introduce, merged, not_for_removed, with_address,
+    OverChannels, OwnReport, for_members, introduce, merged, not_for_removed, review, with_address,
 };
 use settings::{
     api_settings, cluster_config, load_certificate, members_config, peer_server_settings, profile,
@@ -72,6 +72,9 @@ use storage::Storage;
 
 /// How long what waits to be written down may take when the node stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The file with the administrator's password, and whether this start made it.
+type Announced = (PathBuf, bool);
 
 /// A door that is served until it is told to stop.
 struct Open {
@@ -157,6 +160,7 @@ pub async fn run(
             surface: Arc::new(ArcSwap::from_pointee(between_members.clone())),
             tls: Some(identity.server_config()),
             introduce: Some(introduce(identity.clone())),
+            review: Some(review(identity.clone(), &cluster)),
         },
         peer_server_settings(&config),
         &metrics,
@@ -174,6 +178,7 @@ pub async fn run(
             surface: Arc::new(ArcSwap::from_pointee(waiting_router(entered.subscribe()))),
             tls,
             introduce: None,
+            review: None,
         },
         server_settings(&config),
         &metrics,
@@ -416,7 +421,7 @@ impl Node {
         authority: Option<&AuthorityRecord>,
         registry: &Registry,
         policies: &Arc<Policies>,
-    ) -> Result<(Arc<Guard>, Option<(PathBuf, bool)>), ServeError> {
+    ) -> Result<(Arc<Guard>, Option<Announced>), ServeError> {
         let is_loopback = address.ip().is_loopback();
         let has_auth = policies.in_force().policy().has_auth() || self.config.policy.auth.is_some();
         // A cluster that gets logins later has an administrator already: the password that all nodes know.
@@ -478,7 +483,7 @@ fn announce(
     config: &Config,
     address: SocketAddr,
     guard: &Guard,
-    admin: Option<&(PathBuf, bool)>,
+    admin: Option<&Announced>,
     tls: bool,
 ) {
     let scheme = if tls { "https" } else { "http" };

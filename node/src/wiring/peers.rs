@@ -16,10 +16,11 @@ use nora_app::ports::{BoxError, BoxFuture};
 use nora_cluster::Cluster;
 use nora_domain::{Key, NodeId, Record, Standing};
 use nora_trust::{Identity, Peer, PeerAddress};
+use rustls::pki_types::CertificateDer;
 use tower::{Service, ServiceExt};
 
 use super::storage::Storage;
-use crate::server::{Introduce, OtherEnd};
+use crate::server::{Introduce, OtherEnd, Review};
 use nora_http::{ConnectionInfo, Forward, ForwardError};
 
 /// Passes requests on over the connections between members.
@@ -77,6 +78,19 @@ pub(super) fn introduce(identity: Arc<Identity>) -> Introduce {
             Peer::Member { .. } | Peer::Admin => OtherEnd::Known,
         })
     })
+}
+
+/// Closes connections of nodes that were removed, and those whose certificates this node would not accept any more.
+pub(super) fn review(identity: Arc<Identity>, cluster: &Arc<Cluster>) -> Review {
+    let members = cluster.clone();
+    let accepts = move |certificates: &[CertificateDer<'static>]| {
+        let is_removed = match identity.peer_of(certificates) {
+            Ok(Peer::Member { node }) => members.is_removed(node),
+            Ok(Peer::Admin | Peer::Anonymous) | Err(_) => false,
+        };
+        !is_removed && identity.accepts(certificates)
+    };
+    Review { changes: cluster.changes_of_trust(), accepts: Arc::new(accepts) }
 }
 
 /// Tells each request from which address it comes, in the words of `nora-trust`.
