@@ -34,6 +34,9 @@ pub struct ClusterStatus {
     pub clock_millis: u64,
     /// Whether a change of the voters has begun and is not finished.
     pub is_joint: bool,
+    /// The rotation of the authority that is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationStatus>,
     /// Every member.
     pub members: Vec<MemberStatus>,
 }
@@ -103,6 +106,28 @@ impl From<proto::JoinToken> for JoinTokenInfo {
     fn from(token: proto::JoinToken) -> Self {
         let proto::JoinToken { id, created_at, expires_at, uses_left } = token;
         Self { id, created_at, expires_at, uses_left }
+    }
+}
+
+/// A rotation of the cluster's authority that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RotationStatus {
+    /// `trust` while members come to trust the new authority, `show` while they come to show its certificates.
+    pub stage: &'static str,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub begun_at: u64,
+    /// The members that it waits for.
+    pub waits_for: Vec<u64>,
+}
+
+impl From<proto::Rotation> for RotationStatus {
+    fn from(rotation: proto::Rotation) -> Self {
+        let stage = match rotation.stage() {
+            proto::RotationStage::Trust => "trust",
+            proto::RotationStage::Show => "show",
+            proto::RotationStage::Unspecified => "unknown",
+        };
+        Self { stage, begun_at: rotation.begun_at, waits_for: rotation.waits_for }
     }
 }
 
@@ -224,6 +249,7 @@ impl AdminClient {
             feature_level: status.feature_level,
             clock_millis: status.clock_millis,
             is_joint: status.is_joint,
+            rotation: status.rotation.map(RotationStatus::from),
             members: status.members.into_iter().map(MemberStatus::from).collect(),
         })
     }
@@ -257,6 +283,14 @@ impl AdminClient {
             ClusterClient::new(channel).revoke_join_token(request).await
         });
         revoked.await.map(drop)
+    }
+
+    /// Begins to replace the cluster's authority and the secrets that go with it.
+    pub async fn rotate_authority(&self) -> Result<(), AdminError> {
+        let begun = self.call(proto::RotateAuthorityRequest {}, async |channel, request| {
+            ClusterClient::new(channel).rotate_authority(request).await
+        });
+        begun.await.map(drop)
     }
 
     /// Makes a learner a voter.

@@ -28,7 +28,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
 
 pub use audit::{AuditEntry, AuditFilter, AuditPage, AuditVerdict};
-pub use cluster::{ClusterStatus, JobStatus, JoinTokenInfo, MemberStatus, NodeReport};
+pub use cluster::{
+    ClusterStatus, JobStatus, JoinTokenInfo, MemberStatus, NodeReport, RotationStatus,
+};
 pub use identity::{
     About, Account, Caller, CreatedToken, Explanation, ExplanationStep, NewAccount, NewToken,
     TokenInfo,

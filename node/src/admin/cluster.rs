@@ -5,9 +5,11 @@ use std::time::Duration;
 use nora_app::jobs;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::members::{
-    ClusterView, JoinTokenView, Member, Members, MembersError, NodeReport, Role,
+    ClusterView, JoinTokenView, Member, Members, MembersError, NodeReport, Role, RotationView,
 };
-use nora_domain::{About, Deed, NodeId, Reason, RefusalNote, Standing, TokenId, Verb, Verdict};
+use nora_domain::{
+    About, Deed, NodeId, Reason, RefusalNote, RotationStage, Standing, TokenId, Verb, Verdict,
+};
 use nora_proto::v1 as proto;
 use nora_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
@@ -140,6 +142,19 @@ fn view_to_proto(view: &ClusterView) -> proto::StatusResponse {
         members: view.members.iter().map(member_to_proto).collect(),
         clock_millis: view.clock.0,
         is_joint: view.is_joint,
+        rotation: view.rotation.as_ref().map(rotation_to_proto),
+    }
+}
+
+fn rotation_to_proto(rotation: &RotationView) -> proto::Rotation {
+    let stage = match rotation.stage {
+        RotationStage::Trust => proto::RotationStage::Trust,
+        RotationStage::Show => proto::RotationStage::Show,
+    };
+    proto::Rotation {
+        stage: stage.into(),
+        begun_at: rotation.begun_at.0,
+        waits_for: rotation.waits_for.iter().map(|node| node.0).collect(),
     }
 }
 
@@ -241,6 +256,16 @@ impl Cluster for Admin {
         to_the_end(revoked).await?.map_err(failed)?;
         tracing::info!(token = id, "a join token was revoked");
         Ok(Response::new(proto::RevokeJoinTokenResponse {}))
+    }
+
+    async fn rotate_authority(
+        &self,
+        request: Request<proto::RotateAuthorityRequest>,
+    ) -> Result<Response<proto::RotateAuthorityResponse>, Status> {
+        let (members, by) = (self.members.clone(), caller_of(&request)?.actor());
+        let begun = async move { members.rotate_authority(by).await };
+        to_the_end(begun).await?.map_err(failed)?;
+        Ok(Response::new(proto::RotateAuthorityResponse {}))
     }
 
     async fn promote(

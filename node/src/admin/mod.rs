@@ -243,6 +243,7 @@ fn audited(path: &str) -> Option<Verb> {
         "/nora.v1.Policy/ApplyPolicy" => Verb::PolicySet,
         "/nora.v1.Cluster/CreateJoinToken" => Verb::NodeToken,
         "/nora.v1.Cluster/RevokeJoinToken" => Verb::NodeTokenRevoke,
+        "/nora.v1.Cluster/RotateAuthority" => Verb::ClusterRotate,
         "/nora.v1.Cluster/Promote" => Verb::NodePromote,
         "/nora.v1.Cluster/Drain" => Verb::NodeDrain,
         "/nora.v1.Cluster/Remove" => Verb::NodeRemove,

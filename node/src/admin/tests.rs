@@ -410,13 +410,14 @@ async fn the_cluster_is_told_as_it_is() {
         let revoked = client.revoke_join_token(request).await;
         assert_eq!(revoked.is_ok(), good, "{id}: {revoked:?}");
     }
+    client.rotate_authority(proto::RotateAuthorityRequest {}).await.unwrap();
     client.drain(proto::DrainRequest { node: 2 }).await.unwrap();
     client.remove(proto::RemoveRequest { node: 2, force: true }).await.unwrap();
     let nobody = client.remove(proto::RemoveRequest { node: 0, force: true }).await.unwrap_err();
     assert_eq!(nobody.code(), Code::InvalidArgument);
     assert_eq!(
         *world.book.done.lock().unwrap(),
-        ["revoke ab by admin", "drain 2", "remove 2 true"]
+        ["revoke ab by admin", "rotate the authority by admin", "drain 2", "remove 2 true"]
     );
     let snapshot = client.snapshot(proto::SnapshotRequest {}).await.unwrap();
     assert_eq!(snapshot.into_inner().index, 17);

@@ -13,6 +13,7 @@ use super::connection::ConnectionArgs;
 use super::consent::ConsentArgs;
 use super::failure::{Failure, say_note, say_warning};
 use super::output::{Output, columns, human_size, write};
+use super::rotation;
 use nora_config::duration_of;
 
 /// How often `--wait` looks.
@@ -85,6 +86,18 @@ pub(crate) enum ClusterCommand {
         /// Copies, from 1 to 15.
         #[arg(value_parser = clap::value_parser!(u32).range(1..=15))]
         copies: u32,
+        #[command(flatten)]
+        consent: ConsentArgs,
+    },
+    /// Replace the cluster's certificate authority and everything that a stolen disk gives away, while the cluster works.
+    ///
+    /// Every member gets a new certificate and a new key. The secret that the members share, the administrator's password
+    /// made from it, and the keys that sign sessions are replaced; join tokens end. Remove a node that was stolen first: the
+    /// rotation waits for every member.
+    RotateAuthority {
+        /// Return as soon as it has begun; 'nora cluster status' shows how far it is.
+        #[arg(long)]
+        no_wait: bool,
         #[command(flatten)]
         consent: ConsentArgs,
     },
@@ -220,6 +233,9 @@ pub(crate) async fn run(
             client.set_replicas(copies).await?;
             say_note(&format!("the cluster keeps {copies} copies of each blob"));
             output.print(&Replicas { replicas: copies }, String::new)
+        }
+        ClusterCommand::RotateAuthority { no_wait, consent } => {
+            rotation::run(&args, connection, (!no_wait, consent), output).await
         }
         ClusterCommand::FinalizeUpgrade { consent } => {
             if !consent.given("allow what older versions do not understand, with no way back")? {
@@ -361,6 +377,9 @@ fn status_table(status: &ClusterStatus) -> String {
     if status.is_joint {
         text +=
             "voters          changing: majorities of the old and of the new voters must agree\n";
+    }
+    if let Some(rotation) = &status.rotation {
+        text += &format!("authority       {}\n", rotation::in_words(rotation));
     }
     text.push('\n');
     text + &members_table(&status.members, Some(status.log_index))
@@ -511,6 +530,7 @@ mod tests {
             feature_level: 1,
             clock_millis: 1_700_000_000_000,
             is_joint: true,
+            rotation: None,
             members,
         }
     }

@@ -19,6 +19,7 @@ mod images;
 mod output;
 mod password;
 mod policy;
+mod rotation;
 mod tenant;
 mod token;
 mod user;
