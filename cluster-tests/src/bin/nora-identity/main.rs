@@ -10,6 +10,7 @@ mod outage;
 mod policy;
 mod quota;
 mod revocation;
+mod rotation;
 mod secrets;
 mod stage;
 
@@ -155,6 +156,8 @@ async fn checks(stage: &Stage, report: &mut Report) -> Step<()> {
     report.check("audit counts once", audit::counts_once(stage)).await;
     report.check("audit is whole", audit::is_whole(stage)).await;
     report.check("secrets", secrets::stay(stage, &boss)).await;
+    // Last: the clients of the checks before show certificates that this one ends.
+    report.check("authority rotated", rotation::under_load(stage, &load)).await;
     for node in 0..NODES {
         stage.cluster().stop(node)?;
     }

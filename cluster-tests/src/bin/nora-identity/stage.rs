@@ -267,6 +267,11 @@ impl Stage {
         })
     }
 
+    /// The folder of everything that the nodes keep.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
     /// The nodes' processes.
     pub fn cluster(&self) -> MutexGuard<'_, Cluster> {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
