@@ -67,9 +67,6 @@ impl Roster {
         m: proto::JoinRequest,
         address: Option<IpAddr>,
     ) -> Result<proto::JoinResponse, Status> {
-        let Ok(_place) = self.0.joins.try_acquire() else {
-            return Err(Status::unavailable("other nodes are joining: try again in a moment"));
-        };
         let token = JoinToken::parse(&m.token)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let signing_request = SigningRequest::parse(&m.signing_request)
@@ -82,6 +79,10 @@ impl Roster {
             ));
         }
         self.refuse_unknown(&token).await?;
+        // Only nodes with a known token come so far.
+        let Ok(_place) = self.0.joins.try_acquire() else {
+            return Err(Status::unavailable("other nodes are joining: try again in a moment"));
+        };
         let command = AdmitNode {
             token: token.id,
             secret_hash: token.secret_hash(),
@@ -97,23 +98,32 @@ impl Roster {
         }
     }
 
-    /// Anybody can make tokens up; none of those reaches the log.
+    /// Anybody can make tokens up. None of those reaches the log, and they do not keep nodes with a known token out: only
+    /// tokens that this member does not know yet share places.
     async fn refuse_unknown(&self, token: &JoinToken) -> Result<(), Status> {
-        for current in [false, true] {
-            if current {
-                // It may have been made on another member a moment ago.
-                self.0.cluster.linearize().await.map_err(|error| unavailable(&error))?;
-            }
-            let known = self.0.cluster.get(Key::JoinToken(token.id)).await;
-            match known.map_err(|error| unavailable(&error))? {
-                Some(Record::JoinToken(known)) if known.secret_hash == token.secret_hash() => {
-                    return Ok(());
-                }
-                Some(_) => break,
-                None => {}
-            }
+        if let Some(is_known) = self.knows(token).await? {
+            return is_known.then_some(()).ok_or_else(|| not_admitted(&Refusal::TokenUnknown));
         }
-        Err(not_admitted(&Refusal::TokenUnknown))
+        let Ok(_place) = self.0.unknown_joins.try_acquire() else {
+            return Err(Status::unavailable(
+                "this member does not know the join token yet, and others ask it the same: try again in a moment",
+            ));
+        };
+        // It may have been made on another member a moment ago.
+        self.0.cluster.linearize().await.map_err(|error| unavailable(&error))?;
+        match self.knows(token).await? {
+            Some(true) => Ok(()),
+            Some(false) | None => Err(not_admitted(&Refusal::TokenUnknown)),
+        }
+    }
+
+    /// Whether a token is right; `None` if this member's state has none of its id.
+    async fn knows(&self, token: &JoinToken) -> Result<Option<bool>, Status> {
+        let known = self.0.cluster.get(Key::JoinToken(token.id)).await;
+        Ok(match known.map_err(|error| unavailable(&error))? {
+            Some(Record::JoinToken(known)) => Some(known.secret_hash == token.secret_hash()),
+            _ => None,
+        })
     }
 
     async fn welcome(

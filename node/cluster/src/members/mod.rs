@@ -50,7 +50,8 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 const NODES_MAX: usize = 100_000;
 /// Join tokens that are listed at most.
 const JOIN_TOKENS_MAX: usize = 1_000;
-/// Joins worked on at once; each costs a signature and a proposal, and anybody may ask.
+/// Joins with a known token that are worked on at once, each of which costs a signature and a proposal; and tokens that
+/// are looked up at once, which anybody may ask for.
 const JOINS_MAX: usize = 4;
 
 /// When silence has consequences, and how often is looked.
@@ -96,6 +97,7 @@ struct Inner {
     /// Changes are made one after another.
     changing: tokio::sync::Mutex<()>,
     joins: Semaphore,
+    unknown_joins: Semaphore,
     /// Since when this node, as the leader, waits to hear of others.
     waiting_since: Mutex<HashMap<NodeId, Instant>>,
     /// When what this node trusts or shows last changed.
@@ -117,6 +119,7 @@ impl Roster {
             config,
             changing: tokio::sync::Mutex::default(),
             joins: Semaphore::new(JOINS_MAX),
+            unknown_joins: Semaphore::new(JOINS_MAX),
             waiting_since: Mutex::default(),
             renewed_at: Mutex::default(),
         }))

@@ -167,15 +167,7 @@ async fn nobody_joins_without_a_right_and_current_token() {
     // Whoever does not look at the certificate is told all the same.
     let config = any_member_config(&[one.identity.authority()], None).unwrap();
     let channel = one.dial(config, "a.example").await.unwrap();
-    let request = proto::JoinRequest {
-        token: foreign,
-        signing_request: signing_request(dir.path()).into(),
-        profile: Some(nora_proto::record::v1::NodeProfile {
-            cluster_address: "127.0.0.1:1".to_owned(),
-            feature_max: FeatureLevel::NEWEST.0,
-            ..Default::default()
-        }),
-    };
+    let request = join_request(foreign, dir.path());
     let status = MembersClient::new(channel).join(request.clone()).await.unwrap_err();
     assert!(status.message().contains("another cluster"), "{status}");
 
@@ -399,6 +391,49 @@ async fn whoever_is_no_member_is_refused_every_call() {
     let status = members.report(proto::ReportRequest {}).await.unwrap_err();
     assert!(status.message().contains("node 2 was removed"), "{status}");
     refuses_all(&one, config()).await;
+}
+
+fn join_request(token: String, dir: &Path) -> proto::JoinRequest {
+    proto::JoinRequest {
+        token,
+        signing_request: signing_request(dir).into(),
+        profile: Some(nora_proto::record::v1::NodeProfile {
+            cluster_address: "127.0.0.1:1".to_owned(),
+            feature_max: FeatureLevel::NEWEST.0,
+            ..Default::default()
+        }),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_with_made_up_tokens_keep_no_node_out() {
+    let one = Node::found(quick()).await;
+    let stranger = async || {
+        let config = any_member_config(&[one.identity.authority()], None).unwrap();
+        MembersClient::new(one.dial(config, "a.example").await.unwrap())
+    };
+    let made_up = JoinToken::new(&one.identity.authority()).unwrap().text();
+    let dir = TempDir::new().unwrap();
+    let request = join_request(made_up, dir.path());
+    let mut flood = tokio::task::JoinSet::new();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    for _ in 0..32 {
+        let (mut members, request, asked) = (stranger().await, request.clone(), asked.clone());
+        flood.spawn(async move {
+            loop {
+                members.join(request.clone()).await.unwrap_err();
+                asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+    }
+    until("they ask", async || asked.load(std::sync::atomic::Ordering::Relaxed) > 100).await;
+    // Each node asks once, and no more.
+    for node in 2..10 {
+        let token = one.roster.create_join_token(Actor::default(), 60_000, 1).await.unwrap();
+        let dir = TempDir::new().unwrap();
+        let joined = stranger().await.join(join_request(token, dir.path())).await.unwrap();
+        assert_eq!(joined.into_inner().node, node);
+    }
 }
 
 async fn authority_row(node: &Node) -> nora_domain::AuthorityRecord {
