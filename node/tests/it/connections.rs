@@ -431,3 +431,78 @@ fn a_web_page_cannot_use_a_node_that_asks_for_no_login() {
     let answer = |head: &str| Raw::connect(&closed).send(format!("{head}\r\n")).answer().status;
     assert_eq!(answer("GET /v2/_catalog HTTP/1.1\r\nhost: registry.example\r\n"), 401);
 }
+
+/// Everything below a folder, as paths from it.
+fn tree(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            found.push(path.strip_prefix(folder).unwrap().display().to_string());
+            if path.is_dir() {
+                open.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn no_path_leaves_the_data_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path(), "");
+    std::fs::write(dir.path().join("secret"), "a secret beside the data folder").unwrap();
+    let outside = |dir: &Path| {
+        let all = tree(dir).into_iter().filter(|path| !path.starts_with("data/"));
+        all.collect::<Vec<_>>()
+    };
+    let before = outside(dir.path());
+    let parts = [
+        "..",
+        ".",
+        "%2e%2e",
+        "%2E.",
+        "..%2f",
+        "%2f",
+        "%5c",
+        "..\\",
+        "%00",
+        "",
+        "secret",
+        "v2",
+        "r",
+        "blobs",
+        "uploads",
+        "manifests",
+        "sha256:..",
+        "sha256:%2e%2e%2fsecret",
+        "_catalog",
+        "%25",
+        "%c0%ae%c0%ae",
+        "etc",
+        "passwd",
+        "data",
+        "blobs%2f..",
+        "~",
+        "a\u{301}",
+    ];
+    let mut picks = noise(17, 4096).into_iter().map(usize::from);
+    let mut pick = |below: usize| picks.next().unwrap_or(0) % below;
+    for _ in 0..400 {
+        let method = ["GET", "PUT", "POST", "PATCH", "DELETE"][pick(5)];
+        let start =
+            ["/v2/", "/v2/r/blobs/uploads/", "/v2/r/blobs/", "/", "/v2/r/manifests/"][pick(5)];
+        let path: Vec<_> = (0..=pick(5)).map(|_| parts[pick(parts.len())]).collect();
+        let request = format!(
+            "{method} {start}{} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n\r\nevil",
+            path.join("/")
+        );
+        let answer = Raw::connect(&node).send(&request).rest();
+        let text = String::from_utf8_lossy(&answer);
+        assert!(!text.contains("a secret beside"), "{request:?} was answered with {text:?}");
+        assert!(!text.starts_with("HTTP/1.1 5"), "{request:?} was answered with {text:?}");
+    }
+    assert_eq!(outside(dir.path()), before);
+}

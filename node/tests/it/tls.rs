@@ -140,3 +140,63 @@ async fn a_strangers_message_is_refused_before_it_is_read() {
         assert_eq!(answer.unwrap().headers()["grpc-status"], "7", "{method}");
     }
 }
+
+/// A client's hello, of which the last byte never comes.
+fn half_a_hello() -> Vec<u8> {
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "a.example".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello.truncate(hello.len() - 1);
+    hello
+}
+
+#[tokio::test]
+async fn half_open_handshakes_keep_nobody_out() {
+    use tokio::io::AsyncWriteExt;
+    let dir = tempfile::tempdir().unwrap();
+    let certificate = write_certificate(dir.path());
+    let data = dir.path().join("data");
+    let text = "[server]\ntls = { cert = \"tls.crt\", key = \"tls.key\" }\n\
+                [limits]\nconnections_per_address_max = 400\n";
+    let node = Node::start_configured(&data, text);
+    let cluster_port = std::fs::read_to_string(data.join("cluster-address")).unwrap();
+    let hello = half_a_hello();
+    // More than one address may hold: 50 on each port are let in, and the others are closed.
+    let mut held = Vec::new();
+    for port in [node.address(), cluster_port.trim().to_owned()] {
+        for _ in 0..400 {
+            let mut connection = tokio::net::TcpStream::connect(&port).await.unwrap();
+            // One that was closed cannot be written to.
+            let _ = connection.write_all(&hello).await;
+            held.push(connection);
+        }
+    }
+    // The attacker's address has used up its share. Others come in on both ports.
+    let other = std::net::IpAddr::from([127, 0, 0, 9]);
+    let client = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap()])
+        .local_address(other)
+        .timeout(Duration::from_secs(20))
+        .build()
+        .unwrap();
+    assert!(answers(&client, &node.url).await);
+    let admin = reqwest::Client::builder()
+        .danger_accept_invalid_certs(true)
+        .local_address(other)
+        .timeout(Duration::from_secs(20))
+        .build()
+        .unwrap();
+    let asked = admin
+        .post(format!("https://{}/nora.peer.v1.Raft/Vote", cluster_port.trim()))
+        .header("content-type", "application/grpc")
+        .send();
+    assert_eq!(asked.await.unwrap().headers()["grpc-status"], "7");
+    drop(held);
+}
