@@ -8,8 +8,11 @@ pub use nora_domain::Subject;
 
 use crate::permission::PermissionSet;
 
+/// The administrator's user name.
+pub const ADMIN_USER: &str = "admin";
+
 /// Names that are no account's.
-pub const RESERVED: [&str; 3] = ["admin", "anonymous", "authenticated"];
+pub const RESERVED: [&str; 3] = [ADMIN_USER, "anonymous", "authenticated"];
 
 /// The most bytes of a name.
 pub const NAME_BYTES_MAX: usize = 64;

@@ -12,8 +12,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use nora_domain::SharedSecret;
 
-/// The administrator's user name.
-pub const ADMIN_USER: &str = "admin";
+pub use nora_auth::identity::ADMIN_USER;
 
 /// Passwords are random; a shorter one was written by hand.
 const PASSWORD_BYTES_MIN: usize = 16;

@@ -9,8 +9,8 @@ use clap::Args;
 use nora_client::{Address, Client, ClientConfig, Credentials, Secret};
 
 use super::failure::{Failure, say_warning};
+use nora_auth::identity::ADMIN_USER;
 use nora_config::{ClientFile, SecretSource, load_client_file};
-use nora_identity::ADMIN_USER;
 
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
