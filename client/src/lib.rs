@@ -1,4 +1,4 @@
-//! The SDK: what a program says to a NORA server, and the command line's verbs that are made of it.
+//! The SDK: what a program says to a NORA server. The command line is made of it.
 //!
 //! [`admin::AdminClient`] speaks gRPC to a member of the cluster, for administration.
 //!

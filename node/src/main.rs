@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use nora::cli::{self, Cli, ConsentArgs, JoinArgs, NodeVerb};
 use nora::wiring::Recovery;
 use nora::{telemetry, wiring};
+use nora_cli::{Cli, ConsentArgs, JoinArgs, NodeVerb};
 use nora_config::{Loaded, LogFormat};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,7 +18,7 @@ const BLOCKING_THREADS_MAX: usize = 128;
 const TASKS_END_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse(), |verb, loaded| {
+    nora_cli::run(Cli::parse(), |verb, loaded| {
         wiring::keep_files_private();
         match verb {
             NodeVerb::Serve(join) => serve(loaded, join),

@@ -138,6 +138,24 @@ pub const CRATES: &[CrateRule] = &[
         internal: &["nora-domain", "nora-proto", "nora-trust"],
         external: External::Any,
     },
+    // The command line knows the configuration's words, because `nora config` and `nora policy` read its file. It knows
+    // neither use cases nor adapters: a verb's tests link neither RocksDB nor the AWS SDK.
+    CrateRule {
+        name: "nora-cli",
+        internal: &["nora-auth", "nora-client", "nora-config"],
+        external: External::Only(&[
+            "clap",
+            "clap_complete",
+            "clap_mangen",
+            "rustix",
+            "serde",
+            "serde_json",
+            "serde_yaml_ng",
+            "thiserror",
+            "time",
+            "tokio",
+        ]),
+    },
     CrateRule {
         name: "nora",
         internal: &[
@@ -154,7 +172,7 @@ pub const CRATES: &[CrateRule] = &[
             "nora-swarm",
             "nora-trust",
             "nora-proto",
-            "nora-client",
+            "nora-cli",
         ],
         external: External::Any,
     },

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use nora_cli::JoinArgs;
 use nora_cluster::join;
 use nora_domain::{ClusterId, NodeProfile};
 use nora_trust::Identity;
 use tracing::info;
 
 use super::error::ServeError;
-use crate::cli::JoinArgs;
 use nora_config::SecretSource;
 
 /// How long a member may take to let this node in.

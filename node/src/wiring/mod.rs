@@ -45,12 +45,12 @@ pub use offline::{Checked, check};
 pub use recover::{Recovered, Recovery};
 
 use crate::admin::{self, Admin};
-use crate::cli::JoinArgs;
 use crate::descriptors::Shares;
 use crate::jobs::Driver;
 use crate::server::{Certificate, Door, Surface, serve, tls_config};
 use adapters::{NodeProbe, RandomIds, SystemClock, lock_data_dir};
 use jobs::{ByConsensus, Parts};
+use nora_cli::JoinArgs;
 use nora_config::{Config, Loaded, as_toml};
 use nora_http::downloads::Downloads;
 use nora_http::metrics::Metrics;

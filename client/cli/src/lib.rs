@@ -3,7 +3,8 @@
 //! Data goes to stdout, messages to stderr; the exit code is 0 only if everything that was asked was done, 2 if the
 //! question itself was wrong. Secrets come from files, stdin or the environment, never from an argument.
 //!
-//! `serve` and `check` are answered by the caller, so nothing here knows adapters or the server.
+//! The caller answers `serve`, `check` and `recover`. Must not know: adapters, use cases, the server. What this crate links
+//! holds neither RocksDB nor the AWS SDK, so a verb is built and tested in seconds.
 
 mod admin;
 mod audit;
