@@ -69,7 +69,7 @@ start_cluster() {
   start_member 1
   member_is_ready 1
   token="$(admin join-token --uses "$count")"
-  for n in $(seq 2 "$count"); do start_member "$n" --join "${cluster_addrs[1]}" --join-token "$token"; done
+  for n in $(seq 2 "$count"); do NORA_JOIN_TOKEN="$token" start_member "$n" --join "${cluster_addrs[1]}"; done
   for n in $(seq 2 "$count"); do member_is_ready "$n"; done
   local deadline=$((SECONDS + 30))
   until [ "$(admin members -o json | grep -cE '"role": *"(voter|leader)"')" = "$count" ]; do

@@ -30,7 +30,8 @@ until "$nora" --addr http://127.0.0.1:4000 health >/dev/null 2>&1; do
 done
 for n in 2 3; do
   if [ -d "$data/$n/identity" ]; then start "$n"; continue; fi
-  start "$n" --join 127.0.0.1:4001 --join-token "$("$nora" cluster --cluster-addr https://127.0.0.1:4001 --data-dir "$data/1" join-token)"
+  NORA_JOIN_TOKEN="$("$nora" cluster --cluster-addr https://127.0.0.1:4001 --data-dir "$data/1" join-token)" \
+    start "$n" --join 127.0.0.1:4001
 done
 # Until all three vote, the loss of the first is the loss of the cluster.
 voters() { "$nora" cluster --cluster-addr https://127.0.0.1:4001 --data-dir "$data/1" status -o json 2>/dev/null |

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
 use nora::wiring::Recovery;
 use nora::{telemetry, wiring};
 use nora_cli::{Cli, ConsentArgs, JoinArgs, NodeVerb};
@@ -18,7 +17,7 @@ const BLOCKING_THREADS_MAX: usize = 128;
 const TASKS_END_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    nora_cli::run(Cli::parse(), |verb, loaded| {
+    nora_cli::run(Cli::of_process(), |verb, loaded| {
         wiring::keep_files_private();
         match verb {
             NodeVerb::Serve(join) => serve(loaded, join),
@@ -101,6 +100,12 @@ fn serve(loaded: Loaded, join: JoinArgs) -> ExitCode {
         LogFormat::Json => telemetry::Format::Json,
     };
     let _logging = telemetry::start(format, log.level.as_str());
+    if join.token_is_exposed {
+        tracing::warn!(
+            "the join token is an argument, so other users of this machine can read it: use \
+             --join-token-file or NORA_JOIN_TOKEN"
+        );
+    }
     nora::descriptors::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -178,7 +178,7 @@ pub(crate) async fn run(
         ClusterCommand::JoinToken { verb: None, uses, valid, to } => {
             let token = client.create_join_token(valid, uses).await?;
             let Some(path) = to else {
-                say_note("give it to 'nora serve --join ADDRESS --join-token TOKEN'");
+                say_note("give it to 'nora serve --join ADDRESS' in NORA_JOIN_TOKEN or a file");
                 let token = token.expose();
                 return output.print(&Token { token }, || format!("{token}\n"));
             };

@@ -25,11 +25,13 @@ mod tenant;
 mod token;
 mod user;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use admin::AdminArgs;
@@ -60,6 +62,27 @@ pub struct Cli {
 
     #[command(subcommand)]
     command: Command,
+}
+
+impl Cli {
+    /// Reads this process's arguments and environment. Wrong arguments, and a call for help, end the process.
+    pub fn of_process() -> Self {
+        Self::of(std::env::args_os()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn of(
+        words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(words)?;
+        let mut cli =
+            Self::from_arg_matches(&matches).map_err(|error| error.format(&mut Self::command()))?;
+        if let Command::Serve(ServeArgs { join, .. }) = &mut cli.command {
+            let serve = matches.subcommand_matches("serve");
+            let source = serve.and_then(|serve| serve.value_source("join_token"));
+            join.token_is_exposed = source == Some(ValueSource::CommandLine);
+        }
+        Ok(cli)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -215,6 +238,9 @@ pub struct JoinArgs {
     /// A file that holds the token.
     #[arg(long, value_name = "FILE", conflicts_with = "join_token")]
     pub join_token_file: Option<PathBuf>,
+    /// Whether the token is an argument. Every user of this machine can read the arguments of a process.
+    #[arg(skip)]
+    pub token_is_exposed: bool,
 }
 
 /// What only a node can do.
@@ -393,8 +419,6 @@ fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -418,6 +442,21 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(words).is_err(), "{words:?}");
         }
+    }
+
+    #[test]
+    fn a_join_token_that_is_an_argument_is_known_as_one() {
+        let join = |words: &[&str]| {
+            let words = ["nora", "serve", "--join", "a:1"].iter().chain(words);
+            let Command::Serve(args) = Cli::of(words).unwrap().command else {
+                panic!("it is another command");
+            };
+            args.join
+        };
+        let exposed = join(&["--join-token", "t"]);
+        assert_eq!((exposed.join_token.as_deref(), exposed.token_is_exposed), (Some("t"), true));
+        assert!(!join(&["--join-token-file", "t"]).token_is_exposed);
+        assert!(!join(&[]).token_is_exposed);
     }
 
     #[test]

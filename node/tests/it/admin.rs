@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::node::Node;
-use super::shell::{Said, Shell, on_terminal};
+use super::shell::{Said, Shell, on_terminal, said};
 
 pub const DATA: &str = "node/data";
 
@@ -243,6 +243,20 @@ fn a_spent_token_admits_no_other_node(shell: &Shell) {
     let again = cluster(shell, DATA, &["join-token", "revoke", id]);
     assert!(again.code == 1 && again.err.contains("there is no such join token"), "{}", again.err);
     assert_eq!(cluster(shell, DATA, &["join-token", "ls", "-o", "json"]).json(), json!([]));
+}
+
+#[test]
+fn a_join_token_among_the_arguments_is_warned_of() {
+    let shell = Shell::new();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--cluster-listen", "127.0.0.1:0"];
+    let join = [&serve[..], &["--join", "127.0.0.1:1"]].concat();
+    let argument = shell.run(&[&join[..], &["--join-token", "t"]].concat());
+    let hidden = said(shell.command(&join).env("NORA_JOIN_TOKEN", "t"));
+    let warning = "other users of this machine can read it";
+    for (said, is_warned) in [(argument, true), (hidden, false)] {
+        assert!(said.code == 1 && said.err.contains("this is no join token"), "{}", said.err);
+        assert_eq!(said.err.contains(warning), is_warned, "{}", said.err);
+    }
 }
 
 #[tokio::test]
