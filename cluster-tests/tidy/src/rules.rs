@@ -116,6 +116,12 @@ pub const CRATES: &[CrateRule] = &[
     // The chunk exchange knows neither consensus nor a wire: hosts that share layers will run the same engine.
     CrateRule { name: "nora-swarm", internal: &[], external: External::Any },
     CrateRule { name: "nora-trust", internal: &["nora-domain"], external: External::Any },
+    // Sessions know no storage: both storages stand on them, and neither on the other.
+    CrateRule {
+        name: "nora-uploads",
+        internal: &["nora-app", "nora-digest", "nora-domain", "nora-swarm"],
+        external: External::Any,
+    },
     CrateRule {
         name: "nora-blobs",
         internal: &[
@@ -125,12 +131,13 @@ pub const CRATES: &[CrateRule] = &[
             "nora-proto",
             "nora-swarm",
             "nora-trust",
+            "nora-uploads",
         ],
         external: External::Any,
     },
     CrateRule {
         name: "nora-objects",
-        internal: &["nora-app", "nora-digest", "nora-domain", "nora-swarm"],
+        internal: &["nora-app", "nora-domain", "nora-swarm", "nora-uploads"],
         external: External::Any,
     },
     CrateRule {

@@ -20,8 +20,9 @@ use tracing::warn;
 use crate::layout;
 use crate::map;
 use crate::store::{Inner, remove};
-use crate::writer::{self, FinishError, StepError, step};
+use crate::writer::{self, FinishError};
 use nora_swarm::{ChunkHasher, ChunkTable};
+use nora_uploads::{StepError, step};
 
 /// Tells the files of this process apart.
 static NUMBER: AtomicU64 = AtomicU64::new(0);

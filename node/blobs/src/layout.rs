@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nora_domain::{Algorithm, Digest, Epoch, Generation, UploadId};
+use nora_uploads::{id_of, name_of};
 
 use crate::census::Census;
 
@@ -122,11 +123,11 @@ impl Layout {
     }
 
     pub(crate) fn upload(&self, id: UploadId) -> PathBuf {
-        self.uploads.join(format!("{:032x}", id.0))
+        self.uploads.join(name_of(id))
     }
 
     pub(crate) fn sidecar(&self, id: UploadId) -> PathBuf {
-        self.uploads.join(format!("{:032x}{SIDECAR_SUFFIX}", id.0))
+        self.uploads.join(name_of(id) + SIDECAR_SUFFIX)
     }
 
     pub(crate) fn algorithm_dir(&self, algorithm: Algorithm) -> PathBuf {
@@ -182,16 +183,10 @@ impl BlobFileName {
 impl UploadFileName {
     /// Reads a name in the folder of sessions; `None` for a name this program does not write.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let (hex, is_sidecar) = match name.strip_suffix(SIDECAR_SUFFIX) {
-            Some(hex) => (hex, true),
-            None => (name, false),
-        };
-        let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if hex.len() != 32 || !hex.bytes().all(lower_hex) {
-            return None;
+        match name.strip_suffix(SIDECAR_SUFFIX) {
+            Some(name) => id_of(name).map(Self::Sidecar),
+            None => id_of(name).map(Self::Bytes),
         }
-        let id = UploadId(u128::from_str_radix(hex, 16).ok()?);
-        Some(if is_sidecar { Self::Sidecar(id) } else { Self::Bytes(id) })
     }
 }
 

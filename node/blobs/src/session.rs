@@ -10,12 +10,11 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use nora_app::ports::uploads::UploadState;
-use nora_domain::{
-    Algorithm, Format, RepositoryKey, RepositoryPath, TenantName, Timestamp, UploadId,
-};
+use nora_domain::{Timestamp, UploadId};
+use nora_uploads::{Purpose, PurposeV1, name_of, timestamp_of};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -26,19 +25,14 @@ use crate::writer::Writer;
 #[derive(Serialize, Deserialize)]
 struct SidecarV1 {
     version: u32,
-    tenant: String,
-    format: String,
-    path: String,
-    algorithm: String,
-    opened_at: u64,
+    #[serde(flatten)]
+    purpose: PurposeV1,
 }
 
 /// An upload session.
 pub(crate) struct Session {
     id: UploadId,
-    repository: RepositoryKey,
-    algorithm: Algorithm,
-    opened_at: Timestamp,
+    purpose: Purpose,
     // Copies of what the writer knows, for those who may not wait for it.
     offset: AtomicU64,
     written_at: AtomicU64,
@@ -47,44 +41,23 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session that holds nothing yet and has no files.
-    pub(crate) fn new(
-        layout: &Layout,
-        id: UploadId,
-        repository: RepositoryKey,
-        algorithm: Algorithm,
-        opened_at: Timestamp,
-    ) -> Self {
-        let writer = Writer::new(layout.upload(id), algorithm, 0);
-        Self::with(id, repository, algorithm, opened_at, opened_at, writer)
+    pub(crate) fn new(layout: &Layout, id: UploadId, purpose: Purpose) -> Self {
+        let writer = Writer::new(layout.upload(id), purpose.algorithm, 0);
+        let opened_at = purpose.opened_at;
+        Self::with(id, purpose, opened_at, writer)
     }
 
     /// Makes the session's two files.
     fn create_files(&self, layout: &Layout) -> io::Result<()> {
-        let sidecar = SidecarV1 {
-            version: 1,
-            tenant: self.repository.tenant.as_str().to_owned(),
-            format: self.repository.format.name().to_owned(),
-            path: self.repository.path.as_str().to_owned(),
-            algorithm: self.algorithm.name().to_owned(),
-            opened_at: self.opened_at.0,
-        };
+        let sidecar = SidecarV1 { version: 1, purpose: self.purpose.stored() };
         File::create_new(layout.upload(self.id))?;
         std::fs::write(layout.sidecar(self.id), serde_json::to_vec(&sidecar)?)
     }
 
-    fn with(
-        id: UploadId,
-        repository: RepositoryKey,
-        algorithm: Algorithm,
-        opened_at: Timestamp,
-        written_at: Timestamp,
-        writer: Writer,
-    ) -> Self {
+    fn with(id: UploadId, purpose: Purpose, written_at: Timestamp, writer: Writer) -> Self {
         Self {
             id,
-            repository,
-            algorithm,
-            opened_at,
+            purpose,
             offset: AtomicU64::new(writer.offset()),
             written_at: AtomicU64::new(written_at.0),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
@@ -98,19 +71,16 @@ impl Session {
             Ok(sidecar) => sidecar,
             Err(_) => return Ok(None),
         };
-        let (Some(repository), Some(algorithm), 1) =
-            (repository_of(&sidecar), Algorithm::from_name(&sidecar.algorithm), sidecar.version)
-        else {
+        let (Some(purpose), 1) = (sidecar.purpose.parse(), sidecar.version) else {
             return Ok(None);
         };
         let metadata = std::fs::metadata(&path)?;
-        let opened_at = Timestamp(sidecar.opened_at);
         let written_at = match metadata.len() {
-            0 => opened_at,
-            _ => metadata.modified().map_or(opened_at, timestamp),
+            0 => purpose.opened_at,
+            _ => metadata.modified().map_or(purpose.opened_at, timestamp_of),
         };
-        let writer = Writer::new(path, algorithm, metadata.len());
-        Ok(Some(Self::with(id, repository, algorithm, opened_at, written_at, writer)))
+        let writer = Writer::new(path, purpose.algorithm, metadata.len());
+        Ok(Some(Self::with(id, purpose, written_at, writer)))
     }
 
     pub(crate) fn id(&self) -> UploadId {
@@ -128,7 +98,7 @@ impl Session {
     /// Tells those who look from outside how far the writer is.
     pub(crate) fn record_progress(&self, writer: &Writer) {
         self.offset.store(writer.offset(), Ordering::Release);
-        self.written_at.store(timestamp(SystemTime::now()).0, Ordering::Release);
+        self.written_at.store(timestamp_of(SystemTime::now()).0, Ordering::Release);
     }
 
     /// Whether somebody has claimed it. Does not claim it itself, which another's claim would find.
@@ -139,26 +109,12 @@ impl Session {
     pub(crate) fn state(&self) -> UploadState {
         UploadState {
             id: self.id,
-            repository: self.repository.clone(),
+            repository: self.purpose.repository.clone(),
             offset: self.offset(),
-            opened_at: self.opened_at,
+            opened_at: self.purpose.opened_at,
             written_at: self.written_at(),
         }
     }
-}
-
-fn repository_of(sidecar: &SidecarV1) -> Option<RepositoryKey> {
-    let formats = [Format::Oci, Format::Npm, Format::Pypi, Format::Maven, Format::Cargo];
-    Some(RepositoryKey {
-        tenant: TenantName::parse(&sidecar.tenant).ok()?,
-        format: formats.into_iter().find(|format| format.name() == sidecar.format)?,
-        path: RepositoryPath::parse(&sidecar.path).ok()?,
-    })
-}
-
-fn timestamp(time: SystemTime) -> Timestamp {
-    let millis = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    Timestamp(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 /// The sessions of this node.
@@ -186,7 +142,7 @@ impl Sessions {
                     open.insert(id, Arc::new(session));
                 }
                 None => {
-                    warn!(id = format!("{:032x}", id.0), "removing the rest of an upload session");
+                    warn!(id = name_of(id), "removing the rest of an upload session");
                     remove_files(layout, id)?;
                 }
             }
@@ -254,4 +210,32 @@ fn remove_files(layout: &Layout, id: UploadId) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName};
+
+    use super::*;
+
+    #[test]
+    fn the_sidecars_stored_form_is_fixed() {
+        let purpose = Purpose {
+            repository: RepositoryKey {
+                tenant: TenantName::default_tenant(),
+                format: Format::Oci,
+                path: RepositoryPath::parse("a/b").unwrap(),
+            },
+            algorithm: Algorithm::Sha512,
+            opened_at: Timestamp(77),
+        };
+        let stored = concat!(
+            r#"{"version":1,"tenant":"default","format":"oci","path":"a/b","#,
+            r#""algorithm":"sha512","opened_at":77}"#
+        );
+        let sidecar = SidecarV1 { version: 1, purpose: purpose.stored() };
+        assert_eq!(serde_json::to_string(&sidecar).unwrap(), stored);
+        let back: SidecarV1 = serde_json::from_str(stored).unwrap();
+        assert_eq!((back.version, back.purpose.parse()), (1, Some(purpose)));
+    }
 }

@@ -16,6 +16,7 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
 use nora_app::ports::{BoxError, BoxFuture, ByteStream};
 use nora_domain::{Algorithm, Digest, Generation, RepositoryKey, Timestamp, UploadId};
+use nora_uploads::{Purpose, StepError};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -23,7 +24,7 @@ use tracing::warn;
 
 use crate::session::Session;
 use crate::store::{Inner, LocalBlobs};
-use crate::writer::{FinishError, StepError, Writer};
+use crate::writer::{FinishError, Writer};
 
 /// A batch goes to the disk when it has so many bytes, or so many frames.
 const BATCH_BYTES: usize = 256 << 10;
@@ -39,8 +40,9 @@ impl Uploads for LocalBlobs {
         algorithm: Algorithm,
         now: Timestamp,
     ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        let purpose = Purpose { repository, algorithm, opened_at: now };
         Box::pin(self.blocking("open an upload session", move |inner| {
-            let session = Session::new(&inner.layout, id, repository, algorithm, now);
+            let session = Session::new(&inner.layout, id, purpose);
             let sessions_max = inner.sessions_max;
             inner
                 .sessions
@@ -164,10 +166,7 @@ impl LocalBlobs {
         work: impl FnOnce(&Inner) -> Result<T, UploadError> + Send + 'static,
     ) -> Result<T, UploadError> {
         let inner = Arc::clone(&self.inner);
-        match spawn_blocking(move || work(&inner)).await {
-            Ok(result) => result,
-            Err(error) => Err(UploadError::Io { step, source: error.into() }),
-        }
+        nora_uploads::blocking(step, move || work(&inner)).await
     }
 }
 
@@ -200,16 +199,6 @@ impl Inner {
         };
         self.end(id, writer);
         error
-    }
-}
-
-impl From<StepError> for UploadError {
-    fn from(error: StepError) -> Self {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-        match error.source.kind() {
-            StorageFull | QuotaExceeded => Self::DiskFull,
-            _ => Self::Io { step: error.step, source: error.source.into() },
-        }
     }
 }
 

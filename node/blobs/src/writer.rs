@@ -18,7 +18,8 @@ use nora_domain::{Algorithm, Digest, Generation, NodeId, Placement};
 use crate::layout::{self, Layout};
 use crate::map;
 use nora_digest::ContentHasher;
-use nora_swarm::{ChunkHasher, ChunkTable};
+use nora_swarm::ChunkTable;
+use nora_uploads::{Hashes, StepError, step};
 
 /// Write-back is started whenever so many bytes are new.
 pub(crate) const WRITE_BACK_BYTES: u64 = 2 << 20;
@@ -29,17 +30,6 @@ const ALLOCATE_BYTES_MIN: u64 = 4 << 20;
 const ALLOCATE_BYTES_MAX: u64 = 64 << 20;
 /// Buffer for reading a file back to hash it.
 const REREAD_BYTES: usize = 256 << 10;
-
-/// A step that failed, and why.
-#[derive(Debug)]
-pub(crate) struct StepError {
-    pub(crate) step: &'static str,
-    pub(crate) source: io::Error,
-}
-
-pub(crate) fn step(step: &'static str) -> impl FnOnce(io::Error) -> StepError {
-    move |source| StepError { step, source }
-}
 
 /// Why a session did not become a blob.
 #[derive(Debug)]
@@ -56,23 +46,6 @@ pub(crate) enum FinishError {
 impl From<StepError> for FinishError {
     fn from(error: StepError) -> Self {
         Self::Step(error)
-    }
-}
-
-#[derive(Clone)]
-struct Hashes {
-    content: ContentHasher,
-    chunks: ChunkHasher,
-}
-
-impl Hashes {
-    fn new(algorithm: Algorithm) -> Self {
-        Self { content: ContentHasher::new(algorithm), chunks: ChunkHasher::default() }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        self.content.update(bytes);
-        self.chunks.update(bytes);
     }
 }
 
@@ -223,7 +196,7 @@ impl Writer {
         let (algorithm, size) = (self.algorithm, self.offset);
         let (file, hashes) = self.resume()?;
         let computed = if expected.algorithm() == algorithm {
-            hashes.content.digest()
+            hashes.digest()
         } else {
             let mut content = ContentHasher::new(expected.algorithm());
             reread(file, size, |bytes| content.update(bytes))?;
@@ -232,7 +205,7 @@ impl Writer {
         if computed != expected {
             return Err(FinishError::Mismatch { computed });
         }
-        let table = hashes.chunks.table();
+        let table = hashes.table();
         let file = Arc::new(file.try_clone().map_err(step("open the upload once more"))?);
         let placement = Placement::Nodes(vec![node]);
         let chunk_root = table.root();

@@ -2,10 +2,10 @@
 //! and not at the first push, and again for readiness.
 
 use bytes::Bytes;
+use nora_uploads::name_of;
 
 use crate::bucket::Body;
 use crate::error::ObjectError;
-use crate::session::name_of;
 use crate::store::ObjectBlobs;
 
 impl ObjectBlobs {

@@ -7,12 +7,13 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::UploadError;
 use nora_domain::{Algorithm, Digest, Generation, Placement};
 use nora_swarm::ChunkTable;
+use nora_uploads::{Hashes, on_disk};
 use tracing::warn;
 
 use crate::bucket::Body;
 use crate::error::chain;
 use crate::store::Inner;
-use crate::writer::{Hashes, Writer, blocking};
+use crate::writer::Writer;
 
 /// What is read back at once to be verified.
 const READ_BYTES: u64 = 8 << 20;
@@ -91,7 +92,7 @@ impl Inner {
             let range = start..size.min(start + READ_BYTES);
             start = range.end;
             let bytes = self.bucket.get_range("read back an upload", &key, range).await?;
-            hashes = blocking("hash the upload", move || {
+            hashes = on_disk("hash the upload", move || {
                 hashes.update(&bytes);
                 Ok(hashes)
             })

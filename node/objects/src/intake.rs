@@ -11,11 +11,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use nora_app::ports::ByteStream;
 use nora_app::ports::uploads::{UploadError, UploadState};
+use nora_uploads::on_disk;
 use tokio::sync::mpsc;
 
 use crate::bucket::Bucket;
 use crate::session::{Session, WriterGuard};
-use crate::writer::blocking;
 
 /// Frames that wait to be written, and that are written at once.
 const FRAMES_QUEUED_MAX: usize = 8;
@@ -76,13 +76,13 @@ async fn write(
                 writer.begin_next_part(&bucket).await?;
             }
             let written;
-            (writer, frames, written) = blocking("write the upload", move || {
+            (writer, frames, written) = on_disk("write the upload", move || {
                 let written = writer.write(&mut frames);
                 Ok((writer, frames, written))
             })
             .await?;
             session.record_progress(&writer);
-            blocking("write the upload", move || written).await?;
+            on_disk("write the upload", move || written).await?;
         }
     }
     writer.rest();

@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName, Timestamp};
+use nora_uploads::{Purpose, PurposeV1};
 use serde::{Deserialize, Serialize};
 
 const VERSION: u32 = 1;
@@ -16,11 +16,8 @@ const VERSION: u32 = 1;
 #[derive(Serialize, Deserialize)]
 struct HeaderV1 {
     version: u32,
-    tenant: String,
-    format: String,
-    path: String,
-    algorithm: String,
-    opened_at: u64,
+    #[serde(flatten)]
+    purpose: PurposeV1,
     part_bytes: u64,
 }
 
@@ -36,27 +33,17 @@ pub(crate) enum Entry {
     Sealed,
 }
 
-/// What a session is for.
+/// What a session is for, and how it is cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    pub(crate) repository: RepositoryKey,
-    pub(crate) algorithm: Algorithm,
-    pub(crate) opened_at: Timestamp,
+    pub(crate) purpose: Purpose,
     /// Bytes of each part but the last.
     pub(crate) part_bytes: u64,
 }
 
 impl Header {
     fn stored(&self) -> HeaderV1 {
-        HeaderV1 {
-            version: VERSION,
-            tenant: self.repository.tenant.as_str().to_owned(),
-            format: self.repository.format.name().to_owned(),
-            path: self.repository.path.as_str().to_owned(),
-            algorithm: self.algorithm.name().to_owned(),
-            opened_at: self.opened_at.0,
-            part_bytes: self.part_bytes,
-        }
+        HeaderV1 { version: VERSION, purpose: self.purpose.stored(), part_bytes: self.part_bytes }
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -64,17 +51,7 @@ impl Header {
         if stored.version != VERSION || stored.part_bytes == 0 {
             return None;
         }
-        let formats = [Format::Oci, Format::Npm, Format::Pypi, Format::Maven, Format::Cargo];
-        Some(Self {
-            repository: RepositoryKey {
-                tenant: TenantName::parse(&stored.tenant).ok()?,
-                format: formats.into_iter().find(|format| format.name() == stored.format)?,
-                path: RepositoryPath::parse(&stored.path).ok()?,
-            },
-            algorithm: Algorithm::from_name(&stored.algorithm)?,
-            opened_at: Timestamp(stored.opened_at),
-            part_bytes: stored.part_bytes,
-        })
+        Some(Self { purpose: stored.purpose.parse()?, part_bytes: stored.part_bytes })
     }
 }
 
@@ -112,10 +89,12 @@ pub(crate) fn load(path: &Path) -> io::Result<Option<(Header, Vec<Entry>)>> {
 
 #[cfg(test)]
 mod tests {
+    use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName, Timestamp};
+
     use super::*;
 
     fn header() -> Header {
-        Header {
+        let purpose = Purpose {
             repository: RepositoryKey {
                 tenant: TenantName::default_tenant(),
                 format: Format::Oci,
@@ -123,8 +102,8 @@ mod tests {
             },
             algorithm: Algorithm::Sha512,
             opened_at: Timestamp(77),
-            part_bytes: 8 << 20,
-        }
+        };
+        Header { purpose, part_bytes: 8 << 20 }
     }
 
     #[test]

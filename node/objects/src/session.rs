@@ -8,10 +8,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use nora_app::ports::uploads::{UploadError, UploadState};
 use nora_domain::{Timestamp, UploadId};
+use nora_uploads::{Purpose, id_of, name_of, timestamp_of};
 use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
@@ -23,7 +24,7 @@ pub(crate) type WriterGuard = OwnedMutexGuard<Writer>;
 /// An upload session.
 pub(crate) struct Session {
     id: UploadId,
-    header: Header,
+    purpose: Purpose,
     // Copies of what the writer knows, for those who may not wait for it.
     offset: AtomicU64,
     written_at: AtomicU64,
@@ -34,7 +35,7 @@ impl Session {
     fn new(writer: Writer, written_at: Timestamp) -> Self {
         Self {
             id: writer.id(),
-            header: writer.header().clone(),
+            purpose: writer.header().purpose.clone(),
             offset: AtomicU64::new(writer.offset()),
             written_at: AtomicU64::new(written_at.0),
             writer: Arc::new(tokio::sync::Mutex::new(writer)),
@@ -52,7 +53,7 @@ impl Session {
     /// Tells those who look from outside how far the writer is.
     pub(crate) fn record_progress(&self, writer: &Writer) {
         self.offset.store(writer.offset(), Ordering::Release);
-        self.written_at.store(timestamp(SystemTime::now()).0, Ordering::Release);
+        self.written_at.store(timestamp_of(SystemTime::now()).0, Ordering::Release);
     }
 
     /// Whether somebody has claimed it. Does not claim it itself, which another's claim would find.
@@ -63,9 +64,9 @@ impl Session {
     pub(crate) fn state(&self) -> UploadState {
         UploadState {
             id: self.id,
-            repository: self.header.repository.clone(),
+            repository: self.purpose.repository.clone(),
             offset: self.offset.load(Ordering::Acquire),
-            opened_at: self.header.opened_at,
+            opened_at: self.purpose.opened_at,
             written_at: self.written_at(),
         }
     }
@@ -124,7 +125,7 @@ impl Sessions {
             let source = io::Error::from(io::ErrorKind::AlreadyExists).into();
             return Err(UploadError::Io { step: "open an upload session", source });
         };
-        let opened_at = header.opened_at;
+        let opened_at = header.purpose.opened_at;
         let writer =
             Writer::create(self.folder.join(name_of(id)), id, header).map_err(|error| {
                 UploadError::Io { step: "open an upload session", source: error.into() }
@@ -160,28 +161,9 @@ fn written_at(folder: &Path) -> io::Result<Timestamp> {
     let mut newest = Timestamp(0);
     for entry in std::fs::read_dir(folder)? {
         match entry?.metadata().and_then(|metadata| metadata.modified()) {
-            Ok(modified) => newest = newest.max(timestamp(modified)),
+            Ok(modified) => newest = newest.max(timestamp_of(modified)),
             Err(error) => warn!(%error, "cannot tell when an upload session was written to"),
         }
     }
     Ok(newest)
-}
-
-fn timestamp(time: SystemTime) -> Timestamp {
-    let millis = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    Timestamp(u64::try_from(millis).unwrap_or(u64::MAX))
-}
-
-/// How a session is written in names of files and keys.
-pub(crate) fn name_of(id: UploadId) -> String {
-    format!("{:032x}", id.0)
-}
-
-/// The session that a name means.
-pub(crate) fn id_of(name: &str) -> Option<UploadId> {
-    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    if name.len() != 32 || !name.bytes().all(is_hex) {
-        return None;
-    }
-    u128::from_str_radix(name, 16).ok().map(UploadId)
 }

@@ -69,10 +69,7 @@ impl ObjectBlobs {
         work: impl FnOnce(&Inner) -> Result<T, UploadError> + Send + 'static,
     ) -> Result<T, UploadError> {
         let inner = Arc::clone(&self.inner);
-        match tokio::task::spawn_blocking(move || work(&inner)).await {
-            Ok(result) => result,
-            Err(error) => Err(UploadError::Io { step, source: error.into() }),
-        }
+        nora_uploads::blocking(step, move || work(&inner)).await
     }
 }
 

@@ -6,6 +6,7 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
 use nora_app::ports::{BoxFuture, ByteStream};
 use nora_domain::{Algorithm, Digest, Generation, RepositoryKey, Timestamp, UploadId};
+use nora_uploads::{Purpose, on_disk};
 use tracing::warn;
 
 use crate::error::chain;
@@ -13,7 +14,7 @@ use crate::intake::take_in;
 use crate::journal::Header;
 use crate::session::WriterGuard;
 use crate::store::ObjectBlobs;
-use crate::writer::{Writer, blocking};
+use crate::writer::Writer;
 
 impl Uploads for ObjectBlobs {
     fn open(
@@ -24,7 +25,8 @@ impl Uploads for ObjectBlobs {
         now: Timestamp,
     ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
         let part_bytes = self.inner.part_bytes;
-        let header = Header { repository, algorithm, opened_at: now, part_bytes };
+        let purpose = Purpose { repository, algorithm, opened_at: now };
+        let header = Header { purpose, part_bytes };
         Box::pin(
             self.blocking("open an upload session", move |inner| inner.sessions.open(id, header)),
         )
@@ -143,7 +145,7 @@ impl ObjectBlobs {
     /// Removes a session and its files.
     async fn remove(&self, writer: &mut WriterGuard) -> Result<(), UploadError> {
         let folder = writer.folder().to_owned();
-        blocking("remove an upload", move || Writer::remove(&folder)).await?;
+        on_disk("remove an upload", move || Writer::remove(&folder)).await?;
         self.inner.sessions.forget(writer);
         Ok(())
     }

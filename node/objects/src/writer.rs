@@ -12,37 +12,15 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes};
 use nora_app::ports::uploads::UploadError;
 use nora_domain::{Algorithm, Digest, Generation, UploadId};
-use nora_swarm::{ChunkHasher, ChunkTable};
+use nora_swarm::ChunkTable;
+use nora_uploads::{Hashes, on_disk};
 use tokio::task::JoinHandle;
 
 use crate::bucket::Bucket;
 use crate::error::ObjectError;
 use crate::journal::{self, Entry, Header};
-use nora_digest::ContentHasher;
 
 const READ_BYTES: usize = 1 << 20;
-
-/// What is computed of an upload while its bytes come.
-#[derive(Clone)]
-pub(crate) struct Hashes {
-    content: ContentHasher,
-    chunks: ChunkHasher,
-}
-
-impl Hashes {
-    pub(crate) fn new(algorithm: Algorithm) -> Self {
-        Self { content: ContentHasher::new(algorithm), chunks: ChunkHasher::default() }
-    }
-
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.content.update(bytes);
-        self.chunks.update(bytes);
-    }
-
-    pub(crate) fn result(&self) -> (Digest, ChunkTable) {
-        (self.content.digest(), self.chunks.table())
-    }
-}
 
 /// A session's bytes and what is known of them.
 pub(crate) struct Writer {
@@ -71,7 +49,7 @@ impl Writer {
     pub(crate) fn create(folder: PathBuf, id: UploadId, header: Header) -> io::Result<Self> {
         std::fs::create_dir(&folder)?;
         journal::create(&folder.join("journal"), &header)?;
-        let hashes = Some(Hashes::new(header.algorithm));
+        let hashes = Some(Hashes::new(header.purpose.algorithm));
         Ok(Self::with(folder, id, header, hashes))
     }
 
@@ -126,7 +104,7 @@ impl Writer {
             }
         }
         if writer.offset() == 0 {
-            writer.hashes = Some(Hashes::new(writer.header.algorithm));
+            writer.hashes = Some(Hashes::new(writer.header.purpose.algorithm));
         }
         Ok(Some(writer))
     }
@@ -294,12 +272,12 @@ impl Writer {
         self.note(Entry::Part(number, tag.clone())).await?;
         let path = self.part_path(number);
         self.parts.push(tag);
-        blocking("remove a part's file", move || std::fs::remove_file(path)).await
+        on_disk("remove a part's file", move || std::fs::remove_file(path)).await
     }
 
     async fn note(&self, entry: Entry) -> Result<(), UploadError> {
         let path = self.journal_path();
-        blocking("write the session's journal", move || journal::append(&path, &entry)).await
+        on_disk("write the session's journal", move || journal::append(&path, &entry)).await
     }
 
     /// Stops sending.
@@ -327,7 +305,9 @@ impl Writer {
         algorithm: Algorithm,
     ) -> Result<Option<(Digest, ChunkTable)>, UploadError> {
         match (&self.hashes, self.only_part()) {
-            (Some(hashes), _) if self.header.algorithm == algorithm => Ok(Some(hashes.result())),
+            (Some(hashes), _) if self.header.purpose.algorithm == algorithm => {
+                Ok(Some(hashes.result()))
+            }
             (_, Some(_)) if self.len == 0 => Ok(Some(Hashes::new(algorithm).result())),
             (_, Some(path)) => {
                 let read = move || {
@@ -335,7 +315,7 @@ impl Writer {
                     read_file(&path, |bytes| hashes.update(bytes))?;
                     Ok(hashes.result())
                 };
-                blocking("read the upload", read).await.map(Some)
+                on_disk("read the upload", read).await.map(Some)
             }
             _ => Ok(None),
         }
@@ -360,21 +340,5 @@ pub(crate) fn read_file(path: &Path, mut each: impl FnMut(&[u8])) -> io::Result<
             0 => return Ok(()),
             read => each(&buffer[..read]),
         }
-    }
-}
-
-/// Runs file work on a blocking thread. It runs to its end even if nobody waits for it any more.
-pub(crate) async fn blocking<T: Send + 'static>(
-    step: &'static str,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> Result<T, UploadError> {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) if matches!(error.kind(), StorageFull | QuotaExceeded) => {
-            Err(UploadError::DiskFull)
-        }
-        Ok(Err(error)) => Err(UploadError::Io { step, source: error.into() }),
-        Err(error) => Err(UploadError::Io { step, source: error.into() }),
     }
 }
