@@ -14,15 +14,14 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::store::{Inner, LocalBlobs};
-use crate::uploads::WriterGuard;
+use crate::uploads::Claim;
 use crate::writer::Verified;
 
 /// A session whose bytes are verified.
 pub(crate) struct Finishing {
     inner: Arc<Inner>,
-    id: UploadId,
     // None once it is known what becomes of the session.
-    writer: Option<WriterGuard>,
+    claim: Option<Claim>,
     verified: Arc<Verified>,
     durable: bool,
 }
@@ -35,15 +34,15 @@ impl LocalBlobs {
         digest: Digest,
         generation: Generation,
     ) -> Result<Finishing, UploadError> {
-        let (_, mut writer) = self.claim(id)?;
+        let mut claim = self.claim(id)?;
         let inner = Arc::clone(&self.inner);
         self.blocking("verify an upload", move |_| {
-            match writer.verify(digest, generation, inner.node) {
+            match claim.verify(digest, generation, inner.node) {
                 Ok(verified) => {
-                    let (writer, verified) = (Some(writer), Arc::new(verified));
-                    Ok(Finishing { inner, id, writer, verified, durable: false })
+                    let (claim, verified) = (Some(claim), Arc::new(verified));
+                    Ok(Finishing { inner, claim, verified, durable: false })
                 }
-                Err(error) => Err(inner.not_finished(id, &mut writer, digest, error)),
+                Err(error) => Err(inner.not_finished(&mut claim, digest, error)),
             }
         })
         .await
@@ -59,8 +58,8 @@ impl Finishing {
     /// Makes the bytes durable under their final name.
     pub(crate) async fn persist(mut self) -> Result<Self, UploadError> {
         let persisted = spawn_blocking(move || {
-            let Some(writer) = &mut self.writer else { return Err(UploadError::Unknown) };
-            match writer.persist(&self.inner.layout, &self.verified) {
+            let Some(claim) = &mut self.claim else { return Err(UploadError::Unknown) };
+            match claim.persist(&self.inner.layout, &self.verified) {
                 Ok(()) => {
                     self.durable = true;
                     Ok(self)
@@ -68,7 +67,7 @@ impl Finishing {
                 // What is left of the session is not durable: dropping this lets it rest.
                 Err(error) => {
                     let digest = self.verified.copy.digest;
-                    Err(self.inner.not_finished(self.id, writer, digest, error))
+                    Err(self.inner.not_finished(claim, digest, error))
                 }
             }
         });
@@ -79,25 +78,25 @@ impl Finishing {
 
     /// Ends the session: its bytes are a blob.
     pub(crate) async fn keep(mut self) {
-        if let Some(mut writer) = self.writer.take() {
-            let (inner, id) = (Arc::clone(&self.inner), self.id);
+        if let Some(mut claim) = self.claim.take() {
+            let inner = Arc::clone(&self.inner);
             // Should the thread be lost, the next start removes the session's files.
-            let _ = spawn_blocking(move || inner.end(id, &mut writer)).await;
+            let _ = spawn_blocking(move || inner.end(&mut claim)).await;
         }
     }
 }
 
 impl Drop for Finishing {
     fn drop(&mut self) {
-        let Some(mut writer) = self.writer.take() else { return };
+        let Some(mut claim) = self.claim.take() else { return };
         let (inner, verified) = (Arc::clone(&self.inner), Arc::clone(&self.verified));
-        let (id, durable) = (self.id, self.durable);
+        let durable = self.durable;
         let mut take_back = move || {
             if !durable {
-                writer.rest();
-            } else if let Err(error) = writer.take_back(&inner.layout, &verified.copy) {
+                claim.rest();
+            } else if let Err(error) = claim.take_back(&inner.layout, &verified.copy) {
                 warn!(%error, "cannot take up an upload again; its client must start anew");
-                inner.end(id, &mut writer);
+                inner.end(&mut claim);
             }
         };
         match Handle::try_current() {

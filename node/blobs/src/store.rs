@@ -10,12 +10,14 @@ use bytes::Bytes;
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
 use nora_app::ports::{BoxError, BoxFuture};
 use nora_domain::NodeId;
+use nora_uploads::Table;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::layout::{BlobFileName, Layout};
 use crate::read::{self, Readers, StoredFile, StoredSmall};
-use crate::session::Sessions;
+use crate::session;
+use crate::writer::Writer;
 
 /// So many requests may read a batch ahead while another is being written.
 const READ_AHEAD_REQUESTS_MAX: usize = 16;
@@ -57,9 +59,8 @@ pub struct LocalBlobs {
 pub(crate) struct Inner {
     pub(crate) node: NodeId,
     pub(crate) layout: Layout,
-    pub(crate) sessions: Sessions,
+    pub(crate) sessions: Table<Writer>,
     pub(crate) upload_bytes_max: u64,
-    pub(crate) sessions_max: usize,
     pub(crate) read_ahead: Semaphore,
     readers: Arc<Readers>,
 }
@@ -73,13 +74,12 @@ impl LocalBlobs {
             move |source| OpenError { step, data_dir, source }
         };
         let layout = Layout::create(&data_dir).map_err(failed("make the folders"))?;
-        let sessions = Sessions::load(&layout).map_err(failed("take up the upload sessions"))?;
+        let found = session::load(&layout).map_err(failed("take up the upload sessions"))?;
         let inner = Inner {
             node,
             layout,
-            sessions,
+            sessions: Table::new(sessions_max, found),
             upload_bytes_max,
-            sessions_max,
             read_ahead: Semaphore::new(READ_AHEAD_REQUESTS_MAX),
             readers: Arc::default(),
         };

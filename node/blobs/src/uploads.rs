@@ -16,13 +16,12 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
 use nora_app::ports::{BoxError, BoxFuture, ByteStream};
 use nora_domain::{Algorithm, Digest, Generation, RepositoryKey, Timestamp, UploadId};
-use nora_uploads::{Purpose, StepError};
+use nora_uploads::{Purpose, StepError, Writer as _, step};
 use tokio::runtime::Handle;
-use tokio::sync::OwnedMutexGuard;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::warn;
 
-use crate::session::Session;
+use crate::session::{create_files, remove_files};
 use crate::store::{Inner, LocalBlobs};
 use crate::writer::{FinishError, Writer};
 
@@ -30,7 +29,8 @@ use crate::writer::{FinishError, Writer};
 const BATCH_BYTES: usize = 256 << 10;
 const BATCH_FRAMES_MAX: usize = 256;
 
-pub(crate) type WriterGuard = OwnedMutexGuard<Writer>;
+/// The right to write to a session.
+pub(crate) type Claim = nora_uploads::Claim<Writer>;
 
 impl Uploads for LocalBlobs {
     fn open(
@@ -42,18 +42,21 @@ impl Uploads for LocalBlobs {
     ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
         let purpose = Purpose { repository, algorithm, opened_at: now };
         Box::pin(self.blocking("open an upload session", move |inner| {
-            let session = Session::new(&inner.layout, id, purpose);
-            let sessions_max = inner.sessions_max;
-            inner
-                .sessions
-                .open(&inner.layout, Arc::new(session), sessions_max)
-                .map_err(|source| StepError { step: "open an upload session", source })?
-                .ok_or(UploadError::TooMany { sessions_max })
+            let Inner { layout, sessions, .. } = inner;
+            let writer = Writer::new(layout.upload(id), purpose.algorithm, 0);
+            let mut claim = sessions.open(id, purpose, writer)?;
+            match create_files(layout, id, claim.purpose()) {
+                Ok(()) => Ok(claim.state()),
+                Err(error) => {
+                    sessions.forget(&mut claim);
+                    Err(step("open an upload session")(error).into())
+                }
+            }
         }))
     }
 
     fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        Box::pin(async move { Ok(self.session(id)?.state()) })
+        Box::pin(std::future::ready(self.inner.sessions.state(id)))
     }
 
     fn append(
@@ -63,20 +66,16 @@ impl Uploads for LocalBlobs {
         body: ByteStream,
     ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
         Box::pin(async move {
-            let (session, writer) = self.claim(id)?;
-            let offset = writer.offset();
-            if let Some(start) = start.filter(|start| *start != offset) {
-                return Err(UploadError::WrongOffset { offset, start });
-            }
+            let claim = self.claim(id)?;
+            claim.starts_at(start)?;
+            let end = claim.offset();
             let intake = Intake {
                 inner: Arc::clone(&self.inner),
-                session: Arc::clone(&session),
-                writer: Place::Here(writer),
+                writer: Place::Here(claim),
                 batch: Batch::default(),
-                end: offset,
+                end,
             };
-            intake.run(body).await?;
-            Ok(session.state())
+            intake.run(body).await
         })
     }
 
@@ -87,14 +86,14 @@ impl Uploads for LocalBlobs {
         generation: Generation,
     ) -> BoxFuture<'_, Result<BlobCopy, UploadError>> {
         Box::pin(async move {
-            let (_, mut writer) = self.claim(id)?;
+            let mut claim = self.claim(id)?;
             self.blocking("finish an upload", move |inner| {
-                match writer.finish(&inner.layout, digest, generation, inner.node) {
+                match claim.finish(&inner.layout, digest, generation, inner.node) {
                     Ok(copy) => {
-                        inner.end(id, &mut writer);
+                        inner.end(&mut claim);
                         Ok(copy)
                     }
-                    Err(error) => Err(inner.not_finished(id, &mut writer, digest, error)),
+                    Err(error) => Err(inner.not_finished(&mut claim, digest, error)),
                 }
             })
             .await
@@ -103,41 +102,27 @@ impl Uploads for LocalBlobs {
 
     fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>> {
         Box::pin(async move {
-            let (_, mut writer) = self.claim(id)?;
-            self.blocking("cancel an upload", move |inner| {
-                inner
-                    .sessions
-                    .end(&inner.layout, id, &mut writer)
-                    .map_err(|source| StepError { step: "remove an upload", source }.into())
-            })
-            .await
+            let mut claim = self.claim(id)?;
+            self.blocking("cancel an upload", move |inner| inner.remove(&mut claim)).await
         })
     }
 
     fn list(&self) -> Vec<UploadState> {
-        self.inner.sessions.all().iter().map(|session| session.state()).collect()
+        self.inner.sessions.list()
     }
 
     fn is_written(&self, id: UploadId) -> bool {
-        self.inner.sessions.get(id).is_some_and(|session| session.is_written())
+        self.inner.sessions.is_written(id)
     }
 
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
         Box::pin(self.blocking("expire uploads", move |inner| {
             let mut expired = Vec::new();
-            for session in inner.sessions.last_written_before(before) {
-                // A session that is being written to is not forgotten.
-                let Ok(mut writer) = Arc::clone(&session.writer).try_lock_owned() else {
-                    continue;
-                };
-                if writer.ended() || session.written_at() >= before {
-                    continue;
+            for id in inner.sessions.idle_since(before) {
+                if let Some(mut claim) = inner.sessions.claim_idle(id, before) {
+                    inner.remove(&mut claim)?;
+                    expired.push(id);
                 }
-                inner
-                    .sessions
-                    .end(&inner.layout, session.id(), &mut writer)
-                    .map_err(|source| StepError { step: "remove an upload", source })?;
-                expired.push(session.id());
             }
             Ok(expired)
         }))
@@ -145,18 +130,9 @@ impl Uploads for LocalBlobs {
 }
 
 impl LocalBlobs {
-    fn session(&self, id: UploadId) -> Result<Arc<Session>, UploadError> {
-        self.inner.sessions.get(id).ok_or(UploadError::Unknown)
-    }
-
     /// Makes the caller the session's one writer.
-    pub(crate) fn claim(&self, id: UploadId) -> Result<(Arc<Session>, WriterGuard), UploadError> {
-        let session = self.session(id)?;
-        let writer = Arc::clone(&session.writer).try_lock_owned().map_err(|_| UploadError::Busy)?;
-        if writer.ended() {
-            return Err(UploadError::Unknown);
-        }
-        Ok((session, writer))
+    pub(crate) fn claim(&self, id: UploadId) -> Result<Claim, UploadError> {
+        self.inner.sessions.claim(id)
     }
 
     /// Runs work on a blocking thread. It runs to its end even if nobody waits for it any more.
@@ -171,10 +147,17 @@ impl LocalBlobs {
 }
 
 impl Inner {
+    /// Ends a session and removes its files.
+    fn remove(&self, claim: &mut Claim) -> Result<(), UploadError> {
+        self.sessions.forget(claim);
+        Ok(remove_files(&self.layout, claim.id()).map_err(step("remove an upload"))?)
+    }
+
     /// Ends a session that has nothing left to lose: should its files resist, the next start
     /// removes them.
-    pub(crate) fn end(&self, id: UploadId, writer: &mut Writer) {
-        if let Err(error) = self.sessions.end(&self.layout, id, writer) {
+    pub(crate) fn end(&self, claim: &mut Claim) {
+        self.sessions.forget(claim);
+        if let Err(error) = remove_files(&self.layout, claim.id()) {
             warn!(%error, "cannot remove the files of an ended upload session");
         }
     }
@@ -182,14 +165,13 @@ impl Inner {
     /// Leaves a session that did not become a blob as the error says: to go on, or over.
     pub(crate) fn not_finished(
         &self,
-        id: UploadId,
-        writer: &mut Writer,
+        claim: &mut Claim,
         expected: Digest,
         error: FinishError,
     ) -> UploadError {
         let error = match error {
             FinishError::Step(error) => {
-                writer.rest();
+                claim.rest();
                 return error.into();
             }
             FinishError::Mismatch { computed } => {
@@ -197,7 +179,7 @@ impl Inner {
             }
             FinishError::Sync(source) => StepError { step: "sync the upload", source }.into(),
         };
-        self.end(id, writer);
+        self.end(claim);
         error
     }
 }
@@ -222,14 +204,14 @@ impl Batch {
 
 /// Where the session's writer is.
 enum Place {
-    Here(WriterGuard),
+    Here(Claim),
     /// On a blocking thread, writing a batch.
     Away(JoinHandle<Written>),
     /// Given back: the request is over.
     GivenBack,
 }
 
-type Written = (WriterGuard, Result<(), StepError>);
+type Written = (Claim, Result<(), StepError>);
 
 /// Why no more frames come.
 type End = Result<(), UploadError>;
@@ -237,7 +219,6 @@ type End = Result<(), UploadError>;
 /// One request's body on its way in.
 struct Intake {
     inner: Arc<Inner>,
-    session: Arc<Session>,
     writer: Place,
     batch: Batch,
     // Where the session would end if all that was read were written.
@@ -245,7 +226,7 @@ struct Intake {
 }
 
 impl Intake {
-    async fn run(mut self, mut body: ByteStream) -> Result<(), UploadError> {
+    async fn run(mut self, mut body: ByteStream) -> Result<UploadState, UploadError> {
         let inner = Arc::clone(&self.inner);
         loop {
             // Reading on while a batch is written costs memory, so not every request may at once.
@@ -259,8 +240,12 @@ impl Intake {
             self.send_off(end.is_some());
             if let Some(end) = end {
                 self.writer_back().await?;
-                self.writer = Place::GivenBack;
-                return end;
+                let written = mem::replace(&mut self.writer, Place::GivenBack);
+                end?;
+                return match written {
+                    Place::Here(claim) => Ok(claim.state()),
+                    Place::Away(_) | Place::GivenBack => Err(UploadError::Unknown),
+                };
             }
         }
     }
@@ -308,9 +293,8 @@ impl Intake {
 
     fn send_off(&mut self, last: bool) {
         if let Place::Here(writer) = mem::replace(&mut self.writer, Place::GivenBack) {
-            let (session, batch) = (Arc::clone(&self.session), mem::take(&mut self.batch));
-            self.writer =
-                Place::Away(spawn_blocking(move || write(writer, &session, &batch, last)));
+            let batch = mem::take(&mut self.batch);
+            self.writer = Place::Away(spawn_blocking(move || write(writer, &batch, last)));
         }
     }
 }
@@ -324,7 +308,7 @@ impl Drop for Intake {
         else {
             return;
         };
-        let (session, batch) = (Arc::clone(&self.session), mem::take(&mut self.batch));
+        let batch = mem::take(&mut self.batch);
         runtime.spawn(async move {
             let writer = match writer {
                 Place::Here(writer) => writer,
@@ -334,18 +318,18 @@ impl Drop for Intake {
                 },
                 Place::GivenBack => return,
             };
-            spawn_blocking(move || write(writer, &session, &batch, true));
+            spawn_blocking(move || write(writer, &batch, true));
         });
     }
 }
 
 /// Writes a batch on this thread. The `last` one of a request, or one that failed, leaves the file
 /// at rest.
-fn write(mut writer: WriterGuard, session: &Session, batch: &Batch, last: bool) -> Written {
+fn write(mut writer: Claim, batch: &Batch, last: bool) -> Written {
     let result = if batch.frames.is_empty() { Ok(()) } else { writer.append(&batch.frames) };
     if last || result.is_err() {
         writer.rest();
     }
-    session.record_progress(&writer);
+    writer.record_progress();
     (writer, result)
 }

@@ -60,7 +60,6 @@ pub(crate) struct Writer {
     file: Option<File>,
     allocated_to: u64,
     written_back_to: u64,
-    ended: bool,
 }
 
 impl Writer {
@@ -75,22 +74,7 @@ impl Writer {
             file: None,
             allocated_to: offset,
             written_back_to: offset,
-            ended: false,
         }
-    }
-
-    pub(crate) fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// Whether the session became a blob or was dropped while its writer was waited for.
-    pub(crate) fn ended(&self) -> bool {
-        self.ended
-    }
-
-    pub(crate) fn end(&mut self) {
-        self.ended = true;
-        self.file = None;
     }
 
     /// Opens the file and, where they were lost, computes the hashes again.
@@ -172,7 +156,7 @@ impl Writer {
     }
 
     /// Verifies the bytes, makes them durable and gives them their final name. The session is not
-    /// over: [`Self::end`] and [`Self::take_back`] are the two ways on.
+    /// over: it is ended, or goes on after [`Self::take_back`].
     pub(crate) fn finish(
         &mut self,
         layout: &Layout,
@@ -228,6 +212,12 @@ impl Writer {
         drop(change);
         self.rest();
         Ok(())
+    }
+}
+
+impl nora_uploads::Writer for Writer {
+    fn offset(&self) -> u64 {
+        self.offset
     }
 }
 

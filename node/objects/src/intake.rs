@@ -11,11 +11,11 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use nora_app::ports::ByteStream;
 use nora_app::ports::uploads::{UploadError, UploadState};
-use nora_uploads::on_disk;
+use nora_uploads::{Writer as _, on_disk};
 use tokio::sync::mpsc;
 
 use crate::bucket::Bucket;
-use crate::session::{Session, WriterGuard};
+use crate::session::Claim;
 
 /// Frames that wait to be written, and that are written at once.
 const FRAMES_QUEUED_MAX: usize = 8;
@@ -24,15 +24,14 @@ const FRAMES_BATCH_MAX: usize = 16;
 /// Appends a body to the session.
 pub(crate) async fn take_in(
     bucket: Arc<Bucket>,
-    session: Arc<Session>,
-    writer: WriterGuard,
+    claim: Claim,
     mut body: ByteStream,
     bytes_max: u64,
 ) -> Result<UploadState, UploadError> {
-    let mut end = writer.offset();
+    let mut end = claim.offset();
     let (sender, receiver) = mpsc::channel(FRAMES_QUEUED_MAX);
     // A task of its own: should the request be dropped, what it had read is written all the same.
-    let writing = tokio::spawn(write(bucket, Arc::clone(&session), writer, receiver));
+    let writing = tokio::spawn(write(bucket, claim, receiver));
     let outcome = loop {
         // A frame is read only when there is room for it, so that none is lost between the two.
         let Ok(room) = sender.reserve().await else {
@@ -52,39 +51,38 @@ pub(crate) async fn take_in(
         }
     };
     drop(sender);
-    match writing.await {
+    let claim = match writing.await {
         Ok(written) => written?,
         Err(error) => {
             return Err(UploadError::Io { step: "write the upload", source: error.into() });
         }
-    }
-    outcome.map(|()| session.state())
+    };
+    outcome.map(|()| claim.state())
 }
 
 /// Writes frames until no more come.
 async fn write(
     bucket: Arc<Bucket>,
-    session: Arc<Session>,
-    mut writer: WriterGuard,
+    mut claim: Claim,
     mut receiver: mpsc::Receiver<Bytes>,
-) -> Result<(), UploadError> {
+) -> Result<Claim, UploadError> {
     let mut received = Vec::with_capacity(FRAMES_BATCH_MAX);
     while receiver.recv_many(&mut received, FRAMES_BATCH_MAX).await > 0 {
         let mut frames = VecDeque::from(std::mem::take(&mut received));
         while !frames.is_empty() {
-            if writer.part_is_full() {
-                writer.begin_next_part(&bucket).await?;
+            if claim.part_is_full() {
+                claim.begin_next_part(&bucket).await?;
             }
             let written;
-            (writer, frames, written) = on_disk("write the upload", move || {
-                let written = writer.write(&mut frames);
-                Ok((writer, frames, written))
+            (claim, frames, written) = on_disk("write the upload", move || {
+                let written = claim.write(&mut frames);
+                Ok((claim, frames, written))
             })
             .await?;
-            session.record_progress(&writer);
+            claim.record_progress();
             on_disk("write the upload", move || written).await?;
         }
     }
-    writer.rest();
-    Ok(())
+    claim.rest();
+    Ok(claim)
 }

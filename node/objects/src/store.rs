@@ -1,5 +1,6 @@
 //! The store as a whole.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,15 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::UploadError;
 use nora_domain::{Placement, UploadId};
 use nora_swarm::{Cache, Pool};
+use nora_uploads::Table;
 
 use crate::blobs::Tables;
 use crate::bucket::Bucket;
 use crate::config::ObjectBlobsConfig;
 use crate::deletions::Deletions;
 use crate::error::ObjectError;
-use crate::session::Sessions;
+use crate::session;
+use crate::writer::Writer;
 
 /// Blobs in a shared object store, as this node reaches it. Cheap to clone.
 #[derive(Clone)]
@@ -23,7 +26,9 @@ pub struct ObjectBlobs {
 
 pub(crate) struct Inner {
     pub(crate) bucket: Arc<Bucket>,
-    pub(crate) sessions: Sessions,
+    pub(crate) sessions: Table<Writer>,
+    /// The folder of sessions.
+    pub(crate) uploads: PathBuf,
     pub(crate) tables: Tables,
     pub(crate) cache: Cache,
     pub(crate) deletions: Arc<Deletions>,
@@ -39,10 +44,9 @@ impl ObjectBlobs {
     /// # Errors
     /// If the configuration cannot work, or the data folder cannot be read or written.
     pub fn open(config: &ObjectBlobsConfig, pool: Arc<Pool>) -> Result<Self, ObjectError> {
-        let folder = config.data_dir.join("uploads");
+        let uploads = config.data_dir.join("uploads");
         let bucket = Arc::new(Bucket::new(config)?);
-        let sessions = Sessions::load(folder.clone(), config.sessions_max)
-            .map_err(|error| unusable(&folder, &error))?;
+        let found = session::load(&uploads).map_err(|error| unusable(&uploads, &error))?;
         let folder = config.data_dir.join("object-deletions");
         let deletions = Deletions::load(folder.clone(), Arc::clone(&bucket))
             .map_err(|error| unusable(&folder, &error))?;
@@ -53,7 +57,8 @@ impl ObjectBlobs {
             tables: Tables::default(),
             cache,
             bucket,
-            sessions,
+            sessions: Table::new(config.sessions_max, found),
+            uploads,
             deletions: Arc::new(deletions),
             part_bytes: config.part_bytes(),
             upload_bytes_max: config.upload_bytes_max,

@@ -6,13 +6,13 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
 use nora_app::ports::{BoxFuture, ByteStream};
 use nora_domain::{Algorithm, Digest, Generation, RepositoryKey, Timestamp, UploadId};
-use nora_uploads::{Purpose, on_disk};
+use nora_uploads::{Purpose, name_of, on_disk, step};
 use tracing::warn;
 
 use crate::error::chain;
 use crate::intake::take_in;
 use crate::journal::Header;
-use crate::session::WriterGuard;
+use crate::session::Claim;
 use crate::store::ObjectBlobs;
 use crate::writer::Writer;
 
@@ -24,16 +24,23 @@ impl Uploads for ObjectBlobs {
         algorithm: Algorithm,
         now: Timestamp,
     ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        let part_bytes = self.inner.part_bytes;
         let purpose = Purpose { repository, algorithm, opened_at: now };
-        let header = Header { purpose, part_bytes };
-        Box::pin(
-            self.blocking("open an upload session", move |inner| inner.sessions.open(id, header)),
-        )
+        Box::pin(self.blocking("open an upload session", move |inner| {
+            let header = Header { purpose: purpose.clone(), part_bytes: inner.part_bytes };
+            let writer = Writer::new(inner.uploads.join(name_of(id)), id, header);
+            let mut claim = inner.sessions.open(id, purpose, writer)?;
+            match claim.create() {
+                Ok(()) => Ok(claim.state()),
+                Err(error) => {
+                    inner.sessions.forget(&mut claim);
+                    Err(step("open an upload session")(error).into())
+                }
+            }
+        }))
     }
 
     fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        Box::pin(async move { Ok(self.inner.sessions.get(id)?.state()) })
+        Box::pin(std::future::ready(self.inner.sessions.state(id)))
     }
 
     fn append(
@@ -44,17 +51,13 @@ impl Uploads for ObjectBlobs {
     ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
         Box::pin(async move {
             let inner = &self.inner;
-            let session = inner.sessions.get(id)?;
-            let writer = session.claim()?;
-            let offset = writer.offset();
-            if let Some(start) = start.filter(|start| *start != offset) {
-                return Err(UploadError::WrongOffset { offset, start });
-            }
-            if writer.is_sealed() {
+            let claim = inner.sessions.claim(id)?;
+            claim.starts_at(start)?;
+            if claim.is_sealed() {
                 let source = "its end was begun; end it again, or start anew".into();
                 return Err(UploadError::Io { step: "append to the upload", source });
             }
-            take_in(Arc::clone(&inner.bucket), session, writer, body, inner.upload_bytes_max).await
+            take_in(Arc::clone(&inner.bucket), claim, body, inner.upload_bytes_max).await
         })
     }
 
@@ -65,12 +68,12 @@ impl Uploads for ObjectBlobs {
         generation: Generation,
     ) -> BoxFuture<'_, Result<BlobCopy, UploadError>> {
         Box::pin(async move {
-            let mut writer = self.inner.sessions.get(id)?.claim()?;
-            let copy = match self.inner.store(&mut writer, digest, generation).await {
+            let mut claim = self.inner.sessions.claim(id)?;
+            let copy = match self.inner.store(&mut claim, digest, generation).await {
                 Ok(copy) => copy,
                 Err(error @ UploadError::DigestMismatch { .. }) => {
                     // The bytes are good for nothing, so nothing is lost if this does not go all the way.
-                    if let Err(error) = self.end(&mut writer).await {
+                    if let Err(error) = self.end(&mut claim).await {
                         warn!(error = %chain(&error), "cannot clear away an upload with a wrong digest");
                     }
                     return Err(error);
@@ -79,39 +82,35 @@ impl Uploads for ObjectBlobs {
             };
             // The session must be gone for good before the blob is anybody's: a session that came back after a crash
             // would be cancelled some day.
-            self.remove(&mut writer).await?;
+            self.remove(&mut claim).await?;
             Ok(copy)
         })
     }
 
     fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>> {
         Box::pin(async move {
-            let mut writer = self.inner.sessions.get(id)?.claim()?;
-            self.end(&mut writer).await
+            let mut claim = self.inner.sessions.claim(id)?;
+            self.end(&mut claim).await
         })
     }
 
     fn list(&self) -> Vec<UploadState> {
-        self.inner.sessions.all().iter().map(|session| session.state()).collect()
+        self.inner.sessions.list()
     }
 
     fn is_written(&self, id: UploadId) -> bool {
-        self.inner.sessions.get(id).is_ok_and(|session| session.is_written())
+        self.inner.sessions.is_written(id)
     }
 
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
         Box::pin(async move {
             let mut expired = Vec::new();
-            for session in self.inner.sessions.last_written_before(before) {
-                // A session that is being written to is not forgotten.
-                let Ok(mut writer) = session.claim() else {
+            for id in self.inner.sessions.idle_since(before) {
+                let Some(mut claim) = self.inner.sessions.claim_idle(id, before) else {
                     continue;
                 };
-                if session.written_at() >= before {
-                    continue;
-                }
-                match self.end(&mut writer).await {
-                    Ok(()) => expired.push(session.id()),
+                match self.end(&mut claim).await {
+                    Ok(()) => expired.push(id),
                     // The next round tries again; the others need not wait for it.
                     Err(error) => {
                         warn!(error = %chain(&error), "cannot clear away an upload that expired");
@@ -125,28 +124,28 @@ impl Uploads for ObjectBlobs {
 
 impl ObjectBlobs {
     /// Ends a session and drops what it put into the object store. After an error it is still there.
-    async fn end(&self, writer: &mut WriterGuard) -> Result<(), UploadError> {
+    async fn end(&self, claim: &mut Claim) -> Result<(), UploadError> {
         let bucket = &self.inner.bucket;
-        writer.stop().await;
-        if let Some((multipart, _)) = writer.multipart() {
-            bucket.abort(&bucket.key(writer.id()), multipart).await?;
+        claim.stop().await;
+        if let Some((multipart, _)) = claim.multipart() {
+            bucket.abort(&bucket.key(claim.id()), multipart).await?;
         }
-        if !writer.attempts().is_empty() {
+        if !claim.attempts().is_empty() {
             // Nobody was told that there is such a blob. What an earlier process may have stored is left where it is:
             // this one cannot know who was told.
-            bucket.delete(&bucket.key(writer.id())).await?;
+            bucket.delete(&bucket.key(claim.id())).await?;
         }
-        for generation in writer.attempts() {
-            bucket.delete(&bucket.table_key(writer.id(), *generation)).await?;
+        for generation in claim.attempts() {
+            bucket.delete(&bucket.table_key(claim.id(), *generation)).await?;
         }
-        self.remove(writer).await
+        self.remove(claim).await
     }
 
     /// Removes a session and its files.
-    async fn remove(&self, writer: &mut WriterGuard) -> Result<(), UploadError> {
-        let folder = writer.folder().to_owned();
+    async fn remove(&self, claim: &mut Claim) -> Result<(), UploadError> {
+        let folder = claim.folder().to_owned();
         on_disk("remove an upload", move || Writer::remove(&folder)).await?;
-        self.inner.sessions.forget(writer);
+        self.inner.sessions.forget(claim);
         Ok(())
     }
 }

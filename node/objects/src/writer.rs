@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use nora_app::ports::uploads::UploadError;
 use nora_domain::{Algorithm, Digest, Generation, UploadId};
 use nora_swarm::ChunkTable;
-use nora_uploads::{Hashes, on_disk};
+use nora_uploads::{Hashes, Purpose, Writer as _, on_disk};
 use tokio::task::JoinHandle;
 
 use crate::bucket::Bucket;
@@ -41,16 +41,19 @@ pub(crate) struct Writer {
     sealed: bool,
     // What this process may have stored and nobody was told of.
     attempts: Vec<Generation>,
-    pub(crate) ended: bool,
 }
 
 impl Writer {
-    /// Makes the folder and journal of a new session.
-    pub(crate) fn create(folder: PathBuf, id: UploadId, header: Header) -> io::Result<Self> {
-        std::fs::create_dir(&folder)?;
-        journal::create(&folder.join("journal"), &header)?;
+    /// A session that holds nothing yet and has no files.
+    pub(crate) fn new(folder: PathBuf, id: UploadId, header: Header) -> Self {
         let hashes = Some(Hashes::new(header.purpose.algorithm));
-        Ok(Self::with(folder, id, header, hashes))
+        Self::with(folder, id, header, hashes)
+    }
+
+    /// Makes the folder and journal of a new session. Blocks.
+    pub(crate) fn create(&self) -> io::Result<()> {
+        std::fs::create_dir(&self.folder)?;
+        journal::create(&self.journal_path(), &self.header)
     }
 
     fn with(folder: PathBuf, id: UploadId, header: Header, hashes: Option<Hashes>) -> Self {
@@ -67,7 +70,6 @@ impl Writer {
             file: None,
             sealed: false,
             attempts: Vec::new(),
-            ended: false,
         }
     }
 
@@ -121,8 +123,8 @@ impl Writer {
         self.id
     }
 
-    pub(crate) fn header(&self) -> &Header {
-        &self.header
+    pub(crate) fn purpose(&self) -> &Purpose {
+        &self.header.purpose
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -135,11 +137,6 @@ impl Writer {
 
     fn part_path(&self, number: usize) -> PathBuf {
         self.folder.join(format!("part-{number:05}"))
-    }
-
-    /// Bytes the session holds.
-    pub(crate) fn offset(&self) -> u64 {
-        (self.number as u64 - 1) * self.header.part_bytes + self.len
     }
 
     /// Whether storing the whole was begun. A request of then may still be on its way to the object store, so what is
@@ -328,6 +325,12 @@ impl Writer {
             _ => {}
         }
         folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    }
+}
+
+impl nora_uploads::Writer for Writer {
+    fn offset(&self) -> u64 {
+        (self.number as u64 - 1) * self.header.part_bytes + self.len
     }
 }
 
