@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
+use crate::session::Claim;
 use crate::store::{Inner, LocalBlobs};
-use crate::uploads::Claim;
 use crate::writer::Verified;
 
 /// A session whose bytes are verified.
@@ -34,7 +34,7 @@ impl LocalBlobs {
         digest: Digest,
         generation: Generation,
     ) -> Result<Finishing, UploadError> {
-        let mut claim = self.claim(id)?;
+        let mut claim = self.inner.sessions.claim(id)?;
         let inner = Arc::clone(&self.inner);
         self.blocking("verify an upload", move |_| {
             match claim.verify(digest, generation, inner.node) {

@@ -1,4 +1,4 @@
-//! The files of upload sessions: what each is for, and how it outlives the process.
+//! Upload sessions in files: what each is for, and how it outlives the process.
 //!
 //! Guarantees: a session's sidecar file exists from its opening until its end, and a data file without a sidecar (or the
 //! other way round) is no session and is removed at start.
@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 
+use bytes::Bytes;
+use nora_app::ports::uploads::UploadError;
 use nora_domain::UploadId;
-use nora_uploads::{Found, Purpose, PurposeV1, name_of, timestamp_of};
+use nora_uploads::{Found, Place, Purpose, PurposeV1, Writing, name_of, on_disk, timestamp_of};
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::layout::{Layout, UploadFileName};
@@ -23,8 +26,39 @@ struct SidecarV1 {
     purpose: PurposeV1,
 }
 
+/// The right to write to a session.
+pub(crate) type Claim = nora_uploads::Claim<Writer>;
+
+impl Place for Layout {
+    type Writer = Writer;
+
+    fn writer(&self, id: UploadId, purpose: &Purpose) -> Writer {
+        Writer::new(self.upload(id), purpose.algorithm, 0)
+    }
+
+    fn create(&self, claim: &Claim) -> io::Result<()> {
+        create_files(self, claim.id(), claim.purpose())
+    }
+
+    fn write(&self, mut claim: Claim, batch: Vec<Bytes>, last: bool) -> Writing<Writer> {
+        spawn_blocking(move || {
+            let written = if batch.is_empty() { Ok(()) } else { claim.append(&batch) };
+            if last || written.is_err() {
+                claim.rest();
+            }
+            claim.record_progress();
+            Ok(written.map(|()| claim)?)
+        })
+    }
+
+    async fn remove(&self, claim: &mut Claim) -> Result<(), UploadError> {
+        let (layout, id) = (self.clone(), claim.id());
+        on_disk("remove an upload", move || remove_files(&layout, id)).await
+    }
+}
+
 /// Makes the files of a session that holds nothing yet; none are left after an error.
-pub(crate) fn create_files(layout: &Layout, id: UploadId, purpose: &Purpose) -> io::Result<()> {
+fn create_files(layout: &Layout, id: UploadId, purpose: &Purpose) -> io::Result<()> {
     let sidecar = SidecarV1 { version: 1, purpose: purpose.stored() };
     let created = serde_json::to_vec(&sidecar).map_err(io::Error::from).and_then(|sidecar| {
         File::create_new(layout.upload(id))?;

@@ -10,17 +10,12 @@ use bytes::Bytes;
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
 use nora_app::ports::{BoxError, BoxFuture};
 use nora_domain::NodeId;
-use nora_uploads::Table;
-use tokio::sync::Semaphore;
+use nora_uploads::{Limits, OpenSessions};
 use tokio::task::spawn_blocking;
 
 use crate::layout::{BlobFileName, Layout};
 use crate::read::{self, Readers, StoredFile, StoredSmall};
 use crate::session;
-use crate::writer::Writer;
-
-/// So many requests may read a batch ahead while another is being written.
-const READ_AHEAD_REQUESTS_MAX: usize = 16;
 
 /// Where the store is and what it may hold.
 #[derive(Clone, Debug)]
@@ -59,9 +54,7 @@ pub struct LocalBlobs {
 pub(crate) struct Inner {
     pub(crate) node: NodeId,
     pub(crate) layout: Layout,
-    pub(crate) sessions: Table<Writer>,
-    pub(crate) upload_bytes_max: u64,
-    pub(crate) read_ahead: Semaphore,
+    pub(crate) sessions: OpenSessions<Layout>,
     readers: Arc<Readers>,
 }
 
@@ -75,12 +68,11 @@ impl LocalBlobs {
         };
         let layout = Layout::create(&data_dir).map_err(failed("make the folders"))?;
         let found = session::load(&layout).map_err(failed("take up the upload sessions"))?;
+        let limits = Limits { bytes_max: upload_bytes_max, sessions_max };
         let inner = Inner {
             node,
+            sessions: OpenSessions::new(layout.clone(), limits, found),
             layout,
-            sessions: Table::new(sessions_max, found),
-            upload_bytes_max,
-            read_ahead: Semaphore::new(READ_AHEAD_REQUESTS_MAX),
             readers: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })

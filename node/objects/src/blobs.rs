@@ -12,12 +12,12 @@ use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery, OpenBlob};
 use nora_app::ports::{BoxError, BoxFuture, ByteStream};
 use nora_domain::{Digest, Generation, UploadId};
 use nora_swarm::{CacheStats, CachedBlob, ChunkTable};
-use nora_uploads::name_of;
+use nora_uploads::{chain, name_of};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use crate::deletions::Reading;
-use crate::error::{ObjectError, chain};
+use crate::error::ObjectError;
 use crate::source::ObjectSource;
 use crate::store::{ObjectBlobs, object_of};
 

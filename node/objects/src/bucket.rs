@@ -26,11 +26,11 @@ use aws_sdk_s3::primitives::{ByteStream, Length};
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use nora_domain::{Digest, Generation, UploadId};
-use nora_uploads::{id_of, name_of};
+use nora_uploads::{chain, id_of, name_of};
 use tokio::sync::Semaphore;
 
 use crate::config::ObjectBlobsConfig;
-use crate::error::{ObjectError, Target, chain};
+use crate::error::{ObjectError, Target};
 use crate::writer::read_file;
 
 /// Attempts of each request; between them a random wait of at most [`WAIT_MAX`], twice as long each time.

@@ -12,12 +12,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nora_domain::{Epoch, Generation, UploadId};
-use nora_uploads::{id_of, name_of};
+use nora_uploads::{chain, id_of, name_of};
 use tokio::runtime::Handle;
 use tracing::warn;
 
 use crate::bucket::Bucket;
-use crate::error::{ObjectError, chain};
+use crate::error::ObjectError;
 
 #[derive(Default)]
 struct Readers {

@@ -7,6 +7,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use nora_app::ports::BoxError;
 use nora_app::ports::uploads::UploadError;
+use nora_uploads::chain;
 
 /// Why the object store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -234,15 +235,4 @@ fn skew_since(date: String) -> Option<i64> {
     let theirs = DateTime::from_str(&date, DateTimeFormat::HttpDate).ok()?;
     let ours = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Some(i64::try_from(ours.as_secs()).ok()?.saturating_sub(theirs.secs()))
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

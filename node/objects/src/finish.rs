@@ -7,11 +7,10 @@ use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::uploads::UploadError;
 use nora_domain::{Algorithm, Digest, Generation, Placement};
 use nora_swarm::ChunkTable;
-use nora_uploads::{Hashes, Writer as _, on_disk};
+use nora_uploads::{Hashes, Writer as _, chain, on_disk};
 use tracing::warn;
 
 use crate::bucket::Body;
-use crate::error::chain;
 use crate::store::Inner;
 use crate::writer::Writer;
 

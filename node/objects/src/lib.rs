@@ -16,7 +16,6 @@ mod config;
 mod deletions;
 mod error;
 mod finish;
-mod intake;
 mod journal;
 mod session;
 mod source;

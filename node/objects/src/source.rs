@@ -8,8 +8,9 @@ use std::sync::Arc;
 use futures_util::stream;
 use nora_domain::UploadId;
 use nora_swarm::{BoxFuture, ChunkTable, Source, SourceError, SourceStream};
+use nora_uploads::chain;
 
-use crate::error::{ObjectError, chain};
+use crate::error::ObjectError;
 use crate::store::Inner;
 
 /// The object of a session.

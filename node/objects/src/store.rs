@@ -1,22 +1,19 @@
 //! The store as a whole.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nora_app::ports::blobs::BlobCopy;
-use nora_app::ports::uploads::UploadError;
 use nora_domain::{Placement, UploadId};
 use nora_swarm::{Cache, Pool};
-use nora_uploads::Table;
+use nora_uploads::{Limits, OpenSessions};
 
 use crate::blobs::Tables;
 use crate::bucket::Bucket;
 use crate::config::ObjectBlobsConfig;
 use crate::deletions::Deletions;
 use crate::error::ObjectError;
-use crate::session;
-use crate::writer::Writer;
+use crate::session::{self, Spool};
 
 /// Blobs in a shared object store, as this node reaches it. Cheap to clone.
 #[derive(Clone)]
@@ -26,14 +23,10 @@ pub struct ObjectBlobs {
 
 pub(crate) struct Inner {
     pub(crate) bucket: Arc<Bucket>,
-    pub(crate) sessions: Table<Writer>,
-    /// The folder of sessions.
-    pub(crate) uploads: PathBuf,
+    pub(crate) sessions: OpenSessions<Spool>,
     pub(crate) tables: Tables,
     pub(crate) cache: Cache,
     pub(crate) deletions: Arc<Deletions>,
-    pub(crate) part_bytes: u64,
-    pub(crate) upload_bytes_max: u64,
     pub(crate) redirect: Option<Duration>,
 }
 
@@ -44,9 +37,13 @@ impl ObjectBlobs {
     /// # Errors
     /// If the configuration cannot work, or the data folder cannot be read or written.
     pub fn open(config: &ObjectBlobsConfig, pool: Arc<Pool>) -> Result<Self, ObjectError> {
-        let uploads = config.data_dir.join("uploads");
+        let folder = config.data_dir.join("uploads");
         let bucket = Arc::new(Bucket::new(config)?);
-        let found = session::load(&uploads).map_err(|error| unusable(&uploads, &error))?;
+        let found = session::load(&folder).map_err(|error| unusable(&folder, &error))?;
+        let part_bytes = config.part_bytes();
+        let spool = Spool { folder, bucket: Arc::clone(&bucket), part_bytes };
+        let limits =
+            Limits { bytes_max: config.upload_bytes_max, sessions_max: config.sessions_max };
         let folder = config.data_dir.join("object-deletions");
         let deletions = Deletions::load(folder.clone(), Arc::clone(&bucket))
             .map_err(|error| unusable(&folder, &error))?;
@@ -57,24 +54,11 @@ impl ObjectBlobs {
             tables: Tables::default(),
             cache,
             bucket,
-            sessions: Table::new(config.sessions_max, found),
-            uploads,
+            sessions: OpenSessions::new(spool, limits, found),
             deletions: Arc::new(deletions),
-            part_bytes: config.part_bytes(),
-            upload_bytes_max: config.upload_bytes_max,
             redirect: config.redirect.then(|| Duration::from_secs(config.presign_seconds)),
         };
         Ok(Self { inner: Arc::new(inner) })
-    }
-
-    /// Runs work that blocks. It runs to its end even if nobody waits for it any more.
-    pub(crate) async fn blocking<T: Send + 'static>(
-        &self,
-        step: &'static str,
-        work: impl FnOnce(&Inner) -> Result<T, UploadError> + Send + 'static,
-    ) -> Result<T, UploadError> {
-        let inner = Arc::clone(&self.inner);
-        nora_uploads::blocking(step, move || work(&inner)).await
     }
 }
 

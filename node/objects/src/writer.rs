@@ -139,12 +139,6 @@ impl Writer {
         self.folder.join(format!("part-{number:05}"))
     }
 
-    /// Whether storing the whole was begun. A request of then may still be on its way to the object store, so what is
-    /// stored under the key must stay the same.
-    pub(crate) fn is_sealed(&self) -> bool {
-        self.sealed
-    }
-
     /// Notes that storing the whole begins.
     pub(crate) async fn seal(&mut self, generation: Generation) -> Result<(), UploadError> {
         if !self.sealed {
@@ -331,6 +325,16 @@ impl Writer {
 impl nora_uploads::Writer for Writer {
     fn offset(&self) -> u64 {
         (self.number as u64 - 1) * self.header.part_bytes + self.len
+    }
+
+    /// Not once storing the whole was begun. A request of then may still be on its way to the object store, so what is
+    /// stored under the key must stay the same.
+    fn takes_more(&self) -> Result<(), UploadError> {
+        if !self.sealed {
+            return Ok(());
+        }
+        let source = "its end was begun; end it again, or start anew".into();
+        Err(UploadError::Io { step: "append to the upload", source })
     }
 }
 

@@ -19,6 +19,14 @@ use crate::step::timestamp_of;
 pub trait Writer: Send + 'static {
     /// Bytes that it holds.
     fn offset(&self) -> u64;
+
+    /// Whether bytes may follow.
+    ///
+    /// # Errors
+    /// Why they may not.
+    fn takes_more(&self) -> Result<(), UploadError> {
+        Ok(())
+    }
 }
 
 struct Slot<W> {

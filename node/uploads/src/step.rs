@@ -59,6 +59,17 @@ pub async fn on_disk<T: Send + 'static>(
     blocking(name, move || work().map_err(|error| step(name)(error).into())).await
 }
 
+/// An error with its causes, in one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
 /// A time of the file system's clock.
 pub fn timestamp_of(time: SystemTime) -> Timestamp {
     let millis = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());

@@ -26,14 +26,14 @@ pub struct Found<W> {
 }
 
 /// The sessions that are open.
-pub struct Table<W> {
+pub(crate) struct Table<W> {
     sessions_max: usize,
     by_id: Mutex<HashMap<UploadId, Arc<Session<W>>>>,
 }
 
 impl<W: Writer> Table<W> {
     /// The sessions that were found. Of others, at most so many are opened that there are `sessions_max`.
-    pub fn new(sessions_max: usize, found: impl IntoIterator<Item = Found<W>>) -> Self {
+    pub(crate) fn new(sessions_max: usize, found: impl IntoIterator<Item = Found<W>>) -> Self {
         let sessions = found.into_iter().map(|Found { id, purpose, written_at, writer }| {
             (id, Arc::new(Session::new(id, purpose, written_at, writer)))
         });
@@ -46,10 +46,12 @@ impl<W: Writer> Table<W> {
     }
 
     /// Adds a session, claimed: nobody else can write to it before the caller has made its files.
-    ///
-    /// # Errors
-    /// If there are too many sessions, or one of that id.
-    pub fn open(&self, id: UploadId, purpose: Purpose, writer: W) -> Result<Claim<W>, UploadError> {
+    pub(crate) fn open(
+        &self,
+        id: UploadId,
+        purpose: Purpose,
+        writer: W,
+    ) -> Result<Claim<W>, UploadError> {
         let opened_at = purpose.opened_at;
         let session = Arc::new(Session::new(id, purpose, opened_at, writer));
         let claim = Arc::clone(&session).claim()?;
@@ -74,52 +76,46 @@ impl<W: Writer> Table<W> {
     }
 
     /// Makes the caller the session's one writer.
-    ///
-    /// # Errors
-    /// If there is no such session, or somebody writes to it.
-    pub fn claim(&self, id: UploadId) -> Result<Claim<W>, UploadError> {
+    pub(crate) fn claim(&self, id: UploadId) -> Result<Claim<W>, UploadError> {
         self.get(id)?.claim()
     }
 
     /// The session as it is.
-    ///
-    /// # Errors
-    /// If there is no such session.
-    pub fn state(&self, id: UploadId) -> Result<UploadState, UploadError> {
+    pub(crate) fn state(&self, id: UploadId) -> Result<UploadState, UploadError> {
         Ok(self.get(id)?.state())
     }
 
     /// Whether there is such a session.
-    pub fn contains(&self, id: UploadId) -> bool {
+    pub(crate) fn contains(&self, id: UploadId) -> bool {
         self.lock().contains_key(&id)
     }
 
     /// Whether somebody has claimed the session.
-    pub fn is_written(&self, id: UploadId) -> bool {
+    pub(crate) fn is_written(&self, id: UploadId) -> bool {
         self.get(id).is_ok_and(|session| session.is_written())
     }
 
     /// All sessions.
-    pub fn list(&self) -> Vec<UploadState> {
+    pub(crate) fn list(&self) -> Vec<UploadState> {
         let sessions: Vec<_> = self.lock().values().cloned().collect();
         sessions.iter().map(|session| session.state()).collect()
     }
 
     /// The sessions that nobody has written to since `before`.
-    pub fn idle_since(&self, before: Timestamp) -> Vec<UploadId> {
+    pub(crate) fn idle_since(&self, before: Timestamp) -> Vec<UploadId> {
         let by_id = self.lock();
         let idle = by_id.values().filter(|session| session.written_at() < before);
         idle.map(|session| session.id()).collect()
     }
 
     /// Claims a session, if nobody has written to it since `before` and nobody does now.
-    pub fn claim_idle(&self, id: UploadId, before: Timestamp) -> Option<Claim<W>> {
+    pub(crate) fn claim_idle(&self, id: UploadId, before: Timestamp) -> Option<Claim<W>> {
         let claim = self.claim(id).ok()?;
         (claim.state().written_at < before).then_some(claim)
     }
 
     /// Ends a session: nobody finds or claims it any more.
-    pub fn forget(&self, claim: &mut Claim<W>) {
+    pub(crate) fn forget(&self, claim: &mut Claim<W>) {
         claim.end();
         self.lock().remove(&claim.id());
     }
