@@ -18,7 +18,7 @@ use crate::ports::clock::{Clock, Ids};
 use crate::ports::journal::Segments;
 use crate::ports::metadata::{Metadata, MetadataError, answer_to};
 use crate::ports::policy::{Caller, Change, Judgement, Tenancy};
-use crate::ports::uploads::Uploads;
+use crate::ports::uploads::{Finish, Sessions};
 use crate::pulls::Pulls;
 use crate::queries::ReadSegment;
 
@@ -53,7 +53,9 @@ pub struct Dependencies {
     /// Blobs at rest.
     pub blobs: Arc<dyn Blobs>,
     /// Blobs on their way in.
-    pub uploads: Arc<dyn Uploads>,
+    pub uploads: Arc<dyn Sessions>,
+    /// What makes blobs of them.
+    pub finish: Arc<dyn Finish>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Random names.
@@ -82,7 +84,8 @@ pub struct Registry {
 pub struct Shared {
     pub(crate) metadata: Arc<dyn Metadata>,
     pub(crate) blobs: Arc<dyn Blobs>,
-    pub(crate) uploads: Arc<dyn Uploads>,
+    pub(crate) uploads: Arc<dyn Sessions>,
+    pub(crate) finish: Arc<dyn Finish>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn Ids>,
     pub(crate) tenancy: Arc<dyn Tenancy>,
@@ -192,6 +195,7 @@ impl Registry {
             metadata,
             blobs,
             uploads,
+            finish,
             clock,
             ids,
             tenancy,
@@ -204,6 +208,7 @@ impl Registry {
             metadata,
             blobs,
             uploads,
+            finish,
             clock,
             ids,
             tenancy,

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, future, stream};
 use nora_app::ports::ByteStream;
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::blobs::{Blobs, Delivery};
-use nora_app::ports::uploads::Uploads;
+use nora_app::ports::uploads::{Finish, Sessions};
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
 use nora_domain::{
     Algorithm, Digest, Epoch, Format, Generation, NodeId, RepositoryKey, RepositoryPath,
@@ -56,7 +56,7 @@ fn digest(pattern: &Bytes, len: usize) -> Digest {
 }
 
 async fn push(store: &LocalBlobs, pattern: &Bytes, len: usize, digest: Digest, n: u64) -> BlobCopy {
-    let uploads: &dyn Uploads = store;
+    let uploads = store.sessions();
     let id = UploadId(u128::from(n));
     let repository = RepositoryKey {
         tenant: TenantName::default_tenant(),
@@ -65,7 +65,7 @@ async fn push(store: &LocalBlobs, pattern: &Bytes, len: usize, digest: Digest, n
     };
     uploads.open(id, repository, Algorithm::Sha256, Timestamp(0)).await.unwrap();
     uploads.append(id, None, body(pattern, len)).await.unwrap();
-    uploads.finish(id, digest, Generation { epoch: Epoch(1), sequence: n }).await.unwrap()
+    store.finish(id, digest, Generation { epoch: Epoch(1), sequence: n }).await.unwrap()
 }
 
 async fn serve(store: LocalBlobs, blob: BlobCopy, delivery: Delivery, mut socket: TcpStream) {

@@ -1,6 +1,6 @@
 //! Blobs on the nodes' own disks: streaming uploads, chunk tables, mapped reads, copies on several nodes.
 //!
-//! [`LocalBlobs`] implements the ports `Blobs` and `Uploads` over one folder:
+//! [`LocalBlobs`] implements the ports `Blobs` and `Finish` over one folder, and keeps the sessions of `nora-uploads` there:
 //!
 //! ```text
 //! blobs/sha256/ab/<hex>.<epoch>-<sequence>          a blob's bytes, immutable, as they came

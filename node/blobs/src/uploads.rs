@@ -1,44 +1,20 @@
-//! The port `Uploads`. Must not know how bytes are hashed or laid out.
+//! The port `Finish` on this node alone. Must not know how bytes are hashed or laid out.
 #![allow(clippy::result_large_err, reason = "the port's error carries two digests and is rare")]
 
 use std::sync::Arc;
 
+use nora_app::ports::BoxFuture;
 use nora_app::ports::blobs::BlobCopy;
-use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
-use nora_app::ports::{BoxFuture, ByteStream};
-use nora_domain::{Algorithm, Digest, Generation, RepositoryKey, Timestamp, UploadId};
-use nora_uploads::{Purpose, StepError};
+use nora_app::ports::uploads::{Finish, Sessions, UploadError};
+use nora_domain::{Digest, Generation, UploadId};
+use nora_uploads::StepError;
 use tracing::warn;
 
 use crate::session::{Claim, remove_files};
 use crate::store::{Inner, LocalBlobs};
 use crate::writer::FinishError;
 
-impl Uploads for LocalBlobs {
-    fn open(
-        &self,
-        id: UploadId,
-        repository: RepositoryKey,
-        algorithm: Algorithm,
-        now: Timestamp,
-    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        let purpose = Purpose { repository, algorithm, opened_at: now };
-        Box::pin(self.inner.sessions.open(id, purpose))
-    }
-
-    fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        Box::pin(std::future::ready(self.inner.sessions.state(id)))
-    }
-
-    fn append(
-        &self,
-        id: UploadId,
-        start: Option<u64>,
-        body: ByteStream,
-    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        Box::pin(self.inner.sessions.append(id, start, body))
-    }
-
+impl Finish for LocalBlobs {
     fn finish(
         &self,
         id: UploadId,
@@ -59,25 +35,14 @@ impl Uploads for LocalBlobs {
             .await
         })
     }
-
-    fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>> {
-        Box::pin(self.inner.sessions.cancel(id))
-    }
-
-    fn list(&self) -> Vec<UploadState> {
-        self.inner.sessions.list()
-    }
-
-    fn is_written(&self, id: UploadId) -> bool {
-        self.inner.sessions.is_written(id)
-    }
-
-    fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
-        Box::pin(async move { Ok(self.inner.sessions.expire(before).await) })
-    }
 }
 
 impl LocalBlobs {
+    /// The upload sessions of this node.
+    pub fn sessions(&self) -> &(impl Sessions + Clone + 'static) {
+        &self.inner.sessions
+    }
+
     /// Runs work on a blocking thread. It runs to its end even if nobody waits for it any more.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,

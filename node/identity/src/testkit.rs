@@ -85,7 +85,8 @@ impl MemoryNode {
         let registry = Registry::new(Dependencies {
             metadata: metadata.clone(),
             blobs: blobs.clone(),
-            uploads: blobs,
+            uploads: blobs.clone(),
+            finish: blobs,
             clock: clock.clone(),
             ids: Arc::new(OwnIds(AtomicU64::new(1))),
             tenancy: policies.clone(),

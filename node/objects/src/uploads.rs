@@ -1,40 +1,23 @@
-//! The port `Uploads` over an object store. Must not know how bytes are laid out or sent.
+//! The port `Finish` over an object store. Must not know how bytes are laid out or sent.
 
+use nora_app::ports::BoxFuture;
 use nora_app::ports::blobs::BlobCopy;
-use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
-use nora_app::ports::{BoxFuture, ByteStream};
-use nora_domain::{Algorithm, Digest, Generation, RepositoryKey, Timestamp, UploadId};
-use nora_uploads::{Purpose, chain};
+use nora_app::ports::uploads::{Finish, Sessions, UploadError};
+use nora_domain::{Digest, Generation, UploadId};
+use nora_uploads::chain;
 use tracing::warn;
 
 use crate::session::remove_folder;
 use crate::store::ObjectBlobs;
 
-impl Uploads for ObjectBlobs {
-    fn open(
-        &self,
-        id: UploadId,
-        repository: RepositoryKey,
-        algorithm: Algorithm,
-        now: Timestamp,
-    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        let purpose = Purpose { repository, algorithm, opened_at: now };
-        Box::pin(self.inner.sessions.open(id, purpose))
+impl ObjectBlobs {
+    /// The upload sessions of this node.
+    pub fn sessions(&self) -> &(impl Sessions + Clone + 'static) {
+        &self.inner.sessions
     }
+}
 
-    fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        Box::pin(std::future::ready(self.inner.sessions.state(id)))
-    }
-
-    fn append(
-        &self,
-        id: UploadId,
-        start: Option<u64>,
-        body: ByteStream,
-    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        Box::pin(self.inner.sessions.append(id, start, body))
-    }
-
+impl Finish for ObjectBlobs {
     fn finish(
         &self,
         id: UploadId,
@@ -60,21 +43,5 @@ impl Uploads for ObjectBlobs {
             self.inner.sessions.forget(&mut claim);
             Ok(copy)
         })
-    }
-
-    fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>> {
-        Box::pin(self.inner.sessions.cancel(id))
-    }
-
-    fn list(&self) -> Vec<UploadState> {
-        self.inner.sessions.list()
-    }
-
-    fn is_written(&self, id: UploadId) -> bool {
-        self.inner.sessions.is_written(id)
-    }
-
-    fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
-        Box::pin(async move { Ok(self.inner.sessions.expire(before).await) })
     }
 }

@@ -327,6 +327,7 @@ impl Node {
             metadata: self.cluster.clone(),
             blobs: self.storage.blobs(),
             uploads: self.storage.uploads(),
+            finish: self.storage.finish(),
             clock: self.clock.clone(),
             ids: Arc::new(RandomIds::new(node)),
             tenancy: policies.clone(),

@@ -7,7 +7,7 @@ use nora_app::ports::blobs::Blobs;
 use nora_app::ports::clock::Clock;
 use nora_app::ports::members::NodeReport;
 use nora_app::ports::upkeep::Upkeep;
-use nora_app::ports::uploads::Uploads;
+use nora_app::ports::uploads::{Finish, Sessions};
 use nora_blobs::{LocalBlobs, Peers, ReplicatedBlobs, ReplicatedBlobsConfig};
 use nora_cluster::Cluster;
 use nora_domain::NodeId;
@@ -71,7 +71,14 @@ impl Storage {
         }
     }
 
-    pub(super) fn uploads(&self) -> Arc<dyn Uploads> {
+    pub(super) fn uploads(&self) -> Arc<dyn Sessions> {
+        match self {
+            Self::Nodes(replicated) => Arc::new(replicated.sessions().clone()),
+            Self::Bucket(objects) => Arc::new(objects.sessions().clone()),
+        }
+    }
+
+    pub(super) fn finish(&self) -> Arc<dyn Finish> {
         match self {
             Self::Nodes(replicated) => Arc::new(replicated.clone()),
             Self::Bucket(objects) => Arc::new(objects.clone()),

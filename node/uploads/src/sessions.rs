@@ -1,13 +1,14 @@
-//! Everything that a request may do with a session but end it as a blob.
+//! The port `Sessions`: all that a request may do with a session but end it as a blob.
 //!
 //! Guarantees: what was begun here is done to its end, even if the request is dropped. A session that cannot be removed
 //! stays, and can be removed later. Must not know how a session becomes a blob.
 
+use std::future::ready;
 use std::sync::Arc;
 
-use nora_app::ports::ByteStream;
-use nora_app::ports::uploads::{UploadError, UploadState};
-use nora_domain::{Timestamp, UploadId};
+use nora_app::ports::uploads::{Sessions, UploadError, UploadState};
+use nora_app::ports::{BoxFuture, ByteStream};
+use nora_domain::{Algorithm, RepositoryKey, Timestamp, UploadId};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
@@ -79,23 +80,6 @@ impl<P: Place> OpenSessions<P> {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Opens a session.
-    ///
-    /// # Errors
-    /// If there are too many, there is one of that id, or its files cannot be made.
-    pub async fn open(&self, id: UploadId, purpose: Purpose) -> Result<UploadState, UploadError> {
-        let shared = Arc::clone(&self.shared);
-        blocking("open an upload session", move || shared.open(id, purpose)).await
-    }
-
-    /// The session as it is.
-    ///
-    /// # Errors
-    /// If there is no such session.
-    pub fn state(&self, id: UploadId) -> Result<UploadState, UploadError> {
-        self.shared.table.state(id)
-    }
-
     /// Whether there is such a session.
     pub fn contains(&self, id: UploadId) -> bool {
         self.shared.table.contains(id)
@@ -107,22 +91,6 @@ impl<P: Place> OpenSessions<P> {
     /// If there is no such session, or somebody writes to it.
     pub fn claim(&self, id: UploadId) -> Result<Claim<P::Writer>, UploadError> {
         self.shared.table.claim(id)
-    }
-
-    /// Appends a body. `start` is where the client believes the session ends.
-    ///
-    /// # Errors
-    /// If the session is not free or not there, or the body does not go all the way. What came before is kept.
-    pub async fn append(
-        &self,
-        id: UploadId,
-        start: Option<u64>,
-        body: ByteStream,
-    ) -> Result<UploadState, UploadError> {
-        let claim = self.claim(id)?;
-        claim.starts_at(start)?;
-        claim.takes_more()?;
-        Intake::new(Arc::clone(&self.shared), claim).run(body).await
     }
 
     /// Removes a session's bytes and ends it. After an error it is as it was.
@@ -145,38 +113,65 @@ impl<P: Place> OpenSessions<P> {
     pub fn forget(&self, claim: &mut Claim<P::Writer>) {
         self.shared.table.forget(claim);
     }
+}
 
-    /// Drops a session and its bytes.
-    ///
-    /// # Errors
-    /// If the session is not free or not there, or its bytes cannot be removed.
-    pub async fn cancel(&self, id: UploadId) -> Result<(), UploadError> {
-        self.remove(self.claim(id)?).await
+impl<P: Place> Sessions for OpenSessions<P> {
+    fn open(
+        &self,
+        id: UploadId,
+        repository: RepositoryKey,
+        algorithm: Algorithm,
+        now: Timestamp,
+    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        let shared = Arc::clone(&self.shared);
+        let purpose = Purpose { repository, algorithm, opened_at: now };
+        Box::pin(blocking("open an upload session", move || shared.open(id, purpose)))
     }
 
-    /// All sessions.
-    pub fn list(&self) -> Vec<UploadState> {
+    fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        Box::pin(ready(self.shared.table.state(id)))
+    }
+
+    fn append(
+        &self,
+        id: UploadId,
+        start: Option<u64>,
+        body: ByteStream,
+    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
+        Box::pin(async move {
+            let claim = self.claim(id)?;
+            claim.starts_at(start)?;
+            claim.takes_more()?;
+            Intake::new(Arc::clone(&self.shared), claim).run(body).await
+        })
+    }
+
+    fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>> {
+        Box::pin(async move { self.remove(self.claim(id)?).await })
+    }
+
+    fn list(&self) -> Vec<UploadState> {
         self.shared.table.list()
     }
 
-    /// Whether a request writes to a session now, however slowly.
-    pub fn is_written(&self, id: UploadId) -> bool {
+    fn is_written(&self, id: UploadId) -> bool {
         self.shared.table.is_written(id)
     }
 
-    /// Drops sessions that nobody wrote to since `before`, and tells which.
-    pub async fn expire(&self, before: Timestamp) -> Vec<UploadId> {
-        let mut expired = Vec::new();
-        for id in self.shared.table.idle_since(before) {
-            let Some(claim) = self.shared.table.claim_idle(id, before) else { continue };
-            match self.remove(claim).await {
-                Ok(()) => expired.push(id),
-                // The next round tries again; the others need not wait for it.
-                Err(error) => {
-                    warn!(error = %chain(&error), "cannot clear away an upload that expired");
+    fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
+        Box::pin(async move {
+            let mut expired = Vec::new();
+            for id in self.shared.table.idle_since(before) {
+                let Some(claim) = self.shared.table.claim_idle(id, before) else { continue };
+                match self.remove(claim).await {
+                    Ok(()) => expired.push(id),
+                    // The next round tries again; the others need not wait for it.
+                    Err(error) => {
+                        warn!(error = %chain(&error), "cannot clear away an upload that expired");
+                    }
                 }
             }
-        }
-        expired
+            Ok(expired)
+        })
     }
 }

@@ -279,7 +279,7 @@ impl Registry {
             true => self.lease_of(&repository.tenant, id).await?,
             false => Timestamp(0),
         };
-        match self.uploads.finish(id, digest, self.next_generation()).await {
+        match self.finish.finish(id, digest, self.next_generation()).await {
             Ok(stored) => self.commit_blob(repository, id, stored).await,
             Err(error @ (UploadError::TooFewCopies { .. } | UploadError::Unavailable(_)))
                 if is_blind =>

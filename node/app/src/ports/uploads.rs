@@ -1,4 +1,7 @@
 //! Upload sessions: bytes on their way to becoming a blob, kept on the node that took them and across its restarts.
+//!
+//! Two ports: [`Sessions`] is all that happens on this node alone, [`Finish`] is how a session's bytes become a blob, which
+//! may take other nodes.
 
 use nora_domain::{Algorithm, Digest, Generation, RepositoryKey, Timestamp, UploadId};
 
@@ -84,8 +87,8 @@ pub struct UploadState {
     pub written_at: Timestamp,
 }
 
-/// The store of upload sessions on this node.
-pub trait Uploads: Send + Sync {
+/// The upload sessions on this node.
+pub trait Sessions: Send + Sync {
     /// Opens a session. `algorithm` is the one to hash with while bytes come in; a session that ends with a digest of
     /// another algorithm is hashed again.
     fn open(
@@ -108,15 +111,6 @@ pub trait Uploads: Send + Sync {
         body: ByteStream,
     ) -> BoxFuture<'_, Result<UploadState, UploadError>>;
 
-    /// Ends the session: verifies the digest and makes the bytes durable as `digest/generation`. A mismatch ends the
-    /// session too; any other error leaves it as it was.
-    fn finish(
-        &self,
-        id: UploadId,
-        digest: Digest,
-        generation: Generation,
-    ) -> BoxFuture<'_, Result<BlobCopy, UploadError>>;
-
     /// Drops the session and its bytes.
     fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>>;
 
@@ -128,4 +122,16 @@ pub trait Uploads: Send + Sync {
 
     /// Drops sessions that nobody wrote to since `before`, and tells which.
     fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>>;
+}
+
+/// What makes blobs of sessions.
+pub trait Finish: Send + Sync {
+    /// Ends the session: verifies the digest and makes the bytes durable as `digest/generation`. A mismatch ends the
+    /// session too; any other error leaves it as it was.
+    fn finish(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        generation: Generation,
+    ) -> BoxFuture<'_, Result<BlobCopy, UploadError>>;
 }

@@ -1,14 +1,13 @@
-//! What every adapter of the port `Blobs` must do with blobs that came through `Uploads`.
+//! What every adapter of the port `Blobs` must do with blobs that came through uploads.
 
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 
-use super::{Hashes, MIB, bytes, generation, push, read};
+use super::{Hashes, MIB, Uploads, bytes, generation, push, read};
 use crate::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery};
-use crate::ports::uploads::Uploads;
 
-async fn ranges_equal_slices(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: Hashes) {
+async fn ranges_equal_slices(uploads: Uploads<'_>, blobs: &dyn Blobs, hashes: Hashes) {
     for (sequence, len) in [(1, 40_000), (2, 200_000), (3, 9 * MIB + 4321)] {
         let bytes = bytes(len, 5);
         let stored = push(uploads, hashes, &bytes, sequence).await;
@@ -25,11 +24,7 @@ async fn ranges_equal_slices(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: H
     }
 }
 
-async fn a_range_past_the_end_is_an_error(
-    uploads: &dyn Uploads,
-    blobs: &dyn Blobs,
-    hashes: Hashes,
-) {
+async fn a_range_past_the_end_is_an_error(uploads: Uploads<'_>, blobs: &dyn Blobs, hashes: Hashes) {
     for (sequence, len) in [(11, 1000), (12, 300_000)] {
         let stored = push(uploads, hashes, &bytes(len, 6), sequence).await;
         let blob = blobs.open(stored.clone()).await.unwrap();
@@ -42,7 +37,7 @@ async fn a_range_past_the_end_is_an_error(
 }
 
 async fn only_the_copy_that_was_stored_is_there(
-    uploads: &dyn Uploads,
+    uploads: Uploads<'_>,
     blobs: &dyn Blobs,
     hashes: Hashes,
 ) {
@@ -56,7 +51,7 @@ async fn only_the_copy_that_was_stored_is_there(
 }
 
 async fn deleting_takes_one_copy_and_may_be_repeated(
-    uploads: &dyn Uploads,
+    uploads: Uploads<'_>,
     blobs: &dyn Blobs,
     hashes: Hashes,
 ) {
@@ -75,7 +70,7 @@ async fn deleting_takes_one_copy_and_may_be_repeated(
 }
 
 /// Runs the whole suite.
-pub async fn blobs_contract(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: Hashes) {
+pub async fn blobs_contract(uploads: Uploads<'_>, blobs: &dyn Blobs, hashes: Hashes) {
     ranges_equal_slices(uploads, blobs, hashes).await;
     a_range_past_the_end_is_an_error(uploads, blobs, hashes).await;
     only_the_copy_that_was_stored_is_there(uploads, blobs, hashes).await;

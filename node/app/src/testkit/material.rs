@@ -11,10 +11,9 @@ use nora_domain::{
     SharedSecret, StartNode, Storage, StorageMode, TenantName, Timestamp, TokenId, UploadId,
 };
 
-use super::Hashes;
+use super::{Hashes, Uploads};
 use crate::ports::ByteStream;
 use crate::ports::blobs::{BlobCopy, Delivery, OpenBlob};
-use crate::ports::uploads::Uploads;
 
 /// A mebibyte.
 pub const MIB: usize = 1 << 20;
@@ -94,14 +93,14 @@ pub fn generation(sequence: u64) -> Generation {
 }
 
 /// Opens a session for `a/b` at time 1000.
-pub async fn open_session(uploads: &dyn Uploads, id: u128) -> UploadId {
+pub async fn open_session(uploads: Uploads<'_>, id: u128) -> UploadId {
     let id = UploadId(id);
     uploads.open(id, repository("a/b"), Algorithm::Sha256, Timestamp(1000)).await.unwrap();
     id
 }
 
 /// Pushes bytes through a session as `digest/generation`.
-pub async fn push(uploads: &dyn Uploads, hashes: Hashes, bytes: &[u8], sequence: u64) -> BlobCopy {
+pub async fn push(uploads: Uploads<'_>, hashes: Hashes, bytes: &[u8], sequence: u64) -> BlobCopy {
     let id = open_session(uploads, 0xb10b_0000 + u128::from(sequence)).await;
     uploads.append(id, Some(0), body(bytes, 100_000)).await.unwrap();
     uploads.finish(id, hashes.sha256(bytes), generation(sequence)).await.unwrap()

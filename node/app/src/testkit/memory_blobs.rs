@@ -13,7 +13,7 @@ use nora_domain::{
 use super::Hashes;
 use crate::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery, OpenBlob};
 use crate::ports::clock::Clock;
-use crate::ports::uploads::{UploadError, UploadState, Uploads};
+use crate::ports::uploads::{Finish, Sessions, UploadError, UploadState};
 use crate::ports::{BoxFuture, ByteStream};
 
 /// Bytes per piece of a read: small, so that readers meet more than one.
@@ -170,7 +170,7 @@ impl Drop for Writing<'_> {
     }
 }
 
-impl Uploads for MemoryBlobs {
+impl Sessions for MemoryBlobs {
     fn open(
         &self,
         id: UploadId,
@@ -217,15 +217,6 @@ impl Uploads for MemoryBlobs {
         Box::pin(self.take_body(id, start, body))
     }
 
-    fn finish(
-        &self,
-        id: UploadId,
-        digest: Digest,
-        generation: Generation,
-    ) -> BoxFuture<'_, Result<BlobCopy, UploadError>> {
-        Box::pin(async move { self.end(id, digest, generation) })
-    }
-
     fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>> {
         Box::pin(async move {
             let mut state = self.lock();
@@ -252,6 +243,17 @@ impl Uploads for MemoryBlobs {
             state.sessions.retain(|id, _| !over.contains(id));
             Ok(over)
         })
+    }
+}
+
+impl Finish for MemoryBlobs {
+    fn finish(
+        &self,
+        id: UploadId,
+        digest: Digest,
+        generation: Generation,
+    ) -> BoxFuture<'_, Result<BlobCopy, UploadError>> {
+        Box::pin(async move { self.end(id, digest, generation) })
     }
 }
 

@@ -15,6 +15,7 @@ mod memory_blobs;
 mod memory_metadata;
 mod memory_segments;
 mod metadata_contract;
+mod uploads;
 mod uploads_contract;
 
 pub use blobs_contract::blobs_contract;
@@ -26,6 +27,7 @@ pub use memory_blobs::MemoryBlobs;
 pub use memory_metadata::{Counts, Failure, MemoryMetadata};
 pub use memory_segments::MemorySegments;
 pub use metadata_contract::metadata_contract;
+pub use uploads::Uploads;
 pub use uploads_contract::uploads_contract;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What every adapter of the port `Uploads` must do, and the port `Blobs` must show of it.
+//! What every adapter of the ports `Sessions` and `Finish` must do, and the port `Blobs` must show of it.
 
 use std::future::Future;
 use std::pin::pin;
@@ -9,12 +9,12 @@ use futures_util::stream::{self, StreamExt};
 use nora_domain::{Algorithm, Digest, NodeId, Placement, Timestamp, UploadId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Hashes, MIB, body, bytes, generation, open_session, push, read, repository};
+use super::{Hashes, MIB, Uploads, body, bytes, generation, open_session, push, read, repository};
 use crate::ports::ByteStream;
 use crate::ports::blobs::{BlobCopy, Blobs, Delivery};
-use crate::ports::uploads::{UploadError, UploadState, Uploads};
+use crate::ports::uploads::{UploadError, UploadState};
 
-async fn bytes_become_a_blob(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: Hashes) {
+async fn bytes_become_a_blob(uploads: Uploads<'_>, blobs: &dyn Blobs, hashes: Hashes) {
     for (sequence, len) in [0, 1, 70_000, MIB, MIB + 1, 5 * MIB + 77].into_iter().enumerate() {
         let (bytes, sequence) = (bytes(len, 1), sequence as u64);
         let stored = push(uploads, hashes, &bytes, sequence).await;
@@ -32,7 +32,7 @@ async fn bytes_become_a_blob(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: H
     }
 }
 
-async fn a_session_tells_its_state(uploads: &dyn Uploads) {
+async fn a_session_tells_its_state(uploads: Uploads<'_>) {
     let id = UploadId(0x57a7e);
     let at = Timestamp(77);
     let opened = uploads.open(id, repository("x/y"), Algorithm::Sha256, at).await.unwrap();
@@ -51,7 +51,7 @@ async fn a_session_tells_its_state(uploads: &dyn Uploads) {
     assert!(matches!(uploads.state(id).await, Err(UploadError::Unknown)));
 }
 
-async fn unknown_sessions_are_unknown(uploads: &dyn Uploads, hashes: Hashes) {
+async fn unknown_sessions_are_unknown(uploads: Uploads<'_>, hashes: Hashes) {
     let id = UploadId(u128::MAX);
     assert!(matches!(uploads.state(id).await, Err(UploadError::Unknown)));
     assert!(matches!(uploads.append(id, None, body(b"x", 1)).await, Err(UploadError::Unknown)));
@@ -60,7 +60,7 @@ async fn unknown_sessions_are_unknown(uploads: &dyn Uploads, hashes: Hashes) {
     assert!(matches!(uploads.cancel(id).await, Err(UploadError::Unknown)));
 }
 
-async fn a_name_is_used_once(uploads: &dyn Uploads) {
+async fn a_name_is_used_once(uploads: Uploads<'_>) {
     let id = open_session(uploads, 0x2).await;
     uploads.append(id, None, body(b"kept", 4)).await.unwrap();
     let again = uploads.open(id, repository("c"), Algorithm::Sha256, Timestamp(5)).await;
@@ -69,7 +69,7 @@ async fn a_name_is_used_once(uploads: &dyn Uploads) {
     uploads.cancel(id).await.unwrap();
 }
 
-async fn a_wrong_start_changes_nothing(uploads: &dyn Uploads, hashes: Hashes) {
+async fn a_wrong_start_changes_nothing(uploads: Uploads<'_>, hashes: Hashes) {
     let id = open_session(uploads, 0x3).await;
     uploads.append(id, Some(0), body(&[1; 10], 10)).await.unwrap();
     for start in [0, 9, 11, u64::MAX] {
@@ -82,7 +82,7 @@ async fn a_wrong_start_changes_nothing(uploads: &dyn Uploads, hashes: Hashes) {
     uploads.finish(id, hashes.sha256(&[1; 10]), generation(901)).await.unwrap();
 }
 
-async fn a_mismatch_ends_the_session(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: Hashes) {
+async fn a_mismatch_ends_the_session(uploads: Uploads<'_>, blobs: &dyn Blobs, hashes: Hashes) {
     let id = open_session(uploads, 0x4).await;
     uploads.append(id, None, body(b"these", 5)).await.unwrap();
     let (expected, computed) = (hashes.sha256(b"those"), hashes.sha256(b"these"));
@@ -105,7 +105,7 @@ async fn a_mismatch_ends_the_session(uploads: &dyn Uploads, blobs: &dyn Blobs, h
     }
 }
 
-async fn either_algorithm_ends_a_session(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: Hashes) {
+async fn either_algorithm_ends_a_session(uploads: Uploads<'_>, blobs: &dyn Blobs, hashes: Hashes) {
     let bytes = bytes(3 * MIB + 5, 9);
     let digests: [Digest; 2] = [hashes.sha256(&bytes), hashes.sha512(&bytes)];
     let mut sequence = 910;
@@ -123,7 +123,7 @@ async fn either_algorithm_ends_a_session(uploads: &dyn Uploads, blobs: &dyn Blob
     }
 }
 
-async fn a_broken_body_keeps_what_came(uploads: &dyn Uploads, hashes: Hashes) {
+async fn a_broken_body_keeps_what_came(uploads: Uploads<'_>, hashes: Hashes) {
     let bytes = bytes(600_000, 3);
     let id = open_session(uploads, 0x5).await;
     let broken: ByteStream = Box::pin(
@@ -151,7 +151,7 @@ fn body_by_hand() -> (mpsc::Sender<Bytes>, oneshot::Receiver<()>, ByteStream) {
     (sender, was_asked, Box::pin(body))
 }
 
-async fn a_session_has_one_writer(uploads: &dyn Uploads, hashes: Hashes) {
+async fn a_session_has_one_writer(uploads: Uploads<'_>, hashes: Hashes) {
     let id = open_session(uploads, 0x6).await;
     let (sender, was_asked, first) = body_by_hand();
     let first = uploads.append(id, None, first);
@@ -170,7 +170,7 @@ async fn a_session_has_one_writer(uploads: &dyn Uploads, hashes: Hashes) {
     uploads.finish(id, hashes.sha256(b"alone"), generation(940)).await.unwrap();
 }
 
-async fn a_dropped_request_keeps_what_it_read(uploads: &dyn Uploads, hashes: Hashes) {
+async fn a_dropped_request_keeps_what_it_read(uploads: Uploads<'_>, hashes: Hashes) {
     let id = open_session(uploads, 0x7).await;
     let bytes = bytes(700_000, 4);
     {
@@ -204,7 +204,7 @@ async fn a_dropped_request_keeps_what_it_read(uploads: &dyn Uploads, hashes: Has
     uploads.finish(id, hashes.sha256(&bytes), generation(950)).await.unwrap();
 }
 
-async fn sessions_expire_by_their_last_write(uploads: &dyn Uploads) {
+async fn sessions_expire_by_their_last_write(uploads: Uploads<'_>) {
     let (idle, written) = (open_session(uploads, 0x8).await, open_session(uploads, 0x9).await);
     uploads.append(written, None, body(b"now", 3)).await.unwrap();
     assert_eq!(uploads.expire(Timestamp(1000)).await.unwrap(), vec![]);
@@ -216,7 +216,7 @@ async fn sessions_expire_by_their_last_write(uploads: &dyn Uploads) {
 }
 
 /// Runs the whole suite; the store needs room for four sessions.
-pub async fn uploads_contract(uploads: &dyn Uploads, blobs: &dyn Blobs, hashes: Hashes) {
+pub async fn uploads_contract(uploads: Uploads<'_>, blobs: &dyn Blobs, hashes: Hashes) {
     bytes_become_a_blob(uploads, blobs, hashes).await;
     a_session_tells_its_state(uploads).await;
     unknown_sessions_are_unknown(uploads, hashes).await;

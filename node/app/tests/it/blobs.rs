@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use nora_app::ports::BoxFuture;
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
 use nora_app::ports::metadata::ask;
-use nora_app::ports::uploads::Uploads;
+use nora_app::ports::uploads::{Finish, Sessions};
 use nora_app::testkit::{MemoryBlobs, body, open_session, repository};
 use nora_app::{Dependencies, Error, Registry};
 use nora_domain::{

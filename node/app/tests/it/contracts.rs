@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use nora_app::testkit::{
-    ManualClock, MemoryBlobs, MemoryMetadata, blobs_contract, metadata_contract, uploads_contract,
+    ManualClock, MemoryBlobs, MemoryMetadata, Uploads, blobs_contract, metadata_contract,
+    uploads_contract,
 };
 
 use crate::support::{HASHES, NOW};
@@ -15,14 +16,14 @@ fn blobs() -> MemoryBlobs {
 #[tokio::test]
 async fn of_uploads() {
     let store = blobs();
-    uploads_contract(&store, &store, HASHES).await;
+    uploads_contract(Uploads::of(&store), &store, HASHES).await;
     assert_eq!(store.sessions(), vec![]);
 }
 
 #[tokio::test]
 async fn of_blobs() {
     let store = blobs();
-    blobs_contract(&store, &store, HASHES).await;
+    blobs_contract(Uploads::of(&store), &store, HASHES).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Blobs on the disks of several nodes: the ports `Uploads` and `Blobs` over this node's files and those
+//! Blobs on the disks of several nodes: the ports `Finish` and `Blobs` over this node's files and those
 //! of its peers.
 //!
 //! Guarantees: a finished upload is durable on a majority of the nodes that should have it before
@@ -16,16 +16,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nora_app::jobs::Job;
+use nora_app::ports::BoxFuture;
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
 use nora_app::ports::changes::ChangeSource;
 use nora_app::ports::clock::Clock;
 use nora_app::ports::members::NodeReport;
 use nora_app::ports::metadata::{Metadata, MetadataError, ask};
-use nora_app::ports::uploads::{UploadError, UploadState, Uploads};
-use nora_app::ports::{BoxFuture, ByteStream};
+use nora_app::ports::uploads::{Finish, Sessions, UploadError};
 use nora_domain::{
-    Algorithm, Ask, BlobRecord, Digest, Generation, Key, NodeId, Placement, Record, Refusal,
-    RepositoryKey, Rows, Timestamp, UploadId,
+    Ask, BlobRecord, Digest, Generation, Key, NodeId, Placement, Record, Refusal, Rows, Timestamp,
+    UploadId,
 };
 use nora_swarm::{Cache, Fetcher, Limits, Pool, Source};
 use tokio::sync::Semaphore;
@@ -119,6 +119,11 @@ impl ReplicatedBlobs {
         };
         let shared = Arc::new(shared);
         Ok(Self { repair: Arc::new(Repair::new(Arc::clone(&shared))), shared })
+    }
+
+    /// The upload sessions of this node.
+    pub fn sessions(&self) -> &(impl Sessions + Clone + 'static) {
+        self.shared.local.sessions()
     }
 
     /// The service that other nodes ask. Whoever serves it puts a `nora_trust::Peer` into each request.
@@ -268,30 +273,7 @@ pub(crate) fn copy_of(digest: Digest, blob: &BlobRecord) -> BlobCopy {
     }
 }
 
-impl Uploads for ReplicatedBlobs {
-    fn open(
-        &self,
-        id: UploadId,
-        repository: RepositoryKey,
-        algorithm: Algorithm,
-        now: Timestamp,
-    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        Uploads::open(&self.shared.local, id, repository, algorithm, now)
-    }
-
-    fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        self.shared.local.state(id)
-    }
-
-    fn append(
-        &self,
-        id: UploadId,
-        start: Option<u64>,
-        body: ByteStream,
-    ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
-        self.shared.local.append(id, start, body)
-    }
-
+impl Finish for ReplicatedBlobs {
     fn finish(
         &self,
         id: UploadId,
@@ -299,22 +281,6 @@ impl Uploads for ReplicatedBlobs {
         generation: Generation,
     ) -> BoxFuture<'_, Result<BlobCopy, UploadError>> {
         Box::pin(send::finish(&self.shared, id, digest, generation))
-    }
-
-    fn cancel(&self, id: UploadId) -> BoxFuture<'_, Result<(), UploadError>> {
-        self.shared.local.cancel(id)
-    }
-
-    fn list(&self) -> Vec<UploadState> {
-        self.shared.local.list()
-    }
-
-    fn is_written(&self, id: UploadId) -> bool {
-        self.shared.local.is_written(id)
-    }
-
-    fn expire(&self, before: Timestamp) -> BoxFuture<'_, Result<Vec<UploadId>, UploadError>> {
-        self.shared.local.expire(before)
     }
 }
 

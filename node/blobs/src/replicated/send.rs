@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt};
 use nora_app::ports::blobs::{BlobCopy, Delivery, OpenBlob};
-use nora_app::ports::uploads::{UploadError, Uploads};
+use nora_app::ports::uploads::{Finish, UploadError};
 use nora_domain::{Digest, Generation, NodeId, Placement, UploadId};
 use tracing::{debug, warn};
 

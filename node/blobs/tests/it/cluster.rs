@@ -13,8 +13,8 @@ use nora_app::ports::blobs::{BlobCopy, Blobs, Delivery};
 use nora_app::ports::changes::{ChangeSource, Changes, Cursor};
 use nora_app::ports::clock::Clock;
 use nora_app::ports::metadata::{Metadata, MetadataError};
-use nora_app::ports::uploads::{UploadError, Uploads};
-use nora_app::testkit::{ManualClock, MemoryMetadata};
+use nora_app::ports::uploads::UploadError;
+use nora_app::testkit::{ManualClock, MemoryMetadata, Uploads};
 use nora_blobs::{LocalBlobs, Peers, ReplicatedBlobs, ReplicatedBlobsConfig};
 use nora_domain::{
     Action, AddHolder, AdmitNode, AuthorityKeys, BlobRecord, ClusterId, Command, CommitBlob,
@@ -187,8 +187,8 @@ impl Node {
         self.changes.send(None).unwrap();
     }
 
-    pub(crate) fn uploads(&self) -> &dyn Uploads {
-        &self.blobs
+    pub(crate) fn uploads(&self) -> Uploads<'_> {
+        Uploads::new(self.blobs.sessions(), &self.blobs)
     }
 
     pub(crate) fn port(&self) -> &dyn Blobs {

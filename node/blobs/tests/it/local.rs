@@ -5,7 +5,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use futures_util::stream;
-use nora_app::ports::uploads::{UploadError, Uploads};
+use nora_app::ports::uploads::UploadError;
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
 use nora_domain::{Algorithm, Timestamp, UploadId};
 use proptest::prelude::{ProptestConfig, proptest};
@@ -17,7 +17,7 @@ async fn an_upload_may_not_grow_over_the_limit() {
     let dir = tempfile::tempdir().unwrap();
     let store = LocalBlobs::open(LocalBlobsConfig { upload_bytes_max: 1000, ..config(dir.path()) })
         .unwrap();
-    let uploads: &dyn Uploads = &store;
+    let uploads = uploads(&store);
     let id = open_session(uploads, 1).await;
     uploads.append(id, None, body(&[1; 600], 100)).await.unwrap();
     let over = uploads.append(id, None, body(&[1; 401], 100)).await;
@@ -34,8 +34,8 @@ async fn only_so_many_sessions_may_be_open() {
     for id in 0..8 {
         open_session(store.uploads(), id).await;
     }
-    let open =
-        |id| store.uploads().open(UploadId(id), repository("a"), Algorithm::Sha256, Timestamp(1));
+    let uploads = store.uploads();
+    let open = |id| uploads.open(UploadId(id), repository("a"), Algorithm::Sha256, Timestamp(1));
     let over = open(8).await;
     assert!(matches!(over, Err(UploadError::TooMany { sessions_max: 8 })), "{over:?}");
     assert_eq!(store.upload_files().len(), 16);
@@ -96,7 +96,7 @@ async fn a_full_disk_is_told_and_the_session_goes_on_once_there_is_room() {
         return;
     };
     let store = LocalBlobs::open(config(disk.path())).unwrap();
-    let uploads: &dyn Uploads = &store;
+    let uploads = uploads(&store);
     let ballast = disk.path().join("ballast");
     std::fs::write(&ballast, vec![0; 4 * MIB]).unwrap();
 
@@ -123,7 +123,7 @@ async fn finishing_on_a_full_disk_leaves_the_session_as_it_was() {
         return;
     };
     let store = LocalBlobs::open(config(disk.path())).unwrap();
-    let uploads: &dyn Uploads = &store;
+    let uploads = uploads(&store);
     let bytes = bytes(2 * MIB, 3);
     let id = open_session(uploads, 1).await;
     uploads.append(id, Some(0), body(&bytes, 65_536)).await.unwrap();

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::blobs::Blobs;
-use nora_app::ports::uploads::Uploads;
-use nora_app::testkit::Hashes;
+use nora_app::testkit::{Hashes, Uploads};
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
 use nora_domain::{Algorithm, Digest, NodeId};
 
@@ -34,6 +33,10 @@ pub(crate) fn store() -> Store {
     Store { blobs: LocalBlobs::open(config(dir.path())).unwrap(), dir }
 }
 
+pub(crate) fn uploads(blobs: &LocalBlobs) -> Uploads<'_> {
+    Uploads::new(blobs.sessions(), blobs)
+}
+
 impl Store {
     /// The store as the next start of the server finds it.
     pub(crate) fn restart(self) -> Self {
@@ -42,8 +45,8 @@ impl Store {
         Self { blobs: LocalBlobs::open(config(dir.path())).unwrap(), dir }
     }
 
-    pub(crate) fn uploads(&self) -> &dyn Uploads {
-        &self.blobs
+    pub(crate) fn uploads(&self) -> Uploads<'_> {
+        uploads(&self.blobs)
     }
 
     pub(crate) fn port(&self) -> &dyn Blobs {
@@ -97,6 +100,6 @@ fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {
 }
 
 /// Pushes bytes through a session as `digest/generation`.
-pub(crate) async fn push(uploads: &dyn Uploads, bytes: &[u8], sequence: u64) -> BlobCopy {
+pub(crate) async fn push(uploads: Uploads<'_>, bytes: &[u8], sequence: u64) -> BlobCopy {
     nora_app::testkit::push(uploads, HASHES, bytes, sequence).await
 }

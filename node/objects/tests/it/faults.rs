@@ -1,13 +1,13 @@
 //! Networks and servers that fail in the middle of an upload.
 
 use nora_app::ports::blobs::{Blobs, Delivery};
-use nora_app::ports::uploads::{UploadError, Uploads};
+use nora_app::ports::uploads::{Finish, Sessions, UploadError};
 use nora_domain::UploadId;
 use nora_objects::ObjectBlobs;
 
 use crate::proxy::{Fault, Proxy, refusal};
 use crate::servers::{Server, on_both};
-use crate::support::{HASHES, MIB, body, bytes, generation, open_session, read, store};
+use crate::support::{HASHES, MIB, body, bytes, generation, open_session, read, store, uploads};
 
 on_both!(
     an_answer_that_is_lost_loses_nothing,
@@ -19,8 +19,8 @@ on_both!(
 );
 
 async fn pushed(store: &ObjectBlobs, id: u128, bytes: &[u8]) -> UploadId {
-    let id = open_session(store, id).await;
-    store.append(id, Some(0), body(bytes, 1 << 17)).await.unwrap();
+    let id = open_session(uploads(store), id).await;
+    store.sessions().append(id, Some(0), body(bytes, 1 << 17)).await.unwrap();
     id
 }
 
@@ -110,19 +110,23 @@ async fn a_server_that_stays_busy_ends_nothing(server: &Server) {
     proxy.plan(100, &["HTTP/1.1"], &slow_down);
     let error = store.finish(id, HASHES.sha256(&small), generation(7)).await.unwrap_err();
     assert!(matches!(error, UploadError::Unavailable(_)), "{error:?}");
-    assert_eq!(store.state(id).await.unwrap().offset, 1000);
+    assert_eq!(store.sessions().state(id).await.unwrap().offset, 1000);
     proxy.calm();
     finishes(&store, id, &small).await;
 
     // In the middle of a body: what the session says it holds is what it goes on from.
     let large = bytes(30 * MIB, 8);
     proxy.plan(100, &["partNumber"], &slow_down);
-    let id = open_session(&store, 8).await;
-    let error = store.append(id, Some(0), body(&large, 1 << 17)).await.unwrap_err();
+    let id = open_session(uploads(&store), 8).await;
+    let error = store.sessions().append(id, Some(0), body(&large, 1 << 17)).await.unwrap_err();
     assert!(matches!(error, UploadError::Unavailable(_)), "{error:?}");
-    let offset = store.state(id).await.unwrap().offset;
+    let offset = store.sessions().state(id).await.unwrap().offset;
     assert!((8 * MIB as u64..=16 * MIB as u64).contains(&offset), "{offset}");
     proxy.calm();
-    store.append(id, Some(offset), body(&large[offset as usize..], 1 << 17)).await.unwrap();
+    store
+        .sessions()
+        .append(id, Some(offset), body(&large[offset as usize..], 1 << 17))
+        .await
+        .unwrap();
     finishes(&store, id, &large).await;
 }

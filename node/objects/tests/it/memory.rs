@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use nora_app::ports::uploads::Uploads;
+use nora_app::ports::uploads::{Finish, Sessions};
 
 use crate::servers::{Kind, start};
-use crate::support::{HASHES, MIB, bytes, generation, open_session, store};
+use crate::support::{HASHES, MIB, bytes, generation, open_session, store, uploads};
 
 const UPLOAD_MIB: usize = 256;
 
@@ -53,13 +53,13 @@ async fn upload() {
             }
         }
     });
-    let id = open_session(&store, 1).await;
+    let id = open_session(uploads(&store), 1).await;
     let frames = (0..UPLOAD_MIB * 16).map(move |n| {
         let start = n % 16 * (MIB / 16);
         // A copy: frames that come from a socket take memory of their own.
         Ok(Bytes::copy_from_slice(&piece[start..start + MIB / 16]))
     });
-    store.append(id, Some(0), Box::pin(stream::iter(frames))).await.unwrap();
+    store.sessions().append(id, Some(0), Box::pin(stream::iter(frames))).await.unwrap();
     store.finish(id, digest, generation(1)).await.unwrap();
     highest.2.store(true, Ordering::Release);
     watching.join().unwrap();

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::proxy::{Fault, Proxy, refusal};
 use crate::servers::{BUCKET, Server, on_both};
-use crate::support::{HASHES, MIB, bytes, read, store};
+use crate::support::{HASHES, MIB, bytes, read, store, uploads};
 
 on_both!(
     an_answer_that_breaks_off_is_asked_for_again,
@@ -26,7 +26,7 @@ async fn an_answer_that_breaks_off_is_asked_for_again(server: &Server) {
     let (dir, proxy) = (tempfile::tempdir().unwrap(), Proxy::start(&server.address).await);
     let store = store(&proxy.endpoint(), dir.path());
     let bytes = bytes(5 * MIB, 1);
-    let copy = push(&store, HASHES, &bytes, 1).await;
+    let copy = push(uploads(&store), HASHES, &bytes, 1).await;
     proxy.plan(1, &["GET", ".chunks"], &Fault::CutAnswer(0));
     proxy.plan(2, &["GET", "range"], &Fault::CutAnswer(100_000));
     proxy.plan(1, &["GET", "range"], &refusal("500 Internal Server Error", "", "InternalError"));
@@ -39,7 +39,7 @@ async fn a_second_read_asks_for_nothing(server: &Server) {
     let (dir, proxy) = (tempfile::tempdir().unwrap(), Proxy::start(&server.address).await);
     let store = store(&proxy.endpoint(), dir.path());
     let bytes = bytes(3 * MIB + 1, 1);
-    let copy = push(&store, HASHES, &bytes, 1).await;
+    let copy = push(uploads(&store), HASHES, &bytes, 1).await;
     let blob = store.open(copy.clone()).await.unwrap();
     assert!(read(&blob, 0..copy.size, Delivery::Process).await == bytes);
     drop(blob);
@@ -54,7 +54,7 @@ async fn damage_is_never_handed_out(server: &Server) {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&server.endpoint(), dir.path());
     let mut bytes = bytes(5 * MIB, 2);
-    let copy = push(&store, HASHES, &bytes, 2).await;
+    let copy = push(uploads(&store), HASHES, &bytes, 2).await;
     let keys = server.keys().await;
     bytes[4 * MIB + 9] ^= 1;
     let put = server.client().put_object().bucket(BUCKET).key(&keys[0]);
@@ -83,7 +83,7 @@ async fn damage_is_never_handed_out(server: &Server) {
 
 async fn a_server_that_does_not_answer_is_no_absent_blob(server: &Server) {
     let (dir, proxy) = (tempfile::tempdir().unwrap(), Proxy::start(&server.address).await);
-    let copy = push(&store(&server.endpoint(), dir.path()), HASHES, b"here", 3).await;
+    let copy = push(uploads(&store(&server.endpoint(), dir.path())), HASHES, b"here", 3).await;
     let store = store(&proxy.endpoint(), dir.path());
     proxy.plan(100, &["GET"], &refusal("503 Slow Down", "", "SlowDown"));
     let opened = store.open(copy.clone()).await;
@@ -95,7 +95,7 @@ async fn a_server_that_does_not_answer_is_no_absent_blob(server: &Server) {
 async fn an_object_that_is_lost_is_absent_and_a_bare_404_is_not(server: &Server) {
     let (dir, proxy) = (tempfile::tempdir().unwrap(), Proxy::start(&server.address).await);
     let bytes = bytes(MIB, 7);
-    let copy = push(&store(&server.endpoint(), dir.path()), HASHES, &bytes, 7).await;
+    let copy = push(uploads(&store(&server.endpoint(), dir.path())), HASHES, &bytes, 7).await;
     let elsewhere = tempfile::tempdir().unwrap();
     let reader = store(&proxy.endpoint(), elsewhere.path());
     // A proxy's own 404 says nothing about the object: no copy may be given up for it.
@@ -138,7 +138,7 @@ async fn get(url: &str) -> (String, Vec<u8>) {
 async fn a_url_gives_a_client_the_bytes(server: &Server) {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&server.endpoint(), dir.path());
-    let copy = push(&store, HASHES, b"for a client", 4).await;
+    let copy = push(uploads(&store), HASHES, b"for a client", 4).await;
     let url = store.redirect(&copy).await.unwrap().unwrap();
     assert!(url.contains("X-Amz-Expires=900&"), "{url}");
     let (status, body) = get(&url).await;
@@ -165,7 +165,7 @@ async fn a_deletion_waits_for_readers_even_over_a_restart(server: &Server) {
     let dir = tempfile::tempdir().unwrap();
     let first = store(&server.endpoint(), dir.path());
     let bytes = bytes(3 * MIB, 5);
-    let copy = push(&first, HASHES, &bytes, 5).await;
+    let copy = push(uploads(&first), HASHES, &bytes, 5).await;
     let blob = first.open(copy.clone()).await.unwrap();
     first.delete(copy.clone()).await.unwrap();
     assert!(matches!(first.open(copy.clone()).await, Err(BlobError::Absent { .. })));
@@ -173,7 +173,7 @@ async fn a_deletion_waits_for_readers_even_over_a_restart(server: &Server) {
     drop(blob);
     until_no_key_is_left(server).await;
 
-    let copy = push(&first, HASHES, &bytes, 6).await;
+    let copy = push(uploads(&first), HASHES, &bytes, 6).await;
     let blob = first.open(copy.clone()).await.unwrap();
     first.delete(copy.clone()).await.unwrap();
     assert_eq!(server.keys().await.len(), 2);

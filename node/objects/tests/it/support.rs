@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aws_lc_rs::digest;
-use nora_app::testkit::Hashes;
+use nora_app::testkit::{Hashes, Uploads};
 use nora_domain::{Algorithm, Digest};
 use nora_objects::{ObjectBlobs, ObjectBlobsConfig, ObjectError};
 use nora_swarm::{Limits, Pool};
@@ -40,6 +40,10 @@ pub(crate) fn store(endpoint: &str, dir: &Path) -> ObjectBlobs {
 /// The store that a configuration describes.
 pub(crate) fn opened(config: &ObjectBlobsConfig) -> Result<ObjectBlobs, ObjectError> {
     ObjectBlobs::open(config, Pool::new(Limits::default()))
+}
+
+pub(crate) fn uploads(store: &ObjectBlobs) -> Uploads<'_> {
+    Uploads::new(store.sessions(), store)
 }
 
 fn digest_of(bytes: &[u8], algorithm: Algorithm) -> Digest {

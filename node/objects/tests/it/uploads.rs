@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nora_app::ports::blobs::{Blobs, Delivery};
-use nora_app::ports::uploads::{UploadError, Uploads};
+use nora_app::ports::uploads::{Finish, Sessions, UploadError};
 use nora_domain::{Algorithm, Placement, Timestamp, UploadId};
 
 use nora_objects::ObjectBlobs;
@@ -12,7 +12,7 @@ use nora_objects::ObjectBlobs;
 use crate::proxy::{Proxy, refusal};
 use crate::servers::{Kind, Server, on_both, start};
 use crate::support::{
-    HASHES, MIB, body, bytes, files, generation, open_session, read, repository, store,
+    HASHES, MIB, body, bytes, files, generation, open_session, read, repository, store, uploads,
 };
 
 on_both!(
@@ -31,10 +31,14 @@ async fn parts_make_the_blob_that_was_sent(server: &Server) {
         let bytes = bytes(len, n as u64 + 1);
         for (m, algorithm) in [Algorithm::Sha256, Algorithm::Sha512].into_iter().enumerate() {
             let sequence = (10 * n + m) as u64;
-            let id = open_session(&store, 0x100 + u128::from(sequence)).await;
+            let id = open_session(uploads(&store), 0x100 + u128::from(sequence)).await;
             let middle = len / 3;
-            store.append(id, Some(0), body(&bytes[..middle], 1 << 16)).await.unwrap();
-            store.append(id, Some(middle as u64), body(&bytes[middle..], 1 << 18)).await.unwrap();
+            store.sessions().append(id, Some(0), body(&bytes[..middle], 1 << 16)).await.unwrap();
+            store
+                .sessions()
+                .append(id, Some(middle as u64), body(&bytes[middle..], 1 << 18))
+                .await
+                .unwrap();
             let digest = (HASHES.digest)(&bytes, algorithm);
             let stored = store.finish(id, digest, generation(sequence)).await.unwrap();
             assert_eq!((stored.digest, stored.size), (digest, len as u64));
@@ -57,14 +61,18 @@ async fn a_restarted_node_goes_on_with_its_sessions(server: &Server) {
         {
             let first = store(&server.endpoint(), dir.path());
             let opened = Timestamp(77 + n as u64);
-            Uploads::open(&first, id, repository("r/s"), Algorithm::Sha256, opened).await.unwrap();
-            first.append(id, None, body(&bytes[..before], 1 << 17)).await.unwrap();
+            first.sessions().open(id, repository("r/s"), Algorithm::Sha256, opened).await.unwrap();
+            first.sessions().append(id, None, body(&bytes[..before], 1 << 17)).await.unwrap();
         }
         let second = store(&server.endpoint(), dir.path());
-        let state = second.state(id).await.unwrap();
+        let state = second.sessions().state(id).await.unwrap();
         assert_eq!((state.offset, state.opened_at.0), (before as u64, 77 + n as u64));
         assert_eq!(state.repository, repository("r/s"));
-        second.append(id, Some(before as u64), body(&bytes[before..], 1 << 17)).await.unwrap();
+        second
+            .sessions()
+            .append(id, Some(before as u64), body(&bytes[before..], 1 << 17))
+            .await
+            .unwrap();
         let stored = second.finish(id, HASHES.sha256(&bytes), generation(n as u64)).await.unwrap();
         assert_eq!(stored.chunk_root, (HASHES.chunk_root)(&bytes), "{before}");
         let blob = Blobs::open(&second, stored).await.unwrap();
@@ -77,8 +85,8 @@ async fn a_mismatch_after_a_restart_leaves_nothing(server: &Server) {
     let bytes = bytes(9 * MIB, 4);
     let id = {
         let first = store(&server.endpoint(), dir.path());
-        let id = open_session(&first, 0x300).await;
-        first.append(id, None, body(&bytes, 1 << 17)).await.unwrap();
+        let id = open_session(uploads(&first), 0x300).await;
+        first.sessions().append(id, None, body(&bytes, 1 << 17)).await.unwrap();
         id
     };
     let second = store(&server.endpoint(), dir.path());
@@ -89,22 +97,22 @@ async fn a_mismatch_after_a_restart_leaves_nothing(server: &Server) {
     );
     assert_eq!(server.keys().await, Vec::<String>::new());
     assert_eq!(server.unfinished(0x300).await, 0);
-    assert!(matches!(second.state(id).await, Err(UploadError::Unknown)));
+    assert!(matches!(second.sessions().state(id).await, Err(UploadError::Unknown)));
 }
 
 async fn a_session_whose_end_was_begun_takes_no_more(server: &Server) {
     let (dir, proxy) = (tempfile::tempdir().unwrap(), Proxy::start(&server.address).await);
     let store = store(&proxy.endpoint(), dir.path());
-    let id = open_session(&store, 0xac).await;
-    store.append(id, None, body(b"bytes", 5)).await.unwrap();
+    let id = open_session(uploads(&store), 0xac).await;
+    store.sessions().append(id, None, body(b"bytes", 5)).await.unwrap();
     proxy.plan(5, &["PUT", ".1-1.chunks"], &refusal("503 Slow Down", "", "SlowDown"));
     let digest = HASHES.sha256(b"bytes");
     let error = store.finish(id, digest, generation(1)).await.unwrap_err();
     assert!(matches!(error, UploadError::Unavailable(_)), "{error:?}");
     for restarted in [store, crate::support::store(&server.endpoint(), dir.path())] {
-        let error = restarted.append(id, Some(5), body(b"more", 4)).await.unwrap_err();
+        let error = restarted.sessions().append(id, Some(5), body(b"more", 4)).await.unwrap_err();
         assert!(matches!(error, UploadError::Io { step: "append to the upload", .. }), "{error:?}");
-        assert_eq!(restarted.state(id).await.unwrap().offset, 5);
+        assert_eq!(restarted.sessions().state(id).await.unwrap().offset, 5);
     }
     let store = crate::support::store(&server.endpoint(), dir.path());
     let stored = store.finish(id, digest, generation(2)).await.unwrap();
@@ -115,8 +123,8 @@ async fn a_session_whose_end_was_begun_takes_no_more(server: &Server) {
 async fn an_upload_goes_straight_to_its_key(server: &Server) {
     let dir = tempfile::tempdir().unwrap();
     let store = store(&server.endpoint(), dir.path());
-    let id = open_session(&store, 0xab).await;
-    store.append(id, None, body(b"bytes", 5)).await.unwrap();
+    let id = open_session(uploads(&store), 0xab).await;
+    store.sessions().append(id, None, body(b"bytes", 5)).await.unwrap();
     store.finish(id, HASHES.sha256(b"bytes"), generation(1)).await.unwrap();
     let key = "some/prefix/blobs/ab/000000000000000000000000000000ab";
     assert_eq!(server.keys().await, [key.to_owned(), format!("{key}.1-1.chunks")]);
@@ -131,8 +139,8 @@ async fn one_lives_one_died(server: &Server, living: &Path) -> ObjectBlobs {
     let dead = tempfile::tempdir().unwrap();
     let living = store(&server.endpoint(), living);
     for (store, id) in [(&living, 0x401), (&store(&server.endpoint(), dead.path()), 0x402)] {
-        let id = open_session(store, id).await;
-        store.append(id, None, body(&bytes(9 * MIB, 5), 1 << 17)).await.unwrap();
+        let id = open_session(uploads(store), id).await;
+        store.sessions().append(id, None, body(&bytes(9 * MIB, 5), 1 << 17)).await.unwrap();
     }
     assert_eq!((server.unfinished(0x401).await, server.unfinished(0x402).await), (1, 1));
     living
