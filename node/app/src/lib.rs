@@ -10,8 +10,11 @@
 
 pub mod commands;
 pub mod error;
+mod immutable;
 pub mod jobs;
+mod judging;
 pub mod ports;
+mod proposing;
 mod pulls;
 pub mod queries;
 mod registry;

@@ -76,7 +76,7 @@ impl Registry {
     pub async fn create_token(&self, token: NewToken) -> Result<(), Error> {
         let NewToken { id, found_by, account, record, assertion, policy } = token;
         let command = CreateAccessToken { token: id, found_by, account, record, assertion };
-        Ok(self.propose_under(policy, command).await??)
+        Ok(self.propose_judged_by(policy, command).await??)
     }
 
     /// Ends a token on every node that can be reached.

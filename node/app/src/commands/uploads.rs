@@ -19,7 +19,7 @@ use crate::ports::blobs::BlobCopy;
 use crate::ports::metadata::MetadataError;
 use crate::ports::uploads::{UploadError, UploadState};
 use crate::ports::{ByteStream, Incoming};
-use crate::registry::Unanswered;
+use crate::proposing::NoAnswer;
 use crate::{BlobStat, Error, Registry};
 
 /// Rows that upkeep looks at in one step.
@@ -445,11 +445,11 @@ impl Registry {
             pin_millis: self.settings.pin_millis,
             placement,
         };
-        let answer = match self.propose_judged(command).await {
+        let answer = match self.judge_and_propose(command).await {
             Ok(answer) => answer,
             Err(
-                error @ (Unanswered::Unproposed(_)
-                | Unanswered::Metadata(MetadataError::NoLeader | MetadataError::Busy)),
+                error @ (NoAnswer::NotProposed(_)
+                | NoAnswer::Metadata(MetadataError::NoLeader | MetadataError::Busy)),
             ) => {
                 self.without_copy(stored, &tenant, upload, is_limited).await;
                 return Err(error.into());
