@@ -1,7 +1,7 @@
 //! Why a use case did not do what was asked. Protocol surfaces match on this exhaustively, each into its own codes;
 //! causes are for logs and never reach clients.
 
-use nora_domain::{Digest, Holder, Quota, Refusal, TagName, UploadId};
+use nora_domain::{Digest, Holder, Quota, Record, Refusal, TagName, UploadId};
 
 use crate::ports::BoxError;
 use crate::ports::blobs::BlobError;
@@ -189,6 +189,12 @@ impl From<BlobError> for Error {
 }
 
 impl Error {
+    /// A stored row is not of its key's kind.
+    pub(crate) fn wrong_record(record: &Record) -> Self {
+        let what = "a metadata row has the wrong kind";
+        Self::Internal { what, source: Some(format!("{record:?}").into()) }
+    }
+
     /// Tells an upload's failure; `id` names the session for the client.
     pub(crate) fn of_upload(id: UploadId, error: UploadError) -> Self {
         match error {

@@ -11,8 +11,9 @@ use nora_domain::{
     Action, DeleteArtifact, DeleteTag, Digest, Key, Record, RepositoryKey, Rows, TagName, Target,
 };
 
+use crate::Error;
+use crate::core::Core;
 use crate::ports::policy::{Caller, Change, Judgement};
-use crate::{Error, Registry};
 
 /// Rows that are read at a time.
 const PAGE_ROWS: usize = 512;
@@ -25,7 +26,7 @@ pub(crate) enum Needed {
     ByNone { revision: Option<u64> },
 }
 
-impl Registry {
+impl Core {
     /// Whether an immutable tag speaks against an action, as the policy has judged it.
     pub(crate) async fn immutable_tag_against(
         &self,
@@ -54,7 +55,7 @@ impl Registry {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<Needed, Error> {
-        self.metadata.linearize().await?;
+        self.catch_up().await?;
         // Read first: whatever comes while the rest is read makes another revision.
         let revision = match self.row(Key::Repository(repository.clone())).await? {
             Some(Record::Repository(record)) => record.revision,
@@ -73,7 +74,7 @@ impl Registry {
                     child: artifact,
                     after: after.take(),
                 };
-                let page = self.metadata.scan(rows, PAGE_ROWS).await?;
+                let page = self.rows(rows, PAGE_ROWS).await?;
                 let is_last = page.len() < PAGE_ROWS;
                 for (key, _) in page {
                     if let Key::ParentOf(_, _, index) = key {
@@ -105,7 +106,7 @@ impl Registry {
                 target: Target::Artifact(artifact),
                 after: after.take(),
             };
-            let page = self.metadata.scan(rows, PAGE_ROWS).await?;
+            let page = self.rows(rows, PAGE_ROWS).await?;
             let is_last = page.len() < PAGE_ROWS;
             let tags: Vec<TagName> = page
                 .into_iter()

@@ -11,9 +11,10 @@ use nora_domain::{
     TagName, Terms, UnlinkBlob, Verb,
 };
 
+use crate::Error;
+use crate::core::Core;
 use crate::immutable::Needed;
 use crate::ports::policy::{Caller, Change, Judgement};
-use crate::{Error, Registry};
 
 /// What an action changes in a repository: what the policy judges.
 struct Changed<'a> {
@@ -85,7 +86,7 @@ impl<'a> Changed<'a> {
     }
 }
 
-impl Registry {
+impl Core {
     /// Judges an action now. Gives the terms on which it is proposed, or the error that refuses it.
     pub(crate) async fn judge(&self, caller: &dyn Caller, action: &Action) -> Result<Terms, Error> {
         let by = Some(caller.actor());

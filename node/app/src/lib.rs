@@ -9,6 +9,7 @@
 //! Must not know: HTTP, gRPC, RocksDB, files, or a concrete async runtime.
 
 pub mod commands;
+mod core;
 pub mod error;
 mod immutable;
 pub mod jobs;

@@ -9,8 +9,9 @@
 
 use nora_domain::{Action, Ask, Command, Refusal, Terms};
 
+use crate::Error;
+use crate::core::Core;
 use crate::ports::metadata::{MetadataError, answer_to};
-use crate::{Error, Registry};
 
 /// How often a change is judged anew because the policy changed in between.
 const POLICY_CHANGES_MAX: usize = 4;
@@ -41,7 +42,7 @@ impl From<MetadataError> for NoAnswer {
     }
 }
 
-impl Registry {
+impl Core {
     /// Makes a change on behalf of the caller; a refusal is the error that clients see.
     pub(crate) async fn change<A: Ask>(&self, command: A) -> Result<A::Done, Error> {
         Ok(self.propose(command).await??)
@@ -62,7 +63,7 @@ impl Registry {
         policy: Option<u64>,
         command: A,
     ) -> Result<Result<A::Done, Refusal>, Error> {
-        let by = self.caller.as_deref().map(|caller| caller.actor());
+        let by = self.caller().map(|caller| caller.actor());
         let terms = Terms { by, policy, ..Terms::NONE };
         about_the_change(self.propose_on::<A>(terms, command.into()).await?)
     }
@@ -74,7 +75,7 @@ impl Registry {
         command: A,
     ) -> Result<Result<A::Done, Refusal>, NoAnswer> {
         let action = command.into();
-        let Some(caller) = self.caller.as_deref() else {
+        let Some(caller) = self.caller() else {
             return Ok(self.propose_on::<A>(Terms::NONE, action).await?);
         };
         let (mut policy_changes, mut repository_changes) = (0, 0);
@@ -104,7 +105,7 @@ impl Registry {
         action: Action,
     ) -> Result<Result<A::Done, Refusal>, MetadataError> {
         let command = Command { at: self.now(), origin: None, terms, action };
-        answer_to::<A>(self.metadata.as_ref(), command).await
+        answer_to::<A>(self.metadata(), command).await
     }
 }
 

@@ -1,23 +1,16 @@
 //! The registry: what every protocol surface talks to. Its use cases are in `commands` and `queries`.
 
-use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use nora_domain::{
-    Deed, Digest, Epoch, Format, Generation, Key, NodeId, Placement, Reason, Record, RepositoryKey,
-    RepositoryPath, Timestamp,
-};
+use nora_domain::{Digest, Epoch, Format, Generation, NodeId, RepositoryKey, RepositoryPath};
 
-use crate::Error;
+use crate::core::Core;
 use crate::ports::blobs::Blobs;
 use crate::ports::clock::{Clock, Ids};
 use crate::ports::journal::Segments;
-use crate::ports::metadata::{Metadata, MetadataError};
+use crate::ports::metadata::Metadata;
 use crate::ports::policy::{Caller, Tenancy};
 use crate::ports::uploads::{Finish, Sessions};
-use crate::pulls::Pulls;
-use crate::queries::ReadSegment;
 
 /// Limits and times that use cases keep.
 #[derive(Clone, Debug)]
@@ -69,135 +62,31 @@ pub struct Dependencies {
     pub settings: Settings,
 }
 
-/// The registry of one node, on behalf of one caller: a cheap handle.
+/// The registry of one node, on behalf of one caller. A clone is cheap.
 #[derive(Clone)]
 pub struct Registry {
-    shared: Arc<Shared>,
-    /// Who acts; the cluster itself if there is none.
-    pub(crate) caller: Option<Arc<dyn Caller>>,
-}
-
-/// What handles of one registry share.
-pub struct Shared {
-    pub(crate) metadata: Arc<dyn Metadata>,
-    pub(crate) blobs: Arc<dyn Blobs>,
-    pub(crate) uploads: Arc<dyn Sessions>,
-    pub(crate) finish: Arc<dyn Finish>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) ids: Arc<dyn Ids>,
-    pub(crate) tenancy: Arc<dyn Tenancy>,
-    pub(crate) segments: Arc<dyn Segments>,
-    pub(crate) pulls: Pulls,
-    /// The sealed part of the journal that was read last.
-    pub(crate) segment: Mutex<Option<ReadSegment>>,
-    pub(crate) node: NodeId,
-    pub(crate) settings: Settings,
-    epoch: Epoch,
-    sequence: AtomicU64,
-}
-
-impl Deref for Registry {
-    type Target = Shared;
-
-    fn deref(&self) -> &Shared {
-        &self.shared
-    }
+    pub(crate) core: Core,
 }
 
 impl Registry {
     /// A registry over these ports.
     pub fn new(dependencies: Dependencies) -> Self {
-        let Dependencies {
-            metadata,
-            blobs,
-            uploads,
-            finish,
-            clock,
-            ids,
-            tenancy,
-            segments,
-            node,
-            epoch,
-            settings,
-        } = dependencies;
-        let shared = Shared {
-            metadata,
-            blobs,
-            uploads,
-            finish,
-            clock,
-            ids,
-            tenancy,
-            segments,
-            pulls: Pulls::default(),
-            segment: Mutex::default(),
-            node,
-            settings,
-            epoch,
-            sequence: AtomicU64::new(0),
-        };
-        Self { shared: Arc::new(shared), caller: None }
-    }
-
-    /// The registry without a caller: what it changes then is the cluster's own doing.
-    pub(crate) fn by_itself(&self) -> Self {
-        Self { shared: self.shared.clone(), caller: None }
-    }
-
-    /// Notes that the caller was refused a change for a reason that no command is refused for.
-    pub(crate) fn note_refusal(&self, deed: Deed, why: Reason) {
-        if let Some(caller) = &self.caller {
-            caller.note_refusal(deed, why);
-        }
+        Self { core: Core::new(dependencies) }
     }
 
     /// The registry on behalf of `caller`: what it changes is judged by the policy and noted as theirs.
     pub fn by(&self, caller: Arc<dyn Caller>) -> Self {
-        Self { shared: self.shared.clone(), caller: Some(caller) }
+        Self { core: self.core.by(caller) }
     }
 
     /// The repository of that name, under the tenant that owns it. Who owns a name is read from the policy here and
     /// nowhere else.
     pub fn repository(&self, format: Format, path: RepositoryPath) -> RepositoryKey {
-        RepositoryKey { tenant: self.tenancy.owner(format, &path), format, path }
+        RepositoryKey { tenant: self.core.tenancy().owner(format, &path), format, path }
     }
 
     /// The limits and times it keeps.
     pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// A generation that was never used before: the epoch is this start's own, the sequence counts within it.
-    pub(crate) fn next_generation(&self) -> Generation {
-        Generation { epoch: self.epoch, sequence: self.sequence.fetch_add(1, Ordering::Relaxed) }
-    }
-
-    pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    /// Whether a copy is on a node that takes part, or in the object store.
-    pub(crate) async fn has_serving_copy(&self, placement: &Placement) -> Result<bool, Error> {
-        let Placement::Nodes(holders) = placement else { return Ok(true) };
-        for holder in holders {
-            match self.row(Key::Node(*holder)).await? {
-                Some(Record::Node(node)) if node.standing.serves() => return Ok(true),
-                _ => {}
-            }
-        }
-        Ok(false)
-    }
-
-    /// Reads a row from this node's applied state.
-    pub(crate) async fn row(&self, key: Key) -> Result<Option<Record>, MetadataError> {
-        self.metadata.get(key).await
-    }
-
-    /// The error of a stored row that is not of its key's kind.
-    pub(crate) fn wrong_record(record: &Record) -> Error {
-        Error::Internal {
-            what: "a metadata row has the wrong kind",
-            source: Some(format!("{record:?}").into()),
-        }
+        self.core.settings()
     }
 }

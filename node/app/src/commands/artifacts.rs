@@ -45,21 +45,23 @@ impl Registry {
     pub async fn put_artifact(&self, put: PutArtifact) -> Result<bool, Error> {
         let PutArtifact { repository, digest, media_type, bytes, subject, artifact_type, .. } = put;
         let (mut blobs, mut children, mut tags) = (put.blobs, put.children, put.tags);
-        if bytes.len() > self.settings.artifact_bytes_max {
-            return Err(Error::TooLarge { bytes_max: self.settings.artifact_bytes_max as u64 });
+        if bytes.len() > self.core.settings().artifact_bytes_max {
+            return Err(Error::TooLarge {
+                bytes_max: self.core.settings().artifact_bytes_max as u64,
+            });
         }
         let is_large = bytes.len() > Body::INLINE_BYTES_MAX;
         if is_large || !put.either.is_empty() || !put.optional_blobs.is_empty() {
             // What another node was told is stored must not be taken for absent below.
-            self.metadata.linearize().await?;
+            self.core.catch_up().await?;
         }
         for digest in put.either {
             let key = Key::Artifact(repository.clone(), digest);
-            let list = if self.is_there(key).await? { &mut children } else { &mut blobs };
+            let list = if self.core.has_row(key).await? { &mut children } else { &mut blobs };
             list.push(digest);
         }
         for digest in put.optional_blobs {
-            if self.is_there(Key::Link(repository.clone(), digest)).await? {
+            if self.core.has_row(Key::Link(repository.clone(), digest)).await? {
                 blobs.push(digest);
             }
         }
@@ -68,13 +70,15 @@ impl Registry {
             list.dedup();
         }
         let references = blobs.len() + children.len();
-        if references > self.settings.references_max {
-            return Err(Error::TooManyReferences { references_max: self.settings.references_max });
+        if references > self.core.settings().references_max {
+            return Err(Error::TooManyReferences {
+                references_max: self.core.settings().references_max,
+            });
         }
         let size = bytes.len() as u64;
         let mut own_link_is_new = false;
         let body = if is_large {
-            own_link_is_new = !self.is_there(Key::Link(repository.clone(), digest)).await?;
+            own_link_is_new = !self.core.has_row(Key::Link(repository.clone(), digest)).await?;
             self.store_bytes(&repository, digest, bytes).await?;
             if let Err(at) = blobs.binary_search(&digest) {
                 blobs.insert(at, digest);
@@ -97,7 +101,7 @@ impl Registry {
             children,
             tags,
         };
-        let refused = match self.propose(command).await {
+        let refused = match self.core.propose(command).await {
             Ok(Ok(ArtifactStored { created })) => return Ok(created),
             Ok(Err(refusal)) => Error::from(refusal),
             Err(refused @ (Error::TagImmutable(_) | Error::NotPermitted)) => refused,
@@ -110,15 +114,11 @@ impl Registry {
         Err(refused)
     }
 
-    async fn is_there(&self, key: Key) -> Result<bool, Error> {
-        Ok(self.metadata.get(key).await?.is_some())
-    }
-
     /// Takes the blob of a refused artifact's bytes out of the repository again: no client will. Refused if another push
     /// has stored the artifact meanwhile, which is right.
     async fn drop_own_link(&self, repository: RepositoryKey, digest: Digest) {
         // The caller that pushed need not have the right to delete.
-        match self.by_itself().propose(UnlinkBlob { repository, digest }).await {
+        match self.core.by_itself().propose(UnlinkBlob { repository, digest }).await {
             Ok(_) => {}
             Err(error) => warn!(%digest, %error, "a refused artifact's bytes stay linked"),
         }
@@ -133,10 +133,10 @@ impl Registry {
         let mut removed = Vec::new();
         loop {
             let command = DeleteArtifact { repository: repository.clone(), digest };
-            let ArtifactDeleted { tags, more } = self.change(command).await?;
+            let ArtifactDeleted { tags, more } = self.core.change(command).await?;
             removed.extend(tags);
             if !more {
-                self.metadata.settle().await;
+                self.core.settle().await;
                 return Ok(removed);
             }
         }
@@ -148,6 +148,6 @@ impl Registry {
         repository: RepositoryKey,
         tag: TagName,
     ) -> Result<Target, Error> {
-        self.change(DeleteTag { repository, tag }).await
+        self.core.change(DeleteTag { repository, tag }).await
     }
 }

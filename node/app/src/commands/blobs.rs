@@ -14,13 +14,13 @@ impl Registry {
         digest: Digest,
     ) -> Result<bool, Error> {
         // A client that could mount a blob without a copy would not push it, and nobody could read it.
-        if let Some(Record::Blob(blob)) = self.row(Key::Blob(digest)).await?
-            && !self.has_serving_copy(&blob.placement).await?
+        if let Some(Record::Blob(blob)) = self.core.row(Key::Blob(digest)).await?
+            && !self.core.has_serving_copy(&blob.placement).await?
         {
             return Ok(false);
         }
-        let pin_millis = self.settings.pin_millis;
-        match self.propose(MountBlob { from, to, digest, pin_millis }).await {
+        let pin_millis = self.core.settings().pin_millis;
+        match self.core.propose(MountBlob { from, to, digest, pin_millis }).await {
             Ok(Ok(())) => Ok(true),
             Ok(Err(Refusal::BlobUnknown(_))) => Ok(false),
             Ok(Err(refusal)) => Err(refusal.into()),
@@ -37,20 +37,20 @@ impl Registry {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<(), Error> {
-        let half = self.now().plus_millis(self.settings.pin_millis / 2);
-        match self.metadata.get(Key::Link(repository.clone(), digest)).await? {
+        let half = self.core.now().plus_millis(self.core.settings().pin_millis / 2);
+        match self.core.row(Key::Link(repository.clone(), digest)).await? {
             Some(Record::Link(link)) if link.pinned_until >= half => return Ok(()),
             Some(Record::Link(_)) => {}
-            Some(other) => return Err(Self::wrong_record(&other)),
+            Some(other) => return Err(Error::wrong_record(&other)),
             None => return Err(Error::BlobUnknown(digest)),
         }
         // Another repository's need does not count: that one may go, and this one's push comes later.
         let edges = nora_domain::Rows::Edges { repository: repository.clone(), blob: digest };
-        if !self.metadata.scan(edges, 1).await?.is_empty() {
+        if !self.core.rows(edges, 1).await?.is_empty() {
             return Ok(());
         }
-        let pin_millis = self.settings.pin_millis;
-        self.change(PinBlob { repository: repository.clone(), digest, pin_millis }).await
+        let pin_millis = self.core.settings().pin_millis;
+        self.core.change(PinBlob { repository: repository.clone(), digest, pin_millis }).await
     }
 
     /// Takes a blob out of a repository. Its bytes stay for the other repositories that show it.
@@ -59,8 +59,8 @@ impl Registry {
         repository: RepositoryKey,
         digest: Digest,
     ) -> Result<(), Error> {
-        self.change(UnlinkBlob { repository, digest }).await?;
-        self.metadata.settle().await;
+        self.core.change(UnlinkBlob { repository, digest }).await?;
+        self.core.settle().await;
         Ok(())
     }
 }

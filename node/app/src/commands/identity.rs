@@ -35,7 +35,7 @@ impl Registry {
         hash: [u8; 32],
         tenants: Vec<(TenantName, LimitsRecord)>,
     ) -> Result<u64, Error> {
-        match self.propose(SetPolicy { expected, document, hash, tenants }).await? {
+        match self.core.propose(SetPolicy { expected, document, hash, tenants }).await? {
             Err(Refusal::PolicyChanged { epoch }) => Err(Error::Conflict {
                 what: format!(
                     "policy {epoch} is in force now; look at it with 'nora policy diff' and apply yours again"
@@ -53,7 +53,7 @@ impl Registry {
         password_hash: String,
         groups: Vec<String>,
     ) -> Result<(), Error> {
-        self.change(CreateAccount { account, is_robot, password_hash, groups }).await
+        self.core.change(CreateAccount { account, is_robot, password_hash, groups }).await
     }
 
     /// Gives an account another password.
@@ -62,13 +62,13 @@ impl Registry {
         account: AccountName,
         password_hash: String,
     ) -> Result<(), Error> {
-        self.change(SetPassword { account, password_hash }).await
+        self.core.change(SetPassword { account, password_hash }).await
     }
 
     /// Removes an account; returns how many tokens ended with it.
     pub async fn remove_account(&self, account: AccountName) -> Result<u32, Error> {
-        let removed = self.change(RemoveAccount { account }).await?;
-        self.metadata.settle().await;
+        let removed = self.core.change(RemoveAccount { account }).await?;
+        self.core.settle().await;
         Ok(removed.tokens)
     }
 
@@ -76,19 +76,19 @@ impl Registry {
     pub async fn create_token(&self, token: NewToken) -> Result<(), Error> {
         let NewToken { id, found_by, account, record, assertion, policy } = token;
         let command = CreateAccessToken { token: id, found_by, account, record, assertion };
-        Ok(self.propose_judged_by(policy, command).await??)
+        Ok(self.core.propose_judged_by(policy, command).await??)
     }
 
     /// Ends a token on every node that can be reached.
     pub async fn revoke_token(&self, token: TokenId) -> Result<(), Error> {
-        self.change(RevokeAccessToken { token }).await?;
-        self.metadata.settle().await;
+        self.core.change(RevokeAccessToken { token }).await?;
+        self.core.settle().await;
         Ok(())
     }
 
     /// Notes when tokens were seen used.
     pub async fn touch_tokens(&self, uses: Vec<(TokenId, Timestamp)>) -> Result<(), Error> {
-        self.change(TouchAccessTokens { uses }).await
+        self.core.change(TouchAccessTokens { uses }).await
     }
 
     /// Signs with another key from now on, unless another node has added one meanwhile.
@@ -97,7 +97,7 @@ impl Registry {
         after: Option<u64>,
         key: SigningKeyRecord,
     ) -> Result<(), Error> {
-        match self.propose(AddSigningKey { after, key }).await? {
+        match self.core.propose(AddSigningKey { after, key }).await? {
             Ok(_) | Err(Refusal::SigningKeyKnown(_)) => Ok(()),
             Err(refusal) => Err(refusal.into()),
         }
@@ -113,7 +113,7 @@ impl Registry {
         take: u64,
         give_back: u64,
     ) -> Result<Option<(u64, BudgetRecord)>, Error> {
-        match self.propose(LeaseBudget { tenant, rate, hour, take, give_back }).await? {
+        match self.core.propose(LeaseBudget { tenant, rate, hour, take, give_back }).await? {
             Ok(BudgetLeased { granted, budget }) => Ok(Some((granted, budget))),
             Err(Refusal::NotLimited) => Ok(None),
             Err(refusal) => Err(refusal.into()),

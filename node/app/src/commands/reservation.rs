@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::{StreamExt, stream};
 use nora_domain::{OpenUpload, Quota, RepositoryKey, Timestamp, UploadId};
 
+use crate::Error;
+use crate::core::Core;
 use crate::ports::uploads::UploadState;
 use crate::ports::{ByteStream, Incoming};
-use crate::{Error, Registry};
 
 /// How much is reserved at first for a body whose length its client did not say, and at most at a time as it goes on:
 /// small blobs that come at once must not take each other's room, and large ones must not ask often.
@@ -46,7 +47,7 @@ struct State {
 /// A body that more is reserved for as it comes.
 struct Growing {
     body: ByteStream,
-    registry: Registry,
+    core: Core,
     repository: RepositoryKey,
     upload: UploadId,
     /// Where the session ends once what came so far is appended.
@@ -63,7 +64,7 @@ impl Reservation {
     /// rest; [`Reservation::refusal`] then says so.
     pub(super) async fn make(
         &self,
-        registry: &Registry,
+        core: &Core,
         repository: &RepositoryKey,
         upload: &UploadState,
         body: Incoming,
@@ -71,20 +72,20 @@ impl Reservation {
         let Incoming { stream, length } = body;
         if let Some(length) = length {
             let end = upload.offset.saturating_add(length);
-            if let Err(error) = self.reserve(registry, repository, upload.id, end).await {
+            if let Err(error) = self.reserve(core, repository, upload.id, end).await {
                 return Err(after_discarding(error, stream, length).await);
             }
             return Ok(stream);
         }
         let step = STEP_BYTES_MIN;
         let reserved =
-            match self.reserve_more(registry, repository, upload.id, upload.offset, step).await {
+            match self.reserve_more(core, repository, upload.id, upload.offset, step).await {
                 Ok(reserved) => reserved,
                 Err(error) => return Err(after_discarding(error, stream, 0).await),
             };
         let growing = Growing {
             body: stream,
-            registry: registry.clone(),
+            core: core.clone(),
             repository: repository.clone(),
             upload: upload.id,
             taken: upload.offset,
@@ -97,10 +98,9 @@ impl Reservation {
             growing.taken = growing.taken.saturating_add(bytes.len() as u64);
             while growing.taken > growing.reserved {
                 growing.step = growing.step.saturating_mul(2).min(STEP_BYTES_MAX);
-                let Growing { registry, repository, upload, reserved, step, reservation, .. } =
+                let Growing { core, repository, upload, reserved, step, reservation, .. } =
                     &growing;
-                let more =
-                    reservation.reserve_more(registry, repository, *upload, *reserved, *step);
+                let more = reservation.reserve_more(core, repository, *upload, *reserved, *step);
                 match more.await {
                     Ok(reserved) => growing.reserved = reserved,
                     Err(error) => {
@@ -134,7 +134,7 @@ impl Reservation {
     /// Reserves room up to `end` bytes of an upload.
     async fn reserve(
         &self,
-        registry: &Registry,
+        core: &Core,
         repository: &RepositoryKey,
         upload: UploadId,
         end: u64,
@@ -142,11 +142,11 @@ impl Reservation {
         let command = OpenUpload {
             upload,
             repository: repository.clone(),
-            node: registry.node,
-            lives_millis: registry.settings.upload_expiry_millis,
+            node: core.node(),
+            lives_millis: core.settings().upload_expiry_millis,
             reserve: end,
         };
-        let lease = registry.change(command).await?;
+        let lease = core.change(command).await?;
         let mut state = self.state();
         state.lease = state.lease.max(lease);
         Ok(())
@@ -155,20 +155,20 @@ impl Reservation {
     /// Reserves more than `reserved`: a step, or what little is left. Returns up to where.
     async fn reserve_more(
         &self,
-        registry: &Registry,
+        core: &Core,
         repository: &RepositoryKey,
         upload: UploadId,
         reserved: u64,
         step: u64,
     ) -> Result<u64, Error> {
         let end = reserved.saturating_add(step);
-        match self.reserve(registry, repository, upload, end).await {
+        match self.reserve(core, repository, upload, end).await {
             Ok(()) => Ok(end),
             Err(Error::QuotaExceeded { quota: Quota::Storage, limit, used, .. })
                 if used < limit =>
             {
                 let end = reserved.saturating_add(limit - used);
-                self.reserve(registry, repository, upload, end).await.map(|()| end)
+                self.reserve(core, repository, upload, end).await.map(|()| end)
             }
             Err(error) => Err(error),
         }

@@ -17,23 +17,25 @@ impl Registry {
     ) -> Result<Digest, Error> {
         let named = match to {
             Reference::Digest(digest) => {
-                self.change(SetTag { repository, tag, target: Target::Artifact(digest) }).await?;
+                self.core
+                    .change(SetTag { repository, tag, target: Target::Artifact(digest) })
+                    .await?;
                 return Ok(digest);
             }
             Reference::Tag(named) => named,
         };
         for _ in 0..RESOLVED_MAX {
-            self.metadata.linearize().await?;
-            let row = self.metadata.get(Key::Tag(repository.clone(), named.clone())).await?;
+            self.core.catch_up().await?;
+            let row = self.core.row(Key::Tag(repository.clone(), named.clone())).await?;
             let digest = match row {
                 Some(Record::Tag(record)) => record.target.artifact(),
-                Some(other) => return Err(Self::wrong_record(&other)),
+                Some(other) => return Err(Error::wrong_record(&other)),
                 None => None,
             };
             let Some(digest) = digest else { return Err(Error::TagUnknown(named)) };
             let target = Target::Artifact(digest);
             let command = SetTag { repository: repository.clone(), tag: tag.clone(), target };
-            match self.change(command).await {
+            match self.core.change(command).await {
                 Ok(()) => return Ok(digest),
                 // The artifact was deleted in between: the tag names another by now, or nothing.
                 Err(Error::ArtifactUnknown(_)) => {}

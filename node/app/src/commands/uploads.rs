@@ -89,8 +89,8 @@ impl Registry {
         repository: RepositoryKey,
         algorithm: Algorithm,
     ) -> Result<UploadState, Error> {
-        let id = self.ids.upload_id();
-        let open = || self.uploads.open(id, repository.clone(), algorithm, self.now());
+        let id = self.core.ids().upload_id();
+        let open = || self.core.uploads().open(id, repository.clone(), algorithm, self.core.now());
         let mut opened = open().await;
         if let Err(UploadError::TooMany { .. }) = opened
             && self.make_place(&repository.tenant).await
@@ -102,8 +102,8 @@ impl Registry {
 
     /// Ends a session that nobody writes to, for somebody who needs its place; false if none may be ended.
     async fn make_place(&self, tenant: &TenantName) -> bool {
-        for (of, id) in dispensable(&self.uploads.list(), tenant, self.now()) {
-            match self.uploads.cancel(id).await {
+        for (of, id) in dispensable(&self.core.uploads().list(), tenant, self.core.now()) {
+            match self.core.uploads().cancel(id).await {
                 Ok(()) => {
                     self.release(&of, id).await;
                     return true;
@@ -122,7 +122,7 @@ impl Registry {
 
     /// The node that holds a session's bytes, if it is not this one: its requests belong there.
     pub fn upload_owner(&self, id: UploadId) -> Option<NodeId> {
-        Some(id.owner()).filter(|owner| *owner != self.node)
+        Some(id.owner()).filter(|owner| *owner != self.core.node())
     }
 
     /// The session as it is, for whoever pushes to that repository.
@@ -131,7 +131,8 @@ impl Registry {
         repository: &RepositoryKey,
         id: UploadId,
     ) -> Result<UploadState, Error> {
-        let state = self.uploads.state(id).await.map_err(|error| Error::of_upload(id, error))?;
+        let state =
+            self.core.uploads().state(id).await.map_err(|error| Error::of_upload(id, error))?;
         // A session of another repository is told from none by nothing: its id opens only its own repository.
         if state.repository != *repository {
             return Err(Error::UploadUnknown(id));
@@ -150,22 +151,22 @@ impl Registry {
     ) -> Result<UploadState, Error> {
         let body = body.into();
         let state = self.upload_state(repository, id).await?;
-        if self.tenancy.has_storage_quota(&repository.tenant) {
+        if self.core.tenancy().has_storage_quota(&repository.tenant) {
             return self.append_within_quota(repository, &state, start, body).await;
         }
-        let age = self.now().millis_since(state.opened_at);
-        if age > self.settings.upload_expiry_millis {
+        let age = self.core.now().millis_since(state.opened_at);
+        if age > self.core.settings().upload_expiry_millis {
             // The sweep of abandoned uploads in a bucket goes by age, and spares what the cluster knows of.
             let command = OpenUpload {
                 upload: id,
                 repository: repository.clone(),
-                node: self.node,
-                lives_millis: self.settings.upload_expiry_millis,
+                node: self.core.node(),
+                lives_millis: self.core.settings().upload_expiry_millis,
                 reserve: 0,
             };
-            self.by_itself().change(command).await?;
+            self.core.by_itself().change(command).await?;
         }
-        let appended = self.uploads.append(id, start, body.stream).await;
+        let appended = self.core.uploads().append(id, start, body.stream).await;
         appended.map_err(|error| Error::of_upload(id, error))
     }
 
@@ -184,7 +185,7 @@ impl Registry {
             return Err(Error::of_upload(id, error));
         }
         let reservation = Reservation::default();
-        let body = match reservation.make(self, repository, state, body).await {
+        let body = match reservation.make(&self.core, repository, state, body).await {
             Ok(body) => body,
             Err(error) => {
                 self.end_without_room(repository, id, &error).await;
@@ -192,7 +193,7 @@ impl Registry {
             }
         };
         // Where the client does not say where the body goes, it goes where room was reserved for it.
-        let appended = self.uploads.append(id, start.or(Some(state.offset)), body).await;
+        let appended = self.core.uploads().append(id, start.or(Some(state.offset)), body).await;
         let (tenant, lease) = (&repository.tenant, reservation.lease());
         if let Some(refusal) = reservation.refusal() {
             match refusal {
@@ -221,8 +222,8 @@ impl Registry {
             return;
         }
         let deed = Deed::new(Verb::BlobPush, About::Repository(repository.clone()));
-        self.note_refusal(deed, Reason::QuotaExceeded);
-        match self.uploads.cancel(id).await {
+        self.core.note_refusal(deed, Reason::QuotaExceeded);
+        match self.core.uploads().cancel(id).await {
             Ok(()) | Err(UploadError::Unknown) => self.release(&repository.tenant, id).await,
             // Another request writes to it: it is not over.
             Err(error) => warn!(%error, "an upload without room stays a session until it expires"),
@@ -231,7 +232,7 @@ impl Registry {
 
     /// Gives back what was reserved, under that lease, for bytes that did not come.
     async fn shrink_to_written(&self, tenant: &TenantName, id: UploadId, lease: Timestamp) {
-        let shrunk = match self.uploads.state(id).await {
+        let shrunk = match self.core.uploads().state(id).await {
             Ok(state) => self.shrink_reservation(tenant, id, state.offset, lease).await,
             Err(UploadError::Unknown) => self.close_upload(tenant, id).await,
             Err(error) => Err(Error::of_upload(id, error)),
@@ -250,7 +251,7 @@ impl Registry {
         lease: Timestamp,
     ) -> Result<(), Error> {
         let tenant = tenant.clone();
-        self.by_itself().change(ShrinkReservation { tenant, upload, bytes, lease }).await
+        self.core.by_itself().change(ShrinkReservation { tenant, upload, bytes, lease }).await
     }
 
     /// Appends what is left of a blob and makes it visible in the repository.
@@ -264,12 +265,13 @@ impl Registry {
     ) -> Result<BlobStat, Error> {
         let state = self.upload_state(&repository, id).await?;
         let is_blind = rest.is_some() && start.is_none();
-        let is_limited = self.tenancy.has_storage_quota(&repository.tenant);
+        let is_limited = self.core.tenancy().has_storage_quota(&repository.tenant);
         if let Some(body) = rest {
             if is_limited {
                 self.append_within_quota(&repository, &state, start, body.into()).await?;
             } else {
-                self.uploads
+                self.core
+                    .uploads()
                     .append(id, start, body.into().stream)
                     .await
                     .map_err(|error| Error::of_upload(id, error))?;
@@ -279,13 +281,13 @@ impl Registry {
             true => self.lease_of(&repository.tenant, id).await?,
             false => Timestamp(0),
         };
-        match self.finish.finish(id, digest, self.next_generation()).await {
+        match self.core.finish().finish(id, digest, self.core.next_generation()).await {
             Ok(stored) => self.commit_blob(repository, id, stored).await,
             Err(error @ (UploadError::TooFewCopies { .. } | UploadError::Unavailable(_)))
                 if is_blind =>
             {
                 // Sent again, the request would append its bytes a second time: it must find no session.
-                match self.uploads.cancel(id).await {
+                match self.core.uploads().cancel(id).await {
                     Ok(()) | Err(UploadError::Unknown) if is_limited => {
                         self.release(&repository.tenant, id).await;
                     }
@@ -310,7 +312,7 @@ impl Registry {
 
     /// Until when the cluster keeps a session, as this node has it.
     async fn lease_of(&self, tenant: &TenantName, id: UploadId) -> Result<Timestamp, Error> {
-        match self.metadata.get(Key::Upload(tenant.clone(), id)).await? {
+        match self.core.row(Key::Upload(tenant.clone(), id)).await? {
             Some(Record::Upload(record)) => Ok(record.expires_at),
             _ => Ok(Timestamp(0)),
         }
@@ -330,8 +332,8 @@ impl Registry {
         id: UploadId,
     ) -> Result<(), Error> {
         self.upload_state(repository, id).await?;
-        self.uploads.cancel(id).await.map_err(|error| Error::of_upload(id, error))?;
-        if self.metadata.get(Key::Upload(repository.tenant.clone(), id)).await?.is_some() {
+        self.core.uploads().cancel(id).await.map_err(|error| Error::of_upload(id, error))?;
+        if self.core.row(Key::Upload(repository.tenant.clone(), id)).await?.is_some() {
             self.close_upload(&repository.tenant, id).await?;
         }
         Ok(())
@@ -341,12 +343,13 @@ impl Registry {
     /// back what is reserved for sessions of this node that are gone or idle. One call looks at a page of the cluster's
     /// rows, after `after`. Runs now and then on every node.
     pub async fn expire_uploads(&self, after: Option<UploadPlace>) -> Result<Expired, Error> {
-        let now = self.now();
-        let before = Timestamp(now.0.saturating_sub(self.settings.upload_expiry_millis));
-        let dropped = self.uploads.expire(before).await.map_err(|error| Error::Internal {
-            what: "expired uploads could not be dropped",
-            source: Some(Box::new(error)),
-        })?;
+        let now = self.core.now();
+        let before = Timestamp(now.0.saturating_sub(self.core.settings().upload_expiry_millis));
+        let dropped =
+            self.core.uploads().expire(before).await.map_err(|error| Error::Internal {
+                what: "expired uploads could not be dropped",
+                source: Some(Box::new(error)),
+            })?;
         // A tenant counts as a row, so that many tenants without a session make several turns too.
         let (mut rows_left, mut reached) = (UPKEEP_PAGE_ROWS, after);
         while rows_left > 0 {
@@ -366,7 +369,7 @@ impl Registry {
     }
 
     async fn tenant_after(&self, after: Option<TenantName>) -> Result<Option<TenantName>, Error> {
-        match self.metadata.scan(Rows::Tenants { after }, 1).await?.into_iter().next() {
+        match self.core.rows(Rows::Tenants { after }, 1).await?.into_iter().next() {
             Some((Key::Tenant(tenant), _)) => Ok(Some(tenant)),
             _ => Ok(None),
         }
@@ -382,7 +385,7 @@ impl Registry {
         now: Timestamp,
     ) -> Result<Vec<UploadId>, Error> {
         let rows = Rows::Uploads { tenant: tenant.clone(), after };
-        let rows = self.metadata.scan(rows, limit).await?;
+        let rows = self.core.rows(rows, limit).await?;
         let leases = rows.iter().filter_map(|row| match row {
             (Key::Upload(_, id), Record::Upload(lease)) => Some((*id, lease)),
             _ => None,
@@ -391,14 +394,14 @@ impl Registry {
         let (expired, running): (Vec<_>, Vec<_>) =
             leases.partition(|(_, lease)| lease.expires_at < now);
         for (id, lease) in running {
-            if lease.node == self.node && lease.reserved_bytes > 0 {
+            if lease.node == self.core.node() && lease.reserved_bytes > 0 {
                 self.give_back_if_idle(id, lease).await?;
             }
         }
         if !expired.is_empty() {
             // Other nodes' sessions too: those nodes may never come back to do it.
             let uploads = expired.iter().map(|(id, _)| *id).collect();
-            self.change(ExpireUploads { tenant: tenant.clone(), uploads }).await?;
+            self.core.change(ExpireUploads { tenant: tenant.clone(), uploads }).await?;
         }
         Ok(seen)
     }
@@ -406,12 +409,13 @@ impl Registry {
     /// Gives back what is reserved for a session that is gone or idle. A client that goes on with it reserves again.
     async fn give_back_if_idle(&self, id: UploadId, lease: &UploadRecord) -> Result<(), Error> {
         let tenant = &lease.repository.tenant;
-        let since = self.now().0.saturating_sub(ROOM_IDLE_MILLIS);
-        let leased_at = lease.expires_at.0.saturating_sub(self.settings.upload_expiry_millis);
-        if leased_at > since || self.uploads.is_written(id) {
+        let since = self.core.now().0.saturating_sub(ROOM_IDLE_MILLIS);
+        let leased_at =
+            lease.expires_at.0.saturating_sub(self.core.settings().upload_expiry_millis);
+        if leased_at > since || self.core.uploads().is_written(id) {
             return Ok(());
         }
-        match self.uploads.state(id).await {
+        match self.core.uploads().state(id).await {
             Ok(state) if state.written_at.0 > since => Ok(()),
             Ok(_) => self.shrink_reservation(tenant, id, 0, lease.expires_at).await,
             Err(UploadError::Unknown) => self.close_upload(tenant, id).await,
@@ -421,7 +425,7 @@ impl Registry {
     }
 
     async fn close_upload(&self, tenant: &TenantName, upload: UploadId) -> Result<(), Error> {
-        self.by_itself().change(CloseUpload { tenant: tenant.clone(), upload }).await
+        self.core.by_itself().change(CloseUpload { tenant: tenant.clone(), upload }).await
     }
 
     /// Makes durable bytes visible, and tells which copy is the one to read.
@@ -433,19 +437,19 @@ impl Registry {
     ) -> Result<BlobStat, Error> {
         let BlobCopy { digest, generation, size, chunk_root, placement } = stored.clone();
         let tenant = repository.tenant.clone();
-        let is_limited = self.tenancy.has_storage_quota(&tenant);
+        let is_limited = self.core.tenancy().has_storage_quota(&tenant);
         let command = CommitBlob {
             repository,
             digest,
             size,
             generation,
-            node: self.node,
+            node: self.core.node(),
             chunk_root,
             upload,
-            pin_millis: self.settings.pin_millis,
+            pin_millis: self.core.settings().pin_millis,
             placement,
         };
-        let answer = match self.judge_and_propose(command).await {
+        let answer = match self.core.judge_and_propose(command).await {
             Ok(answer) => answer,
             Err(
                 error @ (NoAnswer::NotProposed(_)
@@ -493,7 +497,7 @@ impl Registry {
     /// Deletes a copy that the log did not take. A failure costs only disk space until the next start.
     async fn delete_copy(&self, stored: BlobCopy) {
         let digest = stored.digest;
-        if let Err(error) = self.blobs.delete(stored).await {
+        if let Err(error) = self.core.blobs().delete(stored).await {
             warn!(%digest, %error, "a redundant copy was not deleted");
         }
     }
@@ -506,7 +510,7 @@ impl Registry {
         digest: Digest,
         body: impl Into<Incoming>,
     ) -> Result<BlobStat, Error> {
-        let is_limited = self.tenancy.has_storage_quota(&repository.tenant);
+        let is_limited = self.core.tenancy().has_storage_quota(&repository.tenant);
         let id = self.start_upload(repository.clone(), digest.algorithm()).await?.id;
         let tenant = repository.tenant.clone();
         let finished = self.finish_upload(repository, id, None, Some(body), digest).await;
@@ -514,7 +518,7 @@ impl Registry {
             if is_limited {
                 self.release(&tenant, id).await;
             }
-            match self.uploads.cancel(id).await {
+            match self.core.uploads().cancel(id).await {
                 Ok(()) | Err(UploadError::Unknown) => {}
                 Err(error) => warn!(%error, "a failed push stays a session until it expires"),
             }

@@ -51,17 +51,17 @@ impl Registry {
         match reference {
             Reference::Digest(digest) => {
                 let key = Key::Artifact(repository.clone(), *digest);
-                match self.get_immutable(key).await? {
+                match self.core.immutable_row(key).await? {
                     Some(Record::Artifact(record)) => {
-                        self.pulls.artifact(repository, *digest);
+                        self.core.pulls().artifact(repository, *digest);
                         if let Some(found) = self.with_body(repository, *digest, record).await? {
                             return Ok(found);
                         }
                     }
-                    Some(other) => return Err(Self::wrong_record(&other)),
+                    Some(other) => return Err(Error::wrong_record(&other)),
                     None => {}
                 }
-                Err(self.absent(repository, Error::ArtifactUnknown(*digest)).await)
+                Err(self.core.absent(repository, Error::ArtifactUnknown(*digest)).await)
             }
             Reference::Tag(tag) => self.tagged_artifact(repository, tag).await,
         }
@@ -76,15 +76,15 @@ impl Registry {
     ) -> Result<Artifact, Error> {
         for _ in 0..RESOLVED_MAX {
             let digest = self.resolve(repository, tag).await?;
-            match self.metadata.get(Key::Artifact(repository.clone(), digest)).await? {
+            match self.core.row(Key::Artifact(repository.clone(), digest)).await? {
                 Some(Record::Artifact(record)) => {
                     if let Some(found) = self.with_body(repository, digest, record).await? {
-                        self.pulls.artifact(repository, digest);
-                        self.pulls.tag(repository, tag);
+                        self.core.pulls().artifact(repository, digest);
+                        self.core.pulls().tag(repository, tag);
                         return Ok(found);
                     }
                 }
-                Some(other) => return Err(Self::wrong_record(&other)),
+                Some(other) => return Err(Error::wrong_record(&other)),
                 None => {}
             }
         }
@@ -98,13 +98,13 @@ impl Registry {
         repository: &RepositoryKey,
         tag: &TagName,
     ) -> Result<Digest, Error> {
-        self.metadata.linearize().await?;
-        match self.metadata.get(Key::Tag(repository.clone(), tag.clone())).await? {
+        self.core.catch_up().await?;
+        match self.core.row(Key::Tag(repository.clone(), tag.clone())).await? {
             Some(Record::Tag(TagRecord { target: Target::Artifact(digest), .. })) => Ok(digest),
             Some(Record::Tag(_)) | None => {
-                Err(self.absent(repository, Error::TagUnknown(tag.clone())).await)
+                Err(self.core.absent(repository, Error::TagUnknown(tag.clone())).await)
             }
-            Some(other) => Err(Self::wrong_record(&other)),
+            Some(other) => Err(Error::wrong_record(&other)),
         }
     }
 

@@ -29,10 +29,10 @@ impl Registry {
         digest: Digest,
     ) -> Result<BlobStat, Error> {
         let mut copy = self.live_copy(repository, digest).await?;
-        if !self.has_serving_copy(&copy.placement).await? {
-            self.metadata.linearize().await?;
+        if !self.core.has_serving_copy(&copy.placement).await? {
+            self.core.catch_up().await?;
             copy = self.live_copy(repository, digest).await?;
-            if !self.has_serving_copy(&copy.placement).await? {
+            if !self.core.has_serving_copy(&copy.placement).await? {
                 return Err(Error::BlobUnknown(digest));
             }
         }
@@ -45,10 +45,10 @@ impl Registry {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<BlobCopy, Error> {
-        match self.get_immutable(Key::Link(repository.clone(), digest)).await? {
+        match self.core.immutable_row(Key::Link(repository.clone(), digest)).await? {
             Some(Record::Link(_)) => {}
-            Some(other) => return Err(Self::wrong_record(&other)),
-            None => return Err(self.absent(repository, Error::BlobUnknown(digest)).await),
+            Some(other) => return Err(Error::wrong_record(&other)),
+            None => return Err(self.core.absent(repository, Error::BlobUnknown(digest)).await),
         }
         match self.blob_record(digest).await? {
             Some(blob) => Ok(BlobCopy {
@@ -64,9 +64,9 @@ impl Registry {
     }
 
     async fn blob_record(&self, digest: Digest) -> Result<Option<BlobRecord>, Error> {
-        match self.metadata.get(Key::Blob(digest)).await? {
+        match self.core.row(Key::Blob(digest)).await? {
             Some(Record::Blob(blob)) => Ok(Some(blob)),
-            Some(other) => Err(Self::wrong_record(&other)),
+            Some(other) => Err(Error::wrong_record(&other)),
             None => Ok(None),
         }
     }
@@ -78,19 +78,19 @@ impl Registry {
         digest: Digest,
     ) -> Result<Arc<dyn OpenBlob>, Error> {
         let copy = self.live_copy(repository, digest).await?;
-        let error = match self.blobs.open(copy.clone()).await {
+        let error = match self.core.blobs().open(copy.clone()).await {
             Ok(open) => return Ok(open),
             Err(error @ (BlobError::Absent { .. } | BlobError::Unreachable { .. })) => error,
             Err(error) => return Err(error.into()),
         };
         // A digest's bytes never change, but where they are does, and this node may not know that yet.
-        self.metadata.linearize().await?;
+        self.core.catch_up().await?;
         let now = self.live_copy(repository, digest).await?;
         if now.placement.is_lost() {
             return Err(lost(error));
         }
         if now != copy {
-            return Ok(self.blobs.open(now).await?);
+            return Ok(self.core.blobs().open(now).await?);
         }
         match (&now.placement, error) {
             (Placement::Object(_), BlobError::Absent { .. }) => self.open_object_again(now).await,
@@ -108,13 +108,13 @@ impl Registry {
     /// never taken for an absent object.
     async fn open_object_again(&self, copy: BlobCopy) -> Result<Arc<dyn OpenBlob>, Error> {
         let (digest, generation) = (copy.digest, copy.generation);
-        let error = match self.blobs.open(copy).await {
+        let error = match self.core.blobs().open(copy).await {
             Ok(open) => return Ok(open),
             Err(error @ BlobError::Absent { .. }) => error,
             Err(error) => return Err(error.into()),
         };
         // The caller that reads need not have the right to change anything.
-        match self.by_itself().propose(LoseObject { digest, generation }).await {
+        match self.core.by_itself().propose(LoseObject { digest, generation }).await {
             Ok(Ok(())) => {
                 warn!(%digest, "the object store has lost a blob; it must be pushed again");
                 Err(lost(error))
@@ -138,7 +138,7 @@ impl Registry {
         digest: Digest,
     ) -> Result<Option<String>, Error> {
         let copy = self.live_copy(repository, digest).await?;
-        Ok(self.blobs.redirect(&copy).await?)
+        Ok(self.core.blobs().redirect(&copy).await?)
     }
 
     /// A repository of the same tenant that shows a blob and that the caller may read: where a mount that names no source
@@ -150,22 +150,22 @@ impl Registry {
         except: &RepositoryKey,
         may_read: impl Fn(&RepositoryKey) -> bool,
     ) -> Result<Option<RepositoryKey>, Error> {
-        self.metadata.linearize().await?;
+        self.core.catch_up().await?;
         // Most blobs are no other repository's: one row says so.
         let held = Key::TenantBlob(except.tenant.clone(), digest);
-        if self.metadata.get(held).await?.is_none() {
+        if self.core.row(held).await?.is_none() {
             return Ok(None);
         }
         for format in Format::ALL {
             let tenant = except.tenant.clone();
             let rows = Rows::Repositories { tenant, format, after: None };
-            for (key, _) in self.metadata.scan(rows, SOURCES_MAX).await? {
+            for (key, _) in self.core.rows(rows, SOURCES_MAX).await? {
                 let Key::Repository(repository) = key else { continue };
                 if repository == *except || !may_read(&repository) {
                     continue;
                 }
                 let link = Key::Link(repository.clone(), digest);
-                if self.metadata.get(link).await?.is_some() {
+                if self.core.row(link).await?.is_some() {
                     return Ok(Some(repository));
                 }
             }
@@ -183,13 +183,13 @@ impl Registry {
         if self.shows_live_copy(digest, generation).await? {
             return Ok(true);
         }
-        self.metadata.linearize().await?;
+        self.core.catch_up().await?;
         self.shows_live_copy(digest, generation).await
     }
 
     async fn shows_live_copy(&self, digest: Digest, generation: Generation) -> Result<bool, Error> {
         // In this order: once its session is gone, no command of that start can make the copy live.
-        if self.metadata.head().await?.sessions.contains_key(&generation.epoch) {
+        if self.core.head().await?.sessions.contains_key(&generation.epoch) {
             return Ok(true);
         }
         let blob = self.blob_record(digest).await?;

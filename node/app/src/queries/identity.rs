@@ -15,9 +15,9 @@ const SIGNING_KEYS_MAX: usize = 100;
 /// Reads a row as the one kind of record that belongs there.
 macro_rules! read {
     ($registry:expr, $kind:ident, $key:expr) => {
-        match $registry.row($key).await? {
+        match $registry.core.row($key).await? {
             Some(Record::$kind(record)) => Ok(Some(record)),
-            Some(other) => Err(Registry::wrong_record(&other)),
+            Some(other) => Err(Error::wrong_record(&other)),
             None => Ok(None),
         }
     };
@@ -26,7 +26,7 @@ macro_rules! read {
 impl Registry {
     /// Waits until reads on this node show every change that was acknowledged before.
     pub async fn catch_up(&self) -> Result<(), Error> {
-        Ok(self.metadata.linearize().await?)
+        Ok(self.core.catch_up().await?)
     }
 
     /// Cluster-wide counters.
@@ -74,8 +74,8 @@ impl Registry {
         after: Option<AccountName>,
         limit: usize,
     ) -> Result<Page<(AccountName, AccountRecord)>, Error> {
-        self.metadata.linearize().await?;
-        let rows = self.metadata.scan(Rows::Accounts { after }, limit + 1).await?;
+        self.core.catch_up().await?;
+        let rows = self.core.rows(Rows::Accounts { after }, limit + 1).await?;
         let accounts = rows.into_iter().filter_map(|row| match row {
             (Key::Account(name), Record::Account(record)) => Some((name, record)),
             _ => None,
@@ -86,9 +86,9 @@ impl Registry {
     /// A token, by its public part. One that this node does not know yet may have been made on another a moment ago, so a
     /// miss is asked again.
     pub async fn token(&self, token: TokenId) -> Result<Option<AccessTokenRecord>, Error> {
-        match self.get_immutable(Key::AccessToken(token)).await? {
+        match self.core.immutable_row(Key::AccessToken(token)).await? {
             Some(Record::AccessToken(record)) => Ok(Some(record)),
-            Some(other) => Err(Self::wrong_record(&other)),
+            Some(other) => Err(Error::wrong_record(&other)),
             None => Ok(None),
         }
     }
@@ -99,7 +99,7 @@ impl Registry {
         owner: OwnerName,
         name: TokenName,
     ) -> Result<Option<TokenId>, Error> {
-        self.metadata.linearize().await?;
+        self.core.catch_up().await?;
         read!(self, TokenOf, Key::TokenOf(owner, name))
     }
 
@@ -109,8 +109,8 @@ impl Registry {
         after: Option<TokenId>,
         limit: usize,
     ) -> Result<Page<(TokenId, AccessTokenRecord)>, Error> {
-        self.metadata.linearize().await?;
-        let rows = self.metadata.scan(Rows::AccessTokens { after }, limit + 1).await?;
+        self.core.catch_up().await?;
+        let rows = self.core.rows(Rows::AccessTokens { after }, limit + 1).await?;
         let tokens = rows.into_iter().filter_map(|row| match row {
             (Key::AccessToken(id), Record::AccessToken(record)) => Some((id, record)),
             _ => None,
@@ -123,8 +123,8 @@ impl Registry {
         &self,
         owner: OwnerName,
     ) -> Result<Vec<(TokenId, AccessTokenRecord)>, Error> {
-        self.metadata.linearize().await?;
-        let rows = self.metadata.scan(Rows::TokensOf { owner, after: None }, 2_000).await?;
+        self.core.catch_up().await?;
+        let rows = self.core.rows(Rows::TokensOf { owner, after: None }, 2_000).await?;
         let mut tokens = Vec::with_capacity(rows.len());
         for (_, record) in rows {
             let Record::TokenOf(id) = record else { continue };
@@ -140,7 +140,7 @@ impl Registry {
 
     /// Signing keys in order of their numbers: the last one signs.
     pub async fn signing_keys(&self) -> Result<Vec<(u64, SigningKeyRecord)>, Error> {
-        let rows = self.metadata.scan(Rows::SigningKeys, SIGNING_KEYS_MAX).await?;
+        let rows = self.core.rows(Rows::SigningKeys, SIGNING_KEYS_MAX).await?;
         let keys = rows.into_iter().filter_map(|row| match row {
             (Key::SigningKey(number), Record::SigningKey(record)) => Some((number, record)),
             _ => None,

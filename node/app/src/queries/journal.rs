@@ -36,15 +36,15 @@ pub struct JournalCheck {
 impl Registry {
     /// Where the journal begins and ends, as this node has applied it.
     pub async fn journal_head(&self) -> Result<JournalHead, Error> {
-        Ok(self.metadata.head().await?.journal)
+        Ok(self.core.head().await?.journal)
     }
 
     /// How far a consumer has read; nothing, if it is not known.
     pub async fn cursor(&self, consumer: ConsumerName) -> Result<CursorRecord, Error> {
-        self.metadata.linearize().await?;
-        match self.row(Key::Cursor(consumer)).await? {
+        self.core.catch_up().await?;
+        match self.core.row(Key::Cursor(consumer)).await? {
             Some(Record::Cursor(cursor)) => Ok(cursor),
-            Some(other) => Err(Self::wrong_record(&other)),
+            Some(other) => Err(Error::wrong_record(&other)),
             None => Ok(CursorRecord::default()),
         }
     }
@@ -73,7 +73,7 @@ impl Registry {
         {
             return Ok(page);
         }
-        let rows = self.metadata.scan(Rows::Journal { after }, limit + 1).await?;
+        let rows = self.core.rows(Rows::Journal { after }, limit + 1).await?;
         let entries = rows.into_iter().filter_map(|row| match row {
             (Key::Journal(number), Record::Journal(record)) => Some((number, record)),
             _ => None,
@@ -104,7 +104,7 @@ impl Registry {
                     return Ok(Some(Page { items, more: true }));
                 }
                 Err(error) => {
-                    if self.row(Key::Segment(first)).await?.is_some() {
+                    if self.core.row(Key::Segment(first)).await?.is_some() {
                         return Err(error);
                     }
                 }
@@ -118,7 +118,7 @@ impl Registry {
         // No part holds more entries than that, so the one that holds the next entry begins later than here.
         let mut from = after.saturating_sub(SealJournal::ENTRIES_MAX);
         loop {
-            let rows = self.metadata.scan(Rows::Segments { after: from }, SEGMENTS_PAGE).await?;
+            let rows = self.core.rows(Rows::Segments { after: from }, SEGMENTS_PAGE).await?;
             let is_last = rows.len() < SEGMENTS_PAGE;
             for row in rows {
                 if let (Key::Segment(first), Record::Segment(segment)) = row {
@@ -140,7 +140,7 @@ impl Registry {
         first: u64,
         segment: &SegmentRecord,
     ) -> Result<Arc<Vec<(u64, Entry)>>, Error> {
-        let kept = self.segment.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = self.core.last_segment().lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((of, entries)) = kept
             && of == first
         {
@@ -159,10 +159,11 @@ impl Registry {
             })
             .await
             .map_err(|source| unreadable(Some(source)))?;
-        let entries = self.segments.decode(&bytes).map_err(|source| unreadable(Some(source)))?;
+        let entries =
+            self.core.segments().decode(&bytes).map_err(|source| unreadable(Some(source)))?;
         let entries = Arc::new(entries);
         let read = Some((first, entries.clone()));
-        *self.segment.lock().unwrap_or_else(PoisonError::into_inner) = read;
+        *self.core.last_segment().lock().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(entries)
     }
 
@@ -175,7 +176,7 @@ impl Registry {
             let head = self.journal_head().await?;
             // Sealed parts first, a row each.
             loop {
-                let rows = self.metadata.scan(Rows::Segments { after }, SEGMENTS_PAGE).await?;
+                let rows = self.core.rows(Rows::Segments { after }, SEGMENTS_PAGE).await?;
                 let is_last = rows.len() < SEGMENTS_PAGE;
                 for row in rows {
                     let (Key::Segment(first), Record::Segment(segment)) = row else { continue };
@@ -193,7 +194,7 @@ impl Registry {
             let (mut low, mut high) = (head.first.max(before + 1), head.next);
             while low < high {
                 let middle = low + (high - low) / 2;
-                match self.row(Key::Journal(middle)).await? {
+                match self.core.row(Key::Journal(middle)).await? {
                     Some(Record::Journal(entry)) if entry.at < time => low = middle + 1,
                     Some(_) => high = middle,
                     // The entry was sealed since the head was read: it is in a part that was not read yet.
@@ -208,7 +209,7 @@ impl Registry {
     async fn first_kept(&self) -> Result<(u64, [u8; 32]), Error> {
         // Read first: should its rows be sealed by the second read, the sealed part begins with the same entry.
         let head = self.journal_head().await?;
-        let segments = self.metadata.scan(Rows::Segments { after: 0 }, 1).await?;
+        let segments = self.core.rows(Rows::Segments { after: 0 }, 1).await?;
         Ok(match segments.into_iter().next() {
             Some((Key::Segment(first), Record::Segment(segment))) => (first, segment.anchor),
             _ => (head.first, head.anchor),
@@ -217,7 +218,7 @@ impl Registry {
 
     /// Recomputes the chain over all entries that are kept, sealed or not.
     pub async fn verify_journal(&self) -> Result<JournalCheck, Error> {
-        self.metadata.linearize().await?;
+        self.core.catch_up().await?;
         let (first, mut chain) = self.first_kept().await?;
         let head = self.journal_head().await?;
         let mut next = first;

@@ -66,12 +66,12 @@ impl Registry {
         after: Option<TagName>,
         limit: usize,
     ) -> Result<Page<TagName>, Error> {
-        self.metadata.linearize().await?;
-        if self.metadata.get(Key::Repository(repository.clone())).await?.is_none() {
+        self.core.catch_up().await?;
+        if self.core.row(Key::Repository(repository.clone())).await?.is_none() {
             return Err(Error::RepositoryUnknown);
         }
         let rows = Rows::Tags { repository: repository.clone(), after };
-        let tags = self.metadata.scan(rows, limit + 1).await?;
+        let tags = self.core.rows(rows, limit + 1).await?;
         let tags = tags.into_iter().filter_map(|(key, _)| match key {
             Key::Tag(_, tag) => Some(tag),
             _ => None,
@@ -87,10 +87,10 @@ impl Registry {
         limit: usize,
         shown: &impl Shown,
     ) -> Result<Page<RepositoryPath>, Error> {
-        self.metadata.linearize().await?;
+        self.core.catch_up().await?;
         // The first so many of all tenants are among the first so many of each.
         let mut found = BTreeSet::new();
-        for tenant in self.tenancy.tenants() {
+        for tenant in self.core.tenancy().tenants() {
             for path in
                 self.repositories_of(&tenant, format, after.clone(), limit + 1, shown).await?
             {
@@ -112,7 +112,7 @@ impl Registry {
         limit: usize,
     ) -> Result<Page<(RepositoryPath, bool)>, Error> {
         let rows = Rows::Repositories { tenant, format, after };
-        let rows = self.metadata.scan(rows, limit + 1).await?;
+        let rows = self.core.rows(rows, limit + 1).await?;
         let paths = rows.into_iter().filter_map(|row| match row {
             (Key::Repository(key), Record::Repository(record)) => {
                 Some((key.path, record.artifacts > 0))
@@ -138,7 +138,7 @@ impl Registry {
         while found.len() < limit {
             let Some(from) = shown.go_on(after.take()) else { break };
             let rows = Rows::Repositories { tenant: tenant.clone(), format, after: from };
-            let rows = self.metadata.scan(rows, wanted).await?;
+            let rows = self.core.rows(rows, wanted).await?;
             let exhausted = rows.len() < wanted;
             for (key, record) in rows {
                 let (Key::Repository(key), Record::Repository(record)) = (key, record) else {
@@ -167,7 +167,7 @@ impl Registry {
         after: Option<Digest>,
         limit: usize,
     ) -> Result<Page<Referrer>, Error> {
-        self.metadata.linearize().await?;
+        self.core.catch_up().await?;
         let mut after = after;
         let mut found = Vec::new();
         while found.len() <= limit {
@@ -177,7 +177,7 @@ impl Registry {
             };
             let rows =
                 Rows::Referrers { repository: repository.clone(), subject, after: after.take() };
-            let rows = self.metadata.scan(rows, wanted).await?;
+            let rows = self.core.rows(rows, wanted).await?;
             let exhausted = rows.len() < wanted;
             for (key, record) in rows {
                 if let (Key::Referrer(_, _, digest), Record::Referrer(row)) = (key, record) {
@@ -211,9 +211,9 @@ impl Registry {
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<Option<ArtifactRecord>, Error> {
-        match self.metadata.get(Key::Artifact(repository.clone(), digest)).await? {
+        match self.core.row(Key::Artifact(repository.clone(), digest)).await? {
             Some(Record::Artifact(record)) => Ok(Some(record)),
-            Some(other) => Err(Self::wrong_record(&other)),
+            Some(other) => Err(Error::wrong_record(&other)),
             None => Ok(None),
         }
     }

@@ -22,13 +22,13 @@ pub struct TenantUsage {
 impl Registry {
     /// Every tenant that may own repositories.
     pub fn tenants(&self) -> Vec<TenantName> {
-        self.tenancy.tenants()
+        self.core.tenancy().tenants()
     }
 
     /// How many of a tenant's requests of a kind were granted to nodes in the hour that it is now.
     async fn granted_this_hour(&self, tenant: TenantName, rate: Rate) -> Result<u64, Error> {
         let budget = self.budget(tenant, rate).await?;
-        Ok(if budget.hour == self.now().0 / HOUR_MILLIS { budget.granted } else { 0 })
+        Ok(if budget.hour == self.core.now().0 / HOUR_MILLIS { budget.granted } else { 0 })
     }
 
     /// What a tenant uses and may use, as of this node's applied state.
@@ -48,10 +48,10 @@ impl Registry {
 
     /// What the tenant's rows add up to, as of this node's applied state.
     pub async fn usage(&self, tenant: &TenantName) -> Result<UsageRecord, Error> {
-        match self.metadata.get(Key::Usage(tenant.clone())).await? {
+        match self.core.row(Key::Usage(tenant.clone())).await? {
             None => Ok(UsageRecord::default()),
             Some(Record::Usage(usage)) => Ok(usage),
-            Some(other) => Err(Self::wrong_record(&other)),
+            Some(other) => Err(Error::wrong_record(&other)),
         }
     }
 }
