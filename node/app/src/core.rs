@@ -23,6 +23,19 @@ use crate::pulls::Pulls;
 use crate::queries::ReadSegment;
 use crate::registry::{Dependencies, Settings};
 
+/// The record of a row that was read, if there is one. Returns the error from the function around it if the record is not of
+/// the kind that belongs there.
+macro_rules! record {
+    ($kind:ident, $row:expr) => {
+        match $row {
+            Some(nora_domain::Record::$kind(record)) => Some(record),
+            Some(other) => return Err($crate::Error::wrong_record(&other)),
+            None => None,
+        }
+    };
+}
+pub(crate) use record;
+
 /// One node's registry, on behalf of one caller. A clone shares everything but may act for another caller.
 #[derive(Clone)]
 pub(crate) struct Core {

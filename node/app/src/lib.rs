@@ -8,6 +8,8 @@
 //!
 //! Must not know: HTTP, gRPC, RocksDB, files, or a concrete async runtime.
 
+pub mod access;
+pub mod accounts;
 pub mod commands;
 mod core;
 pub mod error;
@@ -19,8 +21,10 @@ mod proposing;
 mod pulls;
 pub mod queries;
 mod registry;
+pub mod tenants;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+pub mod tokens;
 
 pub use error::Error;
 pub use registry::{BlobStat, Dependencies, Registry, Settings};

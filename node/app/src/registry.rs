@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use nora_domain::{Digest, Epoch, Format, Generation, NodeId, RepositoryKey, RepositoryPath};
 
+use crate::Error;
+use crate::access::Access;
+use crate::accounts::Accounts;
 use crate::core::Core;
 use crate::ports::blobs::Blobs;
 use crate::ports::clock::{Clock, Ids};
@@ -11,6 +14,8 @@ use crate::ports::journal::Segments;
 use crate::ports::metadata::Metadata;
 use crate::ports::policy::{Caller, Tenancy};
 use crate::ports::uploads::{Finish, Sessions};
+use crate::tenants::Tenants;
+use crate::tokens::Tokens;
 
 /// Limits and times that use cases keep.
 #[derive(Clone, Debug)]
@@ -88,5 +93,30 @@ impl Registry {
     /// The limits and times it keeps.
     pub fn settings(&self) -> &Settings {
         self.core.settings()
+    }
+
+    /// Waits until reads on this node show every change that was acknowledged before.
+    pub async fn catch_up(&self) -> Result<(), Error> {
+        Ok(self.core.catch_up().await?)
+    }
+
+    /// The accounts.
+    pub fn accounts(&self) -> Accounts<'_> {
+        Accounts::new(&self.core)
+    }
+
+    /// The access tokens.
+    pub fn tokens(&self) -> Tokens<'_> {
+        Tokens::new(&self.core)
+    }
+
+    /// The policy and the signing keys.
+    pub fn access(&self) -> Access<'_> {
+        Access::new(&self.core)
+    }
+
+    /// The tenants.
+    pub fn tenants(&self) -> Tenants<'_> {
+        Tenants::new(&self.core)
     }
 }

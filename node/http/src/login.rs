@@ -10,7 +10,7 @@ use axum::extract::{Extension, RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use nora_app::queries::TenantUsage;
+use nora_app::tenants::TenantUsage;
 use nora_auth::credential::{Credential, Secret};
 use nora_auth::session::parse_scope;
 use nora_domain::{About, Deed, Reason, TenantName, Verb};
@@ -331,7 +331,7 @@ pub(super) async fn usage(
 
 async fn usage_document(api: &Api) -> Result<Value, nora_app::Error> {
     let mut tenants = Vec::new();
-    for name in api.registry.tenants() {
+    for name in api.registry.tenants().list() {
         tenants.push(tenant_document(api, name).await?);
     }
     Ok(json!({ "tenants": tenants }))
@@ -339,7 +339,7 @@ async fn usage_document(api: &Api) -> Result<Value, nora_app::Error> {
 
 async fn tenant_document(api: &Api, name: TenantName) -> Result<Value, nora_app::Error> {
     let TenantUsage { name, used: usage, limits, pushes, pulls } =
-        api.registry.tenant_usage(name).await?;
+        api.registry.tenants().overview(name).await?;
     Ok(json!({
         "name": name.as_str(),
         "unique_bytes": usage.unique_bytes,

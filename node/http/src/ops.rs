@@ -45,7 +45,9 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let _turn = api.metrics.scraping.lock().await;
     let gauges = api.metrics.gauges();
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    if let (Some(own), Ok(in_force)) = (api.settings.policy_file, api.registry.policy().await) {
+    if let (Some(own), Ok(in_force)) =
+        (api.settings.policy_file, api.registry.access().policy().await)
+    {
         let differs = in_force.is_none_or(|in_force| in_force.hash != own);
         gauges.policy_file_differs.set(i64::from(differs));
     }
@@ -58,9 +60,9 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
         &gauges.tenant_storage_quota_bytes,
     ];
     families.into_iter().for_each(Family::clear);
-    for name in api.registry.tenants() {
+    for name in api.registry.tenants().list() {
         // Should the usage not be readable now, the rest is still worth reading.
-        let Ok(usage) = api.registry.usage(&name).await else { continue };
+        let Ok(usage) = api.registry.tenants().usage(&name).await else { continue };
         sum.bytes = sum.bytes.saturating_add(usage.bytes);
         sum.artifacts = sum.artifacts.saturating_add(usage.artifacts);
         sum.tags = sum.tags.saturating_add(usage.tags);
@@ -68,7 +70,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
         gauges.tenant_unique_bytes.get_or_create(&labels).set(number(usage.unique_bytes));
         gauges.tenant_reserved_bytes.get_or_create(&labels).set(number(usage.reserved_bytes));
         gauges.tenant_artifacts.get_or_create(&labels).set(number(usage.artifacts));
-        if let Ok(limits) = api.registry.tenant_limits(name).await
+        if let Ok(limits) = api.registry.tenants().limits(name).await
             && let Some(quota) = limits.storage_quota
         {
             gauges.tenant_storage_quota_bytes.get_or_create(&labels).set(number(quota));

@@ -12,8 +12,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use futures_util::StreamExt;
 use moka::sync::Cache;
-use nora_app::commands::NewToken;
 use nora_app::ports::clock::Clock;
+use nora_app::tokens::NewToken;
 use nora_auth::credential::{ApiToken, TokenKind};
 use nora_auth::document::Provider;
 use nora_auth::identity::{Identity, Subject};
@@ -343,7 +343,8 @@ impl Guard {
         let registry = self.registry.by(Arc::new(caller.clone()));
         let id = TokenId(secret.id);
         let created = registry
-            .create_token(NewToken {
+            .tokens()
+            .create(NewToken {
                 id,
                 found_by: None,
                 account: None,
@@ -355,7 +356,7 @@ impl Guard {
         if let Err(nora_app::Error::OutcomeUnknown) = created {
             // If it was applied the issuer's token is used up, and its job can get no other.
             self.registry.catch_up().await?;
-            if self.registry.token(id).await?.is_none() {
+            if self.registry.tokens().get(id).await?.is_none() {
                 return Err(nora_app::Error::OutcomeUnknown.into());
             }
         } else {

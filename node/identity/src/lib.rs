@@ -225,7 +225,7 @@ impl Guard {
     /// Whoever comes while another brings them waits for that; what could not be brought is tried again by the next.
     pub async fn reload(&self) -> Result<(), PolicyFailure> {
         let _one = self.reloading.lock().await;
-        let now = self.registry.cluster().await?.identity_epoch;
+        let now = self.registry.access().counters().await?.identity_epoch;
         if self.epoch.load(Ordering::Acquire) != now || !self.secrets.is_loaded() {
             self.reload_secrets().await?;
             // In this order: what is recognised under the new number is so by the new policy.

@@ -194,7 +194,8 @@ impl Limits {
 
     /// Asks the log for a share.
     async fn ask(&self, tenant: TenantName, rate: Rate, hour: u64, wanted: u64) {
-        let answer = self.registry.lease_budget(tenant.clone(), rate, hour, wanted, 0).await;
+        let answer =
+            self.registry.tenants().lease_budget(tenant.clone(), rate, hour, wanted, 0).await;
         let mut shares = self.locked();
         let share = shares.entry((tenant, rate)).or_default();
         if share.hour == hour {
@@ -241,7 +242,7 @@ impl Limits {
         }
         let mut given_back = Ok(0);
         for (tenant, rate, unused) in idle {
-            let answer = self.registry.lease_budget(tenant, rate, hour, 0, unused).await;
+            let answer = self.registry.tenants().lease_budget(tenant, rate, hour, 0, unused).await;
             given_back = match (given_back, answer) {
                 (Ok(count), Ok(_)) => Ok(count + 1),
                 (Ok(_), Err(error)) | (Err(error), _) => Err(error),

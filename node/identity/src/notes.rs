@@ -270,7 +270,8 @@ impl Notes {
             return Ok(0);
         }
         let count = uses.len() as u64;
-        let written = registry.touch_tokens(uses.iter().map(|(id, at)| (*id, *at)).collect()).await;
+        let written =
+            registry.tokens().touch(uses.iter().map(|(id, at)| (*id, *at)).collect()).await;
         if written.is_err() {
             let mut waiting = locked(&self.uses);
             for (token, at) in uses {

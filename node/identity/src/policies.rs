@@ -85,7 +85,7 @@ pub async fn stranded(
     policy: &Policy,
 ) -> Result<Option<String>, nora_app::Error> {
     registry.catch_up().await?;
-    for tenant in registry.tenants() {
+    for tenant in registry.tenants().list() {
         for format in [Format::Oci, Format::Npm, Format::Pypi, Format::Maven, Format::Cargo] {
             let mut after: Option<RepositoryPath> = None;
             loop {
@@ -159,7 +159,7 @@ impl Policies {
     /// leaves the one before in force: changes are then refused, since they are judged under a number that is not the
     /// cluster's.
     pub async fn reload(&self, registry: &Registry) -> Result<bool, PolicyFailure> {
-        let Some(record) = registry.policy().await? else { return Ok(false) };
+        let Some(record) = registry.access().policy().await? else { return Ok(false) };
         if record.epoch == self.0.load().epoch {
             return Ok(false);
         }

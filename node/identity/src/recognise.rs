@@ -156,7 +156,7 @@ impl Guard {
     /// has to be judged again.
     pub(super) async fn has_caught_up(&self, epoch: u64) -> Result<bool, nora_app::Error> {
         self.registry.catch_up().await?;
-        if self.registry.cluster().await?.identity_epoch == epoch {
+        if self.registry.access().counters().await?.identity_epoch == epoch {
             return Ok(false);
         }
         // If the new policy cannot be read now, the one before it counts on; the job that follows changes says so.
@@ -206,7 +206,7 @@ impl Guard {
     /// whether what they showed has expired. `None` if it would not be believed any more.
     async fn renewed(&self, known: &Known) -> Result<Option<Known>, nora_app::Error> {
         let now = match known.token {
-            Some(id) => match self.registry.token(id).await? {
+            Some(id) => match self.registry.tokens().get(id).await? {
                 Some(record) => self.holder_of(id, record).await,
                 None => return Ok(None),
             },
@@ -226,7 +226,7 @@ impl Guard {
         known: &Known,
         epoch: u64,
     ) -> Result<bool, nora_app::Error> {
-        if epoch >= self.registry.cluster().await?.identity_epoch {
+        if epoch >= self.registry.access().counters().await?.identity_epoch {
             return Ok(true);
         }
         Ok(self.renewed(known).await?.is_some())
@@ -272,7 +272,7 @@ impl Guard {
     /// The administrator's own password, once they have chosen one: an account's, under the reserved name.
     async fn administrators_account(&self) -> Result<Option<AccountRecord>, nora_app::Error> {
         match AccountName::parse(ADMIN_USER) {
-            Ok(name) => self.registry.account(name).await,
+            Ok(name) => self.registry.accounts().get(name).await,
             Err(_) => Ok(None),
         }
     }
@@ -313,7 +313,7 @@ impl Guard {
         let in_force = self.policies.in_force();
         let policy = in_force.policy();
         if let Ok(name) = AccountName::parse(user)
-            && let Some(account) = self.registry.account(name).await?
+            && let Some(account) = self.registry.accounts().get(name).await?
         {
             let AccountRecord { is_robot, password_hash, groups, generation, .. } = account;
             let subject = if is_robot { Subject::Robot } else { Subject::User };
@@ -349,11 +349,11 @@ impl Guard {
     pub async fn revoke_shown(&self, caller: &Caller, text: &str) -> Result<(), nora_app::Error> {
         let Some(shown) = ApiToken::parse(text) else { return Ok(()) };
         let id = TokenId(shown.id);
-        let record = self.registry.token(id).await?;
+        let record = self.registry.tokens().get(id).await?;
         if !record.is_some_and(|record| shown.verify(&record.secret_hash)) {
             return Ok(());
         }
-        match self.registry.by(Arc::new(caller.clone())).revoke_token(id).await {
+        match self.registry.by(Arc::new(caller.clone())).tokens().revoke(id).await {
             Err(nora_app::Error::NotFound { .. }) => Ok(()),
             answer => answer,
         }
@@ -369,7 +369,7 @@ impl Guard {
 
     async fn api_token(&self, shown: &ApiToken) -> Result<Known, Rejected> {
         let id = TokenId(shown.id);
-        let record = self.registry.token(id).await?;
+        let record = self.registry.tokens().get(id).await?;
         match record.filter(|record| shown.verify(&record.secret_hash)) {
             Some(record) if record.is_workload == (shown.kind == TokenKind::Workload) => {
                 self.of_token(id, record).await
@@ -475,7 +475,7 @@ impl Guard {
     pub(super) async fn base_of(&self, claims: &session::Claims) -> Result<Known, Rejected> {
         if let Some(id) = &claims.cred {
             let Ok(id) = u128::from_str_radix(id, 16) else { return wrong(TOKEN) };
-            let record = self.registry.token(TokenId(id)).await?;
+            let record = self.registry.tokens().get(TokenId(id)).await?;
             return match record {
                 Some(record) => self.of_token(TokenId(id), record).await,
                 None => wrong(TOKEN),
@@ -558,7 +558,7 @@ mod tests {
         elsewhere(Action::SetPassword(SetPassword { account: account.clone(), password_hash }));
         assert!(logs_in(second).await, "a password that was just changed");
         let bob = AccountName::parse("bob").unwrap();
-        let generation = node.registry.cluster().await.unwrap().identity_epoch + 1;
+        let generation = node.registry.access().counters().await.unwrap().identity_epoch + 1;
         elsewhere(Action::CreateAccount(CreateAccount {
             account: bob,
             is_robot: false,

@@ -53,7 +53,7 @@ impl Secrets {
 
     /// Reads what this node has applied. Returns the administrator's password if it is another one than before.
     pub(super) async fn reload(&self, registry: &Registry) -> Result<Option<String>, Error> {
-        let known: Vec<_> = registry.shared_secrets().await?;
+        let known: Vec<_> = registry.access().shared_secrets().await?;
         let before = self.state.load_full();
         let Some(secret) = known.first().filter(|_| before.known != known) else { return Ok(None) };
         let mut proofs: Vec<_> = known.iter().map(proof_key).collect();
@@ -125,7 +125,7 @@ mod tests {
         let node = MemoryNode::without_policy(false).await;
         node.guard.reload().await.unwrap();
         let secret = |byte| SharedSecret([byte; 32]);
-        let old = shared_password(&node.registry.shared_secrets().await.unwrap()[0]);
+        let old = shared_password(&node.registry.access().shared_secrets().await.unwrap()[0]);
         let new = shared_password(&secret(8));
         let accepted = |password: &str| node.guard.secrets.accept(password).is_some();
         assert!(accepted(&old) && !accepted(&new));

@@ -45,7 +45,7 @@ impl Keys {
 
     /// Reads the keys that this node has applied.
     pub(super) async fn reload(&self, registry: &Registry) -> Result<(), Error> {
-        let rows = registry.signing_keys().await?;
+        let rows = registry.access().signing_keys().await?;
         let newest = rows.last().map(|(number, key)| (*number, key.created_at));
         let keys = rows.into_iter().map(|(id, key)| SigningKey {
             id,
@@ -70,7 +70,7 @@ impl Keys {
         })?;
         let expires_at = now.plus_millis(KEY_LIVES_MILLIS);
         let key = SigningKeyRecord { secret, created_at: now, expires_at };
-        match registry.add_signing_key(newest.map(|(number, _)| number), key).await {
+        match registry.access().add_signing_key(newest.map(|(number, _)| number), key).await {
             // Another node may have added one first.
             Ok(()) | Err(Error::Conflict { .. }) => self.reload(registry).await,
             Err(error) => Err(error),

@@ -115,7 +115,11 @@ impl MemoryNode {
     /// Puts a policy into force that no file can say, as one with the lines of an htpasswd file.
     pub async fn apply_document(&self, document: &PolicyDocument) {
         let (bytes, hash) = canonical(document).unwrap();
-        self.registry.set_policy(None, bytes, hash, tenant_limits(document)).await.unwrap();
+        self.registry
+            .access()
+            .set_policy(None, bytes, hash, tenant_limits(document))
+            .await
+            .unwrap();
         self.guard.reload().await.unwrap();
     }
 
@@ -124,7 +128,7 @@ impl MemoryNode {
         let hash = nora_auth::password::hash(PASSWORD).unwrap();
         for name in names {
             let name = AccountName::parse(name).unwrap();
-            self.registry.create_account(name, false, hash.clone(), Vec::new()).await.unwrap();
+            self.registry.accounts().create(name, false, hash.clone(), Vec::new()).await.unwrap();
         }
         self.guard.reload().await.unwrap();
     }
@@ -132,7 +136,7 @@ impl MemoryNode {
     /// Makes a token of a user's, cut down to these permissions.
     pub async fn token(&self, user: &str, name: &str, scope: &[&str]) -> String {
         let (secret, token) = Self::new_token(user, name, scope);
-        self.registry.create_token(token).await.unwrap();
+        self.registry.tokens().create(token).await.unwrap();
         secret
     }
 
@@ -141,12 +145,12 @@ impl MemoryNode {
         user: &str,
         name: &str,
         scope: &[&str],
-    ) -> (String, nora_app::commands::NewToken) {
+    ) -> (String, nora_app::tokens::NewToken) {
         let mut random = [0; 32];
         getrandom::fill(&mut random).unwrap();
         let secret = ApiToken::generate(TokenKind::Personal, random);
         let owner = format!("user:{user}");
-        let token = nora_app::commands::NewToken {
+        let token = nora_app::tokens::NewToken {
             id: TokenId(secret.id),
             found_by: Some((OwnerName::parse(&owner).unwrap(), TokenName::parse(name).unwrap())),
             account: Some(AccountName::parse(user).unwrap()),

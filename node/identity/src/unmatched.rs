@@ -30,7 +30,7 @@ impl Present {
         };
         let mut after: Option<AccountName> = None;
         loop {
-            let page = registry.accounts(after.take(), PAGE).await?;
+            let page = registry.accounts().list(after.take(), PAGE).await?;
             for (name, account) in page.items {
                 let names = if account.is_robot { &mut present.robots } else { &mut present.users };
                 names.insert(name.to_string());
@@ -86,7 +86,7 @@ async fn has_token(registry: &Registry, named: &str) -> Result<bool, Error> {
     for kind in ["user", "robot"] {
         if let (Ok(owner), Ok(name)) =
             (OwnerName::parse(&format!("{kind}:{owner}")), TokenName::parse(name))
-            && registry.token_named(owner, name).await?.is_some()
+            && registry.tokens().named(owner, name).await?.is_some()
         {
             return Ok(true);
         }
@@ -104,7 +104,7 @@ pub async fn end_tokens_of_nobody(registry: &Registry) {
 
 /// The logins of the policy in force. One that cannot be read is an error: who would be missing in it is not gone.
 async fn listed(registry: &Registry) -> Result<BTreeSet<String>, Error> {
-    let Some(policy) = registry.policy().await? else { return Ok(BTreeSet::new()) };
+    let Some(policy) = registry.access().policy().await? else { return Ok(BTreeSet::new()) };
     let document = serde_json::from_slice::<PolicyDocument>(&policy.document);
     let document = document.map_err(|error| Error::Internal {
         what: "the policy in force is not one that this version reads",
@@ -117,7 +117,7 @@ async fn end_tokens(registry: &Registry) -> Result<(), Error> {
     let mut after = None;
     loop {
         // Before the logins: whose token is seen here had theirs by now.
-        let page = registry.tokens(after.take(), PAGE).await?;
+        let page = registry.tokens().list(after.take(), PAGE).await?;
         after = page.items.last().map(|(id, _)| *id);
         let listed = listed(registry).await?;
         for (id, token) in page.items {
@@ -126,11 +126,11 @@ async fn end_tokens(registry: &Registry) -> Result<(), Error> {
                 continue;
             }
             if let Ok(name) = AccountName::parse(user)
-                && registry.account(name).await?.is_some()
+                && registry.accounts().get(name).await?.is_some()
             {
                 continue;
             }
-            match registry.revoke_token(id).await {
+            match registry.tokens().revoke(id).await {
                 Ok(()) | Err(Error::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -219,8 +219,8 @@ permissions = ["pull:*"]
         node.token("alice", "laptop", &[]).await;
         for user in ["carol", "dave"] {
             let (_, token) = MemoryNode::new_token(user, "laptop", &[]);
-            let token = nora_app::commands::NewToken { account: None, ..token };
-            node.registry.create_token(token).await.unwrap();
+            let token = nora_app::tokens::NewToken { account: None, ..token };
+            node.registry.tokens().create(token).await.unwrap();
         }
         let mut now = before.clone();
         let listed = &mut now.auth.as_mut().unwrap().htpasswd;
@@ -231,7 +231,7 @@ permissions = ["pull:*"]
         let mut left = Vec::new();
         for user in ["alice", "carol", "dave"] {
             let owner = OwnerName::parse(&format!("user:{user}")).unwrap();
-            left.push(node.registry.tokens_of(owner).await.unwrap().len());
+            left.push(node.registry.tokens().of(owner).await.unwrap().len());
         }
         assert_eq!(left, [1, 0, 1], "alice has an account of her own");
     }

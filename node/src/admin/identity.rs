@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use nora_app::Registry;
-use nora_app::commands::NewToken;
+use nora_app::tokens::NewToken;
 use nora_auth::credential::{ApiToken, Secret, TokenKind};
 use nora_auth::identity::{Identity as Who, Subject, check_name};
 use nora_auth::password::check_strength;
@@ -115,7 +115,7 @@ impl Admin {
             Some((owner, name)) => {
                 let owner = OwnerName::parse(owner).map_err(|error| malformed("owner", error))?;
                 let name = TokenName::parse(name).map_err(|error| malformed("name", error))?;
-                registry.token_named(owner, name).await.map_err(refused)?.ok_or_else(unknown)?
+                registry.tokens().named(owner, name).await.map_err(refused)?.ok_or_else(unknown)?
             }
             None => match u128::from_str_radix(text, 16) {
                 Ok(id) => TokenId(id),
@@ -126,7 +126,7 @@ impl Admin {
                 }
             },
         };
-        let record = registry.token(id).await.map_err(refused)?.ok_or_else(unknown)?;
+        let record = registry.tokens().get(id).await.map_err(refused)?.ok_or_else(unknown)?;
         Ok((id, record))
     }
 
@@ -143,7 +143,7 @@ impl Admin {
         let name = account_name(name)?;
         let registry = &self.api.registry;
         registry.catch_up().await.map_err(refused)?;
-        if let Some(account) = registry.account(name.clone()).await.map_err(refused)? {
+        if let Some(account) = registry.accounts().get(name.clone()).await.map_err(refused)? {
             if account.is_robot != matches!(subject, Subject::Robot(_)) {
                 let kind = if account.is_robot { "robot" } else { "user" };
                 return Err(Status::not_found(format!("{name} is a {kind}: write {kind}:{name}")));
@@ -224,7 +224,7 @@ impl Identity for Admin {
             name => Some(changed_name(name)?),
         };
         let rows = page_rows(request.page_size);
-        let page = self.api.registry.accounts(after.clone(), rows).await.map_err(refused)?;
+        let page = self.api.registry.accounts().list(after.clone(), rows).await.map_err(refused)?;
         let mut users: Vec<_> = page
             .items
             .into_iter()
@@ -284,7 +284,7 @@ impl Identity for Admin {
         let registry = self.registry_of(caller);
         let groups = request.groups;
         to_the_end(async move {
-            registry.create_account(name, request.robot, password_hash, groups).await
+            registry.accounts().create(name, request.robot, password_hash, groups).await
         })
         .await?
         .map_err(refused)?;
@@ -304,7 +304,7 @@ impl Identity for Admin {
         }
         let name = changed_name(&request.name)?;
         let in_force = self.api.guard.policies().in_force();
-        let account = self.api.registry.account(name.clone()).await.map_err(refused)?;
+        let account = self.api.registry.accounts().get(name.clone()).await.map_err(refused)?;
         let account_is_missing = account.is_none();
         match account {
             None if in_force.policy().htpasswd(name.as_str()).is_some() => {
@@ -323,8 +323,8 @@ impl Identity for Admin {
         to_the_end(async move {
             match is_first {
                 // From now on the password in the nodes' files opens nothing.
-                true => registry.create_account(name, false, hash, Vec::new()).await,
-                false => registry.set_password(name, hash).await,
+                true => registry.accounts().create(name, false, hash, Vec::new()).await,
+                false => registry.accounts().set_password(name, hash).await,
             }
         })
         .await?
@@ -339,7 +339,7 @@ impl Identity for Admin {
         let caller = caller_of(&request)?;
         let name = changed_name(&request.into_inner().name)?;
         let registry = self.registry_of(caller);
-        let tokens = to_the_end(async move { registry.remove_account(name).await })
+        let tokens = to_the_end(async move { registry.accounts().remove(name).await })
             .await?
             .map_err(refused)?;
         Ok(Response::new(proto::RemoveUserResponse { tokens }))
@@ -400,7 +400,7 @@ impl Identity for Admin {
             policy: None,
         };
         let registry = self.registry_of(caller);
-        to_the_end(async move { registry.create_token(token).await }).await?.map_err(refused)?;
+        to_the_end(async move { registry.tokens().create(token).await }).await?.map_err(refused)?;
         let token = Some(token_to_proto(id, record));
         Ok(Response::new(proto::CreateTokenResponse { secret: secret.reveal(), token }))
     }
@@ -423,7 +423,7 @@ impl Identity for Admin {
                 return Err(not_permitted(&caller, "admin:*"));
             }
             let owner = OwnerName::parse(&owner).map_err(|error| malformed("owner", error))?;
-            let tokens = registry.tokens_of(owner).await.map_err(refused)?;
+            let tokens = registry.tokens().of(owner).await.map_err(refused)?;
             let tokens = tokens.into_iter().map(|(id, record)| token_to_proto(id, record));
             let tokens = tokens.collect();
             return Ok(Response::new(proto::ListTokensResponse { tokens, more: false }));
@@ -434,7 +434,8 @@ impl Identity for Admin {
                 u128::from_str_radix(id, 16).map_err(|error| malformed("after", error))?,
             )),
         };
-        let page = registry.tokens(after, page_rows(request.page_size)).await.map_err(refused)?;
+        let page =
+            registry.tokens().list(after, page_rows(request.page_size)).await.map_err(refused)?;
         let tokens = page.items.into_iter().map(|(id, record)| token_to_proto(id, record));
         Ok(Response::new(proto::ListTokensResponse { tokens: tokens.collect(), more: page.more }))
     }
@@ -461,7 +462,7 @@ impl Identity for Admin {
         };
         let (id, _) = named?;
         let registry = self.registry_of(caller);
-        to_the_end(async move { registry.revoke_token(id).await }).await?.map_err(refused)?;
+        to_the_end(async move { registry.tokens().revoke(id).await }).await?.map_err(refused)?;
         Ok(Response::new(proto::RevokeTokenResponse {}))
     }
 
@@ -535,7 +536,7 @@ impl Admin {
         let mut who = Who::of(subject.clone());
         if let Some(name) = subject.account() {
             let name = account_name(name)?;
-            let account = self.api.registry.account(name).await.map_err(refused)?;
+            let account = self.api.registry.accounts().get(name).await.map_err(refused)?;
             who.groups = account.map(|account| account.groups).unwrap_or_default();
         }
         Ok(who)

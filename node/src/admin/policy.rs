@@ -1,6 +1,6 @@
 //! `nora.v1.Policy`, `nora.v1.Tenants` and `nora.v1.Audit`: what is in force, what is used, what was done.
 
-use nora_app::queries::TenantUsage;
+use nora_app::tenants::TenantUsage;
 use nora_auth::document::PolicyDocument;
 use nora_domain::{About, Deed, Entry, Reason, Timestamp, Verb, hex};
 use nora_proto::v1 as proto;
@@ -27,7 +27,7 @@ fn shown(mut document: PolicyDocument) -> PolicyDocument {
 impl Admin {
     async fn document_in_force(&self) -> Result<(u64, PolicyDocument), Status> {
         self.api.registry.catch_up().await.map_err(refused)?;
-        let Some(record) = self.api.registry.policy().await.map_err(refused)? else {
+        let Some(record) = self.api.registry.access().policy().await.map_err(refused)? else {
             return Ok((0, PolicyDocument::default()));
         };
         let document = serde_json::from_slice(&record.document).map_err(|error| {
@@ -44,7 +44,7 @@ impl Policy for Admin {
         _request: Request<proto::ShowPolicyRequest>,
     ) -> Result<Response<proto::ShowPolicyResponse>, Status> {
         let (epoch, document) = self.document_in_force().await?;
-        let record = self.api.registry.policy().await.map_err(refused)?;
+        let record = self.api.registry.access().policy().await.map_err(refused)?;
         let failed = |error: serde_json::Error| Status::internal(error.to_string());
         let (_, own) = canonical(&self.policy).map_err(failed)?;
         let hash = record.as_ref().map(|record| record.hash);
@@ -112,7 +112,7 @@ impl Policy for Admin {
         let tenants = tenant_limits(&document);
         // What was looked at above is what is changed.
         let set = to_the_end(async move {
-            let epoch = by_caller.set_policy(Some(epoch), bytes, hash, tenants).await?;
+            let epoch = by_caller.access().set_policy(Some(epoch), bytes, hash, tenants).await?;
             end_tokens_of_nobody(&by_itself).await;
             Ok(epoch)
         });
@@ -145,12 +145,12 @@ impl Tenants for Admin {
         registry.catch_up().await.map_err(refused)?;
         let in_force = self.api.guard.policies().in_force();
         let mut tenants = Vec::new();
-        for name in registry.tenants() {
+        for name in registry.tenants().list() {
             if !wanted.is_empty() && wanted != name.as_str() {
                 continue;
             }
             let TenantUsage { name, used: usage, limits, pushes, pulls } =
-                registry.tenant_usage(name).await.map_err(refused)?;
+                registry.tenants().overview(name).await.map_err(refused)?;
             let namespaces = in_force.policy().tenant(name.as_str()).map(|tenant| {
                 let each = tenant.namespaces.iter();
                 let each = each.flat_map(|(format, globs)| {

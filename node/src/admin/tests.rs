@@ -326,13 +326,13 @@ async fn every_method_asks_for_its_permission() {
     let name = nora_domain::AccountName::parse("alice").unwrap();
     let hash = nora_auth::password::hash("her own password").unwrap();
     let registry = &world.admin.api.registry;
-    registry.create_account(name, false, hash, Vec::new()).await.unwrap();
+    registry.accounts().create(name, false, hash, Vec::new()).await.unwrap();
     let document = serde_json::json!({"auth": {"rules": [
         {"subject": "alice", "permissions": ["pull:a/*"]},
     ]}});
     let document: PolicyDocument = serde_json::from_value(document).unwrap();
     let (bytes, sum) = nora_identity::canonical(&document).unwrap();
-    registry.set_policy(None, bytes, sum, Vec::new()).await.unwrap();
+    registry.access().set_policy(None, bytes, sum, Vec::new()).await.unwrap();
     world.admin.api.guard.reload().await.unwrap();
     let services = world.to(Peer::Anonymous);
     let alice = basic("alice", "her own password");

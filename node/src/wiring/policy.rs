@@ -43,7 +43,7 @@ pub(super) async fn bring(
         return Ok(());
     }
     let (document, hash) = canonical(own).map_err(unusable)?;
-    let known = registry.policy().await.map_err(unusable)?;
+    let known = registry.access().policy().await.map_err(unusable)?;
     let by_file = registry.by(std::sync::Arc::new(OnceBegun { actor: by_file() }));
     let is_alone = members.view().await.map(|view| view.members.len() <= 1).unwrap_or(false);
     if known.as_ref().is_some_and(|known| known.hash == hash) {
@@ -75,7 +75,7 @@ pub(super) async fn bring(
         return Ok(());
     }
     let expected = Some(known.as_ref().map_or(0, |known| known.epoch));
-    match by_file.set_policy(expected, document, hash, tenant_limits(own)).await {
+    match by_file.access().set_policy(expected, document, hash, tenant_limits(own)).await {
         Ok(epoch) => {
             info!(epoch, "the policy of this node's file is in force");
             end_tokens_of_nobody(&by_file).await;

@@ -4,12 +4,10 @@
 
 mod artifacts;
 mod blobs;
-mod identity;
 mod journal;
 mod reservation;
 mod tags;
 mod uploads;
 
 pub use artifacts::PutArtifact;
-pub use identity::NewToken;
 pub use uploads::{Expired, UploadPlace};

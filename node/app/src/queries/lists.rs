@@ -51,7 +51,7 @@ impl<F: Fn(&RepositoryPath) -> bool + Send + Sync> Shown for F {
 
 impl<T> Page<T> {
     /// A page of at most `limit` out of what was read with one row more.
-    pub(super) fn cut(mut items: Vec<T>, limit: usize) -> Self {
+    pub(crate) fn cut(mut items: Vec<T>, limit: usize) -> Self {
         let more = items.len() > limit;
         items.truncate(limit);
         Self { items, more }

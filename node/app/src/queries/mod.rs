@@ -7,13 +7,10 @@
 
 mod artifacts;
 mod blobs;
-mod identity;
 mod journal;
 mod lists;
-mod usage;
 
 pub use artifacts::{Artifact, ArtifactBody};
 pub use journal::JournalCheck;
 pub(crate) use journal::ReadSegment;
 pub use lists::{Page, Referrer, Shown};
-pub use usage::TenantUsage;

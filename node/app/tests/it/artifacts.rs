@@ -104,13 +104,13 @@ async fn a_large_artifact_goes_as_a_blob_and_leaves_no_link() {
         let found = world.registry.artifact(&here, &Reference::Digest(put.digest)).await.unwrap();
         assert_eq!(matches!(found.body, ArtifactBody::Blob(_)), is_blob);
         assert_eq!(found.bytes().await.unwrap(), put.bytes);
-        let usage = world.registry.usage(&TenantName::default_tenant()).await.unwrap();
+        let usage = world.registry.tenants().usage(&TenantName::default_tenant()).await.unwrap();
         assert_eq!((usage.bytes, usage.artifacts), (len as u64, 1));
         world.assert_sound();
 
         world.registry.delete_artifact(here.clone(), put.digest).await.unwrap();
         assert_eq!(link(), None);
-        let usage = world.registry.usage(&TenantName::default_tenant()).await.unwrap();
+        let usage = world.registry.tenants().usage(&TenantName::default_tenant()).await.unwrap();
         assert_eq!((usage.bytes, usage.artifacts, usage.links), (0, 0, 0));
     }
     assert_eq!(world.blobs.sessions(), vec![]);
@@ -125,7 +125,7 @@ async fn a_large_artifact_that_is_refused_leaves_no_link() {
     let refused = world.registry.put_artifact(put.clone()).await;
     assert!(matches!(refused, Err(Error::ReferencesMissing { .. })), "{refused:?}");
     assert_eq!(world.metadata.row(&Key::Link(here.clone(), put.digest)), None);
-    let usage = world.registry.usage(&TenantName::default_tenant()).await.unwrap();
+    let usage = world.registry.tenants().usage(&TenantName::default_tenant()).await.unwrap();
     assert_eq!((usage.bytes, usage.links), (0, 0));
     world.assert_sound();
 }

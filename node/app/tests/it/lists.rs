@@ -195,7 +195,7 @@ async fn a_referrer_shows_its_bytes() {
 async fn a_tenants_usage_is_what_its_rows_add_up_to() {
     let world = world();
     let here = repository("here");
-    let usage = || world.registry.usage(&here.tenant);
+    let usage = || world.registry.tenants().usage(&here.tenant);
     assert_eq!(usage().await.unwrap(), Default::default());
     let digest = world.push(&here, &[1; 100]).await.unwrap().digest;
     let to = repository("there");

@@ -27,7 +27,7 @@ fn limited(storage_quota: u64) -> World {
 
 /// What is used, and what is reserved.
 async fn used(world: &World) -> (u64, u64) {
-    let usage = world.registry.usage(&TenantName::default_tenant()).await.unwrap();
+    let usage = world.registry.tenants().usage(&TenantName::default_tenant()).await.unwrap();
     (usage.unique_bytes, usage.reserved_bytes)
 }
 

@@ -19,7 +19,7 @@ async fn the_audit_log_is_found_by_time() {
     for number in 0..20 {
         at.push(world.clock.now());
         let name = AccountName::parse(&format!("user{number}")).unwrap();
-        registry.create_account(name, true, String::new(), Vec::new()).await.unwrap();
+        registry.accounts().create(name, true, String::new(), Vec::new()).await.unwrap();
         world.clock.advance(1_000);
     }
     for (number, time) in at.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Every route asks; every credential is judged alike; making, moving and keeping tags are three things.
 
 use http::{Method, StatusCode};
-use nora_app::commands::NewToken;
+use nora_app::tokens::NewToken;
 use nora_auth::credential::{ApiToken, TokenKind};
 use nora_domain::{AccessTokenRecord, AccountName, OwnerName, Timestamp, TokenId, TokenName};
 
@@ -144,7 +144,7 @@ async fn alike(world: &World) {
     document.auth.as_mut().unwrap().htpasswd.insert("carol".to_owned(), CAROL.to_owned());
     world.apply_document(&document).await;
     let robot = AccountName::parse("ci").unwrap();
-    world.registry.create_account(robot, true, String::new(), Vec::new()).await.unwrap();
+    world.registry.accounts().create(robot, true, String::new(), Vec::new()).await.unwrap();
     world.guard.reload().await.unwrap();
 }
 
@@ -175,7 +175,7 @@ async fn token_of(world: &World, owner: &str, permissions: &[&str]) -> String {
         record,
         policy: None,
     };
-    world.registry.create_token(token).await.unwrap();
+    world.registry.tokens().create(token).await.unwrap();
     secret.reveal()
 }
 

@@ -29,7 +29,7 @@ async fn world() -> World {
 }
 
 async fn used(world: &World) -> (u64, u64) {
-    let usage = world.registry.usage(&TenantName::parse("red").unwrap()).await.unwrap();
+    let usage = world.registry.tenants().usage(&TenantName::parse("red").unwrap()).await.unwrap();
     (usage.unique_bytes, usage.reserved_bytes)
 }
 

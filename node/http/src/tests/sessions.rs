@@ -101,7 +101,7 @@ async fn forms_get_and_refresh_sessions() {
     // Another password ends it.
     let hash = nora_auth::password::hash("another password").unwrap();
     let alice = AccountName::parse("alice").unwrap();
-    world.registry.set_password(alice, hash).await.unwrap();
+    world.registry.accounts().set_password(alice, hash).await.unwrap();
     world.guard.reload().await.unwrap();
     assert_eq!(ask(&refresh).await.status, StatusCode::UNAUTHORIZED);
     for body in ["grant_type=password&username=alice&password=x", "grant_type=x", ""] {
@@ -122,12 +122,12 @@ async fn what_a_session_came_from_ends_it() {
     };
     assert_eq!((asked(&of_token).await, asked(&of_password).await), (200, 200));
     let id = ApiToken::parse(&token).unwrap().id;
-    world.registry.revoke_token(TokenId(id)).await.unwrap();
+    world.registry.tokens().revoke(TokenId(id)).await.unwrap();
     world.guard.reload().await.unwrap();
     assert_eq!((asked(&of_token).await, asked(&of_password).await), (401, 200));
     assert_eq!(asked(&Shown::Bearer(token)).await, 401);
     let alice = AccountName::parse("alice").unwrap();
-    world.registry.remove_account(alice).await.unwrap();
+    world.registry.accounts().remove(alice).await.unwrap();
     world.guard.reload().await.unwrap();
     assert_eq!(asked(&of_password).await, 401);
 }
@@ -143,7 +143,7 @@ async fn a_chosen_password_ends_what_the_administrator_had() {
     assert_eq!((asked(&session).await, asked(&Shown::admin()).await), (200, 200));
     let hash = nora_auth::password::hash("a password of my own").unwrap();
     let admin = AccountName::parse("admin").unwrap();
-    world.registry.create_account(admin, false, hash, Vec::new()).await.unwrap();
+    world.registry.accounts().create(admin, false, hash, Vec::new()).await.unwrap();
     world.guard.reload().await.unwrap();
     assert_eq!((asked(&session).await, asked(&Shown::admin()).await), (401, 401));
     let chosen = Shown::Basic("admin".into(), "a password of my own".into());
@@ -167,7 +167,7 @@ async fn who_is_known_is_not_kept_out_by_who_guesses() {
     // What does have to do with her makes her log in, and that has to wait.
     let hash = nora_auth::password::hash(PASSWORD).unwrap();
     let alice = AccountName::parse("alice").unwrap();
-    world.registry.set_password(alice, hash).await.unwrap();
+    world.registry.accounts().set_password(alice, hash).await.unwrap();
     world.guard.reload().await.unwrap();
     assert_eq!(asked(PASSWORD).await, 429);
 }
@@ -182,7 +182,7 @@ async fn what_is_revoked_while_a_request_runs_ends_it() {
     let again = async |name: &str| tag_v1_as(&registry, name).await;
     again("v2").await.unwrap();
     let id = ApiToken::parse(&token).unwrap().id;
-    world.registry.revoke_token(TokenId(id)).await.unwrap();
+    world.registry.tokens().revoke(TokenId(id)).await.unwrap();
     let refused = again("v3").await.unwrap_err();
     assert!(matches!(refused, nora_app::Error::NotPermitted), "{refused:?}");
     let v3 = TagName::parse("v3").unwrap();
@@ -196,9 +196,15 @@ async fn what_a_new_password_ended_sets_no_password() {
     let old = world.guard.recognise(shown, None, "request".into()).await.unwrap();
     let alice = AccountName::parse("alice").unwrap();
     let hash = |password: &str| nora_auth::password::hash(password).unwrap();
-    world.registry.set_password(alice.clone(), hash("set by the administrator")).await.unwrap();
+    world
+        .registry
+        .accounts()
+        .set_password(alice.clone(), hash("set by the administrator"))
+        .await
+        .unwrap();
     let by_old = world.registry.by(Arc::new(old));
-    let refused = by_old.set_password(alice, hash("set by the thief")).await.unwrap_err();
+    let refused =
+        by_old.accounts().set_password(alice, hash("set by the thief")).await.unwrap_err();
     assert!(matches!(refused, nora_app::Error::NotPermitted), "{refused:?}");
 }
 
@@ -234,11 +240,11 @@ async fn who_was_asked_for_nothing_is_asked_once_a_policy_asks() {
 #[tokio::test]
 async fn a_token_is_made_under_the_policy_that_was_looked_at() {
     let world = world().await;
-    let epoch = world.registry.cluster().await.unwrap().policy_epoch;
+    let epoch = world.registry.access().counters().await.unwrap().policy_epoch;
     world.apply("[auth]\n").await;
     let token = nora_identity::testkit::MemoryNode::new_token("alice", "late", &[]).1;
-    let late = nora_app::commands::NewToken { policy: Some(epoch), ..token };
-    let refused = world.registry.create_token(late).await.unwrap_err();
+    let late = nora_app::tokens::NewToken { policy: Some(epoch), ..token };
+    let refused = world.registry.tokens().create(late).await.unwrap_err();
     assert!(matches!(refused, nora_app::Error::PolicyChanged), "{refused:?}");
 }
 
