@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nora_domain::{
-    Deed, Epoch, Generation, Head, Key, NodeId, Placement, Reason, Record, RepositoryKey, Rows,
-    Timestamp,
+    Deed, Epoch, Generation, Head, Key, NodeId, Reason, Record, RepositoryKey, Rows, Timestamp,
 };
 
 use crate::Error;
@@ -219,21 +218,6 @@ impl Core {
         }
         self.catch_up().await?;
         self.row(key).await
-    }
-
-    /// Whether a copy is on a node that takes part, or in the object store.
-    pub(crate) async fn has_serving_copy(
-        &self,
-        placement: &Placement,
-    ) -> Result<bool, MetadataError> {
-        let Placement::Nodes(holders) = placement else { return Ok(true) };
-        for holder in holders {
-            match self.row(Key::Node(*holder)).await? {
-                Some(Record::Node(node)) if node.standing.serves() => return Ok(true),
-                _ => {}
-            }
-        }
-        Ok(false)
     }
 
     /// `absent`, or that the repository itself is not known.

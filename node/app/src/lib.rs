@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod accounts;
+pub mod blobs;
 pub mod commands;
 mod core;
 pub mod error;
@@ -21,10 +22,12 @@ mod proposing;
 mod pulls;
 pub mod queries;
 mod registry;
+pub mod tags;
 pub mod tenants;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod tokens;
 
+pub use blobs::BlobStat;
 pub use error::Error;
-pub use registry::{BlobStat, Dependencies, Registry, Settings};
+pub use registry::{Dependencies, Registry, Settings};

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use nora_domain::{Digest, Epoch, Format, Generation, NodeId, RepositoryKey, RepositoryPath};
+use nora_domain::{Epoch, Format, NodeId, RepositoryKey, RepositoryPath};
 
 use crate::Error;
 use crate::access::Access;
 use crate::accounts::Accounts;
+use crate::blobs::LinkedBlobs;
 use crate::core::Core;
 use crate::ports::blobs::Blobs;
 use crate::ports::clock::{Clock, Ids};
@@ -14,6 +15,7 @@ use crate::ports::journal::Segments;
 use crate::ports::metadata::Metadata;
 use crate::ports::policy::{Caller, Tenancy};
 use crate::ports::uploads::{Finish, Sessions};
+use crate::tags::Tags;
 use crate::tenants::Tenants;
 use crate::tokens::Tokens;
 
@@ -28,17 +30,6 @@ pub struct Settings {
     pub pin_millis: u64,
     /// How long an upload session is kept after its last byte, in milliseconds.
     pub upload_expiry_millis: u64,
-}
-
-/// A blob that a repository shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlobStat {
-    /// Its name.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// The copy to read.
-    pub generation: Generation,
 }
 
 /// What a registry stands on.
@@ -98,6 +89,16 @@ impl Registry {
     /// Waits until reads on this node show every change that was acknowledged before.
     pub async fn catch_up(&self) -> Result<(), Error> {
         Ok(self.core.catch_up().await?)
+    }
+
+    /// The tags of repositories.
+    pub fn tags(&self) -> Tags<'_> {
+        Tags::new(&self.core)
+    }
+
+    /// The blobs that repositories show.
+    pub fn blobs(&self) -> LinkedBlobs<'_> {
+        LinkedBlobs::new(&self.core)
     }
 
     /// The accounts.

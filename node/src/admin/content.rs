@@ -94,7 +94,8 @@ impl Content for Admin {
             tag => Some(TagName::parse(tag).map_err(malformed)?),
         };
         let rows = page_rows(request.page_size);
-        let page = self.api.registry.tags(&repository, after, rows).await.map_err(refused)?;
+        let page =
+            self.api.registry.tags().list(&repository, after, rows).await.map_err(refused)?;
         let tags = page.items.iter().map(|tag| tag.as_str().to_owned()).collect();
         Ok(Response::new(proto::ListTagsResponse { tags, more: page.more }))
     }
@@ -135,7 +136,7 @@ impl Content for Admin {
             ));
         }
         let registry = self.api.registry.by(Arc::new(caller));
-        let set = to_the_end(async move { registry.set_tag(repository, tag, to).await });
+        let set = to_the_end(async move { registry.tags().set(repository, tag, to).await });
         let digest = set.await?.map_err(refused)?.to_string();
         Ok(Response::new(proto::SetTagResponse { digest }))
     }
@@ -149,7 +150,7 @@ impl Content for Admin {
         let repository = self.repository(&caller, Action::Delete, &request.repository)?;
         let tag = TagName::parse(&request.tag).map_err(malformed)?;
         let registry = self.api.registry.by(Arc::new(caller));
-        let deleted = to_the_end(async move { registry.delete_tag(repository, tag).await });
+        let deleted = to_the_end(async move { registry.tags().delete(repository, tag).await });
         let digest = deleted.await?.map_err(refused)?.to_string();
         Ok(Response::new(proto::DeleteTagResponse { digest }))
     }

@@ -1,10 +1,10 @@
-//! Storing and deleting artifacts and tags.
+//! Storing and deleting artifacts.
 
 use bytes::Bytes;
 use nora_domain as domain;
 use nora_domain::{
-    ArtifactDeleted, ArtifactStored, Body, DeleteArtifact, DeleteTag, Digest, Key, MediaType,
-    RepositoryKey, TagName, Target, UnlinkBlob,
+    ArtifactDeleted, ArtifactStored, Body, DeleteArtifact, Digest, Key, MediaType, RepositoryKey,
+    TagName, UnlinkBlob,
 };
 use tracing::warn;
 
@@ -140,14 +140,5 @@ impl Registry {
                 return Ok(removed);
             }
         }
-    }
-
-    /// Removes a tag; what it named stays. Returns that.
-    pub async fn delete_tag(
-        &self,
-        repository: RepositoryKey,
-        tag: TagName,
-    ) -> Result<Target, Error> {
-        self.core.change(DeleteTag { repository, tag }).await
     }
 }

@@ -6,6 +6,7 @@ use nora_domain::{
     Refusal, RefusalNote, Rows, SealJournal, system_repository,
 };
 
+use crate::blobs::LinkedBlobs;
 use crate::{Error, Registry};
 
 /// Notes of pulls that one command carries.
@@ -76,7 +77,7 @@ impl Registry {
             Ok(()) => Ok(true),
             Err(Refusal::JournalMoved { .. }) => {
                 // The same entries may be the same bytes: then the blob is needed, and stays.
-                match self.unlink_blob(repository, digest).await {
+                match LinkedBlobs::new(&self.core).unlink(repository, digest).await {
                     Ok(()) | Err(Error::BlobReferenced { .. } | Error::BlobUnknown(_)) => Ok(false),
                     Err(error) => Err(error),
                 }

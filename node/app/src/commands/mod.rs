@@ -3,10 +3,8 @@
 //! A caller that must not leave a command half done when its client hangs up runs it in a task of its own.
 
 mod artifacts;
-mod blobs;
 mod journal;
 mod reservation;
-mod tags;
 mod uploads;
 
 pub use artifacts::PutArtifact;

@@ -6,10 +6,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use nora_domain::{
     ArtifactRecord, Body, Digest, Key, MediaType, Record, Reference, RepositoryKey, TagName,
-    TagRecord, Target,
 };
 
+use crate::blobs::LinkedBlobs;
 use crate::ports::blobs::{Delivery, OpenBlob};
+use crate::tags::Tags;
 use crate::{Error, Registry};
 
 /// How often a tag is resolved anew because its artifact went in between.
@@ -75,7 +76,7 @@ impl Registry {
         tag: &TagName,
     ) -> Result<Artifact, Error> {
         for _ in 0..RESOLVED_MAX {
-            let digest = self.resolve(repository, tag).await?;
+            let digest = Tags::new(&self.core).resolve(repository, tag).await?;
             match self.core.row(Key::Artifact(repository.clone(), digest)).await? {
                 Some(Record::Artifact(record)) => {
                     if let Some(found) = self.with_body(repository, digest, record).await? {
@@ -92,22 +93,6 @@ impl Registry {
         Err(Error::Unavailable { what, source: None })
     }
 
-    /// The digest that a tag names: every move acknowledged before the call is seen.
-    pub async fn resolve(
-        &self,
-        repository: &RepositoryKey,
-        tag: &TagName,
-    ) -> Result<Digest, Error> {
-        self.core.catch_up().await?;
-        match self.core.row(Key::Tag(repository.clone(), tag.clone())).await? {
-            Some(Record::Tag(TagRecord { target: Target::Artifact(digest), .. })) => Ok(digest),
-            Some(Record::Tag(_)) | None => {
-                Err(self.core.absent(repository, Error::TagUnknown(tag.clone())).await)
-            }
-            Some(other) => Err(Error::wrong_record(&other)),
-        }
-    }
-
     /// An artifact with its body; `None` if it was deleted since its record was read, and its body with it.
     pub(super) async fn with_body(
         &self,
@@ -118,7 +103,7 @@ impl Registry {
         let ArtifactRecord { media_type, size, subject, blobs, children, .. } = record;
         let body = match record.body {
             Body::Inline(bytes) => ArtifactBody::Bytes(bytes),
-            Body::Blob => match self.open_blob(repository, digest).await {
+            Body::Blob => match LinkedBlobs::new(&self.core).open(repository, digest).await {
                 Ok(open) => ArtifactBody::Blob(open),
                 Err(Error::BlobUnknown(_) | Error::RepositoryUnknown) => return Ok(None),
                 Err(error) => return Err(error),

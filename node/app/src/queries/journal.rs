@@ -8,6 +8,7 @@ use nora_domain::{
 };
 
 use super::Page;
+use crate::blobs::LinkedBlobs;
 use crate::ports::blobs::Delivery;
 use crate::{Error, Registry};
 
@@ -150,7 +151,7 @@ impl Registry {
             what: "a sealed part of the journal could not be read",
             source,
         };
-        let blob = self.open_blob(&system_repository(), segment.digest).await?;
+        let blob = LinkedBlobs::new(&self.core).open(&system_repository(), segment.digest).await?;
         let stream = blob.clone().read(0..blob.size(), Delivery::Process);
         let bytes = stream
             .try_fold(Vec::new(), async |mut all, part| {

@@ -1,10 +1,10 @@
-//! Lists: tags, repositories, referrers. Each is a page read from one moment of the state, in byte order.
+//! Lists: repositories, referrers. Each is a page read from one moment of the state, in byte order.
 
 use std::collections::BTreeSet;
 
 use nora_domain::{
     ArtifactRecord, Digest, Format, Key, MediaType, Record, RepositoryKey, RepositoryPath, Rows,
-    TagName, TenantName,
+    TenantName,
 };
 
 use super::Artifact;
@@ -59,26 +59,6 @@ impl<T> Page<T> {
 }
 
 impl Registry {
-    /// A repository's tags after `after`.
-    pub async fn tags(
-        &self,
-        repository: &RepositoryKey,
-        after: Option<TagName>,
-        limit: usize,
-    ) -> Result<Page<TagName>, Error> {
-        self.core.catch_up().await?;
-        if self.core.row(Key::Repository(repository.clone())).await?.is_none() {
-            return Err(Error::RepositoryUnknown);
-        }
-        let rows = Rows::Tags { repository: repository.clone(), after };
-        let tags = self.core.rows(rows, limit + 1).await?;
-        let tags = tags.into_iter().filter_map(|(key, _)| match key {
-            Key::Tag(_, tag) => Some(tag),
-            _ => None,
-        });
-        Ok(Page::cut(tags.collect(), limit))
-    }
-
     /// A format's repositories that hold artifacts and that the caller may see, after `after`, whoever owns them.
     pub async fn repositories(
         &self,

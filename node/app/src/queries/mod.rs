@@ -6,7 +6,6 @@
 //! whichever node it asks.
 
 mod artifacts;
-mod blobs;
 mod journal;
 mod lists;
 

@@ -51,12 +51,12 @@ async fn a_tag_goes_alone() {
     put.tags = vec![tag("v1")];
     world.registry.put_artifact(put.clone()).await.unwrap();
     assert_eq!(
-        world.registry.delete_tag(here.clone(), tag("v1")).await.unwrap(),
+        world.registry.tags().delete(here.clone(), tag("v1")).await.unwrap(),
         Target::Artifact(put.digest)
     );
-    let gone = world.registry.delete_tag(here.clone(), tag("v1")).await;
+    let gone = world.registry.tags().delete(here.clone(), tag("v1")).await;
     assert!(matches!(gone, Err(Error::TagUnknown(ref t)) if *t == tag("v1")), "{gone:?}");
-    let gone = world.registry.resolve(&here, &tag("v1")).await;
+    let gone = world.registry.tags().resolve(&here, &tag("v1")).await;
     assert!(matches!(gone, Err(Error::TagUnknown(_))), "{gone:?}");
     world.registry.artifact(&here, &Reference::Digest(put.digest)).await.unwrap();
 }
@@ -72,20 +72,22 @@ async fn a_tag_is_set_to_what_is_there() {
         world.registry.put_artifact(put.clone()).await.unwrap();
         for (new, to) in [("v2", Reference::Tag(tag("v1"))), ("v3", Reference::Digest(put.digest))]
         {
-            let set = world.registry.set_tag(here.clone(), tag(new), to).await.unwrap();
+            let set = world.registry.tags().set(here.clone(), tag(new), to).await.unwrap();
             assert_eq!(set, put.digest);
-            assert_eq!(world.registry.resolve(&here, &tag(new)).await.unwrap(), put.digest);
+            assert_eq!(world.registry.tags().resolve(&here, &tag(new)).await.unwrap(), put.digest);
         }
         let found = world.registry.artifact(&here, &Reference::Tag(tag("v3"))).await.unwrap();
         assert_eq!(found.bytes().await.unwrap(), put.bytes);
         world.assert_sound();
     }
     let absent = sha256(b"absent");
-    let refused = world.registry.set_tag(here.clone(), tag("v4"), Reference::Digest(absent)).await;
+    let refused =
+        world.registry.tags().set(here.clone(), tag("v4"), Reference::Digest(absent)).await;
     assert!(matches!(refused, Err(Error::ArtifactUnknown(d)) if d == absent), "{refused:?}");
-    let refused = world.registry.set_tag(here.clone(), tag("v4"), Reference::Tag(tag("v5"))).await;
+    let refused =
+        world.registry.tags().set(here.clone(), tag("v4"), Reference::Tag(tag("v5"))).await;
     assert!(matches!(refused, Err(Error::TagUnknown(ref t)) if *t == tag("v5")), "{refused:?}");
-    let unset = world.registry.resolve(&here, &tag("v4")).await;
+    let unset = world.registry.tags().resolve(&here, &tag("v4")).await;
     assert!(matches!(unset, Err(Error::TagUnknown(_))), "{unset:?}");
 }
 
@@ -379,7 +381,7 @@ async fn a_tag_that_never_stands_still_is_not_waited_for_for_ever() {
     let found = registry.artifact(&here, &Reference::Tag(tag("latest"))).await.err();
     assert!(matches!(found, Some(Error::Unavailable { .. })), "{found:?}");
     // A tag that goes is unknown, and so is an artifact that goes.
-    let latest = world.registry.resolve(&here, &tag("latest")).await.unwrap();
+    let latest = world.registry.tags().resolve(&here, &tag("latest")).await.unwrap();
     world.registry.put_artifact(artifact(&here, "other")).await.unwrap();
     let metadata = world.metadata.clone();
     let registry = world.meddled_at(1, async move {
@@ -449,7 +451,7 @@ async fn a_tag_is_set_to_what_another_names_even_if_that_moves() {
         let replaced = replace(world.metadata.clone(), "latest", old.digest, new.digest);
         let registry = world.meddled_at(number, replaced);
         let named = Reference::Tag(tag("latest"));
-        let set = registry.set_tag(here.clone(), tag("stable"), named).await.unwrap();
+        let set = registry.tags().set(here.clone(), tag("stable"), named).await.unwrap();
         assert!(set == new.digest || set == old.digest && number >= 2, "{number}");
     }
 }
@@ -468,7 +470,7 @@ async fn an_artifact_with_very_many_tags_goes_with_all_of_them() {
     let removed = world.registry.delete_artifact(here.clone(), put.digest).await.unwrap();
     assert_eq!(world.counts().proposals, before + 3, "a step removes so many at most");
     assert_eq!(removed, put.tags);
-    assert_eq!(world.registry.tags(&here, None, 10_000).await.unwrap().items, [tag("kept")]);
+    assert_eq!(world.registry.tags().list(&here, None, 10_000).await.unwrap().items, [tag("kept")]);
     let gone = world.registry.artifact(&here, &Reference::Digest(put.digest)).await.err();
     assert!(matches!(gone, Some(Error::ArtifactUnknown(_))), "{gone:?}");
     world.assert_sound();
@@ -500,11 +502,11 @@ async fn an_immutable_tag_keeps_what_its_index_lists_at_any_depth() {
             "{refused:?}"
         );
     }
-    let refused = alice.delete_tag(here.clone(), tag("v1")).await;
+    let refused = alice.tags().delete(here.clone(), tag("v1")).await;
     assert!(matches!(refused, Err(Error::TagImmutable(_))), "{refused:?}");
     assert_eq!(alice.delete_artifact(here.clone(), unrelated).await.unwrap(), [tag("tag")]);
     // The policy has no say in what the cluster itself does.
-    world.registry.delete_tag(here.clone(), tag("v1")).await.unwrap();
+    world.registry.tags().delete(here.clone(), tag("v1")).await.unwrap();
     assert_eq!(alice.delete_artifact(here.clone(), child).await.unwrap(), [tag("mutable")]);
     world.assert_sound();
 }

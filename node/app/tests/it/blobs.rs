@@ -32,7 +32,7 @@ async fn confirming_writes_only_when_half_of_the_pins_time_is_over() {
     let pin_millis = settings().pin_millis;
     let half = pin_millis / 2;
     world.clock.advance(half);
-    world.registry.confirm_blob(&here, digest).await.unwrap();
+    world.registry.blobs().confirm(&here, digest).await.unwrap();
     let pinned = NOW.plus_millis(pin_millis);
     assert_eq!(
         (world.counts().proposals, pinned_until(&world, &here, digest)),
@@ -40,7 +40,7 @@ async fn confirming_writes_only_when_half_of_the_pins_time_is_over() {
         "it is pinned for half of the time still"
     );
     world.clock.advance(1);
-    world.registry.confirm_blob(&here, digest).await.unwrap();
+    world.registry.blobs().confirm(&here, digest).await.unwrap();
     let pinned = NOW.plus_millis(half + 1 + pin_millis);
     assert_eq!(
         (world.counts().proposals, pinned_until(&world, &here, digest)),
@@ -48,7 +48,7 @@ async fn confirming_writes_only_when_half_of_the_pins_time_is_over() {
     );
     // The next half of the pin's time is free again.
     world.clock.advance(half);
-    world.registry.confirm_blob(&here, digest).await.unwrap();
+    world.registry.blobs().confirm(&here, digest).await.unwrap();
     assert_eq!(world.counts().proposals, pushed + 1);
     let held = world.metadata.row(&Key::TenantBlob(here.tenant.clone(), digest));
     let Some(Record::TenantBlob(held)) = held else { panic!("{held:?}") };
@@ -64,10 +64,10 @@ async fn what_another_repository_needs_is_pinned_for_this_one() {
     put.blobs = vec![digest];
     let by = put.digest;
     world.registry.put_artifact(put).await.unwrap();
-    assert!(world.registry.mount_blob(there.clone(), here.clone(), digest).await.unwrap());
+    assert!(world.registry.blobs().mount(there.clone(), here.clone(), digest).await.unwrap());
     world.clock.advance(settings().pin_millis);
     let before = world.counts().proposals;
-    world.registry.confirm_blob(&here, digest).await.unwrap();
+    world.registry.blobs().confirm(&here, digest).await.unwrap();
     let until = NOW.plus_millis(2 * settings().pin_millis);
     assert_eq!(
         (world.counts().proposals, pinned_until(&world, &here, digest)),
@@ -76,7 +76,7 @@ async fn what_another_repository_needs_is_pinned_for_this_one() {
     assert_eq!(pinned_until(&world, &there, digest), NOW.plus_millis(settings().pin_millis));
     // The other repository's need goes; this one's blob stays.
     world.registry.delete_artifact(there.clone(), by).await.unwrap();
-    world.registry.unlink_blob(there, digest).await.unwrap();
+    world.registry.blobs().unlink(there, digest).await.unwrap();
     let mut put = artifact(&here, "{}");
     put.blobs = vec![digest];
     world.registry.put_artifact(put).await.unwrap();
@@ -93,7 +93,7 @@ async fn confirming_a_referenced_blob_never_writes() {
     world.registry.put_artifact(put).await.unwrap();
     let before = world.counts().proposals;
     world.clock.advance(100 * settings().pin_millis);
-    world.registry.confirm_blob(&here, digest).await.unwrap();
+    world.registry.blobs().confirm(&here, digest).await.unwrap();
     assert_eq!(world.counts().proposals, before);
 }
 
@@ -102,10 +102,10 @@ async fn what_is_not_there_cannot_be_confirmed() {
     let world = world();
     let here = repository("here");
     let digest = world.push(&here, b"bytes").await.unwrap().digest;
-    let unknown = world.registry.confirm_blob(&here, sha256(b"none")).await;
+    let unknown = world.registry.blobs().confirm(&here, sha256(b"none")).await;
     assert!(matches!(unknown, Err(Error::BlobUnknown(_))), "{unknown:?}");
     world.clock.advance(settings().pin_millis);
-    let elsewhere = world.registry.confirm_blob(&repository("there"), digest).await;
+    let elsewhere = world.registry.blobs().confirm(&repository("there"), digest).await;
     assert!(matches!(elsewhere, Err(Error::BlobUnknown(d)) if d == digest), "{elsewhere:?}");
 }
 
@@ -114,14 +114,14 @@ async fn a_mount_shows_a_blob_or_says_that_it_must_be_pushed() {
     let world = world();
     let (from, to, other) = (repository("from"), repository("to"), repository("other"));
     let digest = world.push(&from, b"bytes").await.unwrap().digest;
-    assert!(!world.registry.mount_blob(other.clone(), to.clone(), digest).await.unwrap());
-    assert!(world.registry.stat_blob(&to, digest).await.is_err());
-    assert!(world.registry.mount_blob(from.clone(), to.clone(), digest).await.unwrap());
+    assert!(!world.registry.blobs().mount(other.clone(), to.clone(), digest).await.unwrap());
+    assert!(world.registry.blobs().stat(&to, digest).await.is_err());
+    assert!(world.registry.blobs().mount(from.clone(), to.clone(), digest).await.unwrap());
     assert_eq!(world.pull(&to, digest).await, b"bytes");
     // The source may go; the bytes are shared and stay.
-    world.registry.unlink_blob(from.clone(), digest).await.unwrap();
+    world.registry.blobs().unlink(from.clone(), digest).await.unwrap();
     assert_eq!(world.pull(&to, digest).await, b"bytes");
-    assert!(!world.registry.mount_blob(from, other, digest).await.unwrap());
+    assert!(!world.registry.blobs().mount(from, other, digest).await.unwrap());
     world.assert_sound();
 }
 
@@ -134,12 +134,17 @@ async fn a_source_is_found_among_what_the_caller_may_read() {
         Action::MountBlob(MountBlob { from: a.clone(), to: b.clone(), digest, pin_millis: 0 });
     world.elsewhere(mount);
     let find = async |except, secret: &_| {
-        world.registry.find_blob(digest, except, |repository| repository != secret).await.unwrap()
+        world
+            .registry
+            .blobs()
+            .find_source(digest, except, |repository| repository != secret)
+            .await
+            .unwrap()
     };
     assert_eq!(find(&to, &to).await, Some(a.clone()));
     assert_eq!(find(&to, &a).await, Some(b.clone()), "what another node mounted is seen");
     assert_eq!(find(&a, &b).await, None);
-    let none = world.registry.find_blob(sha256(b"none"), &to, |_| true).await.unwrap();
+    let none = world.registry.blobs().find_source(sha256(b"none"), &to, |_| true).await.unwrap();
     assert_eq!(none, None);
 }
 
@@ -152,16 +157,16 @@ async fn a_blob_that_an_artifact_needs_stays() {
     put.blobs = vec![digest];
     let by = put.digest;
     world.registry.put_artifact(put).await.unwrap();
-    let refused = world.registry.unlink_blob(here.clone(), digest).await;
+    let refused = world.registry.blobs().unlink(here.clone(), digest).await;
     assert!(
         matches!(refused, Err(Error::BlobReferenced { digest: d, by: ref b }) if d == digest && *b == Holder::Artifact(by)),
         "{refused:?}"
     );
     world.registry.delete_artifact(here.clone(), by).await.unwrap();
-    world.registry.unlink_blob(here.clone(), digest).await.unwrap();
-    let gone = world.registry.unlink_blob(here.clone(), digest).await;
+    world.registry.blobs().unlink(here.clone(), digest).await.unwrap();
+    let gone = world.registry.blobs().unlink(here.clone(), digest).await;
     assert!(matches!(gone, Err(Error::BlobUnknown(d)) if d == digest), "{gone:?}");
-    let gone = world.registry.stat_blob(&here, digest).await;
+    let gone = world.registry.blobs().stat(&here, digest).await;
     assert!(matches!(gone, Err(Error::RepositoryUnknown)), "nothing is left in it: {gone:?}");
     world.assert_sound();
 }
@@ -171,10 +176,10 @@ async fn a_blob_pushed_elsewhere_is_found_after_catching_up() {
     let world = world();
     let (from, here) = (repository("from"), repository("here"));
     let digest = world.push(&from, b"bytes").await.unwrap().digest;
-    world.registry.stat_blob(&from, digest).await.unwrap();
+    world.registry.blobs().stat(&from, digest).await.unwrap();
     assert_eq!(world.counts().linearizations, 0, "a hit is served as it is");
     world.elsewhere(Action::MountBlob(MountBlob { from, to: here.clone(), digest, pin_millis: 0 }));
-    world.registry.stat_blob(&here, digest).await.unwrap();
+    world.registry.blobs().stat(&here, digest).await.unwrap();
     assert_eq!(world.counts().linearizations, 1);
 }
 
@@ -211,27 +216,27 @@ async fn a_blob_that_no_node_serves_is_unknown_until_it_is_pushed_again() {
         let digest = sha256(b"bytes");
         let old = pushed_by_another(&world, &here, b"bytes").await;
         let node = NodeId(2);
-        assert_eq!(world.registry.stat_blob(&here, digest).await.unwrap().generation, old);
+        assert_eq!(world.registry.blobs().stat(&here, digest).await.unwrap().generation, old);
 
         // This node does not know yet that the other one is gone, and asks before it says so.
         world.elsewhere(Action::SetStanding(SetStanding { node, standing }));
         world.registry.catch_up().await.unwrap();
-        let asked = world.registry.stat_blob(&here, digest).await;
+        let asked = world.registry.blobs().stat(&here, digest).await;
         assert!(matches!(asked, Err(Error::BlobUnknown(d)) if d == digest), "{asked:?}");
         let to = repository("to");
-        assert!(!world.registry.mount_blob(here.clone(), to.clone(), digest).await.unwrap());
-        let shown = world.registry.stat_blob(&to, digest).await;
+        assert!(!world.registry.blobs().mount(here.clone(), to.clone(), digest).await.unwrap());
+        let shown = world.registry.blobs().stat(&to, digest).await;
         assert!(matches!(shown, Err(Error::RepositoryUnknown)), "{shown:?}");
 
         let again = world.push(&here, b"bytes").await.unwrap();
         assert_eq!(again.generation, Generation { epoch: Epoch(1), sequence: 0 });
-        assert_eq!(world.registry.stat_blob(&here, digest).await.unwrap(), again);
+        assert_eq!(world.registry.blobs().stat(&here, digest).await.unwrap(), again);
         assert_eq!(world.pull(&here, digest).await, b"bytes");
-        assert!(world.registry.mount_blob(here.clone(), to, digest).await.unwrap());
+        assert!(world.registry.blobs().mount(here.clone(), to, digest).await.unwrap());
         // Neither copy is this push's to delete: the old one goes once its node finds that it is not the live one.
         assert_eq!(world.blobs.deletes(), vec![]);
         assert_eq!(world.blobs.copies().len(), 2);
-        let may_stay = world.registry.is_live_copy(digest, old).await.unwrap();
+        let may_stay = world.registry.blobs().is_live_copy(digest, old).await.unwrap();
         assert_eq!(may_stay, standing == Standing::Away, "its start may still commit it");
         world.assert_sound();
     }
@@ -247,15 +252,15 @@ async fn a_blob_that_one_node_serves_is_known() {
     let stands = |standing| Action::SetStanding(SetStanding { node, standing });
     world.elsewhere(stands(Standing::Draining));
     world.registry.catch_up().await.unwrap();
-    world.registry.stat_blob(&here, digest).await.unwrap();
+    world.registry.blobs().stat(&here, digest).await.unwrap();
     world.elsewhere(stands(Standing::Removed));
     let generation = Generation { epoch: Epoch(2), sequence: 0 };
     world.elsewhere(Action::AddHolder(nora_domain::AddHolder { digest, generation, node: NODE }));
     world.registry.catch_up().await.unwrap();
-    world.registry.stat_blob(&here, digest).await.unwrap();
+    world.registry.blobs().stat(&here, digest).await.unwrap();
     world.elsewhere(Action::DropHolder(DropHolder { digest, generation, node: NODE, keep: 0 }));
     world.registry.catch_up().await.unwrap();
-    let asked = world.registry.stat_blob(&here, digest).await;
+    let asked = world.registry.blobs().stat(&here, digest).await;
     assert!(matches!(asked, Err(Error::BlobUnknown(_))), "{asked:?}");
 }
 
@@ -326,22 +331,22 @@ async fn an_object_that_is_gone_is_lost_and_comes_back_with_the_next_push() {
     let (copy, dependencies) = object(&world, &[Answer::Absent, Answer::Absent]).await;
     let digest = copy.digest;
     let registry = Registry::new(dependencies);
-    world.registry.stat_blob(&here, digest).await.unwrap();
+    world.registry.blobs().stat(&here, digest).await.unwrap();
     // A reader needs no other permission.
     let read = registry.by(Arc::new(Somebody { stands: false }));
-    let read = read.open_blob(&here, digest).await.err();
+    let read = read.blobs().open(&here, digest).await.err();
     assert!(
         matches!(read, Some(Error::Internal { what, .. }) if what.contains("lost")),
         "{read:?}"
     );
     assert!(placement(&world, digest).is_lost());
-    let asked = registry.stat_blob(&here, digest).await;
+    let asked = registry.blobs().stat(&here, digest).await;
     assert!(matches!(asked, Err(Error::BlobUnknown(_))), "{asked:?}");
-    assert!(!registry.mount_blob(here.clone(), repository("to"), digest).await.unwrap());
+    assert!(!registry.blobs().mount(here.clone(), repository("to"), digest).await.unwrap());
     let again = registry.push_blob(here.clone(), digest, body(b"bytes", 3)).await.unwrap();
     assert_ne!(again.generation, copy.generation);
-    assert_eq!(registry.stat_blob(&here, digest).await.unwrap(), again);
-    assert_eq!(registry.open_blob(&here, digest).await.unwrap().size(), 5);
+    assert_eq!(registry.blobs().stat(&here, digest).await.unwrap(), again);
+    assert_eq!(registry.blobs().open(&here, digest).await.unwrap().size(), 5);
     assert_eq!(world.blobs.deletes(), vec![]);
     world.assert_sound();
 }
@@ -358,7 +363,7 @@ async fn only_an_object_that_is_absent_twice_is_lost() {
         let world = world();
         let (copy, dependencies) = object(&world, answers).await;
         let registry = Registry::new(dependencies);
-        let read = registry.open_blob(&repository("here"), copy.digest).await;
+        let read = registry.blobs().open(&repository("here"), copy.digest).await;
         assert_eq!(read.is_ok(), opens, "{answers:?}");
         assert_eq!(placement(&world, copy.digest), copy.placement, "{answers:?}");
         assert_eq!(world.counts().proposals, 0, "{answers:?}");
@@ -370,7 +375,7 @@ async fn only_an_object_that_is_absent_twice_is_lost() {
     let answers = Mutex::new([Answer::Absent; 4].into());
     let blobs = Arc::new(Objects { answers, memory: world.blobs.clone() });
     let registry = Registry::new(Dependencies { blobs, ..world.dependencies() });
-    let read = registry.open_blob(&here, digest).await.err();
+    let read = registry.blobs().open(&here, digest).await.err();
     assert!(matches!(read, Some(Error::Internal { .. })), "{read:?}");
     assert_eq!(placement(&world, digest), Placement::Nodes(vec![NODE]));
 }
@@ -393,7 +398,7 @@ async fn a_copy_that_came_meanwhile_is_not_lost() {
         })
     });
     let registry = Registry::new(Dependencies { blobs, metadata: meddler, ..world.dependencies() });
-    let read = registry.open_blob(&here, new.digest).await.err();
+    let read = registry.blobs().open(&here, new.digest).await.err();
     assert!(matches!(read, Some(Error::Unavailable { .. })), "{read:?}");
     assert_eq!(placement(&world, new.digest), on_nodes);
     world.assert_sound();

@@ -24,11 +24,11 @@ async fn flips(world: &World, count: usize) {
             world.clock.advance(1);
         }
     }
-    let mut named = world.registry.resolve(&here, &tag("t")).await.ok();
+    let mut named = world.registry.tags().resolve(&here, &tag("t")).await.ok();
     for _ in 0..count {
         let next = if named == Some(targets[0]) { targets[1] } else { targets[0] };
         named = Some(next);
-        world.registry.set_tag(here.clone(), tag("t"), Reference::Digest(next)).await.unwrap();
+        world.registry.tags().set(here.clone(), tag("t"), Reference::Digest(next)).await.unwrap();
         world.clock.advance(1);
     }
 }
@@ -511,7 +511,7 @@ async fn come_and_go(world: &World, round: u32) {
     world.registry.artifact(&here, &name).await.unwrap();
     world.registry.write_pulls().await.unwrap();
     world.registry.delete_artifact(here.clone(), digest).await.unwrap();
-    world.registry.unlink_blob(here, layer).await.unwrap();
+    world.registry.blobs().unlink(here, layer).await.unwrap();
     world.clock.advance(1_000);
 }
 

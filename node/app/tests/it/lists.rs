@@ -12,7 +12,7 @@ use crate::support::{World, artifact, media_type, sha256, tag, world};
 async fn tags_come_page_by_page_and_after_any_name() {
     let world = world();
     let here = repository("here");
-    let unknown = world.registry.tags(&here, None, 10).await;
+    let unknown = world.registry.tags().list(&here, None, 10).await;
     assert!(matches!(unknown, Err(Error::RepositoryUnknown)), "{unknown:?}");
     let mut put = artifact(&here, "{}");
     put.tags = ["v3", "v1", "v2", "latest", "v10"].map(tag).to_vec();
@@ -21,7 +21,7 @@ async fn tags_come_page_by_page_and_after_any_name() {
     for limit in 1..7 {
         let (mut after, mut found) = (None, Vec::new());
         loop {
-            let page = world.registry.tags(&here, after, limit).await.unwrap();
+            let page = world.registry.tags().list(&here, after, limit).await.unwrap();
             assert!(page.items.len() == limit || !page.more, "{page:?}");
             found.extend(page.items);
             after = found.last().cloned();
@@ -31,9 +31,9 @@ async fn tags_come_page_by_page_and_after_any_name() {
         }
         assert_eq!(found, expected, "in pages of {limit}");
     }
-    let page = world.registry.tags(&here, Some(tag("v1a")), 1).await.unwrap();
+    let page = world.registry.tags().list(&here, Some(tag("v1a")), 1).await.unwrap();
     assert_eq!((page.items, page.more), (vec![tag("v2")], true));
-    let page = world.registry.tags(&here, Some(tag("z")), 1).await.unwrap();
+    let page = world.registry.tags().list(&here, Some(tag("z")), 1).await.unwrap();
     assert_eq!((page.items, page.more), (vec![], false));
 }
 
@@ -56,7 +56,7 @@ async fn lists_are_read_after_catching_up() {
         })
     };
     world.elsewhere(put("first", None));
-    assert_eq!(world.registry.tags(&here, None, 9).await.unwrap().items, [tag("first")]);
+    assert_eq!(world.registry.tags().list(&here, None, 9).await.unwrap().items, [tag("first")]);
     world.elsewhere(put("second", Some(sha256(b"first"))));
     let referrers = world.registry.referrers(&here, sha256(b"first"), None, None, 9).await.unwrap();
     assert_eq!(referrers.items.len(), 1);
@@ -76,7 +76,7 @@ async fn repositories_without_artifacts_are_skipped_across_pages() {
             world.registry.put_artifact(artifact(&key, "{}")).await.unwrap();
             expected.push(key.path);
         } else {
-            let mounted = world.registry.mount_blob(first.clone(), key, digest).await.unwrap();
+            let mounted = world.registry.blobs().mount(first.clone(), key, digest).await.unwrap();
             assert!(mounted);
         }
     }

@@ -197,7 +197,7 @@ impl World {
 
     /// The whole of a blob, as a repository shows it.
     pub(crate) async fn pull(&self, from: &RepositoryKey, digest: Digest) -> Vec<u8> {
-        let blob = self.registry.open_blob(from, digest).await.unwrap();
+        let blob = self.registry.blobs().open(from, digest).await.unwrap();
         let size = blob.size();
         nora_app::testkit::read(&blob, 0..size, nora_app::ports::blobs::Delivery::Socket).await
     }

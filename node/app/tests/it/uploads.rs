@@ -20,14 +20,14 @@ async fn a_pushed_blob_is_visible_where_it_was_pushed() {
     let (here, there) = (repository("here"), repository("there"));
     let stored = world.push(&here, b"some bytes").await.unwrap();
     assert_eq!((stored.digest, stored.size), (sha256(b"some bytes"), 10));
-    let stat = world.registry.stat_blob(&here, stored.digest).await.unwrap();
+    let stat = world.registry.blobs().stat(&here, stored.digest).await.unwrap();
     assert_eq!((stat.size, stat.generation), (10, stored.generation));
     assert_eq!(world.pull(&here, stored.digest).await, b"some bytes");
 
-    let unknown = world.registry.stat_blob(&there, stored.digest).await;
+    let unknown = world.registry.blobs().stat(&there, stored.digest).await;
     assert!(matches!(unknown, Err(Error::RepositoryUnknown)), "{unknown:?}");
     world.push(&there, b"others").await.unwrap();
-    let unknown = world.registry.stat_blob(&there, stored.digest).await;
+    let unknown = world.registry.blobs().stat(&there, stored.digest).await;
     assert!(matches!(unknown, Err(Error::BlobUnknown(d)) if d == stored.digest), "{unknown:?}");
     world.assert_sound();
 }
@@ -104,7 +104,11 @@ async fn an_unknown_outcome_keeps_the_copy() {
         let answer = world.push(&here, b"bytes").await;
         assert!(matches!(answer, Err(Error::OutcomeUnknown)), "{answer:?}");
         assert_eq!((world.blobs.copies().len(), world.blobs.deletes()), (1, vec![]));
-        assert_eq!(world.registry.stat_blob(&here, digest).await.is_ok(), visible, "{failure:?}");
+        assert_eq!(
+            world.registry.blobs().stat(&here, digest).await.is_ok(),
+            visible,
+            "{failure:?}"
+        );
         if visible {
             assert_eq!(world.pull(&here, digest).await, b"bytes");
         }
@@ -155,7 +159,7 @@ async fn a_copy_stays_while_it_is_live_or_may_become_it() {
     let digest = world.push(&repository("here"), b"bytes").await.unwrap().digest;
     let stays = async |epoch, sequence| {
         let generation = Generation { epoch: Epoch(epoch), sequence };
-        world.registry.is_live_copy(digest, generation).await.unwrap()
+        world.registry.blobs().is_live_copy(digest, generation).await.unwrap()
     };
     assert!(stays(1, 0).await && stays(1, 1).await);
     // What another node writes under a start that this one does not know of yet may not be deleted either.
@@ -199,17 +203,17 @@ async fn a_blob_is_read_from_where_it_is_now() {
     // Lost for good: whoever asks whether it is there pushes it again, whoever wants to read it is told of the fault.
     world.elsewhere(loses(new.generation));
     world.blobs.delete(new).await.unwrap();
-    let read = world.registry.open_blob(&here, first.digest).await.err();
+    let read = world.registry.blobs().open(&here, first.digest).await.err();
     assert!(
         matches!(read, Some(Error::Internal { what, .. }) if what.contains("lost")),
         "{read:?}"
     );
-    let asked = world.registry.stat_blob(&here, first.digest).await;
+    let asked = world.registry.blobs().stat(&here, first.digest).await;
     assert!(matches!(asked, Err(Error::BlobUnknown(_))), "{asked:?}");
-    let mounted = world.registry.mount_blob(here.clone(), repository("to"), first.digest).await;
+    let mounted = world.registry.blobs().mount(here.clone(), repository("to"), first.digest).await;
     assert!(!mounted.unwrap(), "it must be pushed");
     let again = world.push(&here, b"bytes").await.unwrap();
-    assert_eq!(world.registry.stat_blob(&here, first.digest).await.unwrap(), again);
+    assert_eq!(world.registry.blobs().stat(&here, first.digest).await.unwrap(), again);
     assert_eq!(world.pull(&here, first.digest).await, b"bytes");
     world.assert_sound();
 }
@@ -291,7 +295,7 @@ async fn another_size_under_the_same_digest_is_told_and_the_copy_goes() {
     assert!(matches!(answer, Err(Error::Internal { .. })), "{answer:?}");
     assert_eq!(world.blobs.copies(), vec![]);
     assert_eq!(world.blobs.deletes(), vec![(sha256(b"bytes"), generation(0))]);
-    assert!(world.registry.is_live_copy(sha256(b"bytes"), live).await.unwrap());
+    assert!(world.registry.blobs().is_live_copy(sha256(b"bytes"), live).await.unwrap());
 }
 
 #[tokio::test]
@@ -302,7 +306,7 @@ async fn a_copy_of_a_retired_epoch_is_refused_and_left_to_the_sweep() {
     assert!(matches!(answer, Err(Error::Unavailable { .. })), "{answer:?}");
     // The refusal may be that of a second delivery, after the first one made the copy live.
     assert_eq!(world.blobs.deletes(), vec![]);
-    assert!(!world.registry.is_live_copy(sha256(b"bytes"), generation(0)).await.unwrap());
+    assert!(!world.registry.blobs().is_live_copy(sha256(b"bytes"), generation(0)).await.unwrap());
     world.assert_sound();
 }
 

@@ -65,9 +65,9 @@ pub(super) fn header(text: &str) -> Result<HeaderValue, Problem> {
 }
 
 async fn head(call: Call, digest: Digest) -> Result<Response, Problem> {
-    let stat = call.registry.stat_blob(&call.repository, digest).await?;
+    let stat = call.registry.blobs().stat(&call.repository, digest).await?;
     // A pusher that hears "it is there" will not send it: keep it for the manifest that comes next.
-    call.registry.confirm_blob(&call.repository, digest).await?;
+    call.registry.blobs().confirm(&call.repository, digest).await?;
     let etag = etag(&digest);
     if none_match(call.header(IF_NONE_MATCH), &etag) {
         return response(StatusCode::NOT_MODIFIED, &digest, &etag);
@@ -81,7 +81,7 @@ async fn head(call: Call, digest: Digest) -> Result<Response, Problem> {
 
 async fn get(call: Call, digest: Digest) -> Result<Response, Problem> {
     let etag = etag(&digest);
-    let stat = call.registry.stat_blob(&call.repository, digest).await?;
+    let stat = call.registry.blobs().stat(&call.repository, digest).await?;
     if none_match(call.header(IF_NONE_MATCH), &etag) {
         return response(StatusCode::NOT_MODIFIED, &digest, &etag);
     }
@@ -100,7 +100,7 @@ async fn get(call: Call, digest: Digest) -> Result<Response, Problem> {
             .with_header(CONTENT_RANGE, &format!("bytes */{}", stat.size)));
         }
     };
-    if let Some(url) = call.registry.blob_redirect(&call.repository, digest).await? {
+    if let Some(url) = call.registry.blobs().redirect(&call.repository, digest).await? {
         let mut response = response(StatusCode::TEMPORARY_REDIRECT, &digest, &etag)?;
         response.headers_mut().insert(LOCATION, header(&url)?);
         // The URL is good for a while only.
@@ -108,7 +108,7 @@ async fn get(call: Call, digest: Digest) -> Result<Response, Problem> {
         return Ok(response);
     }
     let place = call.place_to_download()?;
-    let blob = call.registry.open_blob(&call.repository, digest).await?;
+    let blob = call.registry.blobs().open(&call.repository, digest).await?;
     let mut response = response(status, &digest, &etag)?;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -126,7 +126,7 @@ async fn get(call: Call, digest: Digest) -> Result<Response, Problem> {
 }
 
 async fn delete(call: Call, digest: Digest) -> Result<Response, Problem> {
-    call.registry.unlink_blob(call.repository, digest).await?;
+    call.registry.blobs().unlink(call.repository, digest).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::ACCEPTED;
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(0));

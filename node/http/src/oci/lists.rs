@@ -89,7 +89,7 @@ pub(super) async fn tags(call: Call) -> Result<Response, Problem> {
     let limit = page_size(call.param("n"), call.api.settings.page_size_max)?;
     // `last` only says where to start: a text that is no tag still has a place in the order.
     let last = call.param("last").and_then(|text| TagName::parse(text).ok());
-    let page = call.registry.tags(&call.repository, last, limit).await?;
+    let page = call.registry.tags().list(&call.repository, last, limit).await?;
     let body = render::tag_list(&call.repository.path, &page.items);
     let mut response = document("application/json", body);
     if let (true, Some(last)) = (page.more, page.items.last()) {

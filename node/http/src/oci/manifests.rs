@@ -201,7 +201,7 @@ async fn delete(call: Call, reference: Reference) -> Result<Response, Problem> {
     let (registry, repository) = (call.registry, call.repository);
     to_the_end(async move {
         match reference {
-            Reference::Tag(tag) => registry.delete_tag(repository, tag).await.map(drop),
+            Reference::Tag(tag) => registry.tags().delete(repository, tag).await.map(drop),
             Reference::Digest(digest) => {
                 registry.delete_artifact(repository, digest).await.map(drop)
             }

@@ -152,11 +152,11 @@ async fn mount(call: Call, digest: Digest) -> Result<Response, Problem> {
                     && registry.repository(key.format, key.path.clone()) == *key
                     && call.caller.may_in(Action::Pull, key)
             };
-            registry.find_blob(digest, &to, may_read).await?
+            registry.blobs().find_source(digest, &to, may_read).await?
         }
     };
     let Some(from) = from else { return open(call).await };
-    if call.registry.mount_blob(from, to, digest).await? {
+    if call.registry.blobs().mount(from, to, digest).await? {
         return created(&call.location(&format!("blobs/{digest}")), &digest);
     }
     open(call).await

@@ -34,7 +34,7 @@ fn app(registry: &Registry) -> RepositoryKey {
 /// What a request does that goes on: gives what `v1` names another tag.
 async fn tag_v1_as(registry: &Registry, name: &str) -> Result<Digest, nora_app::Error> {
     let v1 = Reference::Tag(TagName::parse("v1").unwrap());
-    registry.set_tag(app(registry), TagName::parse(name).unwrap(), v1).await
+    registry.tags().set(app(registry), TagName::parse(name).unwrap(), v1).await
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn what_is_revoked_while_a_request_runs_ends_it() {
     let refused = again("v3").await.unwrap_err();
     assert!(matches!(refused, nora_app::Error::NotPermitted), "{refused:?}");
     let v3 = TagName::parse("v3").unwrap();
-    assert!(world.registry.resolve(&app(&registry), &v3).await.is_err());
+    assert!(world.registry.tags().resolve(&app(&registry), &v3).await.is_err());
 }
 
 #[tokio::test]

@@ -54,9 +54,9 @@ impl Surface for Toy {
             call.registry.push_blob(call.repository, digest, body).await?;
             return Ok(Response::new(Body::empty()));
         }
-        let size = call.registry.stat_blob(&call.repository, digest).await?.size;
+        let size = call.registry.blobs().stat(&call.repository, digest).await?.size;
         let place = call.place_to_download()?;
-        let blob = call.registry.open_blob(&call.repository, digest).await?;
+        let blob = call.registry.blobs().open(&call.repository, digest).await?;
         let (stream, metrics) = (blob.read(0..size, call.delivery), call.api.metrics.clone());
         let mut response = Response::new(body::sized(stream, size, metrics, place));
         response.headers_mut().insert(CONTENT_LENGTH, size.into());

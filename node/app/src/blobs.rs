@@ -1,38 +1,108 @@
-//! Reading blobs: visible only through a link of the repository asked for.
+//! Blobs as repositories show them: found, read, mounted, kept and unlinked.
+//!
+//! Guarantees: a blob is visible only through a link of the repository asked for. A read changes nothing, with one
+//! exception: one that finds a blob's object gone marks the blob as lost.
 
 use std::sync::Arc;
 
 use nora_domain::{
-    BlobRecord, Digest, Format, Generation, Key, LoseObject, Placement, Record, RepositoryKey, Rows,
+    BlobRecord, Digest, Format, Generation, Key, LoseObject, MountBlob, PinBlob, Placement, Record,
+    Refusal, RepositoryKey, Rows, UnlinkBlob,
 };
-
 use tracing::warn;
 
+use crate::Error;
+use crate::core::{Core, record};
 use crate::ports::blobs::{BlobCopy, BlobError, OpenBlob};
-use crate::{BlobStat, Error, Registry};
-
-/// The answer to a read of a blob that has no copy any more.
-fn lost(error: BlobError) -> Error {
-    let what = "every copy of a blob was lost; it can be read once it was pushed again";
-    Error::Internal { what, source: Some(Box::new(error)) }
-}
 
 /// Repositories that a mount without a source looks at.
 const SOURCES_MAX: usize = 100;
 
-impl Registry {
+/// A blob that a repository shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobStat {
+    /// Its name.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The copy to read.
+    pub generation: Generation,
+}
+
+/// The blobs that repositories show.
+#[derive(Clone, Copy)]
+pub struct LinkedBlobs<'a> {
+    core: &'a Core,
+}
+
+/// Changes.
+impl<'a> LinkedBlobs<'a> {
+    pub(crate) fn new(core: &'a Core) -> Self {
+        Self { core }
+    }
+
+    /// Makes a blob of `from` visible in `to`; false if `from` does not show it or no node serves a copy of it, and then
+    /// it has to be pushed. The surface has checked that the caller may read `from`.
+    pub async fn mount(
+        self,
+        from: RepositoryKey,
+        to: RepositoryKey,
+        digest: Digest,
+    ) -> Result<bool, Error> {
+        // A client that could mount a blob without a copy would not push it, and nobody could read it.
+        if let Some(Record::Blob(blob)) = self.core.row(Key::Blob(digest)).await?
+            && !self.has_serving_copy(&blob.placement).await?
+        {
+            return Ok(false);
+        }
+        let pin_millis = self.core.settings().pin_millis;
+        match self.core.propose(MountBlob { from, to, digest, pin_millis }).await {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(Refusal::BlobUnknown(_))) => Ok(false),
+            Ok(Err(refusal)) => Err(refusal.into()),
+            // If the caller may not push either, the upload that comes instead says so.
+            Err(Error::NotPermitted) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps a blob that a client was told of and that nothing in its repository needs yet, so that the artifact it pushes
+    /// next finds it. Costs a write only when the blob is kept for less than half of that time any more.
+    pub async fn confirm(self, repository: &RepositoryKey, digest: Digest) -> Result<(), Error> {
+        let half = self.core.now().plus_millis(self.core.settings().pin_millis / 2);
+        match self.core.row(Key::Link(repository.clone(), digest)).await? {
+            Some(Record::Link(link)) if link.pinned_until >= half => return Ok(()),
+            Some(Record::Link(_)) => {}
+            Some(other) => return Err(Error::wrong_record(&other)),
+            None => return Err(Error::BlobUnknown(digest)),
+        }
+        // Another repository's need does not count: that one may go, and this one's push comes later.
+        let edges = Rows::Edges { repository: repository.clone(), blob: digest };
+        if !self.core.rows(edges, 1).await?.is_empty() {
+            return Ok(());
+        }
+        let pin_millis = self.core.settings().pin_millis;
+        self.core.change(PinBlob { repository: repository.clone(), digest, pin_millis }).await
+    }
+
+    /// Takes a blob out of a repository. Its bytes stay for the other repositories that show it.
+    pub async fn unlink(self, repository: RepositoryKey, digest: Digest) -> Result<(), Error> {
+        self.core.change(UnlinkBlob { repository, digest }).await?;
+        self.core.settle().await;
+        Ok(())
+    }
+}
+
+/// Reads.
+impl LinkedBlobs<'_> {
     /// What is known of a blob, if the repository shows it. A blob without a copy on a node that serves is unknown, so that
     /// clients push it again: the push brings a new copy.
-    pub async fn stat_blob(
-        &self,
-        repository: &RepositoryKey,
-        digest: Digest,
-    ) -> Result<BlobStat, Error> {
+    pub async fn stat(self, repository: &RepositoryKey, digest: Digest) -> Result<BlobStat, Error> {
         let mut copy = self.live_copy(repository, digest).await?;
-        if !self.core.has_serving_copy(&copy.placement).await? {
+        if !self.has_serving_copy(&copy.placement).await? {
             self.core.catch_up().await?;
             copy = self.live_copy(repository, digest).await?;
-            if !self.core.has_serving_copy(&copy.placement).await? {
+            if !self.has_serving_copy(&copy.placement).await? {
                 return Err(Error::BlobUnknown(digest));
             }
         }
@@ -41,7 +111,7 @@ impl Registry {
 
     /// The copy to read of a blob that the repository shows.
     async fn live_copy(
-        &self,
+        self,
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<BlobCopy, Error> {
@@ -63,17 +133,13 @@ impl Registry {
         }
     }
 
-    async fn blob_record(&self, digest: Digest) -> Result<Option<BlobRecord>, Error> {
-        match self.core.row(Key::Blob(digest)).await? {
-            Some(Record::Blob(blob)) => Ok(Some(blob)),
-            Some(other) => Err(Error::wrong_record(&other)),
-            None => Ok(None),
-        }
+    async fn blob_record(self, digest: Digest) -> Result<Option<BlobRecord>, Error> {
+        Ok(record!(Blob, self.core.row(Key::Blob(digest)).await?))
     }
 
     /// Opens a blob that the repository shows.
-    pub async fn open_blob(
-        &self,
+    pub async fn open(
+        self,
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<Arc<dyn OpenBlob>, Error> {
@@ -106,7 +172,7 @@ impl Registry {
     /// it, and a key is never used again: what is not there now will never come. If another copy has become live
     /// meanwhile, the command names an old generation and is refused. A store that gives no answer, or any other one, is
     /// never taken for an absent object.
-    async fn open_object_again(&self, copy: BlobCopy) -> Result<Arc<dyn OpenBlob>, Error> {
+    async fn open_object_again(self, copy: BlobCopy) -> Result<Arc<dyn OpenBlob>, Error> {
         let (digest, generation) = (copy.digest, copy.generation);
         let error = match self.core.blobs().open(copy).await {
             Ok(open) => return Ok(open),
@@ -132,8 +198,8 @@ impl Registry {
     }
 
     /// A URL from which whoever asked gets the blob's bytes directly, if the store gives such out.
-    pub async fn blob_redirect(
-        &self,
+    pub async fn redirect(
+        self,
         repository: &RepositoryKey,
         digest: Digest,
     ) -> Result<Option<String>, Error> {
@@ -144,8 +210,8 @@ impl Registry {
     /// A repository of the same tenant that shows a blob and that the caller may read: where a mount that names no source
     /// can take it from. It gives a caller nothing that it could not pull already. Looks at a bounded number of artifacts'
     /// repositories; a caller that is not served by those uploads.
-    pub async fn find_blob(
-        &self,
+    pub async fn find_source(
+        self,
         digest: Digest,
         except: &RepositoryKey,
         may_read: impl Fn(&RepositoryKey) -> bool,
@@ -153,7 +219,7 @@ impl Registry {
         self.core.catch_up().await?;
         // Most blobs are no other repository's: one row says so.
         let held = Key::TenantBlob(except.tenant.clone(), digest);
-        if self.core.row(held).await?.is_none() {
+        if !self.core.has_row(held).await? {
             return Ok(None);
         }
         for format in Format::ALL {
@@ -165,7 +231,7 @@ impl Registry {
                     continue;
                 }
                 let link = Key::Link(repository.clone(), digest);
-                if self.core.row(link).await?.is_some() {
+                if self.core.has_row(link).await? {
                     return Ok(Some(repository));
                 }
             }
@@ -175,11 +241,7 @@ impl Registry {
 
     /// Whether a physical copy is the live one, or may become it because the start that wrote it still runs: what is
     /// asked of a copy that was found before it is deleted. No copy is given up before this node has caught up.
-    pub async fn is_live_copy(
-        &self,
-        digest: Digest,
-        generation: Generation,
-    ) -> Result<bool, Error> {
+    pub async fn is_live_copy(self, digest: Digest, generation: Generation) -> Result<bool, Error> {
         if self.shows_live_copy(digest, generation).await? {
             return Ok(true);
         }
@@ -187,7 +249,7 @@ impl Registry {
         self.shows_live_copy(digest, generation).await
     }
 
-    async fn shows_live_copy(&self, digest: Digest, generation: Generation) -> Result<bool, Error> {
+    async fn shows_live_copy(self, digest: Digest, generation: Generation) -> Result<bool, Error> {
         // In this order: once its session is gone, no command of that start can make the copy live.
         if self.core.head().await?.sessions.contains_key(&generation.epoch) {
             return Ok(true);
@@ -195,4 +257,22 @@ impl Registry {
         let blob = self.blob_record(digest).await?;
         Ok(blob.is_some_and(|blob| blob.generation == generation))
     }
+
+    /// Whether a copy is on a node that takes part, or in the object store.
+    async fn has_serving_copy(self, placement: &Placement) -> Result<bool, Error> {
+        let Placement::Nodes(holders) = placement else { return Ok(true) };
+        for holder in holders {
+            match self.core.row(Key::Node(*holder)).await? {
+                Some(Record::Node(node)) if node.standing.serves() => return Ok(true),
+                _ => {}
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The answer to a read of a blob that has no copy any more.
+fn lost(error: BlobError) -> Error {
+    let what = "every copy of a blob was lost; it can be read once it was pushed again";
+    Error::Internal { what, source: Some(Box::new(error)) }
 }
