@@ -1,4 +1,4 @@
-//! Blobs as repositories show them: found, read, mounted, kept and unlinked.
+//! Blobs as repositories show them: found, read, mounted, kept and unlinked. Pushing one is in [`crate::uploads`].
 //!
 //! Guarantees: a blob is visible only through a link of the repository asked for. A read changes nothing, with one
 //! exception: one that finds a blob's object gone marks the blob as lost.

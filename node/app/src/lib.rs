@@ -22,11 +22,13 @@ mod proposing;
 mod pulls;
 pub mod queries;
 mod registry;
+mod reservation;
 pub mod tags;
 pub mod tenants;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod tokens;
+pub mod uploads;
 
 pub use blobs::BlobStat;
 pub use error::Error;

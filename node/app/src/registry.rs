@@ -18,6 +18,7 @@ use crate::ports::uploads::{Finish, Sessions};
 use crate::tags::Tags;
 use crate::tenants::Tenants;
 use crate::tokens::Tokens;
+use crate::uploads::UploadSessions;
 
 /// Limits and times that use cases keep.
 #[derive(Clone, Debug)]
@@ -81,11 +82,6 @@ impl Registry {
         RepositoryKey { tenant: self.core.tenancy().owner(format, &path), format, path }
     }
 
-    /// The limits and times it keeps.
-    pub fn settings(&self) -> &Settings {
-        self.core.settings()
-    }
-
     /// Waits until reads on this node show every change that was acknowledged before.
     pub async fn catch_up(&self) -> Result<(), Error> {
         Ok(self.core.catch_up().await?)
@@ -99,6 +95,11 @@ impl Registry {
     /// The blobs that repositories show.
     pub fn blobs(&self) -> LinkedBlobs<'_> {
         LinkedBlobs::new(&self.core)
+    }
+
+    /// The upload sessions of this node.
+    pub fn uploads(&self) -> UploadSessions<'_> {
+        UploadSessions::new(&self.core)
     }
 
     /// The accounts.
@@ -121,3 +122,9 @@ impl Registry {
         Tenants::new(&self.core)
     }
 }
+
+/// Registries are shared between requests.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Registry>();
+};

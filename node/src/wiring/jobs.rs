@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nora_app::Registry;
-use nora_app::commands::Expired;
 use nora_app::jobs::{Job, Schedule, Turn, job};
 use nora_app::ports::clock::Clock;
 use nora_app::ports::metadata::Metadata;
 use nora_app::ports::{BoxError, BoxFuture};
+use nora_app::uploads::Expired;
 use nora_cluster::{Cluster, PositionedEvent};
 use nora_domain::{Event, Key, Rows, Timestamp, UploadId};
 use nora_objects::ObjectBlobs;
@@ -105,7 +105,7 @@ impl Parts<'_> {
             async move {
                 let mut reached = reached.lock().await;
                 // After a failure the next turn begins at the front.
-                let Expired { dropped, next } = registry.expire_uploads(reached.take()).await?;
+                let Expired { dropped, next } = registry.uploads().expire(reached.take()).await?;
                 if dropped > 0 {
                     info!(sessions = dropped, "expired uploads dropped");
                 }
@@ -167,7 +167,7 @@ impl Parts<'_> {
 
     fn bucket_sweep(&self, objects: ObjectBlobs) -> Arc<dyn Job> {
         let (cluster, clock) = (self.cluster.clone(), self.clock.clone());
-        let oldest_millis = 2 * self.registry.settings().upload_expiry_millis;
+        let oldest_millis = 2 * self.registry.uploads().expiry_millis();
         job(Schedule::every("bucket-sweep", ABANDONED_INTERVAL).on_leader(), move || {
             let (objects, cluster) = (objects.clone(), cluster.clone());
             let before = Timestamp(clock.now().0.saturating_sub(oldest_millis));

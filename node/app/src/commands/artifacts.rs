@@ -8,6 +8,7 @@ use nora_domain::{
 };
 use tracing::warn;
 
+use crate::uploads::UploadSessions;
 use crate::{Error, Registry};
 
 /// An artifact to be stored, parsed by its format.
@@ -79,7 +80,7 @@ impl Registry {
         let mut own_link_is_new = false;
         let body = if is_large {
             own_link_is_new = !self.core.has_row(Key::Link(repository.clone(), digest)).await?;
-            self.store_bytes(&repository, digest, bytes).await?;
+            UploadSessions::new(&self.core).store_bytes(&repository, digest, bytes).await?;
             if let Err(at) = blobs.binary_search(&digest) {
                 blobs.insert(at, digest);
             }

@@ -7,6 +7,7 @@ use nora_domain::{
 };
 
 use crate::blobs::LinkedBlobs;
+use crate::uploads::UploadSessions;
 use crate::{Error, Registry};
 
 /// Notes of pulls that one command carries.
@@ -72,7 +73,9 @@ impl Registry {
         let (first, last) = (*first, *last);
         let (digest, bytes) = self.core.segments().encode(entries);
         let (size, repository) = (bytes.len() as u64, system_repository());
-        self.store_bytes(&repository, digest, Bytes::from(bytes)).await?;
+        UploadSessions::new(&self.core)
+            .store_bytes(&repository, digest, Bytes::from(bytes))
+            .await?;
         match self.core.propose(SealJournal { first, last, digest, size }).await? {
             Ok(()) => Ok(true),
             Err(Refusal::JournalMoved { .. }) => {

@@ -4,8 +4,5 @@
 
 mod artifacts;
 mod journal;
-mod reservation;
-mod uploads;
 
 pub use artifacts::PutArtifact;
-pub use uploads::{Expired, UploadPlace};

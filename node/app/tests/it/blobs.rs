@@ -7,7 +7,7 @@ use nora_app::ports::BoxFuture;
 use nora_app::ports::blobs::{BlobCopy, BlobError, Blobs, OpenBlob};
 use nora_app::ports::metadata::ask;
 use nora_app::ports::uploads::{Finish, Sessions};
-use nora_app::testkit::{MemoryBlobs, body, open_session, repository};
+use nora_app::testkit::{MemoryBlobs, Uploads, body, open_session, repository};
 use nora_app::{Dependencies, Error, Registry};
 use nora_domain::{
     Action, CommitBlob, Digest, DropHolder, Epoch, Generation, Holder, Key, MountBlob, NodeId,
@@ -187,7 +187,7 @@ async fn a_blob_pushed_elsewhere_is_found_after_catching_up() {
 async fn pushed_by_another(world: &World, here: &RepositoryKey, bytes: &[u8]) -> Generation {
     let node = world.second_node();
     let generation = Generation { epoch: Epoch(2), sequence: 0 };
-    let id = open_session(&*world.blobs, 0xb10b).await;
+    let id = open_session(Uploads::of(&*world.blobs), 0xb10b).await;
     world.blobs.append(id, None, body(bytes, 100)).await.unwrap();
     let stored = world.blobs.finish(id, sha256(bytes), generation).await.unwrap();
     world.elsewhere(commit(here, &stored, node, Placement::Nodes(vec![node])));
@@ -305,7 +305,7 @@ impl Blobs for Objects {
 
 /// A blob in the object store, which answers so; and what the registry stands on then.
 async fn object(world: &World, answers: &[Answer]) -> (BlobCopy, Dependencies) {
-    let id = open_session(&*world.blobs, 0xb10b).await;
+    let id = open_session(Uploads::of(&*world.blobs), 0xb10b).await;
     world.blobs.append(id, None, body(b"bytes", 100)).await.unwrap();
     let generation = Generation { epoch: Epoch(1), sequence: 1_000 };
     let mut stored = world.blobs.finish(id, sha256(b"bytes"), generation).await.unwrap();
@@ -343,7 +343,7 @@ async fn an_object_that_is_gone_is_lost_and_comes_back_with_the_next_push() {
     let asked = registry.blobs().stat(&here, digest).await;
     assert!(matches!(asked, Err(Error::BlobUnknown(_))), "{asked:?}");
     assert!(!registry.blobs().mount(here.clone(), repository("to"), digest).await.unwrap());
-    let again = registry.push_blob(here.clone(), digest, body(b"bytes", 3)).await.unwrap();
+    let again = registry.uploads().push(here.clone(), digest, body(b"bytes", 3)).await.unwrap();
     assert_ne!(again.generation, copy.generation);
     assert_eq!(registry.blobs().stat(&here, digest).await.unwrap(), again);
     assert_eq!(registry.blobs().open(&here, digest).await.unwrap().size(), 5);

@@ -36,7 +36,7 @@ fn incoming(bytes: &[u8]) -> Incoming {
 }
 
 async fn start(world: &World) -> UploadId {
-    world.registry.start_upload(repository("here"), Algorithm::Sha256).await.unwrap().id
+    world.registry.uploads().start(repository("here"), Algorithm::Sha256).await.unwrap().id
 }
 
 #[tokio::test]
@@ -45,20 +45,25 @@ async fn room_is_reserved_before_bytes_are_taken_and_becomes_what_is_used() {
     let here = repository("here");
     let id = start(&world).await;
     assert_eq!(used(&world).await, (0, 0));
-    world.registry.append_upload(&here, id, None, incoming(&[1; 600])).await.unwrap();
+    world.registry.uploads().append(&here, id, None, incoming(&[1; 600])).await.unwrap();
     assert_eq!(used(&world).await, (0, 600));
     // Another one finds only what is left.
     let other = start(&world).await;
-    let refused = world.registry.append_upload(&here, other, None, incoming(&[2; 401])).await;
+    let refused = world.registry.uploads().append(&here, other, None, incoming(&[2; 401])).await;
     assert!(
         matches!(refused, Err(Error::QuotaExceeded { quota: Quota::Storage, used: 600, .. })),
         "{refused:?}"
     );
     assert_eq!(world.blobs.sessions(), vec![id], "an upload without room is over");
     let digest = sha256(&[1; 600]);
-    world.registry.finish_upload(here.clone(), id, None, None::<ByteStream>, digest).await.unwrap();
+    world
+        .registry
+        .uploads()
+        .finish(here.clone(), id, None, None::<ByteStream>, digest)
+        .await
+        .unwrap();
     assert_eq!(used(&world).await, (600, 0));
-    world.registry.push_blob(here, sha256(&[3; 400]), incoming(&[3; 400])).await.unwrap();
+    world.registry.uploads().push(here, sha256(&[3; 400]), incoming(&[3; 400])).await.unwrap();
     assert_eq!(used(&world).await, (1_000, 0));
     world.assert_sound();
 }
@@ -70,12 +75,13 @@ async fn a_body_of_unknown_length_reserves_as_it_comes() {
     let here = repository("here");
     let bytes = bytes(9 * MIB, 5);
     let id = start(&world).await;
-    let state = world.registry.append_upload(&here, id, None, body(&bytes, 70_001)).await.unwrap();
+    let state =
+        world.registry.uploads().append(&here, id, None, body(&bytes, 70_001)).await.unwrap();
     assert_eq!(state.offset, bytes.len() as u64);
     let (unique, reserved) = used(&world).await;
     assert!(unique == 0 && reserved >= state.offset && reserved <= quota, "{reserved}");
     // More than there is room for: the session is over, and all of it is free again.
-    let more = world.registry.append_upload(&here, id, None, body(&bytes, 70_001)).await;
+    let more = world.registry.uploads().append(&here, id, None, body(&bytes, 70_001)).await;
     assert!(matches!(more, Err(Error::QuotaExceeded { .. })), "{more:?}");
     assert_eq!((used(&world).await, world.blobs.sessions()), ((0, 0), vec![]));
     world.assert_sound();
@@ -89,29 +95,29 @@ async fn what_did_not_come_is_given_back() {
     let stream = body(&[1; 100], 10)
         .chain(futures_util::stream::once(async { Err("the client went away".into()) }));
     let broken = Incoming { stream: Box::pin(stream), length: Some(900) };
-    let failed = world.registry.append_upload(&here, id, None, broken).await;
+    let failed = world.registry.uploads().append(&here, id, None, broken).await;
     assert!(matches!(failed, Err(Error::BodyBroken(_))), "{failed:?}");
     assert_eq!(used(&world).await, (0, 100), "what came is kept");
 
     // One that its client leaves alone gives back the rest as well, and reserves again when it goes on.
     let minute = 60_000;
-    world.registry.append_upload(&here, id, None, incoming(&[1; 10])).await.unwrap();
+    world.registry.uploads().append(&here, id, None, incoming(&[1; 10])).await.unwrap();
     let settings = nora_app::Settings { upload_expiry_millis: 60 * minute, ..settings() };
     let registry =
         nora_app::Registry::new(nora_app::Dependencies { settings, ..world.dependencies() });
-    registry.append_upload(&here, id, None, incoming(&[1; 10])).await.unwrap();
+    registry.uploads().append(&here, id, None, incoming(&[1; 10])).await.unwrap();
     world.clock.advance(10 * minute);
-    registry.expire_uploads(None).await.unwrap();
+    registry.uploads().expire(None).await.unwrap();
     assert_eq!(used(&world).await, (0, 120));
     world.clock.advance(10 * minute);
-    registry.expire_uploads(None).await.unwrap();
+    registry.uploads().expire(None).await.unwrap();
     assert_eq!(used(&world).await, (0, 0));
     assert!(world.metadata.row(&Key::Upload(here.tenant.clone(), id)).is_some());
-    registry.append_upload(&here, id, None, incoming(&[1; 10])).await.unwrap();
+    registry.uploads().append(&here, id, None, incoming(&[1; 10])).await.unwrap();
     assert_eq!(used(&world).await, (0, 130));
     let row = world.metadata.row(&Key::Upload(here.tenant.clone(), id));
     assert!(matches!(row, Some(Record::Upload(lease)) if lease.reserved_bytes == 130));
-    registry.cancel_upload(&here, id).await.unwrap();
+    registry.uploads().cancel(&here, id).await.unwrap();
     assert_eq!(used(&world).await, (0, 0));
     assert_eq!(world.metadata.row(&Key::Upload(here.tenant.clone(), id)), None);
     world.assert_sound();

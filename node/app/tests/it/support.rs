@@ -190,9 +190,9 @@ impl World {
     /// Pushes a blob in one request after the session's start.
     pub(crate) async fn push(&self, to: &RepositoryKey, bytes: &[u8]) -> Result<BlobStat, Error> {
         let digest = sha256(bytes);
-        let id = self.registry.start_upload(to.clone(), Algorithm::Sha256).await?.id;
+        let id = self.registry.uploads().start(to.clone(), Algorithm::Sha256).await?.id;
         let rest = Some(body(bytes, 1000));
-        self.registry.finish_upload(to.clone(), id, None, rest, digest).await
+        self.registry.uploads().finish(to.clone(), id, None, rest, digest).await
     }
 
     /// The whole of a blob, as a repository shows it.

@@ -6,7 +6,7 @@ use nora_app::Error;
 use nora_app::ports::ByteStream;
 use nora_app::ports::blobs::{BlobCopy, Blobs};
 use nora_app::ports::metadata::Metadata;
-use nora_app::testkit::{Failure, body, generation, push, repository, start_node};
+use nora_app::testkit::{Failure, Uploads, body, generation, push, repository, start_node};
 use nora_domain::{
     Action, Algorithm, BlobRecord, CommitBlob, Digest, DropHolder, Epoch, Generation, Key, NodeId,
     OpenUpload, Placement, Record, RepositoryKey, SetStanding, Standing, TenantName, UploadId,
@@ -38,17 +38,22 @@ async fn a_push_in_parts_proposes_no_more_than_one_at_once() {
     let here = repository("here");
     world.push(&here, b"at once").await.unwrap();
     assert_eq!(world.counts().proposals, 1);
-    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    let id = world.registry.uploads().start(here.clone(), Algorithm::Sha256).await.unwrap().id;
     for part in 0..50_u8 {
-        world.registry.append_upload(&here, id, None, body(&[part], 1)).await.unwrap();
+        world.registry.uploads().append(&here, id, None, body(&[part], 1)).await.unwrap();
     }
     assert_eq!(world.counts().proposals, 1, "its name tells its node, and nothing is reserved");
     let digest = sha256(&(0..50).collect::<Vec<u8>>());
-    world.registry.finish_upload(here.clone(), id, None, None::<ByteStream>, digest).await.unwrap();
+    world
+        .registry
+        .uploads()
+        .finish(here.clone(), id, None, None::<ByteStream>, digest)
+        .await
+        .unwrap();
     assert_eq!(world.counts().proposals, 2);
-    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
-    world.registry.append_upload(&here, id, None, body(b"given up", 3)).await.unwrap();
-    world.registry.cancel_upload(&here, id).await.unwrap();
+    let id = world.registry.uploads().start(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    world.registry.uploads().append(&here, id, None, body(b"given up", 3)).await.unwrap();
+    world.registry.uploads().cancel(&here, id).await.unwrap();
     assert_eq!(world.counts().proposals, 2);
     world.assert_sound();
 }
@@ -57,9 +62,10 @@ async fn a_push_in_parts_proposes_no_more_than_one_at_once() {
 async fn a_push_in_parts_to_a_limited_tenant_is_leased_until_it_ends() {
     let world = world_of(Arc::new(LimitedTenant));
     let here = repository("here");
-    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    let id = world.registry.uploads().start(here.clone(), Algorithm::Sha256).await.unwrap().id;
     assert_eq!(world.counts().proposals, 0, "opening a session costs no write");
-    let state = world.registry.append_upload(&here, id, Some(0), body(b"first ", 4)).await.unwrap();
+    let state =
+        world.registry.uploads().append(&here, id, Some(0), body(b"first ", 4)).await.unwrap();
     assert_eq!(state.offset, 6);
     let row = || world.metadata.row(&Key::Upload(here.tenant.clone(), id));
     let Some(Record::Upload(lease)) = row() else { panic!("none") };
@@ -68,17 +74,17 @@ async fn a_push_in_parts_to_a_limited_tenant_is_leased_until_it_ends() {
 
     // Without room reserved for them, no bytes are taken; the session can go on later.
     world.metadata.fail_next(Failure::NoLeader);
-    let refused = world.registry.append_upload(&here, id, Some(6), body(b"second ", 4)).await;
+    let refused = world.registry.uploads().append(&here, id, Some(6), body(b"second ", 4)).await;
     assert!(matches!(refused, Err(Error::Unavailable { .. })), "{refused:?}");
     let rest = body(b"second ", 4);
-    let state = world.registry.append_upload(&here, id, Some(6), rest).await.unwrap();
+    let state = world.registry.uploads().append(&here, id, Some(6), rest).await.unwrap();
     assert_eq!(state.offset, 13);
 
-    let wrong = world.registry.append_upload(&here, id, Some(5), body(b"x", 1)).await;
+    let wrong = world.registry.uploads().append(&here, id, Some(5), body(b"x", 1)).await;
     assert!(matches!(wrong, Err(Error::UploadOffset { offset: 13, start: 5 })), "{wrong:?}");
     let digest = sha256(b"first second third");
     let rest = Some(body(b"third", 4));
-    world.registry.finish_upload(here.clone(), id, Some(13), rest, digest).await.unwrap();
+    world.registry.uploads().finish(here.clone(), id, Some(13), rest, digest).await.unwrap();
     assert_eq!(row(), None);
     assert_eq!(world.pull(&here, digest).await, b"first second third");
 }
@@ -87,9 +93,9 @@ async fn a_push_in_parts_to_a_limited_tenant_is_leased_until_it_ends() {
 async fn bytes_of_another_digest_are_refused_and_kept_nowhere() {
     let world = world();
     let here = repository("here");
-    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    let id = world.registry.uploads().start(here.clone(), Algorithm::Sha256).await.unwrap().id;
     let (said, rest) = (sha256(b"those"), Some(body(b"these", 5)));
-    let answer = world.registry.finish_upload(here.clone(), id, None, rest, said).await;
+    let answer = world.registry.uploads().finish(here.clone(), id, None, rest, said).await;
     assert!(matches!(answer, Err(Error::DigestMismatch { expected, computed })
         if expected == said && computed == sha256(b"these")));
     assert_eq!((world.blobs.copies(), world.counts().proposals), (vec![], 0));
@@ -183,7 +189,7 @@ async fn a_blob_is_read_from_where_it_is_now() {
         Action::DropHolder(DropHolder { digest: first.digest, generation, node: NODE, keep: 0 })
     };
     // The copy is lost, and another push makes the blob whole again: this node knows of neither.
-    let new = push(&*world.blobs, HASHES, b"bytes", 50).await;
+    let new = push(Uploads::of(&*world.blobs), HASHES, b"bytes", 50).await;
     world.elsewhere(loses(first.generation));
     world.elsewhere(Action::CommitBlob(CommitBlob {
         repository: repository("there"),
@@ -232,22 +238,27 @@ async fn an_upload_that_found_too_few_nodes_can_be_ended_again() {
     let world = world();
     let here = repository("here");
     let digest = sha256(b"bytes");
-    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
-    world.registry.append_upload(&here, id, Some(0), body(b"bytes", 5)).await.unwrap();
+    let id = world.registry.uploads().start(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    world.registry.uploads().append(&here, id, Some(0), body(b"bytes", 5)).await.unwrap();
     world.blobs.lack_nodes_next();
     let failed =
-        world.registry.finish_upload(here.clone(), id, None, None::<ByteStream>, digest).await;
+        world.registry.uploads().finish(here.clone(), id, None, None::<ByteStream>, digest).await;
     assert!(matches!(failed, Err(Error::Unavailable { .. })), "{failed:?}");
-    assert_eq!(world.registry.upload_state(&here, id).await.unwrap().offset, 5);
-    world.registry.finish_upload(here.clone(), id, None, None::<ByteStream>, digest).await.unwrap();
+    assert_eq!(world.registry.uploads().state(&here, id).await.unwrap().offset, 5);
+    world
+        .registry
+        .uploads()
+        .finish(here.clone(), id, None, None::<ByteStream>, digest)
+        .await
+        .unwrap();
     assert_eq!(world.pull(&here, digest).await, b"bytes");
 
     // One whose last request brings bytes and does not say where they begin would bring them twice.
     let digest = sha256(b"others");
-    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    let id = world.registry.uploads().start(here.clone(), Algorithm::Sha256).await.unwrap().id;
     let finish = async || {
         let rest = Some(body(b"others", 3));
-        world.registry.finish_upload(here.clone(), id, None, rest, digest).await
+        world.registry.uploads().finish(here.clone(), id, None, rest, digest).await
     };
     world.blobs.lack_nodes_next();
     let failed = finish().await;
@@ -261,11 +272,11 @@ async fn an_upload_that_found_too_few_nodes_can_be_ended_again() {
 async fn a_session_tells_its_owner() {
     let world = world();
     let random = u128::MAX;
-    assert_eq!(world.registry.upload_owner(UploadId::made_by(NODE, random)), None);
+    assert_eq!(world.registry.uploads().owner(UploadId::made_by(NODE, random)), None);
     let other = UploadId::made_by(NodeId(2), random);
-    assert_eq!(world.registry.upload_owner(other), Some(NodeId(2)));
+    assert_eq!(world.registry.uploads().owner(other), Some(NodeId(2)));
     // Should a request for it come here all the same, there is no such session.
-    let state = world.registry.upload_state(&repository("here"), other).await;
+    let state = world.registry.uploads().state(&repository("here"), other).await;
     assert!(matches!(state, Err(Error::UploadUnknown(id)) if id == other), "{state:?}");
 }
 
@@ -314,28 +325,29 @@ async fn a_copy_of_a_retired_epoch_is_refused_and_left_to_the_sweep() {
 async fn a_session_is_known_in_its_own_repository_alone() {
     let world = world();
     let (here, foreign) = (repository("here"), repository("foreign"));
-    let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
+    let id = world.registry.uploads().start(here.clone(), Algorithm::Sha256).await.unwrap().id;
     let unknown = |error: Option<Error>| matches!(error, Some(Error::UploadUnknown(i)) if i == id);
-    assert!(unknown(world.registry.upload_state(&foreign, id).await.err()));
-    let appended = world.registry.append_upload(&foreign, id, None, body(b"x", 1)).await;
+    assert!(unknown(world.registry.uploads().state(&foreign, id).await.err()));
+    let appended = world.registry.uploads().append(&foreign, id, None, body(b"x", 1)).await;
     assert!(unknown(appended.err()));
     let finished = world
         .registry
-        .finish_upload(foreign.clone(), id, None, None::<ByteStream>, sha256(b""))
+        .uploads()
+        .finish(foreign.clone(), id, None, None::<ByteStream>, sha256(b""))
         .await;
     assert!(unknown(finished.err()));
-    assert!(unknown(world.registry.cancel_upload(&foreign, id).await.err()));
-    assert_eq!(world.registry.upload_state(&here, id).await.unwrap().offset, 0);
+    assert!(unknown(world.registry.uploads().cancel(&foreign, id).await.err()));
+    assert_eq!(world.registry.uploads().state(&here, id).await.unwrap().offset, 0);
     assert_eq!(world.counts().proposals, 0);
-    world.registry.cancel_upload(&here, id).await.unwrap();
-    assert!(unknown(world.registry.upload_state(&here, id).await.err()));
+    world.registry.uploads().cancel(&here, id).await.unwrap();
+    assert!(unknown(world.registry.uploads().state(&here, id).await.err()));
 }
 
 /// Looks at all sessions. Returns how many were dropped, and in how many turns.
 async fn expire_all(world: &World) -> (usize, usize) {
     let (mut dropped, mut turns, mut reached) = (0, 0, None);
     loop {
-        let turn = world.registry.expire_uploads(reached.take()).await.unwrap();
+        let turn = world.registry.uploads().expire(reached.take()).await.unwrap();
         (dropped, turns, reached) = (dropped + turn.dropped, turns + 1, turn.next);
         if reached.is_none() {
             return (dropped, turns);
@@ -349,8 +361,8 @@ async fn upkeep_drops_idle_sessions_and_stale_leases() {
     let here = repository("here");
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let id = world.registry.start_upload(here.clone(), Algorithm::Sha256).await.unwrap().id;
-        world.registry.append_upload(&here, id, None, body(b"begun", 5)).await.unwrap();
+        let id = world.registry.uploads().start(here.clone(), Algorithm::Sha256).await.unwrap().id;
+        world.registry.uploads().append(&here, id, None, body(b"begun", 5)).await.unwrap();
         ids.push(id);
     }
     let lease = |upload: u128, node| {
@@ -369,7 +381,7 @@ async fn upkeep_drops_idle_sessions_and_stale_leases() {
     world.elsewhere(lease(5000, NodeId(2)));
 
     world.clock.advance(settings().upload_expiry_millis);
-    world.registry.append_upload(&here, ids[1], None, body(b" again", 6)).await.unwrap();
+    world.registry.uploads().append(&here, ids[1], None, body(b" again", 6)).await.unwrap();
     world.clock.advance(1);
     let before = world.counts().proposals;
     assert_eq!(expire_all(&world).await, (1, 3), "one session, in turns of 256 rows");
@@ -396,7 +408,7 @@ async fn nobody_takes_all_places() {
     };
     let (greedy, modest) = (of("greedy"), of("modest"));
     let start = async |to: &RepositoryKey| {
-        let started = world.registry.start_upload(to.clone(), Algorithm::Sha256).await;
+        let started = world.registry.uploads().start(to.clone(), Algorithm::Sha256).await;
         started.map(|state| state.id)
     };
     let full = |answer: Result<UploadId, Error>| {
@@ -405,7 +417,7 @@ async fn nobody_takes_all_places() {
     let mut taken = Vec::new();
     for _ in 0..6 {
         let id = start(&greedy).await.unwrap();
-        world.registry.append_upload(&greedy, id, None, body(b"begun", 5)).await.unwrap();
+        world.registry.uploads().append(&greedy, id, None, body(b"begun", 5)).await.unwrap();
         taken.push(id);
         world.clock.advance(1);
     }
@@ -421,7 +433,7 @@ async fn nobody_takes_all_places() {
     let writing = {
         let (registry, greedy, id) = (world.registry.clone(), greedy.clone(), taken.remove(0));
         let body: ByteStream = Box::pin(parts);
-        tokio::spawn(async move { registry.append_upload(&greedy, id, None, body).await })
+        tokio::spawn(async move { registry.uploads().append(&greedy, id, None, body).await })
     };
     tokio::task::yield_now().await;
     let first = start(&modest).await.unwrap();
@@ -438,7 +450,7 @@ async fn nobody_takes_all_places() {
     let third = start(&modest).await.unwrap();
     // As many as the other: theirs are left to them; the own ones are not idle yet.
     full(start(&modest).await);
-    world.registry.append_upload(&modest, second, None, body(b"begun", 5)).await.unwrap();
+    world.registry.uploads().append(&modest, second, None, body(b"begun", 5)).await.unwrap();
     world.clock.advance(61_000);
     let fourth = start(&modest).await.unwrap();
     let mut left = vec![written.id, taken[3], taken[4], second, third, fourth];
@@ -453,9 +465,9 @@ async fn builds_that_were_cancelled_keep_nobody_out_for_long() {
     let world = world();
     world.blobs.limit_sessions(3);
     let here = repository("here");
-    let start = async || world.registry.start_upload(here.clone(), Algorithm::Sha256).await;
+    let start = async || world.registry.uploads().start(here.clone(), Algorithm::Sha256).await;
     let half = async |id| {
-        world.registry.append_upload(&here, id, None, body(b"half", 4)).await.unwrap();
+        world.registry.uploads().append(&here, id, None, body(b"half", 4)).await.unwrap();
         world.clock.advance(1_000);
     };
     let mut taken = Vec::new();

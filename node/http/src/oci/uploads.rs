@@ -128,7 +128,7 @@ fn announced_algorithm(call: &Call) -> Result<Algorithm, Problem> {
 
 async fn open(call: Call) -> Result<Response, Problem> {
     let algorithm = announced_algorithm(&call)?;
-    let state = call.registry.start_upload(call.repository.clone(), algorithm).await?;
+    let state = call.registry.uploads().start(call.repository.clone(), algorithm).await?;
     let location = call.session_location(state.id);
     session_response(&location, StatusCode::ACCEPTED, &state)
 }
@@ -167,7 +167,7 @@ async fn push_at_once(mut call: Call, digest: Digest) -> Result<Response, Proble
     let body = call.take_body(call.api.settings.upload_bytes_max).await?;
     let location = call.location(&format!("blobs/{digest}"));
     let (registry, repository) = (call.registry.clone(), call.repository.clone());
-    to_the_end(async move { registry.push_blob(repository, digest, body).await }).await??;
+    to_the_end(async move { registry.uploads().push(repository, digest, body).await }).await??;
     created(&location, &digest)
 }
 
@@ -198,7 +198,7 @@ async fn append(mut call: Call, id: UploadId) -> Result<Response, Failure> {
     let (registry, repository) = (call.registry.clone(), call.repository.clone());
     // To the end: what was set aside for bytes that do not come is given back there.
     let state =
-        to_the_end(async move { registry.append_upload(&repository, id, start, body).await })
+        to_the_end(async move { registry.uploads().append(&repository, id, start, body).await })
             .await??;
     let location = call.session_location(id);
     Ok(session_response(&location, StatusCode::ACCEPTED, &state)?)
@@ -221,19 +221,19 @@ async fn finish(mut call: Call, id: UploadId) -> Result<Response, Failure> {
         if empty { None } else { Some(call.take_body(call.api.settings.upload_bytes_max).await?) };
     let location = call.location(&format!("blobs/{digest}"));
     let (registry, repository) = (call.registry.clone(), call.repository.clone());
-    to_the_end(async move { registry.finish_upload(repository, id, start, rest, digest).await })
+    to_the_end(async move { registry.uploads().finish(repository, id, start, rest, digest).await })
         .await??;
     Ok(created(&location, &digest)?)
 }
 
 async fn status(call: Call, id: UploadId) -> Result<Response, Failure> {
-    let state = call.registry.upload_state(&call.repository, id).await?;
+    let state = call.registry.uploads().state(&call.repository, id).await?;
     let location = call.session_location(id);
     Ok(session_response(&location, StatusCode::NO_CONTENT, &state)?)
 }
 
 async fn cancel(call: Call, id: UploadId) -> Result<Response, Failure> {
-    call.registry.cancel_upload(&call.repository, id).await?;
+    call.registry.uploads().cancel(&call.repository, id).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)

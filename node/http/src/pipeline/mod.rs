@@ -174,7 +174,7 @@ async fn in_repository<S: Surface>(
             }
             return Err(nora_app::Error::UploadUnknown(id).into());
         }
-        if let Some(owner) = api.registry.upload_owner(id) {
+        if let Some(owner) = api.registry.uploads().owner(id) {
             let passed = forward::pass_through(
                 api.peers.as_ref(),
                 (owner, id),

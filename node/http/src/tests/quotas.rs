@@ -145,16 +145,17 @@ async fn room_for_bytes_that_do_not_come_is_given_back() {
     let path = RepositoryPath::parse("red/app").unwrap();
     let repository = world.registry.repository(Format::Oci, path);
     assert_eq!(repository.tenant, tenant());
-    let id = world.registry.start_upload(repository.clone(), Algorithm::Sha256).await.unwrap().id;
+    let id =
+        world.registry.uploads().start(repository.clone(), Algorithm::Sha256).await.unwrap().id;
     for (length, kept) in [(Some(9_000), 5), (None, 10)] {
         let broke =
-            world.registry.append_upload(&repository, id, None, broken(b"12345", length)).await;
+            world.registry.uploads().append(&repository, id, None, broken(b"12345", length)).await;
         assert!(broke.is_err());
         assert_eq!(used(&world).await, (0, kept), "only what came stays set aside");
     }
     // Nobody goes on with it: the room is free long before the session is over, and whoever does goes on all the same.
     world.clock.advance(16 * 60 * 1_000);
-    world.registry.expire_uploads(None).await.unwrap();
+    world.registry.uploads().expire(None).await.unwrap();
     assert_eq!(used(&world).await, (0, 0));
 }
 
@@ -164,13 +165,13 @@ async fn a_blob_without_a_length_that_does_not_fit_leaves_nothing_behind() {
     let path = RepositoryPath::parse("red/app").unwrap();
     let repository = world.registry.repository(Format::Oci, path);
     let registry = &world.registry;
-    let id = registry.start_upload(repository.clone(), Algorithm::Sha256).await.unwrap().id;
+    let id = registry.uploads().start(repository.clone(), Algorithm::Sha256).await.unwrap().id;
     let parts = (0..12).map(|_| Ok(Bytes::from_static(&[7; 1_000])));
     let body = Incoming { stream: Box::pin(futures_util::stream::iter(parts)), length: None };
-    let refused = registry.append_upload(&repository, id, None, body).await.unwrap_err();
+    let refused = registry.uploads().append(&repository, id, None, body).await.unwrap_err();
     assert!(matches!(refused, nora_app::Error::QuotaExceeded { .. }), "{refused:?}");
     assert_eq!(used(&world).await, (0, 0));
-    let gone = registry.upload_state(&repository, id).await;
+    let gone = registry.uploads().state(&repository, id).await;
     assert!(matches!(gone, Err(nora_app::Error::UploadUnknown(_))), "{gone:?}");
 }
 
@@ -189,11 +190,11 @@ async fn room_stays_with_whoever_writes_however_slowly() {
     let path = RepositoryPath::parse("red/app").unwrap();
     let repository = world.registry.repository(Format::Oci, path);
     let registry = world.registry.clone();
-    let id = registry.start_upload(repository.clone(), Algorithm::Sha256).await.unwrap().id;
+    let id = registry.uploads().start(repository.clone(), Algorithm::Sha256).await.unwrap().id;
     let (sender, body) = slow(9_000);
     let writing = {
         let (registry, repository) = (registry.clone(), repository.clone());
-        tokio::spawn(async move { registry.append_upload(&repository, id, None, body).await })
+        tokio::spawn(async move { registry.uploads().append(&repository, id, None, body).await })
     };
     while used(&world).await != (0, 9_000) {
         tokio::task::yield_now().await;
@@ -202,17 +203,17 @@ async fn room_stays_with_whoever_writes_however_slowly() {
     let bytes = Bytes::from(vec![1; 9_000]);
     let digest = nora_digest::digest(Algorithm::Sha256, &bytes);
     let nothing: Option<Incoming> = None;
-    let busy = registry.finish_upload(repository.clone(), id, None, nothing, digest).await;
+    let busy = registry.uploads().finish(repository.clone(), id, None, nothing, digest).await;
     assert!(matches!(busy, Err(nora_app::Error::UploadBusy)), "{busy:?}");
     assert_eq!(used(&world).await, (0, 9_000));
     world.clock.advance(16 * 60 * 1_000);
-    registry.expire_uploads(None).await.unwrap();
+    registry.uploads().expire(None).await.unwrap();
     assert_eq!(used(&world).await, (0, 9_000));
     sender.send(Ok(bytes)).unwrap();
     drop(sender);
     writing.await.unwrap().unwrap();
     let nothing: Option<Incoming> = None;
-    registry.finish_upload(repository, id, None, nothing, digest).await.unwrap();
+    registry.uploads().finish(repository, id, None, nothing, digest).await.unwrap();
     assert_eq!(used(&world).await, (9_000, 0));
 }
 

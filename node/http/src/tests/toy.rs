@@ -51,7 +51,7 @@ impl Surface for Toy {
     async fn answer(mut call: Call, digest: Digest) -> Result<Response, Problem> {
         if call.method == Method::PUT {
             let body = call.take_body(call.api.settings.upload_bytes_max).await?;
-            call.registry.push_blob(call.repository, digest, body).await?;
+            call.registry.uploads().push(call.repository, digest, body).await?;
             return Ok(Response::new(Body::empty()));
         }
         let size = call.registry.blobs().stat(&call.repository, digest).await?.size;

@@ -35,7 +35,7 @@ async fn after_discarding(error: Error, mut stream: ByteStream, length: u64) -> 
 
 /// What one request has reserved while its body streams in.
 #[derive(Clone, Default)]
-pub(super) struct Reservation(Arc<Mutex<State>>);
+pub(crate) struct Reservation(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -62,7 +62,7 @@ struct Growing {
 impl Reservation {
     /// Reserves room for a body that an upload is to grow by. The stream ends in an error if there is none left for the
     /// rest; [`Reservation::refusal`] then says so.
-    pub(super) async fn make(
+    pub(crate) async fn make(
         &self,
         core: &Core,
         repository: &RepositoryKey,
@@ -122,12 +122,12 @@ impl Reservation {
     }
 
     /// Why there was no room for the whole body, if there was not.
-    pub(super) fn refusal(&self) -> Option<Error> {
+    pub(crate) fn refusal(&self) -> Option<Error> {
         self.state().refusal.take()
     }
 
     /// Until when the cluster keeps the session, as of this request's last reservation.
-    pub(super) fn lease(&self) -> Timestamp {
+    pub(crate) fn lease(&self) -> Timestamp {
         self.state().lease
     }
 

@@ -5,7 +5,6 @@
 //! again; what an unknown outcome left is not, because the log may have made it the live copy.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use nora_domain::{
     About, Algorithm, BlobCommitted, CloseUpload, CommitBlob, Deed, Digest, ExpireUploads, Key,
@@ -14,13 +13,14 @@ use nora_domain::{
 };
 use tracing::warn;
 
-use super::reservation::Reservation;
+use crate::core::Core;
 use crate::ports::blobs::BlobCopy;
 use crate::ports::metadata::MetadataError;
 use crate::ports::uploads::{UploadError, UploadState};
 use crate::ports::{ByteStream, Incoming};
 use crate::proposing::NoAnswer;
-use crate::{BlobStat, Error, Registry};
+use crate::reservation::Reservation;
+use crate::{BlobStat, Error};
 
 /// Rows that upkeep looks at in one step.
 const UPKEEP_PAGE_ROWS: usize = 256;
@@ -82,10 +82,25 @@ fn dispensable(
     open.into_iter().map(|state| (state.repository.tenant.clone(), state.id)).collect()
 }
 
-impl Registry {
+/// The upload sessions of this node.
+#[derive(Clone, Copy)]
+pub struct UploadSessions<'a> {
+    core: &'a Core,
+}
+
+impl<'a> UploadSessions<'a> {
+    pub(crate) fn new(core: &'a Core) -> Self {
+        Self { core }
+    }
+
+    /// How long a session is kept after its last byte, in milliseconds.
+    pub fn expiry_millis(self) -> u64 {
+        self.core.settings().upload_expiry_millis
+    }
+
     /// Opens an upload session.
-    pub async fn start_upload(
-        &self,
+    pub async fn start(
+        self,
         repository: RepositoryKey,
         algorithm: Algorithm,
     ) -> Result<UploadState, Error> {
@@ -101,7 +116,7 @@ impl Registry {
     }
 
     /// Ends a session that nobody writes to, for somebody who needs its place; false if none may be ended.
-    async fn make_place(&self, tenant: &TenantName) -> bool {
+    async fn make_place(self, tenant: &TenantName) -> bool {
         for (of, id) in dispensable(&self.core.uploads().list(), tenant, self.core.now()) {
             match self.core.uploads().cancel(id).await {
                 Ok(()) => {
@@ -121,13 +136,13 @@ impl Registry {
     }
 
     /// The node that holds a session's bytes, if it is not this one: its requests belong there.
-    pub fn upload_owner(&self, id: UploadId) -> Option<NodeId> {
+    pub fn owner(self, id: UploadId) -> Option<NodeId> {
         Some(id.owner()).filter(|owner| *owner != self.core.node())
     }
 
     /// The session as it is, for whoever pushes to that repository.
-    pub async fn upload_state(
-        &self,
+    pub async fn state(
+        self,
         repository: &RepositoryKey,
         id: UploadId,
     ) -> Result<UploadState, Error> {
@@ -142,15 +157,15 @@ impl Registry {
 
     /// Appends a part of a blob, which a later request goes on from. A session's id names its node, so the cluster learns
     /// of a session only where some of a quota is reserved for it.
-    pub async fn append_upload(
-        &self,
+    pub async fn append(
+        self,
         repository: &RepositoryKey,
         id: UploadId,
         start: Option<u64>,
         body: impl Into<Incoming>,
     ) -> Result<UploadState, Error> {
         let body = body.into();
-        let state = self.upload_state(repository, id).await?;
+        let state = self.state(repository, id).await?;
         if self.core.tenancy().has_storage_quota(&repository.tenant) {
             return self.append_within_quota(repository, &state, start, body).await;
         }
@@ -172,7 +187,7 @@ impl Registry {
 
     /// Appends a part of a blob of a tenant whose bytes are limited: room is reserved before bytes are taken.
     async fn append_within_quota(
-        &self,
+        self,
         repository: &RepositoryKey,
         state: &UploadState,
         start: Option<u64>,
@@ -185,7 +200,7 @@ impl Registry {
             return Err(Error::of_upload(id, error));
         }
         let reservation = Reservation::default();
-        let body = match reservation.make(&self.core, repository, state, body).await {
+        let body = match reservation.make(self.core, repository, state, body).await {
             Ok(body) => body,
             Err(error) => {
                 self.end_without_room(repository, id, &error).await;
@@ -217,7 +232,7 @@ impl Registry {
 
     /// An upload without room comes to an end: its client will not go on with it, and what is reserved for it would be
     /// missing to others.
-    async fn end_without_room(&self, repository: &RepositoryKey, id: UploadId, error: &Error) {
+    async fn end_without_room(self, repository: &RepositoryKey, id: UploadId, error: &Error) {
         if !matches!(error, Error::QuotaExceeded { .. }) {
             return;
         }
@@ -231,7 +246,7 @@ impl Registry {
     }
 
     /// Gives back what was reserved, under that lease, for bytes that did not come.
-    async fn shrink_to_written(&self, tenant: &TenantName, id: UploadId, lease: Timestamp) {
+    async fn shrink_to_written(self, tenant: &TenantName, id: UploadId, lease: Timestamp) {
         let shrunk = match self.core.uploads().state(id).await {
             Ok(state) => self.shrink_reservation(tenant, id, state.offset, lease).await,
             Err(UploadError::Unknown) => self.close_upload(tenant, id).await,
@@ -244,7 +259,7 @@ impl Registry {
 
     /// Shrinks a session's reservation, unless another request goes on with the session under a later lease.
     async fn shrink_reservation(
-        &self,
+        self,
         tenant: &TenantName,
         upload: UploadId,
         bytes: u64,
@@ -255,15 +270,15 @@ impl Registry {
     }
 
     /// Appends what is left of a blob and makes it visible in the repository.
-    pub async fn finish_upload(
-        &self,
+    pub async fn finish(
+        self,
         repository: RepositoryKey,
         id: UploadId,
         start: Option<u64>,
         rest: Option<impl Into<Incoming>>,
         digest: Digest,
     ) -> Result<BlobStat, Error> {
-        let state = self.upload_state(&repository, id).await?;
+        let state = self.state(&repository, id).await?;
         let is_blind = rest.is_some() && start.is_none();
         let is_limited = self.core.tenancy().has_storage_quota(&repository.tenant);
         if let Some(body) = rest {
@@ -282,7 +297,7 @@ impl Registry {
             false => Timestamp(0),
         };
         match self.core.finish().finish(id, digest, self.core.next_generation()).await {
-            Ok(stored) => self.commit_blob(repository, id, stored).await,
+            Ok(stored) => self.commit(repository, id, stored).await,
             Err(error @ (UploadError::TooFewCopies { .. } | UploadError::Unavailable(_)))
                 if is_blind =>
             {
@@ -311,7 +326,7 @@ impl Registry {
     }
 
     /// Until when the cluster keeps a session, as this node has it.
-    async fn lease_of(&self, tenant: &TenantName, id: UploadId) -> Result<Timestamp, Error> {
+    async fn lease_of(self, tenant: &TenantName, id: UploadId) -> Result<Timestamp, Error> {
         match self.core.row(Key::Upload(tenant.clone(), id)).await? {
             Some(Record::Upload(record)) => Ok(record.expires_at),
             _ => Ok(Timestamp(0)),
@@ -319,19 +334,15 @@ impl Registry {
     }
 
     /// Gives back what was reserved for an upload that is over. Should that fail, it is free when the session expires.
-    async fn release(&self, tenant: &TenantName, id: UploadId) {
+    async fn release(self, tenant: &TenantName, id: UploadId) {
         if let Err(error) = self.close_upload(tenant, id).await {
             warn!(%error, "what is reserved for an upload stays so until it expires");
         }
     }
 
     /// Drops a session and its bytes.
-    pub async fn cancel_upload(
-        &self,
-        repository: &RepositoryKey,
-        id: UploadId,
-    ) -> Result<(), Error> {
-        self.upload_state(repository, id).await?;
+    pub async fn cancel(self, repository: &RepositoryKey, id: UploadId) -> Result<(), Error> {
+        self.state(repository, id).await?;
         self.core.uploads().cancel(id).await.map_err(|error| Error::of_upload(id, error))?;
         if self.core.row(Key::Upload(repository.tenant.clone(), id)).await?.is_some() {
             self.close_upload(&repository.tenant, id).await?;
@@ -342,7 +353,7 @@ impl Registry {
     /// Drops sessions that no client wrote to for too long, and the cluster's rows of sessions that have expired; gives
     /// back what is reserved for sessions of this node that are gone or idle. One call looks at a page of the cluster's
     /// rows, after `after`. Runs now and then on every node.
-    pub async fn expire_uploads(&self, after: Option<UploadPlace>) -> Result<Expired, Error> {
+    pub async fn expire(self, after: Option<UploadPlace>) -> Result<Expired, Error> {
         let now = self.core.now();
         let before = Timestamp(now.0.saturating_sub(self.core.settings().upload_expiry_millis));
         let dropped =
@@ -368,7 +379,7 @@ impl Registry {
         Ok(Expired { dropped: dropped.len(), next: reached })
     }
 
-    async fn tenant_after(&self, after: Option<TenantName>) -> Result<Option<TenantName>, Error> {
+    async fn tenant_after(self, after: Option<TenantName>) -> Result<Option<TenantName>, Error> {
         match self.core.rows(Rows::Tenants { after }, 1).await?.into_iter().next() {
             Some((Key::Tenant(tenant), _)) => Ok(Some(tenant)),
             _ => Ok(None),
@@ -378,7 +389,7 @@ impl Registry {
     /// Ends what is reserved for one tenant's uploads that have expired, and shrinks it for those that are idle. It looks at
     /// up to `limit` of them, and returns which.
     async fn expire_reservations(
-        &self,
+        self,
         tenant: &TenantName,
         after: Option<UploadId>,
         limit: usize,
@@ -407,7 +418,7 @@ impl Registry {
     }
 
     /// Gives back what is reserved for a session that is gone or idle. A client that goes on with it reserves again.
-    async fn give_back_if_idle(&self, id: UploadId, lease: &UploadRecord) -> Result<(), Error> {
+    async fn give_back_if_idle(self, id: UploadId, lease: &UploadRecord) -> Result<(), Error> {
         let tenant = &lease.repository.tenant;
         let since = self.core.now().0.saturating_sub(ROOM_IDLE_MILLIS);
         let leased_at =
@@ -424,13 +435,13 @@ impl Registry {
         }
     }
 
-    async fn close_upload(&self, tenant: &TenantName, upload: UploadId) -> Result<(), Error> {
+    async fn close_upload(self, tenant: &TenantName, upload: UploadId) -> Result<(), Error> {
         self.core.by_itself().change(CloseUpload { tenant: tenant.clone(), upload }).await
     }
 
     /// Makes durable bytes visible, and tells which copy is the one to read.
-    pub(super) async fn commit_blob(
-        &self,
+    async fn commit(
+        self,
         repository: RepositoryKey,
         upload: UploadId,
         stored: BlobCopy,
@@ -482,7 +493,7 @@ impl Registry {
 
     /// A push came to nothing: its copy goes, and what was reserved for it is free.
     async fn without_copy(
-        &self,
+        self,
         stored: BlobCopy,
         tenant: &TenantName,
         upload: UploadId,
@@ -495,7 +506,7 @@ impl Registry {
     }
 
     /// Deletes a copy that the log did not take. A failure costs only disk space until the next start.
-    async fn delete_copy(&self, stored: BlobCopy) {
+    async fn delete_copy(self, stored: BlobCopy) {
         let digest = stored.digest;
         if let Err(error) = self.core.blobs().delete(stored).await {
             warn!(%digest, %error, "a redundant copy was not deleted");
@@ -504,16 +515,16 @@ impl Registry {
 
     /// Pushes a blob whose whole body comes at once. Nobody else learns of its session, which ends with the call however
     /// that ends.
-    pub async fn push_blob(
-        &self,
+    pub async fn push(
+        self,
         repository: RepositoryKey,
         digest: Digest,
         body: impl Into<Incoming>,
     ) -> Result<BlobStat, Error> {
         let is_limited = self.core.tenancy().has_storage_quota(&repository.tenant);
-        let id = self.start_upload(repository.clone(), digest.algorithm()).await?.id;
+        let id = self.start(repository.clone(), digest.algorithm()).await?.id;
         let tenant = repository.tenant.clone();
-        let finished = self.finish_upload(repository, id, None, Some(body), digest).await;
+        let finished = self.finish(repository, id, None, Some(body), digest).await;
         if finished.is_err() {
             if is_limited {
                 self.release(&tenant, id).await;
@@ -527,20 +538,14 @@ impl Registry {
     }
 
     /// Stores bytes that are in memory already as a blob of the repository.
-    pub(super) async fn store_bytes(
-        &self,
+    pub(crate) async fn store_bytes(
+        self,
         repository: &RepositoryKey,
         digest: Digest,
         bytes: bytes::Bytes,
     ) -> Result<BlobStat, Error> {
         let length = Some(bytes.len() as u64);
         let stream: ByteStream = Box::pin(futures_util::stream::iter([Ok(bytes)]));
-        self.push_blob(repository.clone(), digest, Incoming { stream, length }).await
+        self.push(repository.clone(), digest, Incoming { stream, length }).await
     }
 }
-
-/// Registries are shared between requests.
-const _: fn() = || {
-    fn shared<T: Send + Sync>() {}
-    shared::<Arc<Registry>>();
-};
