@@ -4,9 +4,8 @@ use nora_domain::{
     AccountName, AccountRecord, CreateAccount, Key, Record, RemoveAccount, Rows, SetPassword,
 };
 
-use crate::Error;
 use crate::core::{Core, record};
-use crate::queries::Page;
+use crate::{Error, Page};
 
 /// The accounts.
 #[derive(Clone, Copy)]

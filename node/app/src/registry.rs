@@ -15,6 +15,7 @@ use crate::ports::journal::Segments;
 use crate::ports::metadata::Metadata;
 use crate::ports::policy::{Caller, Tenancy};
 use crate::ports::uploads::{Finish, Sessions};
+use crate::repositories::Repositories;
 use crate::tags::Tags;
 use crate::tenants::Tenants;
 use crate::tokens::Tokens;
@@ -115,6 +116,11 @@ impl Registry {
     /// The policy and the signing keys.
     pub fn access(&self) -> Access<'_> {
         Access::new(&self.core)
+    }
+
+    /// The repositories.
+    pub fn repositories(&self) -> Repositories<'_> {
+        Repositories::new(&self.core)
     }
 
     /// The tenants.

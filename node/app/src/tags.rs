@@ -4,9 +4,8 @@ use nora_domain::{
     DeleteTag, Digest, Key, Reference, RepositoryKey, Rows, SetTag, TagName, Target,
 };
 
-use crate::Error;
 use crate::core::{Core, record};
-use crate::queries::Page;
+use crate::{Error, Page};
 
 /// How often a tag is resolved anew because its artifact went in between.
 const RESOLVED_MAX: usize = 16;

@@ -5,9 +5,8 @@ use nora_domain::{
     Rows, Timestamp, TokenId, TokenName, TouchAccessTokens,
 };
 
-use crate::Error;
 use crate::core::{Core, record};
-use crate::queries::Page;
+use crate::{Error, Page};
 
 /// More tokens with names than one owner may have.
 const TOKENS_OF_ONE_MAX: usize = 2_000;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::MetadataError;
 use nora_app::ports::policy::{Caller as Judge, Change, Judgement};
-use nora_app::queries::Shown;
+use nora_app::repositories::Shown;
 use nora_auth::identity::{Identity, Subject};
 use nora_auth::permission::{Action, Resource};
 use nora_domain::{

@@ -89,8 +89,10 @@ pub async fn stranded(
         for format in [Format::Oci, Format::Npm, Format::Pypi, Format::Maven, Format::Cargo] {
             let mut after: Option<RepositoryPath> = None;
             loop {
-                let page =
-                    registry.holdings(tenant.clone(), format, after.take(), STRANDED_PAGE).await?;
+                let page = registry
+                    .repositories()
+                    .of(tenant.clone(), format, after.take(), STRANDED_PAGE)
+                    .await?;
                 // Links of blobs that no artifact needs are nothing that anybody sees.
                 for (path, _) in page.items.iter().filter(|(_, holds_artifacts)| *holds_artifacts) {
                     let then = policy.tenant_of(format, path.as_str());

@@ -75,7 +75,8 @@ impl Content for Admin {
         let page = self
             .api
             .registry
-            .repositories(Format::Oci, after, rows, &listed)
+            .repositories()
+            .list(Format::Oci, after, rows, &listed)
             .await
             .map_err(refused)?;
         let paths = page.items.iter().map(|path| path.as_str().to_owned()).collect();

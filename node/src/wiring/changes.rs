@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
+use nora_app::Page;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::changes::{ChangeSource, Changes, Cursor};
 use nora_app::ports::metadata::MetadataError;
-use nora_app::queries::Page;
 use nora_app::{Error, Registry};
 use nora_cluster::{Cluster, PositionedEvent};
 use nora_domain::{Entry, Event, JournalHead};

@@ -7,10 +7,9 @@ use nora_domain::{
     Timestamp, system_repository,
 };
 
-use super::Page;
 use crate::blobs::LinkedBlobs;
 use crate::ports::blobs::Delivery;
-use crate::{Error, Registry};
+use crate::{Error, Page, Registry};
 
 use futures_util::TryStreamExt;
 

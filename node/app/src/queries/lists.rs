@@ -1,26 +1,12 @@
-//! Lists: repositories, referrers. Each is a page read from one moment of the state, in byte order.
+//! Lists of referrers. Each is a page read from one moment of the state, in byte order.
 
-use std::collections::BTreeSet;
-
-use nora_domain::{
-    ArtifactRecord, Digest, Format, Key, MediaType, Record, RepositoryKey, RepositoryPath, Rows,
-    TenantName,
-};
+use nora_domain::{ArtifactRecord, Digest, Key, MediaType, Record, RepositoryKey, Rows};
 
 use super::Artifact;
-use crate::{Error, Registry};
+use crate::{Error, Page, Registry};
 
 /// Rows read at once where a filter may skip most of them.
 const FILTER_PAGE_ROWS: usize = 500;
-
-/// A part of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page<T> {
-    /// In order.
-    pub items: Vec<T>,
-    /// Whether the list goes on after the last item.
-    pub more: bool,
-}
 
 /// An artifact that speaks about another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,112 +17,7 @@ pub struct Referrer {
     pub artifact_type: Option<MediaType>,
 }
 
-/// Which repositories a list shows.
-pub trait Shown: Send + Sync {
-    /// Whether it shows this one.
-    fn shows(&self, path: &RepositoryPath) -> bool;
-
-    /// Where to go on looking after `after`, which may be further; `None` if nothing comes that is shown. So the cost of a
-    /// page does not grow with what its caller may not see.
-    fn go_on(&self, after: Option<RepositoryPath>) -> Option<Option<RepositoryPath>> {
-        Some(after)
-    }
-}
-
-impl<F: Fn(&RepositoryPath) -> bool + Send + Sync> Shown for F {
-    fn shows(&self, path: &RepositoryPath) -> bool {
-        self(path)
-    }
-}
-
-impl<T> Page<T> {
-    /// A page of at most `limit` out of what was read with one row more.
-    pub(crate) fn cut(mut items: Vec<T>, limit: usize) -> Self {
-        let more = items.len() > limit;
-        items.truncate(limit);
-        Self { items, more }
-    }
-}
-
 impl Registry {
-    /// A format's repositories that hold artifacts and that the caller may see, after `after`, whoever owns them.
-    pub async fn repositories(
-        &self,
-        format: Format,
-        after: Option<RepositoryPath>,
-        limit: usize,
-        shown: &impl Shown,
-    ) -> Result<Page<RepositoryPath>, Error> {
-        self.core.catch_up().await?;
-        // The first so many of all tenants are among the first so many of each.
-        let mut found = BTreeSet::new();
-        for tenant in self.core.tenancy().tenants() {
-            for path in
-                self.repositories_of(&tenant, format, after.clone(), limit + 1, shown).await?
-            {
-                found.insert(path);
-                if found.len() > limit + 1 {
-                    found.pop_last();
-                }
-            }
-        }
-        Ok(Page::cut(found.into_iter().collect(), limit))
-    }
-
-    /// A tenant's repositories of a format after `after`, and whether each holds artifacts or nothing but blobs.
-    pub async fn holdings(
-        &self,
-        tenant: TenantName,
-        format: Format,
-        after: Option<RepositoryPath>,
-        limit: usize,
-    ) -> Result<Page<(RepositoryPath, bool)>, Error> {
-        let rows = Rows::Repositories { tenant, format, after };
-        let rows = self.core.rows(rows, limit + 1).await?;
-        let paths = rows.into_iter().filter_map(|row| match row {
-            (Key::Repository(key), Record::Repository(record)) => {
-                Some((key.path, record.artifacts > 0))
-            }
-            _ => None,
-        });
-        Ok(Page::cut(paths.collect(), limit))
-    }
-
-    /// Up to `limit` of one tenant's.
-    async fn repositories_of(
-        &self,
-        tenant: &TenantName,
-        format: Format,
-        mut after: Option<RepositoryPath>,
-        limit: usize,
-        shown: &impl Shown,
-    ) -> Result<Vec<RepositoryPath>, Error> {
-        let mut found = Vec::new();
-        // Those that hold only blobs yet, or that the caller may not see, are skipped: one scan may not fill a page, and
-        // what a page costs must not grow with each of them.
-        let mut wanted = limit;
-        while found.len() < limit {
-            let Some(from) = shown.go_on(after.take()) else { break };
-            let rows = Rows::Repositories { tenant: tenant.clone(), format, after: from };
-            let rows = self.core.rows(rows, wanted).await?;
-            let exhausted = rows.len() < wanted;
-            for (key, record) in rows {
-                let (Key::Repository(key), Record::Repository(record)) = (key, record) else {
-                    continue;
-                };
-                after = Some(key.path.clone());
-                if record.artifacts > 0 && found.len() < limit && shown.shows(&key.path) {
-                    found.push(key.path);
-                }
-            }
-            if exhausted {
-                break;
-            }
-            wanted = FILTER_PAGE_ROWS;
-        }
-        Ok(found)
-    }
-
     /// Artifacts of the repository that name `subject`, after `after`, of one type if that is asked for. An unknown
     /// repository has none.
     pub async fn referrers(

@@ -12,4 +12,4 @@ mod lists;
 pub use artifacts::{Artifact, ArtifactBody};
 pub use journal::JournalCheck;
 pub(crate) use journal::ReadSegment;
-pub use lists::{Page, Referrer, Shown};
+pub use lists::Referrer;

@@ -84,8 +84,12 @@ async fn repositories_without_artifacts_are_skipped_across_pages() {
     for limit in 1..5 {
         let (mut after, mut found) = (None, Vec::new());
         loop {
-            let page =
-                world.registry.repositories(Format::Oci, after, limit, &everything).await.unwrap();
+            let page = world
+                .registry
+                .repositories()
+                .list(Format::Oci, after, limit, &everything)
+                .await
+                .unwrap();
             assert!(page.items.len() == limit || !page.more, "{page:?}");
             found.extend(page.items);
             after = found.last().cloned();
@@ -95,7 +99,8 @@ async fn repositories_without_artifacts_are_skipped_across_pages() {
         }
         assert_eq!(found, expected, "in pages of {limit}");
     }
-    let others = world.registry.repositories(Format::Npm, None, 10, &everything).await.unwrap();
+    let others =
+        world.registry.repositories().list(Format::Npm, None, 10, &everything).await.unwrap();
     assert_eq!(others.items, vec![]);
 }
 

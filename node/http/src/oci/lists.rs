@@ -109,7 +109,7 @@ pub(super) async fn catalog(call: OtherCall) -> Result<Response, Problem> {
     let limit = page_size(call.param("n"), api.settings.page_size_max)?;
     let last = call.param("last").and_then(|text| RepositoryPath::parse(text).ok());
     let listed = caller.listed(Format::Oci);
-    let page = api.registry.repositories(Format::Oci, last, limit, &listed).await?;
+    let page = api.registry.repositories().list(Format::Oci, last, limit, &listed).await?;
     if caller.is_anonymous() && page.items.is_empty() && call.param("last").is_none() {
         let why = "there is nothing that anyone may see";
         return Err(challenged(challenge, Some("registry:catalog:*"), why));
