@@ -10,6 +10,7 @@
 
 pub mod access;
 pub mod accounts;
+pub mod artifacts;
 pub mod blobs;
 pub mod commands;
 mod core;

@@ -7,6 +7,7 @@ use nora_domain::{Epoch, Format, NodeId, RepositoryKey, RepositoryPath};
 use crate::Error;
 use crate::access::Access;
 use crate::accounts::Accounts;
+use crate::artifacts::Artifacts;
 use crate::blobs::LinkedBlobs;
 use crate::core::Core;
 use crate::ports::blobs::Blobs;
@@ -86,6 +87,11 @@ impl Registry {
     /// Waits until reads on this node show every change that was acknowledged before.
     pub async fn catch_up(&self) -> Result<(), Error> {
         Ok(self.core.catch_up().await?)
+    }
+
+    /// The artifacts of repositories.
+    pub fn artifacts(&self) -> Artifacts<'_> {
+        Artifacts::new(&self.core)
     }
 
     /// The tags of repositories.

@@ -110,7 +110,7 @@ impl Content for Admin {
         let repository = self.repository(&caller, Action::Pull, &request.repository)?;
         let reference = reference(&request.reference)?;
         let artifact =
-            self.api.registry.artifact(&repository, &reference).await.map_err(refused)?;
+            self.api.registry.artifacts().get(&repository, &reference).await.map_err(refused)?;
         Ok(Response::new(proto::GetArtifactResponse {
             digest: artifact.digest.to_string(),
             media_type: artifact.media_type.as_str().to_owned(),
@@ -165,7 +165,8 @@ impl Content for Admin {
         let repository = self.repository(&caller, Action::Delete, &request.repository)?;
         let digest = Digest::parse(&request.digest).map_err(malformed)?;
         let registry = self.api.registry.by(Arc::new(caller));
-        let deleted = to_the_end(async move { registry.delete_artifact(repository, digest).await });
+        let deleted =
+            to_the_end(async move { registry.artifacts().delete(repository, digest).await });
         let tags = deleted.await?.map_err(refused)?;
         let tags = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
         Ok(Response::new(proto::DeleteArtifactResponse { tags }))

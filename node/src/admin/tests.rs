@@ -9,7 +9,7 @@ use axum::body::Body;
 use base64::Engine;
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use nora_app::commands::PutArtifact;
+use nora_app::artifacts::PutArtifact;
 use nora_app::jobs::{Moment, Progress, Schedule, Turn};
 use nora_app::ports::BoxFuture;
 use nora_app::ports::members::{
@@ -517,7 +517,7 @@ async fn content_is_listed_tagged_and_deleted() {
         either: Vec::new(),
         tags: vec![TagName::parse("v1").unwrap()],
     };
-    registry.put_artifact(put).await.unwrap();
+    registry.artifacts().put(put).await.unwrap();
 
     let mut client = ContentClient::new(world.to(Peer::Admin));
     let digest = digest.to_string();

@@ -119,7 +119,9 @@ impl Parts<'_> {
         let registry = self.registry.clone();
         job(Schedule::every("pulls", UPKEEP_INTERVAL), move || {
             let registry = registry.clone();
-            async move { Ok(Turn::done().count("written", registry.write_pulls().await? as u64)) }
+            async move {
+                Ok(Turn::done().count("written", registry.artifacts().write_pulls().await? as u64))
+            }
         })
     }
 

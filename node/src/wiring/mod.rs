@@ -406,7 +406,7 @@ impl Node {
             // What is not written within a moment is not worth waiting for: the node may have lost its majority.
             let flush = async {
                 guard.flush().await;
-                if let Err(error) = registry.write_pulls().await {
+                if let Err(error) = registry.artifacts().write_pulls().await {
                     warn!(%error, "the last pulls were not written down");
                 }
             };

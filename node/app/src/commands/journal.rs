@@ -1,17 +1,14 @@
-//! The journal: refusals that are noted, cursors that go on, old parts that are sealed and dropped; and notes of pulls.
+//! The journal: refusals that are noted, cursors that go on, old parts that are sealed and dropped.
 
 use bytes::Bytes;
 use nora_domain::{
-    AdvanceCursor, ConsumerName, DropSegments, Entry, Key, NotePulls, NoteRefusals, Record,
-    Refusal, RefusalNote, Rows, SealJournal, system_repository,
+    AdvanceCursor, ConsumerName, DropSegments, Entry, Key, NoteRefusals, Record, Refusal,
+    RefusalNote, Rows, SealJournal, system_repository,
 };
 
 use crate::blobs::LinkedBlobs;
 use crate::uploads::UploadSessions;
 use crate::{Error, Registry};
-
-/// Notes of pulls that one command carries.
-const PULLS_NOTED_MAX: usize = 500;
 
 impl Registry {
     /// Notes refusals that never became commands.
@@ -120,16 +117,5 @@ impl Registry {
             return Ok(false);
         }
         Ok(self.core.change(DropSegments { older_than_millis }).await?.more)
-    }
-
-    /// Writes down what was pulled since the last call; what cannot be written is forgotten, which makes nothing wrong but
-    /// the age of some pulls.
-    pub async fn write_pulls(&self) -> Result<usize, Error> {
-        let pulls = self.core.pulls().take();
-        let count = pulls.len();
-        for some in pulls.chunks(PULLS_NOTED_MAX) {
-            self.core.by_itself().change(NotePulls { pulls: some.to_vec() }).await?;
-        }
-        Ok(count)
     }
 }

@@ -2,7 +2,4 @@
 //!
 //! A caller that must not leave a command half done when its client hangs up runs it in a task of its own.
 
-mod artifacts;
 mod journal;
-
-pub use artifacts::PutArtifact;

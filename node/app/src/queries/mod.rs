@@ -5,11 +5,7 @@
 //! digest is served as it is; only a miss is asked again after catching up, so that a client reads its own writes
 //! whichever node it asks.
 
-mod artifacts;
 mod journal;
-mod lists;
 
-pub use artifacts::{Artifact, ArtifactBody};
 pub use journal::JournalCheck;
 pub(crate) use journal::ReadSegment;
-pub use lists::Referrer;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use nora_app::Error;
+use nora_app::artifacts::ArtifactBody;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::ask;
-use nora_app::queries::ArtifactBody;
 use nora_app::testkit::{Failure, MemoryMetadata, bytes, repository};
 use nora_domain::{
     Action, ArtifactRecord, ArtifactStored, Body, DeleteArtifact, DeleteTag, Digest, Key,
@@ -27,18 +27,18 @@ async fn an_artifact_is_read_back_by_digest_and_by_tag() {
     let here = repository("here");
     let mut put = artifact(&here, "{\"exact\":  true}");
     put.tags = vec![tag("b"), tag("a"), tag("b")];
-    assert!(world.registry.put_artifact(put.clone()).await.unwrap());
-    assert!(!world.registry.put_artifact(put.clone()).await.unwrap(), "it was there before");
+    assert!(world.registry.artifacts().put(put.clone()).await.unwrap());
+    assert!(!world.registry.artifacts().put(put.clone()).await.unwrap(), "it was there before");
     for reference in [Reference::Digest(put.digest), Reference::Tag(tag("a"))] {
-        let found = world.registry.artifact(&here, &reference).await.unwrap();
+        let found = world.registry.artifacts().get(&here, &reference).await.unwrap();
         assert_eq!((found.digest, &found.media_type), (put.digest, &put.media_type));
         assert_eq!(found.bytes().await.unwrap(), put.bytes);
     }
-    let tags = world.registry.delete_artifact(here.clone(), put.digest).await.unwrap();
+    let tags = world.registry.artifacts().delete(here.clone(), put.digest).await.unwrap();
     assert_eq!(tags, [tag("a"), tag("b")]);
-    let gone = world.registry.artifact(&here, &Reference::Tag(tag("a"))).await.err();
+    let gone = world.registry.artifacts().get(&here, &Reference::Tag(tag("a"))).await.err();
     assert!(matches!(gone, Some(Error::RepositoryUnknown)), "{gone:?}");
-    let gone = world.registry.delete_artifact(here, put.digest).await;
+    let gone = world.registry.artifacts().delete(here, put.digest).await;
     assert!(matches!(gone, Err(Error::ArtifactUnknown(d)) if d == put.digest), "{gone:?}");
     world.assert_sound();
 }
@@ -49,7 +49,7 @@ async fn a_tag_goes_alone() {
     let here = repository("here");
     let mut put = artifact(&here, "{}");
     put.tags = vec![tag("v1")];
-    world.registry.put_artifact(put.clone()).await.unwrap();
+    world.registry.artifacts().put(put.clone()).await.unwrap();
     assert_eq!(
         world.registry.tags().delete(here.clone(), tag("v1")).await.unwrap(),
         Target::Artifact(put.digest)
@@ -58,7 +58,7 @@ async fn a_tag_goes_alone() {
     assert!(matches!(gone, Err(Error::TagUnknown(ref t)) if *t == tag("v1")), "{gone:?}");
     let gone = world.registry.tags().resolve(&here, &tag("v1")).await;
     assert!(matches!(gone, Err(Error::TagUnknown(_))), "{gone:?}");
-    world.registry.artifact(&here, &Reference::Digest(put.digest)).await.unwrap();
+    world.registry.artifacts().get(&here, &Reference::Digest(put.digest)).await.unwrap();
 }
 
 #[tokio::test]
@@ -69,14 +69,15 @@ async fn a_tag_is_set_to_what_is_there() {
     for len in [10, Body::INLINE_BYTES_MAX + 1] {
         let mut put = artifact(&here, bytes(len, 3));
         put.tags = vec![tag("v1")];
-        world.registry.put_artifact(put.clone()).await.unwrap();
+        world.registry.artifacts().put(put.clone()).await.unwrap();
         for (new, to) in [("v2", Reference::Tag(tag("v1"))), ("v3", Reference::Digest(put.digest))]
         {
             let set = world.registry.tags().set(here.clone(), tag(new), to).await.unwrap();
             assert_eq!(set, put.digest);
             assert_eq!(world.registry.tags().resolve(&here, &tag(new)).await.unwrap(), put.digest);
         }
-        let found = world.registry.artifact(&here, &Reference::Tag(tag("v3"))).await.unwrap();
+        let found =
+            world.registry.artifacts().get(&here, &Reference::Tag(tag("v3"))).await.unwrap();
         assert_eq!(found.bytes().await.unwrap(), put.bytes);
         world.assert_sound();
     }
@@ -97,20 +98,21 @@ async fn a_large_artifact_goes_as_a_blob_and_leaves_no_link() {
     let here = repository("here");
     for (len, is_blob) in [(Body::INLINE_BYTES_MAX, false), (Body::INLINE_BYTES_MAX + 1, true)] {
         let put = artifact(&here, bytes(len, 3));
-        world.registry.put_artifact(put.clone()).await.unwrap();
+        world.registry.artifacts().put(put.clone()).await.unwrap();
         let record = record(&world, &here, put.digest);
         assert_eq!((record.body == Body::Blob, record.size), (is_blob, len as u64));
         assert_eq!(record.blobs, if is_blob { vec![put.digest] } else { vec![] });
         let link = || world.metadata.row(&Key::Link(here.clone(), put.digest));
         assert_eq!(link().is_some(), is_blob);
-        let found = world.registry.artifact(&here, &Reference::Digest(put.digest)).await.unwrap();
+        let found =
+            world.registry.artifacts().get(&here, &Reference::Digest(put.digest)).await.unwrap();
         assert_eq!(matches!(found.body, ArtifactBody::Blob(_)), is_blob);
         assert_eq!(found.bytes().await.unwrap(), put.bytes);
         let usage = world.registry.tenants().usage(&TenantName::default_tenant()).await.unwrap();
         assert_eq!((usage.bytes, usage.artifacts), (len as u64, 1));
         world.assert_sound();
 
-        world.registry.delete_artifact(here.clone(), put.digest).await.unwrap();
+        world.registry.artifacts().delete(here.clone(), put.digest).await.unwrap();
         assert_eq!(link(), None);
         let usage = world.registry.tenants().usage(&TenantName::default_tenant()).await.unwrap();
         assert_eq!((usage.bytes, usage.artifacts, usage.links), (0, 0, 0));
@@ -124,7 +126,7 @@ async fn a_large_artifact_that_is_refused_leaves_no_link() {
     let here = repository("here");
     let mut put = artifact(&here, bytes(Body::INLINE_BYTES_MAX + 1, 3));
     put.blobs = vec![sha256(b"missing")];
-    let refused = world.registry.put_artifact(put.clone()).await;
+    let refused = world.registry.artifacts().put(put.clone()).await;
     assert!(matches!(refused, Err(Error::ReferencesMissing { .. })), "{refused:?}");
     assert_eq!(world.metadata.row(&Key::Link(here.clone(), put.digest)), None);
     let usage = world.registry.tenants().usage(&TenantName::default_tenant()).await.unwrap();
@@ -140,12 +142,13 @@ async fn what_is_missing_is_told_and_nothing_is_stored() {
     let mut put = artifact(&here, "{}");
     put.blobs = vec![sha256(b"x"), there, sha256(b"y"), sha256(b"x")];
     put.children = vec![sha256(b"child")];
-    let refused = world.registry.put_artifact(put).await;
+    let refused = world.registry.artifacts().put(put).await;
     let Err(Error::ReferencesMissing { blobs, children }) = refused else { panic!("{refused:?}") };
     let mut expected = vec![sha256(b"x"), sha256(b"y")];
     expected.sort();
     assert_eq!((blobs, children), (expected, vec![sha256(b"child")]));
-    let stored = world.registry.artifact(&here, &Reference::Digest(sha256(b"{}"))).await.err();
+    let stored =
+        world.registry.artifacts().get(&here, &Reference::Digest(sha256(b"{}"))).await.err();
     assert!(matches!(stored, Some(Error::ArtifactUnknown(_))), "{stored:?}");
 }
 
@@ -155,16 +158,16 @@ async fn references_of_either_kind_are_sorted_by_what_is_there() {
     let here = repository("here");
     let layer = world.push(&here, b"layer").await.unwrap().digest;
     let child = artifact(&here, "child");
-    world.registry.put_artifact(child.clone()).await.unwrap();
+    world.registry.artifacts().put(child.clone()).await.unwrap();
     let mut put = artifact(&here, "index");
     put.either = vec![child.digest, layer];
-    world.registry.put_artifact(put.clone()).await.unwrap();
+    world.registry.artifacts().put(put.clone()).await.unwrap();
     let stored = record(&world, &here, put.digest);
     assert_eq!((stored.blobs, stored.children), (vec![layer], vec![child.digest]));
 
     let mut put = artifact(&here, "index 2");
     put.either = vec![sha256(b"neither")];
-    let refused = world.registry.put_artifact(put).await;
+    let refused = world.registry.artifacts().put(put).await;
     assert!(
         matches!(&refused, Err(Error::ReferencesMissing { blobs, children })
             if *blobs == [sha256(b"neither")] && children.is_empty()),
@@ -181,7 +184,7 @@ async fn optional_blobs_are_kept_if_they_are_there() {
     let elsewhere = world.push(&repository("there"), b"elsewhere").await.unwrap().digest;
     let mut put = artifact(&here, "image");
     put.optional_blobs = vec![sha256(b"absent"), elsewhere, layer];
-    world.registry.put_artifact(put.clone()).await.unwrap();
+    world.registry.artifacts().put(put.clone()).await.unwrap();
     assert_eq!(record(&world, &here, put.digest).blobs, [layer]);
 }
 
@@ -199,7 +202,7 @@ async fn references_are_sorted_by_what_other_nodes_stored_too() {
     }));
     let mut put = artifact(&here, "index");
     (put.either, put.optional_blobs) = (vec![child], vec![layer]);
-    world.registry.put_artifact(put.clone()).await.unwrap();
+    world.registry.artifacts().put(put.clone()).await.unwrap();
     let stored = record(&world, &here, put.digest);
     assert_eq!((stored.blobs, stored.children), (vec![layer], vec![child]));
 }
@@ -211,7 +214,7 @@ async fn what_was_a_blob_before_stays_one_after_a_refused_artifact() {
     let mut put = artifact(&here, bytes(Body::INLINE_BYTES_MAX + 1, 3));
     world.push(&here, &put.bytes).await.unwrap();
     put.blobs = vec![sha256(b"missing")];
-    let refused = world.registry.put_artifact(put.clone()).await;
+    let refused = world.registry.artifacts().put(put.clone()).await;
     assert!(matches!(refused, Err(Error::ReferencesMissing { .. })), "{refused:?}");
     assert_eq!(world.pull(&here, put.digest).await, put.bytes);
 }
@@ -223,10 +226,10 @@ async fn an_artifact_may_name_and_hold_only_so_much() {
     let references_max = settings().references_max;
     let mut put = artifact(&here, "image");
     put.blobs = (0..references_max).map(|n| sha256(&n.to_be_bytes())).collect();
-    let refused = world.registry.put_artifact(put.clone()).await;
+    let refused = world.registry.artifacts().put(put.clone()).await;
     assert!(matches!(refused, Err(Error::ReferencesMissing { .. })), "the most: {refused:?}");
     put.children = vec![sha256(b"one more")];
-    let refused = world.registry.put_artifact(put).await;
+    let refused = world.registry.artifacts().put(put).await;
     assert!(
         matches!(refused, Err(Error::TooManyReferences { references_max: max })
             if max == references_max),
@@ -234,9 +237,9 @@ async fn an_artifact_may_name_and_hold_only_so_much() {
     );
 
     let bytes_max = settings().artifact_bytes_max;
-    world.registry.put_artifact(artifact(&here, bytes(bytes_max, 1))).await.unwrap();
+    world.registry.artifacts().put(artifact(&here, bytes(bytes_max, 1))).await.unwrap();
     let before = world.counts().proposals;
-    let refused = world.registry.put_artifact(artifact(&here, bytes(bytes_max + 1, 1))).await;
+    let refused = world.registry.artifacts().put(artifact(&here, bytes(bytes_max + 1, 1))).await;
     assert!(
         matches!(refused, Err(Error::TooLarge { bytes_max: max }) if max == bytes_max as u64),
         "{refused:?}"
@@ -251,7 +254,7 @@ async fn a_reference_that_is_named_again_counts_once() {
     let layer = world.push(&here, b"empty layer").await.unwrap().digest;
     let mut put = artifact(&here, "image");
     put.blobs = vec![layer; settings().references_max + 1];
-    world.registry.put_artifact(put.clone()).await.unwrap();
+    world.registry.artifacts().put(put.clone()).await.unwrap();
     assert_eq!(record(&world, &here, put.digest).blobs, [layer]);
 }
 
@@ -261,9 +264,9 @@ async fn an_artifact_whose_answer_was_lost_may_be_pushed_again() {
     let here = repository("here");
     let put = artifact(&here, "{}");
     world.metadata.fail_next(Failure::AnswerLost);
-    let answer = world.registry.put_artifact(put.clone()).await;
+    let answer = world.registry.artifacts().put(put.clone()).await;
     assert!(matches!(answer, Err(Error::OutcomeUnknown)), "{answer:?}");
-    assert!(!world.registry.put_artifact(put).await.unwrap());
+    assert!(!world.registry.artifacts().put(put).await.unwrap());
 }
 
 /// The command that stores an artifact that needs nothing.
@@ -297,25 +300,26 @@ async fn a_tag_is_read_after_catching_up_and_a_digest_only_if_it_is_missed() {
     let here = repository("here");
     let mut put = artifact(&here, "old");
     put.tags = vec![tag("latest")];
-    world.registry.put_artifact(put.clone()).await.unwrap();
+    world.registry.artifacts().put(put.clone()).await.unwrap();
 
     let new = put_elsewhere(&world, &here, "new", "latest");
     let latest = Reference::Tag(tag("latest"));
-    assert_eq!(world.registry.artifact(&here, &latest).await.unwrap().digest, new);
+    assert_eq!(world.registry.artifacts().get(&here, &latest).await.unwrap().digest, new);
     assert_eq!(world.counts().linearizations, 1);
 
-    world.registry.artifact(&here, &Reference::Digest(put.digest)).await.unwrap();
-    world.registry.artifact(&here, &Reference::Digest(new)).await.unwrap();
+    world.registry.artifacts().get(&here, &Reference::Digest(put.digest)).await.unwrap();
+    world.registry.artifacts().get(&here, &Reference::Digest(new)).await.unwrap();
     assert_eq!(world.counts().linearizations, 1, "what a digest names cannot change");
 
     let newer = put_elsewhere(&world, &here, "newer", "latest");
-    let found = world.registry.artifact(&here, &Reference::Digest(newer)).await.unwrap();
+    let found = world.registry.artifacts().get(&here, &Reference::Digest(newer)).await.unwrap();
     assert_eq!(
         (found.bytes().await.unwrap().as_ref(), world.counts().linearizations),
         (&b"newer"[..], 2)
     );
 
-    let none = world.registry.artifact(&here, &Reference::Digest(sha256(b"none"))).await.err();
+    let none =
+        world.registry.artifacts().get(&here, &Reference::Digest(sha256(b"none"))).await.err();
     assert!(matches!(none, Some(Error::ArtifactUnknown(_))), "{none:?}");
     assert_eq!(world.counts().linearizations, 3);
 }
@@ -341,11 +345,11 @@ async fn a_tag_that_moves_while_it_is_read_is_never_unknown() {
             let here = repository("here");
             let (mut old, new) = (artifact(&here, bytes(len, 1)), artifact(&here, bytes(len, 2)));
             old.tags = vec![tag("latest")];
-            world.registry.put_artifact(old.clone()).await.unwrap();
-            world.registry.put_artifact(new.clone()).await.unwrap();
+            world.registry.artifacts().put(old.clone()).await.unwrap();
+            world.registry.artifacts().put(new.clone()).await.unwrap();
             let replaced = replace(world.metadata.clone(), "latest", old.digest, new.digest);
             let registry = world.meddled_at(number, replaced);
-            let found = registry.artifact(&here, &Reference::Tag(tag("latest"))).await;
+            let found = registry.artifacts().get(&here, &Reference::Tag(tag("latest"))).await;
             let found = match found {
                 Ok(found) => found,
                 Err(error) => panic!("moved before call {number}: {error:?}"),
@@ -364,7 +368,7 @@ async fn a_tag_that_never_stands_still_is_not_waited_for_for_ever() {
     let here = repository("here");
     let mut put = artifact(&here, "first");
     put.tags = vec![tag("latest")];
-    world.registry.put_artifact(put).await.unwrap();
+    world.registry.artifacts().put(put).await.unwrap();
     let metadata = world.metadata.clone();
     let registry = world.meddled(move |call| {
         let Call::Get(Key::Artifact(_, digest)) = call else { return None };
@@ -378,17 +382,17 @@ async fn a_tag_that_never_stands_still_is_not_waited_for_for_ever() {
             ask(&*metadata, delete).await.unwrap().unwrap();
         }) as BoxFuture<'static, ()>)
     });
-    let found = registry.artifact(&here, &Reference::Tag(tag("latest"))).await.err();
+    let found = registry.artifacts().get(&here, &Reference::Tag(tag("latest"))).await.err();
     assert!(matches!(found, Some(Error::Unavailable { .. })), "{found:?}");
     // A tag that goes is unknown, and so is an artifact that goes.
     let latest = world.registry.tags().resolve(&here, &tag("latest")).await.unwrap();
-    world.registry.put_artifact(artifact(&here, "other")).await.unwrap();
+    world.registry.artifacts().put(artifact(&here, "other")).await.unwrap();
     let metadata = world.metadata.clone();
     let registry = world.meddled_at(1, async move {
         let delete = DeleteArtifact { repository: repository("here"), digest: latest };
         ask(&*metadata, delete).await.unwrap().unwrap();
     });
-    let found = registry.artifact(&here, &Reference::Tag(tag("latest"))).await.err();
+    let found = registry.artifacts().get(&here, &Reference::Tag(tag("latest"))).await.err();
     assert!(matches!(found, Some(Error::TagUnknown(_))), "{found:?}");
 }
 
@@ -398,14 +402,14 @@ async fn an_artifact_that_goes_while_it_is_read_is_unknown_as_an_artifact() {
         let world = world();
         let here = repository("here");
         let put = artifact(&here, bytes(Body::INLINE_BYTES_MAX + 1, 1));
-        world.registry.put_artifact(put.clone()).await.unwrap();
-        world.registry.put_artifact(artifact(&here, "other")).await.unwrap();
+        world.registry.artifacts().put(put.clone()).await.unwrap();
+        world.registry.artifacts().put(artifact(&here, "other")).await.unwrap();
         let (metadata, digest) = (world.metadata.clone(), put.digest);
         let registry = world.meddled_at(number, async move {
             let delete = DeleteArtifact { repository: repository("here"), digest };
             ask(&*metadata, delete).await.unwrap().unwrap();
         });
-        match registry.artifact(&here, &Reference::Digest(digest)).await {
+        match registry.artifacts().get(&here, &Reference::Digest(digest)).await {
             Ok(found) => assert_eq!(found.bytes().await.unwrap(), put.bytes),
             Err(Error::ArtifactUnknown(unknown)) => assert_eq!(unknown, digest),
             Err(error) => panic!("gone before call {number}: {error:?}"),
@@ -420,21 +424,21 @@ async fn a_referrer_that_goes_while_the_list_is_read_is_left_out() {
         let here = repository("here");
         let mut put = artifact(&here, bytes(Body::INLINE_BYTES_MAX + 1, 1));
         put.subject = Some(sha256(b"subject"));
-        world.registry.put_artifact(put.clone()).await.unwrap();
-        world.registry.put_artifact(artifact(&here, "other")).await.unwrap();
+        world.registry.artifacts().put(put.clone()).await.unwrap();
+        world.registry.artifacts().put(artifact(&here, "other")).await.unwrap();
         let (metadata, digest) = (world.metadata.clone(), put.digest);
         let registry = world.meddled_at(number, async move {
             let delete = DeleteArtifact { repository: repository("here"), digest };
             ask(&*metadata, delete).await.unwrap().unwrap();
         });
-        let page = registry.referrers(&here, sha256(b"subject"), None, None, 9).await;
+        let page = registry.artifacts().referrers(&here, sha256(b"subject"), None, None, 9).await;
         let page = match page {
             Ok(page) => page,
             Err(error) => panic!("gone before call {number}: {error:?}"),
         };
         assert!(page.items.len() <= 1 && !page.more);
         for referrer in page.items {
-            registry.listed_artifact(&here, referrer.digest).await.unwrap();
+            registry.artifacts().listed(&here, referrer.digest).await.unwrap();
         }
     }
 }
@@ -446,8 +450,8 @@ async fn a_tag_is_set_to_what_another_names_even_if_that_moves() {
         let here = repository("here");
         let (mut old, new) = (artifact(&here, "old"), artifact(&here, "new"));
         old.tags = vec![tag("latest")];
-        world.registry.put_artifact(old.clone()).await.unwrap();
-        world.registry.put_artifact(new.clone()).await.unwrap();
+        world.registry.artifacts().put(old.clone()).await.unwrap();
+        world.registry.artifacts().put(new.clone()).await.unwrap();
         let replaced = replace(world.metadata.clone(), "latest", old.digest, new.digest);
         let registry = world.meddled_at(number, replaced);
         let named = Reference::Tag(tag("latest"));
@@ -462,16 +466,16 @@ async fn an_artifact_with_very_many_tags_goes_with_all_of_them() {
     let here = repository("here");
     let mut put = artifact(&here, "{}");
     put.tags = (0..2 * DeleteArtifact::TAGS_MAX + 1).map(|n| tag(&format!("t{n:04}"))).collect();
-    world.registry.put_artifact(put.clone()).await.unwrap();
+    world.registry.artifacts().put(put.clone()).await.unwrap();
     let mut kept = artifact(&here, "other");
     kept.tags = vec![tag("kept")];
-    world.registry.put_artifact(kept).await.unwrap();
+    world.registry.artifacts().put(kept).await.unwrap();
     let before = world.counts().proposals;
-    let removed = world.registry.delete_artifact(here.clone(), put.digest).await.unwrap();
+    let removed = world.registry.artifacts().delete(here.clone(), put.digest).await.unwrap();
     assert_eq!(world.counts().proposals, before + 3, "a step removes so many at most");
     assert_eq!(removed, put.tags);
     assert_eq!(world.registry.tags().list(&here, None, 10_000).await.unwrap().items, [tag("kept")]);
-    let gone = world.registry.artifact(&here, &Reference::Digest(put.digest)).await.err();
+    let gone = world.registry.artifacts().get(&here, &Reference::Digest(put.digest)).await.err();
     assert!(matches!(gone, Some(Error::ArtifactUnknown(_))), "{gone:?}");
     world.assert_sound();
 }
@@ -482,7 +486,7 @@ async fn index(world: &World, content: &str, children: &[Digest], name: Option<&
     put.children = children.to_vec();
     put.tags = name.map(tag).into_iter().collect();
     let digest = put.digest;
-    world.registry.put_artifact(put).await.unwrap();
+    world.registry.artifacts().put(put).await.unwrap();
     digest
 }
 
@@ -496,7 +500,7 @@ async fn an_immutable_tag_keeps_what_its_index_lists_at_any_depth() {
     let unrelated = index(&world, "unrelated", &[], Some("tag")).await;
     let alice = world.registry.by(Arc::new(Somebody { stands: true }));
     for digest in [child, middle] {
-        let refused = alice.delete_artifact(here.clone(), digest).await;
+        let refused = alice.artifacts().delete(here.clone(), digest).await;
         assert!(
             matches!(&refused, Err(Error::TagImmutable(kept)) if *kept == tag("v1")),
             "{refused:?}"
@@ -504,10 +508,10 @@ async fn an_immutable_tag_keeps_what_its_index_lists_at_any_depth() {
     }
     let refused = alice.tags().delete(here.clone(), tag("v1")).await;
     assert!(matches!(refused, Err(Error::TagImmutable(_))), "{refused:?}");
-    assert_eq!(alice.delete_artifact(here.clone(), unrelated).await.unwrap(), [tag("tag")]);
+    assert_eq!(alice.artifacts().delete(here.clone(), unrelated).await.unwrap(), [tag("tag")]);
     // The policy has no say in what the cluster itself does.
     world.registry.tags().delete(here.clone(), tag("v1")).await.unwrap();
-    assert_eq!(alice.delete_artifact(here.clone(), child).await.unwrap(), [tag("mutable")]);
+    assert_eq!(alice.artifacts().delete(here.clone(), child).await.unwrap(), [tag("mutable")]);
     world.assert_sound();
 }
 
@@ -517,13 +521,13 @@ async fn a_deletion_reads_only_what_may_keep_the_artifact() {
     let here = repository("here");
     let mut put = artifact(&here, "unrelated");
     put.tags = (0..1_000).map(|n| tag(&format!("v{n}"))).collect();
-    world.registry.put_artifact(put).await.unwrap();
+    world.registry.artifacts().put(put).await.unwrap();
     let child = index(&world, "child", &[], None).await;
     let listed = index(&world, "index", &[child], None).await;
     let alice = world.registry.by(Arc::new(Somebody { stands: true }));
     for (digest, reads_max) in [(child, 5), (listed, 3)] {
         let before = world.counts().reads;
-        alice.delete_artifact(here.clone(), digest).await.unwrap();
+        alice.artifacts().delete(here.clone(), digest).await.unwrap();
         let reads = world.counts().reads - before;
         assert!(reads <= reads_max, "{reads} reads");
     }
@@ -548,11 +552,14 @@ async fn an_immutable_tag_that_comes_while_a_deletion_is_judged_keeps_the_artifa
             ask(&*metadata, put).await.unwrap().unwrap();
         }) as BoxFuture<'static, ()>)
     });
-    let refused =
-        registry.by(Arc::new(Somebody { stands: true })).delete_artifact(here.clone(), child).await;
+    let refused = registry
+        .by(Arc::new(Somebody { stands: true }))
+        .artifacts()
+        .delete(here.clone(), child)
+        .await;
     assert!(matches!(refused, Err(Error::TagImmutable(_))), "{refused:?}");
     let delete = DeleteTag { repository: here.clone(), tag: tag("v1") };
     ask(&*world.metadata, delete).await.unwrap().unwrap();
-    world.registry.artifact(&here, &Reference::Digest(child)).await.unwrap();
+    world.registry.artifacts().get(&here, &Reference::Digest(child)).await.unwrap();
     world.assert_sound();
 }

@@ -63,7 +63,7 @@ async fn what_another_repository_needs_is_pinned_for_this_one() {
     let mut put = artifact(&there, "{}");
     put.blobs = vec![digest];
     let by = put.digest;
-    world.registry.put_artifact(put).await.unwrap();
+    world.registry.artifacts().put(put).await.unwrap();
     assert!(world.registry.blobs().mount(there.clone(), here.clone(), digest).await.unwrap());
     world.clock.advance(settings().pin_millis);
     let before = world.counts().proposals;
@@ -75,11 +75,11 @@ async fn what_another_repository_needs_is_pinned_for_this_one() {
     );
     assert_eq!(pinned_until(&world, &there, digest), NOW.plus_millis(settings().pin_millis));
     // The other repository's need goes; this one's blob stays.
-    world.registry.delete_artifact(there.clone(), by).await.unwrap();
+    world.registry.artifacts().delete(there.clone(), by).await.unwrap();
     world.registry.blobs().unlink(there, digest).await.unwrap();
     let mut put = artifact(&here, "{}");
     put.blobs = vec![digest];
-    world.registry.put_artifact(put).await.unwrap();
+    world.registry.artifacts().put(put).await.unwrap();
     world.assert_sound();
 }
 
@@ -90,7 +90,7 @@ async fn confirming_a_referenced_blob_never_writes() {
     let digest = world.push(&here, b"bytes").await.unwrap().digest;
     let mut put = artifact(&here, "{}");
     put.blobs = vec![digest];
-    world.registry.put_artifact(put).await.unwrap();
+    world.registry.artifacts().put(put).await.unwrap();
     let before = world.counts().proposals;
     world.clock.advance(100 * settings().pin_millis);
     world.registry.blobs().confirm(&here, digest).await.unwrap();
@@ -156,13 +156,13 @@ async fn a_blob_that_an_artifact_needs_stays() {
     let mut put = artifact(&here, "{}");
     put.blobs = vec![digest];
     let by = put.digest;
-    world.registry.put_artifact(put).await.unwrap();
+    world.registry.artifacts().put(put).await.unwrap();
     let refused = world.registry.blobs().unlink(here.clone(), digest).await;
     assert!(
         matches!(refused, Err(Error::BlobReferenced { digest: d, by: ref b }) if d == digest && *b == Holder::Artifact(by)),
         "{refused:?}"
     );
-    world.registry.delete_artifact(here.clone(), by).await.unwrap();
+    world.registry.artifacts().delete(here.clone(), by).await.unwrap();
     world.registry.blobs().unlink(here.clone(), digest).await.unwrap();
     let gone = world.registry.blobs().unlink(here.clone(), digest).await;
     assert!(matches!(gone, Err(Error::BlobUnknown(d)) if d == digest), "{gone:?}");

@@ -20,7 +20,7 @@ async fn flips(world: &World, count: usize) {
     for content in ["one", "other"] {
         let put = artifact(&here, content);
         targets.push(put.digest);
-        if world.registry.put_artifact(put).await.unwrap() {
+        if world.registry.artifacts().put(put).await.unwrap() {
             world.clock.advance(1);
         }
     }
@@ -506,11 +506,11 @@ async fn come_and_go(world: &World, round: u32) {
     let mut put = artifact(&here, format!("image {round}"));
     (put.blobs, put.tags) = (vec![layer], vec![tag(&format!("t{round}"))]);
     let digest = put.digest;
-    world.registry.put_artifact(put).await.unwrap();
+    world.registry.artifacts().put(put).await.unwrap();
     let name = Reference::Tag(tag(&format!("t{round}")));
-    world.registry.artifact(&here, &name).await.unwrap();
-    world.registry.write_pulls().await.unwrap();
-    world.registry.delete_artifact(here.clone(), digest).await.unwrap();
+    world.registry.artifacts().get(&here, &name).await.unwrap();
+    world.registry.artifacts().write_pulls().await.unwrap();
+    world.registry.artifacts().delete(here.clone(), digest).await.unwrap();
     world.registry.blobs().unlink(here, layer).await.unwrap();
     world.clock.advance(1_000);
 }

@@ -16,7 +16,7 @@ async fn tags_come_page_by_page_and_after_any_name() {
     assert!(matches!(unknown, Err(Error::RepositoryUnknown)), "{unknown:?}");
     let mut put = artifact(&here, "{}");
     put.tags = ["v3", "v1", "v2", "latest", "v10"].map(tag).to_vec();
-    world.registry.put_artifact(put).await.unwrap();
+    world.registry.artifacts().put(put).await.unwrap();
     let expected = ["latest", "v1", "v10", "v2", "v3"].map(tag).to_vec();
     for limit in 1..7 {
         let (mut after, mut found) = (None, Vec::new());
@@ -58,7 +58,8 @@ async fn lists_are_read_after_catching_up() {
     world.elsewhere(put("first", None));
     assert_eq!(world.registry.tags().list(&here, None, 9).await.unwrap().items, [tag("first")]);
     world.elsewhere(put("second", Some(sha256(b"first"))));
-    let referrers = world.registry.referrers(&here, sha256(b"first"), None, None, 9).await.unwrap();
+    let referrers =
+        world.registry.artifacts().referrers(&here, sha256(b"first"), None, None, 9).await.unwrap();
     assert_eq!(referrers.items.len(), 1);
     assert_eq!(world.counts().linearizations, 2);
 }
@@ -73,7 +74,7 @@ async fn repositories_without_artifacts_are_skipped_across_pages() {
         let key = repository(&format!("r{n:02}"));
         // Long runs of repositories that hold only a blob, at the beginning, between, and at the end.
         if [17, 18, 31].contains(&n) {
-            world.registry.put_artifact(artifact(&key, "{}")).await.unwrap();
+            world.registry.artifacts().put(artifact(&key, "{}")).await.unwrap();
             expected.push(key.path);
         } else {
             let mounted = world.registry.blobs().mount(first.clone(), key, digest).await.unwrap();
@@ -143,7 +144,12 @@ async fn all_referrers(
 ) -> Vec<Digest> {
     let (mut after, mut found) = (None, Vec::new());
     loop {
-        let page = world.registry.referrers(of.0, of.1, artifact_type, after, limit).await.unwrap();
+        let page = world
+            .registry
+            .artifacts()
+            .referrers(of.0, of.1, artifact_type, after, limit)
+            .await
+            .unwrap();
         assert!(page.items.len() == limit || !page.more, "{} of {limit}", page.items.len());
         for referrer in page.items {
             assert!(artifact_type.is_none() || referrer.artifact_type.as_ref() == artifact_type);
@@ -173,7 +179,8 @@ async fn referrers_are_filtered_over_any_number_of_rows() {
         let none = all_referrers(&world, of, Some(&media_type("other")), limit).await;
         assert_eq!(none, vec![]);
     }
-    let unknown = world.registry.referrers(&repository("none"), subject, None, None, 9).await;
+    let unknown =
+        world.registry.artifacts().referrers(&repository("none"), subject, None, None, 9).await;
     assert!(unknown.unwrap().items.is_empty(), "an unknown repository has none");
 }
 
@@ -184,16 +191,18 @@ async fn a_referrer_shows_its_bytes() {
     let mut put = artifact(&here, "signature of it");
     put.subject = Some(sha256(b"it"));
     put.artifact_type = Some(media_type("signature"));
-    world.registry.put_artifact(put.clone()).await.unwrap();
-    let page = world.registry.referrers(&here, sha256(b"it"), None, None, 5).await.unwrap();
+    world.registry.artifacts().put(put.clone()).await.unwrap();
+    let page =
+        world.registry.artifacts().referrers(&here, sha256(b"it"), None, None, 5).await.unwrap();
     let [referrer] = &page.items[..] else { panic!("{} referrers", page.items.len()) };
-    let listed = world.registry.listed_artifact(&here, referrer.digest).await.unwrap().unwrap();
+    let listed = world.registry.artifacts().listed(&here, referrer.digest).await.unwrap().unwrap();
     assert_eq!(listed.bytes().await.unwrap(), put.bytes);
     assert_eq!(referrer.artifact_type, put.artifact_type);
-    world.registry.delete_artifact(here.clone(), put.digest).await.unwrap();
-    let page = world.registry.referrers(&here, sha256(b"it"), None, None, 5).await.unwrap();
+    world.registry.artifacts().delete(here.clone(), put.digest).await.unwrap();
+    let page =
+        world.registry.artifacts().referrers(&here, sha256(b"it"), None, None, 5).await.unwrap();
     assert!(page.items.is_empty());
-    assert!(world.registry.listed_artifact(&here, put.digest).await.unwrap().is_none());
+    assert!(world.registry.artifacts().listed(&here, put.digest).await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -207,7 +216,7 @@ async fn a_tenants_usage_is_what_its_rows_add_up_to() {
     world.elsewhere(Action::MountBlob(MountBlob { from: here.clone(), to, digest, pin_millis: 0 }));
     let mut put = artifact(&here, "1234567");
     put.tags = vec![tag("a"), tag("b")];
-    world.registry.put_artifact(put).await.unwrap();
+    world.registry.artifacts().put(put).await.unwrap();
     let usage = usage().await.unwrap();
     assert_eq!((usage.bytes, usage.artifacts, usage.tags, usage.links), (207, 1, 2, 2));
 }

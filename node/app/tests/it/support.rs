@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use nora_app::commands::PutArtifact;
+use nora_app::artifacts::PutArtifact;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::{Metadata, MetadataError};
 use nora_app::ports::policy::{Caller, Change, Judgement, SingleTenant, Tenancy};

@@ -7,7 +7,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LINK};
 use http::{HeaderName, Method, StatusCode};
-use nora_app::queries::Artifact;
+use nora_app::artifacts::Artifact;
 use nora_app::{Error, Registry};
 use nora_domain::{Digest, Format, MediaType, Reference, RepositoryKey, RepositoryPath, TagName};
 use nora_formats::oci::manifest::{self, OCI_INDEX};
@@ -152,8 +152,10 @@ pub(super) async fn referrers(call: Call, subject: Digest) -> Result<Response, P
     let limit = page_size(call.param("n"), size_max)?.max(1);
     let after = call.param("last").and_then(|text| Digest::parse(text).ok());
     let registry = &call.registry;
-    let page =
-        registry.referrers(&call.repository, subject, wanted_type.as_ref(), after, limit).await?;
+    let page = registry
+        .artifacts()
+        .referrers(&call.repository, subject, wanted_type.as_ref(), after, limit)
+        .await?;
     let (mut more, mut last) = (page.more, None);
     let mut rows = Rows::of(&call.api).await?;
     for referrer in &page.items {
@@ -163,7 +165,9 @@ pub(super) async fn referrers(call: Call, subject: Digest) -> Result<Response, P
         }
         last = Some(referrer.digest);
         // One that was deleted since it was listed is left out.
-        if let Some(artifact) = registry.listed_artifact(&call.repository, referrer.digest).await? {
+        if let Some(artifact) =
+            registry.artifacts().listed(&call.repository, referrer.digest).await?
+        {
             let annotations = annotations(&call.api, &artifact).await?;
             let row = ReferrerDescriptor::new(
                 &artifact.digest,
@@ -269,7 +273,7 @@ async fn append_fallback_rows(
     rows: &mut Rows<'_>,
 ) -> Result<(), Problem> {
     let Some(tag) = fallback_tag(&subject) else { return Ok(()) };
-    let index = match registry.artifact(repository, &Reference::Tag(tag)).await {
+    let index = match registry.artifacts().get(repository, &Reference::Tag(tag)).await {
         Ok(index) if index.media_type.as_str() == OCI_INDEX => index,
         Ok(_)
         | Err(Error::TagUnknown(_) | Error::RepositoryUnknown | Error::ArtifactUnknown(_)) => {
@@ -289,7 +293,7 @@ async fn append_fallback_rows(
             continue;
         }
         // On an earlier page already, or deleted since the index was written.
-        match registry.listed_artifact(repository, digest).await? {
+        match registry.artifacts().listed(repository, digest).await? {
             Some(artifact) if artifact.subject != Some(subject) => {
                 listed.insert(row.digest.clone());
                 rows.push(row).await?;

@@ -7,8 +7,8 @@ use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION,
 };
 use http::{HeaderName, Method, StatusCode};
-use nora_app::commands::PutArtifact;
-use nora_app::queries::ArtifactBody;
+use nora_app::artifacts::ArtifactBody;
+use nora_app::artifacts::PutArtifact;
 use nora_domain::{Algorithm, Digest, Reference, TagName};
 use nora_formats::oci::manifest::{self, Manifest, ManifestError};
 use nora_formats::oci::name::parse_tag;
@@ -42,7 +42,7 @@ pub(super) async fn handle(call: Call, reference: Reference) -> Result<Response,
 /// Serves a manifest exactly as it was pushed. What the client accepts is not weighed: a registry that converts
 /// manifests changes their digests.
 async fn get(call: Call, reference: Reference) -> Result<Response, Problem> {
-    let artifact = call.registry.artifact(&call.repository, &reference).await?;
+    let artifact = call.registry.artifacts().get(&call.repository, &reference).await?;
     let etag = etag(&artifact.digest);
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
@@ -155,7 +155,7 @@ async fn put(mut call: Call, reference: Reference) -> Result<Response, Problem> 
     let registry = call.registry.clone();
     to_the_end(async move {
         let _counted = whole;
-        registry.put_artifact(put).await
+        registry.artifacts().put(put).await
     })
     .await??;
 
@@ -203,7 +203,7 @@ async fn delete(call: Call, reference: Reference) -> Result<Response, Problem> {
         match reference {
             Reference::Tag(tag) => registry.tags().delete(repository, tag).await.map(drop),
             Reference::Digest(digest) => {
-                registry.delete_artifact(repository, digest).await.map(drop)
+                registry.artifacts().delete(repository, digest).await.map(drop)
             }
         }
     })
