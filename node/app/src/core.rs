@@ -12,6 +12,7 @@ use nora_domain::{
 };
 
 use crate::Error;
+use crate::journal::ReadSegment;
 use crate::ports::blobs::Blobs;
 use crate::ports::clock::{Clock, Ids};
 use crate::ports::journal::Segments;
@@ -19,7 +20,6 @@ use crate::ports::metadata::{Metadata, MetadataError};
 use crate::ports::policy::{Caller, Tenancy};
 use crate::ports::uploads::{Finish, Sessions};
 use crate::pulls::Pulls;
-use crate::queries::ReadSegment;
 use crate::registry::{Dependencies, Settings};
 
 /// The record of a row that was read, if there is one. Returns the error from the function around it if the record is not of

@@ -1,4 +1,6 @@
-//! The registry: what every protocol surface talks to. Its use cases are in `commands` and `queries`.
+//! The registry: what every protocol surface talks to. It gives out handles, whose methods are the use cases.
+//!
+//! Must not know: what a use case does. It stays small: whatever speaks of a noun belongs into that noun's handle.
 
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use crate::accounts::Accounts;
 use crate::artifacts::Artifacts;
 use crate::blobs::LinkedBlobs;
 use crate::core::Core;
+use crate::journal::Journal;
 use crate::ports::blobs::Blobs;
 use crate::ports::clock::{Clock, Ids};
 use crate::ports::journal::Segments;
@@ -64,7 +67,7 @@ pub struct Dependencies {
 /// The registry of one node, on behalf of one caller. A clone is cheap.
 #[derive(Clone)]
 pub struct Registry {
-    pub(crate) core: Core,
+    core: Core,
 }
 
 impl Registry {
@@ -132,6 +135,11 @@ impl Registry {
     /// The tenants.
     pub fn tenants(&self) -> Tenants<'_> {
         Tenants::new(&self.core)
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> Journal<'_> {
+        Journal::new(&self.core)
     }
 }
 

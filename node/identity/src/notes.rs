@@ -240,7 +240,7 @@ impl Notes {
         let count = taken.rest.len() as u64;
         while !taken.rest.is_empty() {
             let some = taken.rest.len().min(NOTED_AT_ONCE);
-            match registry.note_refusals(taken.rest[..some].to_vec()).await {
+            match registry.journal().note_refusals(taken.rest[..some].to_vec()).await {
                 Ok(()) => drop(taken.rest.drain(..some)),
                 Err(error) => return Err(error),
             }

@@ -60,7 +60,7 @@ impl Admin {
                 verdict: Verdict::Asked,
                 count: 1,
             };
-            registry.note_refusals(vec![asked]).await.map_err(refused)?;
+            registry.journal().note_refusals(vec![asked]).await.map_err(refused)?;
             carried_out(caller, deed, change(members.as_ref())).await
         };
         to_the_end(changing).await?

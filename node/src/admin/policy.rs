@@ -212,9 +212,9 @@ impl Audit for Admin {
         let request = request.into_inner();
         let registry = &self.api.registry;
         registry.catch_up().await.map_err(refused)?;
-        let since = registry.journal_before(Timestamp(request.since)).await.map_err(refused)?;
+        let since = registry.journal().before(Timestamp(request.since)).await.map_err(refused)?;
         let (after, rows) = (request.after.max(since), page_rows(request.page_size));
-        let page = registry.journal_entries(after, rows).await.map_err(refused)?;
+        let page = registry.journal().entries(after, rows).await.map_err(refused)?;
         let last = page.items.last().map_or(after, |(number, _)| *number);
         let entries = page
             .items
@@ -230,8 +230,8 @@ impl Audit for Admin {
         &self,
         _request: Request<proto::VerifyAuditRequest>,
     ) -> Result<Response<proto::VerifyAuditResponse>, Status> {
-        let check = self.api.registry.verify_journal().await.map_err(refused)?;
-        let head = self.api.registry.journal_head().await.map_err(refused)?;
+        let check = self.api.registry.journal().verify().await.map_err(refused)?;
+        let head = self.api.registry.journal().head().await.map_err(refused)?;
         Ok(Response::new(proto::VerifyAuditResponse {
             first: check.first,
             last: check.last,

@@ -83,9 +83,9 @@ mod tests {
 
     /// Seals all entries, forgets them, and so leaves a gap. Sealing and forgetting make entries of their own.
     pub(super) async fn drop_all(world: &World) {
-        world.registry.seal_journal(0).await.unwrap();
+        world.registry.journal().seal(0).await.unwrap();
         world.clock.advance(1_000);
-        while world.registry.drop_segments(1).await.unwrap() {}
+        while world.registry.journal().drop_segments(1).await.unwrap() {}
     }
 
     /// Makes so many entries.
@@ -96,7 +96,7 @@ mod tests {
             verdict: Verdict::Refused(Reason::NotPermitted),
             count: 1,
         };
-        world.registry.note_refusals(vec![note; times]).await.unwrap();
+        world.registry.journal().note_refusals(vec![note; times]).await.unwrap();
     }
 
     #[test]

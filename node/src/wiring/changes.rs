@@ -30,11 +30,11 @@ pub(super) trait Journal: Send + Sync {
 
 impl Journal for Registry {
     fn head(&self) -> BoxFuture<'_, Result<JournalHead, Error>> {
-        Box::pin(self.journal_head())
+        Box::pin(self.journal().head())
     }
 
     fn after(&self, number: u64) -> BoxFuture<'_, Result<Page<(u64, Entry)>, Error>> {
-        Box::pin(self.journal_entries(number, BATCH_MAX))
+        Box::pin(self.journal().entries(number, BATCH_MAX))
     }
 }
 

@@ -277,13 +277,13 @@ impl Job for TlsCertificate {
 /// Seals the oldest part of the journal, because there is much of it or because its time is over, and forgets sealed parts that
 /// are older than the policy keeps them: one at a turn.
 async fn keep_journal(registry: &Registry, kept_millis: u64) -> Result<Turn, BoxError> {
-    let first = registry.journal_head().await?.first;
-    let mut more = registry.seal_journal(JOURNAL_BYTES_MAX).await?;
+    let first = registry.journal().head().await?.first;
+    let mut more = registry.journal().seal(JOURNAL_BYTES_MAX).await?;
     if !more {
-        registry.seal_overdue(kept_millis).await?;
-        more = registry.drop_segments(kept_millis).await?;
+        registry.journal().seal_overdue(kept_millis).await?;
+        more = registry.journal().drop_segments(kept_millis).await?;
     }
-    let sealed = registry.journal_head().await?.first.saturating_sub(first);
+    let sealed = registry.journal().head().await?.first.saturating_sub(first);
     Ok(Turn::more_if(more).count("sealed", sealed))
 }
 

@@ -35,11 +35,11 @@ async fn flips(world: &World, count: usize) {
 
 /// Seals until the rows take no more than that.
 async fn seal(registry: &Registry, bytes_max: u64) {
-    while registry.seal_journal(bytes_max).await.unwrap() {}
+    while registry.journal().seal(bytes_max).await.unwrap() {}
 }
 
 async fn head(world: &World) -> JournalHead {
-    world.registry.journal_head().await.unwrap()
+    world.registry.journal().head().await.unwrap()
 }
 
 fn segments(world: &World) -> Vec<u64> {
@@ -55,7 +55,7 @@ fn segments(world: &World) -> Vec<u64> {
 async fn numbers(registry: &Registry, mut after: u64, limit: usize) -> Vec<u64> {
     let mut found = Vec::new();
     loop {
-        let page = registry.journal_entries(after, limit).await.unwrap();
+        let page = registry.journal().entries(after, limit).await.unwrap();
         assert!(page.items.len() <= limit);
         found.extend(page.items.iter().map(|(number, _)| *number));
         after = found.last().copied().unwrap_or(after);
@@ -84,7 +84,7 @@ async fn pages_hold_every_entry_once_and_in_order() {
         let found = numbers(&world.registry, after, 500).await;
         assert!(found.into_iter().eq(after + 1..next), "after {after}");
     }
-    let check = world.registry.verify_journal().await.unwrap();
+    let check = world.registry.journal().verify().await.unwrap();
     assert_eq!((check.first, check.last, check.broken), (1, next - 1, None));
     world.assert_sound();
 }
@@ -102,8 +102,8 @@ async fn more_sealed_parts_than_a_page_are_read_through() {
         assert!(numbers(&world.registry, 0, limit).await.into_iter().eq(1..next));
     }
     let late = *parts.last().unwrap();
-    assert_eq!(world.registry.journal_entries(late, 1).await.unwrap().items[0].0, late + 1);
-    assert_eq!(world.registry.verify_journal().await.unwrap().broken, None);
+    assert_eq!(world.registry.journal().entries(late, 1).await.unwrap().items[0].0, late + 1);
+    assert_eq!(world.registry.journal().verify().await.unwrap().broken, None);
     world.assert_sound();
 }
 
@@ -111,12 +111,12 @@ async fn more_sealed_parts_than_a_page_are_read_through() {
 async fn one_part_holds_no_more_than_a_step_may_seal() {
     let world = world();
     flips(&world, 9_000).await;
-    assert!(world.registry.seal_journal(1_000).await.unwrap(), "there is more to do");
+    assert!(world.registry.journal().seal(1_000).await.unwrap(), "there is more to do");
     assert_eq!(head(&world).await.first, SealJournal::ENTRIES_MAX + 1);
     seal(&world.registry, 5_000).await;
     assert!(head(&world).await.bytes <= 5_000);
     let before = world.counts().proposals;
-    assert!(!world.registry.seal_journal(5_000).await.unwrap());
+    assert!(!world.registry.journal().seal(5_000).await.unwrap());
     assert_eq!(world.counts().proposals, before, "nothing to do costs nothing");
     // A bound that sealing itself exceeds comes to an end all the same.
     seal(&world.registry, 1).await;
@@ -131,8 +131,8 @@ async fn entries_whose_time_is_over_go_although_they_are_few() {
     const KEPT: u64 = 80_000;
     let world = world();
     let keep = async || {
-        world.registry.seal_overdue(KEPT).await.unwrap();
-        while world.registry.drop_segments(KEPT).await.unwrap() {}
+        world.registry.journal().seal_overdue(KEPT).await.unwrap();
+        while world.registry.journal().drop_segments(KEPT).await.unwrap() {}
     };
     flips(&world, 50).await;
     let early = head(&world).await.next;
@@ -148,7 +148,7 @@ async fn entries_whose_time_is_over_go_although_they_are_few() {
     let next = head(&world).await.next;
     assert!(left.iter().copied().eq(early..next), "from {early} to {next}: {left:?}");
     assert_eq!(segments(&world), []);
-    assert_eq!(world.registry.verify_journal().await.unwrap().broken, None);
+    assert_eq!(world.registry.journal().verify().await.unwrap().broken, None);
     // Left alone for a year of that, it makes no more than it drops.
     for _ in 0..1_000 {
         world.clock.advance(KEPT / 8);
@@ -182,7 +182,7 @@ async fn racing(upkeep: Upkeep, number: usize) -> (World, Registry) {
         seal(&registry, 2_000).await;
         if upkeep == Upkeep::Drop {
             clock.advance(1_000);
-            while registry.drop_segments(100).await.unwrap() {}
+            while registry.journal().drop_segments(100).await.unwrap() {}
         }
     });
     (world, reader)
@@ -193,7 +193,7 @@ async fn a_page_that_is_read_while_entries_are_sealed_has_no_gap() {
     for number in 0..CALLS {
         for after in [0, 30, 48, 60] {
             let (_world, reader) = racing(Upkeep::Seal, number).await;
-            let page = reader.journal_entries(after, 1_000).await.unwrap();
+            let page = reader.journal().entries(after, 1_000).await.unwrap();
             let found = page.items.iter().map(|(number, _)| *number);
             assert!(!page.items.is_empty(), "{after}, sealed before call {number}");
             assert!(
@@ -225,7 +225,7 @@ async fn upkeep_while_the_chain_is_verified_breaks_nothing() {
     for upkeep in [Upkeep::Seal, Upkeep::Drop] {
         for number in 0..CALLS {
             let (world, reader) = racing(upkeep, number).await;
-            let check = reader.verify_journal().await;
+            let check = reader.journal().verify().await;
             let check = check.unwrap_or_else(|error| panic!("{upkeep:?} {number}: {error:?}"));
             assert_eq!(check.broken, None, "{upkeep:?} before call {number}");
             assert!(check.last > check.first);
@@ -237,21 +237,21 @@ async fn upkeep_while_the_chain_is_verified_breaks_nothing() {
 #[tokio::test]
 async fn an_entry_is_found_by_its_time_wherever_it_is() {
     let (world, _) = racing(Upkeep::Seal, usize::MAX).await;
-    let all = world.registry.journal_entries(0, 1).await.unwrap();
+    let all = world.registry.journal().entries(0, 1).await.unwrap();
     assert_eq!(all.items[0].0, 1);
     let mut entries: Vec<(u64, Entry)> = Vec::new();
     let next = head(&world).await.next;
     while entries.last().is_none_or(|(number, _)| *number + 1 < next) {
         let after = entries.last().map_or(0, |(number, _)| *number);
-        entries.extend(world.registry.journal_entries(after, 1_000).await.unwrap().items);
+        entries.extend(world.registry.journal().entries(after, 1_000).await.unwrap().items);
     }
     let (first, last) = (entries[0].1.at, entries[entries.len() - 1].1.at);
     for time in (first.0 - 1..last.0 + 3).map(Timestamp) {
         let expected = entries.iter().filter(|(_, entry)| entry.at < time).count() as u64;
-        assert_eq!(world.registry.journal_before(time).await.unwrap(), expected, "{time:?}");
+        assert_eq!(world.registry.journal().before(time).await.unwrap(), expected, "{time:?}");
         for number in (0..CALLS).step_by(if time.0 % 7 == 0 { 1 } else { CALLS }) {
             let (_world, reader) = racing(Upkeep::Seal, number).await;
-            let before = reader.journal_before(time).await.unwrap();
+            let before = reader.journal().before(time).await.unwrap();
             // What the sealing itself adds comes later than everything here.
             let expected = if time > last { before.max(expected) } else { expected };
             assert_eq!(before, expected, "{time:?}, sealed before call {number}");
@@ -340,7 +340,7 @@ async fn a_tampered_part_is_found() {
         seal(&registry, 500).await;
         flips(&world, 5).await;
         assert!(head(&world).await.first > 40);
-        let check = registry.verify_journal().await.unwrap();
+        let check = registry.journal().verify().await.unwrap();
         assert_eq!((check.first, check.broken), (1, Some(broken)), "change {place}");
         assert_eq!(world.metadata.audit(), vec![], "the rows are as they were");
     }
@@ -355,9 +355,9 @@ async fn a_part_that_ends_too_early_is_no_endless_list() {
     let registry = Registry::new(Dependencies { segments, ..world.dependencies() });
     flips(&world, 50).await;
     seal(&registry, 500).await;
-    let page = registry.journal_entries(20, 1_000).await.unwrap();
+    let page = registry.journal().entries(20, 1_000).await.unwrap();
     assert_eq!(page.items.last().map(|(number, _)| *number), Some(39));
-    let beyond = registry.journal_entries(39, 1_000).await;
+    let beyond = registry.journal().entries(39, 1_000).await;
     assert!(matches!(beyond, Err(Error::Internal { .. })), "{beyond:?}");
 }
 
@@ -376,10 +376,10 @@ async fn sealed_twice(entries: usize, bounds: (u64, u64), before: fn(&Action) ->
         }
         let second = second.clone();
         Some(Box::pin(async move {
-            second.seal_journal(bounds.1).await.unwrap();
+            second.journal().seal(bounds.1).await.unwrap();
         }) as BoxFuture<'static, ()>)
     });
-    assert!(first.seal_journal(bounds.0).await.unwrap(), "it looks again");
+    assert!(first.journal().seal(bounds.0).await.unwrap(), "it looks again");
     world
 }
 
@@ -423,7 +423,7 @@ async fn of_two_nodes_that_seal_at_once_one_wins() {
         assert_eq!(head(&world).await.first, SealJournal::ENTRIES_MAX + 1);
         let next = head(&world).await.next;
         assert!(numbers(&world.registry, 0, 1_000).await.into_iter().eq(1..next));
-        assert_eq!(world.registry.verify_journal().await.unwrap().broken, None);
+        assert_eq!(world.registry.journal().verify().await.unwrap().broken, None);
         world.assert_sound();
     }
 }
@@ -437,23 +437,26 @@ async fn old_parts_are_dropped_and_their_blobs_shown_no_more() {
         world.clock.advance(1_000);
     }
     let before = world.counts().proposals;
-    assert!(!world.registry.drop_segments(60_000).await.unwrap());
+    assert!(!world.registry.journal().drop_segments(60_000).await.unwrap());
     assert_eq!(world.counts().proposals, before, "nothing is old enough");
     let parts = segments(&world).len();
     assert!(parts >= 20);
-    assert!(world.registry.drop_segments(2_500).await.unwrap(), "a step drops so many at most");
-    while world.registry.drop_segments(2_500).await.unwrap() {}
+    assert!(
+        world.registry.journal().drop_segments(2_500).await.unwrap(),
+        "a step drops so many at most"
+    );
+    while world.registry.journal().drop_segments(2_500).await.unwrap() {}
     let left = segments(&world);
     assert!((1..5).contains(&left.len()), "{left:?} of {parts}");
     assert_eq!(shown(&world).len(), left.len());
     let next = head(&world).await.next;
     assert!(numbers(&world.registry, 0, 1_000).await.into_iter().eq(left[0]..next));
-    let check = world.registry.verify_journal().await.unwrap();
+    let check = world.registry.journal().verify().await.unwrap();
     assert_eq!((check.first, check.broken), (left[0], None));
     world.clock.advance(10_000);
-    while world.registry.drop_segments(2_500).await.unwrap() {}
+    while world.registry.journal().drop_segments(2_500).await.unwrap() {}
     assert_eq!((segments(&world), shown(&world)), (vec![], vec![]));
-    assert_eq!(world.registry.verify_journal().await.unwrap().broken, None);
+    assert_eq!(world.registry.journal().verify().await.unwrap().broken, None);
     world.assert_sound();
 }
 
@@ -462,18 +465,19 @@ async fn a_cursor_goes_on_and_never_back() {
     let world = world();
     flips(&world, 20).await;
     let consumer = || ConsumerName::parse("audit-webhook").unwrap();
-    let cursor = async || world.registry.cursor(consumer()).await.unwrap();
+    let cursor = async || world.registry.journal().cursor(consumer()).await.unwrap();
     assert_eq!(cursor().await, CursorRecord::default());
     let now = Timestamp(NOW.0 + 22);
-    world.registry.advance_cursor(consumer(), 10).await.unwrap();
+    world.registry.journal().advance(consumer(), 10).await.unwrap();
     assert_eq!(cursor().await, CursorRecord { number: 10, noted_at: now });
-    world.registry.advance_cursor(consumer(), 7).await.unwrap();
+    world.registry.journal().advance(consumer(), 7).await.unwrap();
     assert_eq!(cursor().await.number, 10);
     let last = head(&world).await.next - 1;
-    world.registry.advance_cursor(consumer(), last + 100).await.unwrap();
+    world.registry.journal().advance(consumer(), last + 100).await.unwrap();
     assert_eq!(cursor().await.number, last, "no further than there are entries");
     assert_eq!(head(&world).await.next - 1, last, "reading adds nothing to read");
-    let other = world.registry.cursor(ConsumerName::parse("other").unwrap()).await.unwrap();
+    let other =
+        world.registry.journal().cursor(ConsumerName::parse("other").unwrap()).await.unwrap();
     assert_eq!(other, CursorRecord::default());
     world.assert_sound();
 }
@@ -524,7 +528,7 @@ async fn the_state_does_not_grow_with_time() {
         assert!(head(&world).await.bytes <= BYTES_MAX + 10_000, "round {round}");
         if round % 10 == 9 {
             seal(&world.registry, BYTES_MAX).await;
-            while world.registry.drop_segments(KEPT_MILLIS).await.unwrap() {}
+            while world.registry.journal().drop_segments(KEPT_MILLIS).await.unwrap() {}
             assert!(head(&world).await.bytes <= BYTES_MAX, "round {round}");
         }
         if round == 499 {
@@ -541,7 +545,7 @@ async fn the_state_does_not_grow_with_time() {
     // Ten layers; and physical blobs of dropped parts, which are the garbage collection's to remove.
     let next = head(&world).await.next as usize;
     assert!(blobs <= 10 + next / 100, "{blobs} blobs");
-    let check = world.registry.verify_journal().await.unwrap();
+    let check = world.registry.journal().verify().await.unwrap();
     assert!(check.first > 15_000 && check.broken.is_none(), "{check:?}");
     world.assert_sound();
 }

@@ -168,7 +168,7 @@ async fn nobody_says_on_whose_behalf_but_members() {
         .send(Method::POST, "/v2/red/app/blobs/uploads/", &Shown::login("blue"), &headers, "")
         .await;
     world.guard.flush().await;
-    let entries = world.registry.journal_entries(0, 100).await.unwrap().items;
+    let entries = world.registry.journal().entries(0, 100).await.unwrap().items;
     let not_permitted = Verdict::Refused(Reason::NotPermitted);
     let (_, refused) = entries.iter().find(|(_, entry)| entry.verdict == not_permitted).unwrap();
     let by = refused.by.as_ref().unwrap();

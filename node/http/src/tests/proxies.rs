@@ -75,7 +75,7 @@ impl Node {
     /// The addresses that the audit log has of logins that were refused.
     async fn noted(&self) -> BTreeSet<String> {
         self.world.guard.flush().await;
-        let entries = self.world.registry.journal_entries(0, 1_000).await.unwrap().items;
+        let entries = self.world.registry.journal().entries(0, 1_000).await.unwrap().items;
         let is_login =
             |entry: &Entry| entry.deed.as_ref().is_some_and(|deed| deed.verb == Verb::Login);
         let logins = entries.into_iter().filter(|(_, entry)| is_login(entry));

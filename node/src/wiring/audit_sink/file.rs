@@ -57,7 +57,7 @@ impl Sink {
         };
         self.last = Some(last);
         self.note(last).await;
-        let page = self.registry.journal_entries(last, PAGE).await?;
+        let page = self.registry.journal().entries(last, PAGE).await?;
         let (Some((first, _)), Some((newest, _))) = (page.items.first(), page.items.last()) else {
             return Ok(Turn::done());
         };
@@ -107,7 +107,7 @@ impl Sink {
 
     /// Number of the log's last entry.
     async fn newest(&self) -> Result<u64, nora_app::Error> {
-        Ok(self.registry.journal_head().await?.next.saturating_sub(1))
+        Ok(self.registry.journal().head().await?.next.saturating_sub(1))
     }
 
     /// Notes beside the file how far it goes. Lines are written whether or not that can be done.

@@ -121,13 +121,13 @@ impl Sender {
 
     /// Where to go on: after what any leader before this one has noted.
     async fn begin(&self, term: u64) -> Result<Delivery, Failed> {
-        let taken = self.registry.cursor(consumer()?).await?.number;
+        let taken = self.registry.journal().cursor(consumer()?).await?.number;
         Ok(Delivery { term, taken, noted: taken })
     }
 
     /// Sends the page after an entry; `None` if there is nothing.
     async fn send(&self, url: &str, after: u64) -> Result<Option<Sent>, Failed> {
-        let page = self.registry.journal_entries(after, PAGE).await?;
+        let page = self.registry.journal().entries(after, PAGE).await?;
         let (Some((first, _)), Some((newest, _))) = (page.items.first(), page.items.last()) else {
             return Ok(None);
         };
@@ -153,7 +153,7 @@ impl Sender {
             return;
         }
         let noted = match consumer() {
-            Ok(consumer) => self.registry.advance_cursor(consumer, delivery.taken).await,
+            Ok(consumer) => self.registry.journal().advance(consumer, delivery.taken).await,
             Err(error) => Err(error),
         };
         match noted {
@@ -230,7 +230,7 @@ mod tests {
 
     /// How far the cluster knows the webhook to be, counted from the founding on.
     async fn noted(world: &World) -> u64 {
-        let cursor = world.registry.cursor(consumer().unwrap()).await.unwrap();
+        let cursor = world.registry.journal().cursor(consumer().unwrap()).await.unwrap();
         cursor.number.saturating_sub(FOUNDING)
     }
 
