@@ -7,6 +7,7 @@
 //! Must not depend on anything but std, so that it builds in seconds and runs first.
 
 pub mod manifest;
+pub mod methods;
 pub mod paths;
 pub mod rules;
 pub mod sources;
@@ -39,9 +40,13 @@ impl fmt::Display for Finding {
 pub fn check(root: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let members = manifest::check_workspace(root, &mut findings);
+    let mut counted = methods::Counted::default();
     for file in tree::rust_files(root, &mut findings) {
         match std::fs::read_to_string(root.join(&file)) {
-            Ok(text) => sources::check_file(&file, &text, &members, &mut findings),
+            Ok(text) => {
+                sources::check_file(&file, &text, &members, &mut findings);
+                counted.count(&file, &text, &mut findings);
+            }
             Err(error) => findings.push(Finding {
                 file,
                 line: 1,

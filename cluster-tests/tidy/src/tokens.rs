@@ -189,7 +189,7 @@ fn mark_tests(tokens: &mut [Token]) {
 }
 
 /// The index behind the bracket that closes the one at `open`.
-fn closing(tokens: &[Token], open: usize) -> usize {
+pub(crate) fn closing(tokens: &[Token], open: usize) -> usize {
     let mut depth = 0_usize;
     for (offset, token) in tokens[open..].iter().enumerate() {
         match token.text.as_str() {

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nora_domain::{
-    Deed, Epoch, Generation, Head, Key, NodeId, Reason, Record, RepositoryKey, Rows, Timestamp,
+    Deed, Entry, Epoch, Generation, Head, Key, NodeId, Reason, Record, RepositoryKey, Rows,
+    Timestamp,
 };
 
 use crate::Error;
-use crate::journal::ReadSegment;
 use crate::ports::blobs::Blobs;
 use crate::ports::clock::{Clock, Ids};
 use crate::ports::journal::Segments;
@@ -20,7 +20,48 @@ use crate::ports::metadata::{Metadata, MetadataError};
 use crate::ports::policy::{Caller, Tenancy};
 use crate::ports::uploads::{Finish, Sessions};
 use crate::pulls::Pulls;
-use crate::registry::{Dependencies, Settings};
+
+/// Limits and times that use cases keep.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// An artifact's own bytes.
+    pub artifact_bytes_max: usize,
+    /// Blobs and children that one artifact may reference.
+    pub references_max: usize,
+    /// How long a pushed, mounted or confirmed blob is kept with no artifact referencing it, in milliseconds.
+    pub pin_millis: u64,
+    /// How long an upload session is kept after its last byte, in milliseconds.
+    pub upload_expiry_millis: u64,
+}
+
+/// What a registry stands on.
+pub struct Dependencies {
+    /// The replicated state.
+    pub metadata: Arc<dyn Metadata>,
+    /// Blobs at rest.
+    pub blobs: Arc<dyn Blobs>,
+    /// Blobs on their way in.
+    pub uploads: Arc<dyn Sessions>,
+    /// What makes blobs of them.
+    pub finish: Arc<dyn Finish>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Random names.
+    pub ids: Arc<dyn Ids>,
+    /// Who owns names.
+    pub tenancy: Arc<dyn Tenancy>,
+    /// How sealed parts of the journal are written down.
+    pub segments: Arc<dyn Segments>,
+    /// This node.
+    pub node: NodeId,
+    /// This start of it, as the log gave it.
+    pub epoch: Epoch,
+    /// Limits and times.
+    pub settings: Settings,
+}
+
+/// A sealed part of the journal that was read: the number of its first entry, and the entries.
+pub(crate) type ReadSegment = (u64, Arc<Vec<(u64, Entry)>>);
 
 /// The record of a row that was read, if there is one. Returns the error from the function around it if the record is not of
 /// the kind that belongs there.

@@ -26,9 +26,6 @@ const SEGMENTS_PAGE: usize = 64;
 /// Entries that are verified at a time.
 const VERIFIED_PAGE: usize = 1_000;
 
-/// A sealed part that was read: the number of its first entry, and the entries.
-pub(crate) type ReadSegment = (u64, Arc<Vec<(u64, Entry)>>);
-
 /// What a recomputation of the chain found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalCheck {

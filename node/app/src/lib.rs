@@ -39,7 +39,8 @@ pub mod testkit;
 pub mod tokens;
 pub mod uploads;
 
+pub use crate::core::{Dependencies, Settings};
 pub use blobs::BlobStat;
 pub use error::Error;
 pub use page::Page;
-pub use registry::{Dependencies, Registry, Settings};
+pub use registry::Registry;

@@ -4,65 +4,21 @@
 
 use std::sync::Arc;
 
-use nora_domain::{Epoch, Format, NodeId, RepositoryKey, RepositoryPath};
+use nora_domain::{Format, RepositoryKey, RepositoryPath};
 
-use crate::Error;
 use crate::access::Access;
 use crate::accounts::Accounts;
 use crate::artifacts::Artifacts;
 use crate::blobs::LinkedBlobs;
 use crate::core::Core;
 use crate::journal::Journal;
-use crate::ports::blobs::Blobs;
-use crate::ports::clock::{Clock, Ids};
-use crate::ports::journal::Segments;
-use crate::ports::metadata::Metadata;
-use crate::ports::policy::{Caller, Tenancy};
-use crate::ports::uploads::{Finish, Sessions};
+use crate::ports::policy::Caller;
 use crate::repositories::Repositories;
 use crate::tags::Tags;
 use crate::tenants::Tenants;
 use crate::tokens::Tokens;
 use crate::uploads::UploadSessions;
-
-/// Limits and times that use cases keep.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// An artifact's own bytes.
-    pub artifact_bytes_max: usize,
-    /// Blobs and children that one artifact may reference.
-    pub references_max: usize,
-    /// How long a pushed, mounted or confirmed blob is kept with no artifact referencing it, in milliseconds.
-    pub pin_millis: u64,
-    /// How long an upload session is kept after its last byte, in milliseconds.
-    pub upload_expiry_millis: u64,
-}
-
-/// What a registry stands on.
-pub struct Dependencies {
-    /// The replicated state.
-    pub metadata: Arc<dyn Metadata>,
-    /// Blobs at rest.
-    pub blobs: Arc<dyn Blobs>,
-    /// Blobs on their way in.
-    pub uploads: Arc<dyn Sessions>,
-    /// What makes blobs of them.
-    pub finish: Arc<dyn Finish>,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Random names.
-    pub ids: Arc<dyn Ids>,
-    /// Who owns names.
-    pub tenancy: Arc<dyn Tenancy>,
-    /// How sealed parts of the journal are written down.
-    pub segments: Arc<dyn Segments>,
-    /// This node.
-    pub node: NodeId,
-    /// This start of it, as the log gave it.
-    pub epoch: Epoch,
-    /// Limits and times.
-    pub settings: Settings,
-}
+use crate::{Dependencies, Error};
 
 /// The registry of one node, on behalf of one caller. A clone is cheap.
 #[derive(Clone)]

@@ -73,15 +73,15 @@ fn each_rule_finds_its_fixture() {
     );
     check_bad("bad-adapters-in-wiring", "adapters-in-wiring", &["node/src/api/mod.rs:2"]);
     check_bad(
-        "bad-commands-not-queries",
-        "commands-not-queries",
-        &["node/app/src/commands/push.rs:2", "node/app/src/commands/push.rs:5"],
+        "bad-core-below-handles",
+        "core-below-handles",
+        &[
+            "node/app/src/proposing.rs:2",
+            "node/app/src/proposing.rs:3",
+            "node/app/src/proposing.rs:6",
+        ],
     );
-    check_bad(
-        "bad-queries-not-commands",
-        "queries-not-commands",
-        &["node/app/src/queries/list.rs:2"],
-    );
+    check_bad("bad-small-handles", "small-handles", &["node/app/src/things.rs:22"]);
     check_bad("bad-ports-below", "ports-below", &["node/app/src/ports/blobs.rs:2"]);
     check_bad("bad-app-without-runtime", "app-without-runtime", &["node/app/src/registry.rs:5"]);
 }
@@ -95,7 +95,7 @@ fn every_rule_of_the_tables_has_a_fixture() {
     for layer in LAYERS {
         assert!(trees.contains(&format!("bad-{}", layer.rule)), "no fixture for {}", layer.rule);
     }
-    for rule in ["edges", "header", "names", "globs", "ignored-test", "unsafe"] {
+    for rule in ["edges", "header", "names", "globs", "ignored-test", "small-handles", "unsafe"] {
         assert!(trees.contains(&format!("bad-{rule}")), "no fixture for {rule}");
     }
 }
