@@ -48,11 +48,13 @@ pub(crate) async fn run(
 
 /// Looks until no rotation is under way.
 async fn watch(args: &AdminArgs, connection: &ConnectionArgs) -> Result<(), Failure> {
-    let (mut told, mut heard) = (None, Instant::now());
+    let (mut told, mut heard, mut is_over) = (None, Instant::now(), false);
     loop {
         let looked = async { Ok::<_, Failure>(args.client(connection)?.status().await?.rotation) };
         match looked.await {
-            Ok(None) => return Ok(()),
+            // The member that is asked is through. The others, half a second later at most.
+            Ok(None) if is_over => return Ok(()),
+            Ok(None) => is_over = true,
             Ok(Some(rotation)) => {
                 heard = Instant::now();
                 if told.as_ref() != Some(&rotation) {

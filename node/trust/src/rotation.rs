@@ -49,7 +49,19 @@ impl Certified {
     }
 }
 
+/// The authorities to trust.
+fn wanted(record: &AuthorityRecord) -> Vec<CertificateDer<'static>> {
+    let next = record.rotation.as_ref().map(|rotation| &rotation.keys);
+    let keys = [Some(&record.keys), next].into_iter().flatten();
+    keys.map(|keys| CertificateDer::from(keys.certificate.clone())).collect()
+}
+
 impl Identity {
+    /// Whether this node trusts those whom the authority's row says, and nobody else.
+    pub fn trusts_as(&self, record: &AuthorityRecord) -> bool {
+        self.trusted.authorities() == wanted(record)
+    }
+
     /// Does what the authority's row asks of this node: trusts who is to be trusted, and makes or shows its certificate
     /// of the next authority. Cheap if there is nothing to do.
     pub fn follow(&self, record: &AuthorityRecord) -> Result<Followed, TrustError> {
@@ -62,10 +74,7 @@ impl Identity {
         now: OffsetDateTime,
     ) -> Result<Followed, TrustError> {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut wanted = vec![CertificateDer::from(record.keys.certificate.clone())];
-        if let Some(rotation) = &record.rotation {
-            wanted.push(CertificateDer::from(rotation.keys.certificate.clone()));
-        }
+        let wanted = wanted(record);
         // Without this, a node whose certificate is of neither would cut itself off.
         if !wanted.contains(&self.authority()) {
             return Err(other_authority());

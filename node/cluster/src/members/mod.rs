@@ -222,7 +222,7 @@ impl Roster {
 
     async fn see(&self) -> Result<ClusterView, MembersError> {
         let (cluster, records) = (self.cluster_record().await?, self.records().await?);
-        let rotation = Self::rotation_view(self.authority().await?, &records);
+        let rotation = self.rotation_view(self.authority().await?, &records);
         let status = self.status();
         let present =
             records.into_iter().filter(|(_, record)| record.standing != Standing::Removed);

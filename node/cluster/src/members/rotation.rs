@@ -46,10 +46,18 @@ impl Roster {
 
     /// How far a rotation is, and which members it waits for; `None` if there is none.
     pub(super) fn rotation_view(
+        &self,
         authority: Option<AuthorityRecord>,
         members: &[(NodeId, NodeRecord)],
     ) -> Option<RotationView> {
-        let rotation = authority?.rotation?;
+        let authority = authority?;
+        // Over is over here only once this node trusts the old authority no more.
+        let is_behind = !self.0.identity.trusts_as(&authority);
+        let Some(rotation) = authority.rotation else {
+            let (stage, begun_at) = (RotationStage::Show, self.status().clock.now);
+            let waits_for = vec![self.node()];
+            return is_behind.then_some(RotationView { stage, begun_at, waits_for });
+        };
         let waits_for = members
             .iter()
             .filter(|(_, record)| record.standing != Standing::Removed)
