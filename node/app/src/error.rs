@@ -267,6 +267,10 @@ impl From<Refusal> for Error {
             Refusal::AccessTokenUnknown => Self::NotFound {
                 what: "there is no such token; it may be revoked already".to_owned(),
             },
+            Refusal::AccountChanged(_) => Self::NotPermitted,
+            Refusal::RefreshTokenUnknown => Self::NotFound {
+                what: "there is no such session; it may be over already".to_owned(),
+            },
             Refusal::FeatureNotReached { .. } => conflict(
                 "the cluster's upgrade is not finished: when every node runs this version, run 'nora cluster \
                  finalize-upgrade'"

@@ -29,6 +29,7 @@ mod page;
 pub mod ports;
 mod proposing;
 mod pulls;
+pub mod refresh_tokens;
 mod registry;
 pub mod repositories;
 mod reservation;

@@ -13,6 +13,7 @@ use crate::blobs::LinkedBlobs;
 use crate::core::Core;
 use crate::journal::Journal;
 use crate::ports::policy::Caller;
+use crate::refresh_tokens::RefreshTokens;
 use crate::repositories::Repositories;
 use crate::tags::Tags;
 use crate::tenants::Tenants;
@@ -76,6 +77,11 @@ impl Registry {
     /// The access tokens.
     pub fn tokens(&self) -> Tokens<'_> {
         Tokens::new(&self.core)
+    }
+
+    /// The refresh tokens.
+    pub fn refresh_tokens(&self) -> RefreshTokens<'_> {
+        RefreshTokens::new(&self.core)
     }
 
     /// The policy and the signing keys.

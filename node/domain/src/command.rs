@@ -23,6 +23,7 @@ use crate::journal::{
 use crate::names::{AccountName, FileName, TagName, VersionName};
 use crate::node::{SetStanding, Standing, StartNode};
 use crate::policy::SetPolicy;
+use crate::refresh_token::{CreateRefreshToken, RevokeRefreshTokens};
 use crate::signing_key::AddSigningKey;
 use crate::state::Store;
 use crate::tag::{DeleteTag, NotePulls, SetTag, Target};
@@ -85,6 +86,8 @@ macro_rules! for_each_command {
             RevokeJoinToken revoke_join_token -> (),
             BeginRotation begin_rotation -> (),
             ConfirmRotation confirm_rotation -> (),
+            CreateRefreshToken create_refresh_token -> (),
+            RevokeRefreshTokens revoke_refresh_tokens -> u32,
         }
     };
 }
@@ -227,6 +230,12 @@ impl Action {
             }
             Self::RevokeAccessToken(RevokeAccessToken { token }) => {
                 (Verb::TokenRevoke, About::Token(*token))
+            }
+            Self::CreateRefreshToken(CreateRefreshToken { token, owner, .. }) => {
+                (Verb::SessionCreate, About::Session(owner.as_str().into(), Some(*token)))
+            }
+            Self::RevokeRefreshTokens(RevokeRefreshTokens { owner, token }) => {
+                (Verb::SessionRevoke, About::Session(owner.as_str().into(), *token))
             }
             _ => return None,
         };
@@ -411,6 +420,10 @@ pub enum Refusal {
     AccessTokensTooMany(usize),
     /// There is no such token.
     AccessTokenUnknown,
+    /// The account is not the one that logged in, or has another password since.
+    AccountChanged(AccountName),
+    /// There is no such refresh token, or the owner has none.
+    RefreshTokenUnknown,
     /// The issuer's token was exchanged before.
     AssertionUsed,
     /// The issuer's token is over, by the cluster's clock: what was remembered of it may be forgotten.
@@ -478,6 +491,8 @@ impl Refusal {
             Self::AccessTokenExists => Reason::TokenExists,
             Self::AccessTokensTooMany(_) => Reason::TokensTooMany,
             Self::AccessTokenUnknown => Reason::TokenUnknown,
+            Self::AccountChanged(_) => Reason::AccountChanged,
+            Self::RefreshTokenUnknown => Reason::SessionUnknown,
             Self::AssertionUsed => Reason::AssertionUsed,
             Self::AssertionOver => Reason::AssertionOver,
             Self::SigningKeyKnown(_) => Reason::SigningKeyKnown,

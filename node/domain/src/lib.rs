@@ -40,6 +40,7 @@ mod names;
 mod node;
 mod policy;
 mod reference;
+mod refresh_token;
 mod repository;
 mod signing_key;
 mod state;
@@ -86,6 +87,9 @@ pub use names::{
 pub use node::{NodeProfile, NodeRecord, SessionRecord, SetStanding, Standing, StartNode};
 pub use policy::{PolicyRecord, SetPolicy};
 pub use reference::Reference;
+pub use refresh_token::{
+    CreateRefreshToken, REFRESH_TOKENS_MAX, RefreshTokenRecord, RevokeRefreshTokens,
+};
 pub use repository::RepositoryRecord;
 pub use signing_key::{AddSigningKey, SigningKeyRecord};
 pub use state::{Head, Key, MemoryStore, Record, Rows, Store, recount};

@@ -133,6 +133,7 @@ lowest!(
     VersionName,
     FileName,
     AccountName,
+    OwnerName,
     TokenName,
     ConsumerName
 );

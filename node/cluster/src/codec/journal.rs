@@ -234,6 +234,9 @@ impl Codec for About {
             Self::Node(node) => What::Node(node.0),
             Self::Cluster => What::Cluster(()),
             Self::Words(words) => What::Words(words.to_proto()),
+            Self::Session(owner, token) => {
+                What::Session(about::Session { owner: owner.to_proto(), token: token.to_proto() })
+            }
         };
         record::About { what: Some(what) }
     }
@@ -272,6 +275,7 @@ impl Codec for About {
             What::Node(node) => Self::Node(Codec::from_proto(node)?),
             What::Cluster(()) => Self::Cluster,
             What::Words(words) => Self::Words(words.into()),
+            What::Session(m) => Self::Session(m.owner.into(), Codec::from_proto(m.token)?),
         })
     }
 }

@@ -54,6 +54,7 @@ tables! {
         Account = 0x24,
         AccessToken = 0x28,
         TokenOf = 0x2c,
+        RefreshToken = 0x2e,
         SigningKey = 0x30,
         Assertion = 0x34,
         Tenant = 0x38,
@@ -99,6 +100,9 @@ pub fn encode(key: &Key) -> Vec<u8> {
         Key::Account(account) => table(Table::Account).name(account.as_str()),
         Key::AccessToken(token) => table(Table::AccessToken).random(token.0),
         Key::TokenOf(owner, name) => table(Table::TokenOf).name(owner.as_str()).name(name.as_str()),
+        Key::RefreshToken(owner, token) => {
+            table(Table::RefreshToken).name(owner.as_str()).random(token.0)
+        }
         Key::SigningKey(number) => table(Table::SigningKey).number(*number),
         Key::Assertion(hash) => table(Table::Assertion).bytes(hash),
         Key::Tenant(tenant) => table(Table::Tenant).name(tenant.as_str()),
@@ -288,6 +292,9 @@ impl<'a> Parts<'a> {
             Table::AccessToken => Key::AccessToken(TokenId(self.random()?)),
             Table::TokenOf => {
                 Key::TokenOf(OwnerName::parse(self.name()?)?, TokenName::parse(self.name()?)?)
+            }
+            Table::RefreshToken => {
+                Key::RefreshToken(OwnerName::parse(self.name()?)?, TokenId(self.random()?))
             }
             Table::SigningKey => Key::SigningKey(self.number()?),
             Table::Assertion => Key::Assertion(self.array()?),

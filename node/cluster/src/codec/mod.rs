@@ -80,6 +80,7 @@ mod join_token;
 mod names;
 mod node;
 mod policy;
+mod refresh_token;
 mod repository;
 mod signing_key;
 mod tag;

@@ -59,6 +59,7 @@ records! {
         Policy,
         Account,
         AccessToken,
+        RefreshToken,
         SigningKey,
         Assertion,
         Journal,

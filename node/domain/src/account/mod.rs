@@ -44,7 +44,7 @@ pub struct CreateAccount {
     pub groups: Vec<String>,
 }
 
-/// Give an account another password: its sessions end.
+/// Give an account another password: its sessions and refresh tokens end.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SetPassword {
     /// The account.
@@ -53,7 +53,7 @@ pub struct SetPassword {
     pub password_hash: String,
 }
 
-/// Remove an account and every token of it.
+/// Remove an account and every token of it, refresh tokens included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoveAccount {
     /// The account.

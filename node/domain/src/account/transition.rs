@@ -1,7 +1,7 @@
 //! Accounts that are made, changed and removed.
 //!
 //! Guarantees: every change of what a caller may do raises the identity epoch and reports it, so that no cache outlives
-//! it; a removed account leaves no token behind.
+//! it; a removed account leaves no token behind, and a changed password no refresh token.
 
 use super::{AccountRecord, AccountRemoved, CreateAccount, RemoveAccount, SetPassword};
 use crate::command::Refusal;
@@ -33,6 +33,7 @@ impl<S: Store> Step<'_, S> {
         for kind in ["user", "robot"] {
             self.remove_tokens_of(kind, account)?;
         }
+        self.remove_refresh_tokens_of_account(account)?;
         self.identity_changed();
         let record = AccountRecord {
             is_robot: *is_robot,
@@ -50,6 +51,7 @@ impl<S: Store> Step<'_, S> {
         let Some(known) = self.account(account)? else {
             return refuse(Refusal::AccountUnknown(account.clone()));
         };
+        self.remove_refresh_tokens_of_account(account)?;
         self.identity_changed();
         let (password_hash, generation) = (password_hash.clone(), self.cluster.identity_epoch);
         let record = AccountRecord { password_hash, generation, ..known };
@@ -67,6 +69,7 @@ impl<S: Store> Step<'_, S> {
         };
         let kind = if known.is_robot { "robot" } else { "user" };
         let tokens = self.remove_tokens_of(kind, account)?;
+        self.remove_refresh_tokens_of_account(account)?;
         self.store.delete(&Key::Account(account.clone()))?;
         self.identity_changed();
         Ok(AccountRemoved { tokens })

@@ -100,6 +100,13 @@ impl Feed {
             About::Node(node) => self.number(13).number(node.0),
             About::Cluster => self.number(14),
             About::Words(words) => self.number(15).text(words),
+            About::Session(owner, token) => {
+                self.number(20).text(owner);
+                match token {
+                    Some(token) => self.number(1).bytes(&token.0.to_be_bytes()),
+                    None => self.number(0),
+                }
+            }
         }
     }
 

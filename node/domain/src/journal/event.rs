@@ -128,7 +128,7 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
-    /// The policy, an account, a token or a signing key has changed.
+    /// The policy, an account, a token, a refresh token or a signing key has changed.
     IdentityChanged,
     /// More commands may be used.
     FeatureLevelRaised {

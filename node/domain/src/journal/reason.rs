@@ -89,6 +89,8 @@ reasons! {
     JoinTokenSpent = 72 "the join token has admitted all that it was made for",
     RotationUnderWay = 73 "the cluster's authority is being replaced",
     RotationMoved = 74 "the rotation of the authority is at another stage",
+    AccountChanged = 80 "the account changed meanwhile",
+    SessionUnknown = 81 "no such session",
     StartReplaced = 71 "another start of the node came in between",
 }
 

@@ -98,6 +98,10 @@ verbs! {
     NodeTokenRevoke = 32 "node.token-revoke",
     /// Replace the cluster's authority and secrets.
     ClusterRotate = 33 "cluster.rotate-authority",
+    /// Keep a session up with a refresh token.
+    SessionCreate = 40 "session.create",
+    /// End sessions that refresh tokens keep up.
+    SessionRevoke = 41 "session.revoke",
     /// Let one node go on without a lost majority.
     ClusterRecover = 30 "cluster.recover",
 }
@@ -146,6 +150,8 @@ pub enum About {
     NamedToken(Box<str>, Box<str>),
     /// An access token, by its public part.
     Token(TokenId),
+    /// A session that a refresh token keeps up, by its owner and the token's name; all of the owner's if none is named.
+    Session(Box<str>, Option<TokenId>),
     /// Join tokens.
     JoinToken,
     /// A node.
@@ -181,6 +187,8 @@ impl fmt::Display for About {
             Self::Account(account) => write!(f, "{account}"),
             Self::NamedToken(owner, name) => write!(f, "{owner}/{name}"),
             Self::Token(token) => write!(f, "{:032x}", token.0),
+            Self::Session(owner, None) => f.write_str(owner),
+            Self::Session(owner, Some(token)) => write!(f, "{owner}/{:032x}", token.0),
             Self::JoinToken => f.write_str("join token"),
             Self::Node(node) => write!(f, "node {}", node.0),
             Self::Cluster => f.write_str("cluster"),

@@ -21,6 +21,7 @@ use crate::names::{
 };
 use crate::node::NodeRecord;
 use crate::policy::PolicyRecord;
+use crate::refresh_token::RefreshTokenRecord;
 use crate::repository::RepositoryRecord;
 use crate::signing_key::SigningKeyRecord;
 use crate::tag::{Item, PulledRecord, TagRecord, Target};
@@ -48,6 +49,8 @@ pub enum Key {
     AccessToken(TokenId),
     /// A token, found from its owner and its name.
     TokenOf(OwnerName, TokenName),
+    /// A refresh token, by its owner and its name.
+    RefreshToken(OwnerName, TokenId),
     /// A key that the cluster signs session tokens with.
     SigningKey(u64),
     /// An issuer's token that was exchanged, by a hash of its name: it is not taken again.
@@ -117,6 +120,8 @@ pub enum Record {
     AccessToken(AccessTokenRecord),
     /// For [`Key::TokenOf`]: the token's public part.
     TokenOf(TokenId),
+    /// For [`Key::RefreshToken`].
+    RefreshToken(RefreshTokenRecord),
     /// For [`Key::SigningKey`].
     SigningKey(SigningKeyRecord),
     /// For [`Key::Assertion`].
@@ -202,30 +207,31 @@ impl Key {
             Self::Account(_) => 5,
             Self::AccessToken(_) => 6,
             Self::TokenOf(..) => 7,
-            Self::SigningKey(_) => 8,
-            Self::Assertion(_) => 9,
-            Self::Tenant(_) => 10,
-            Self::Journal(_) => 11,
-            Self::Segment(_) => 12,
-            Self::Cursor(_) => 13,
-            Self::Blob(_) => 14,
-            Self::HeldBy(..) => 15,
-            Self::Usage(_) => 16,
-            Self::Limits(_) => 17,
-            Self::Budget(..) => 18,
-            Self::Upload(..) => 19,
-            Self::TenantBlob(..) => 20,
-            Self::Repository(_) => 21,
-            Self::Artifact(..) => 22,
-            Self::ParentOf(..) => 23,
-            Self::Referrer(..) => 24,
-            Self::Version(..) => 25,
-            Self::File(..) => 26,
-            Self::Tag(..) => 27,
-            Self::TagOf(..) => 28,
-            Self::Link(..) => 29,
-            Self::Edge(..) => 30,
-            Self::Pulled(..) => 31,
+            Self::RefreshToken(..) => 8,
+            Self::SigningKey(_) => 9,
+            Self::Assertion(_) => 10,
+            Self::Tenant(_) => 11,
+            Self::Journal(_) => 12,
+            Self::Segment(_) => 13,
+            Self::Cursor(_) => 14,
+            Self::Blob(_) => 15,
+            Self::HeldBy(..) => 16,
+            Self::Usage(_) => 17,
+            Self::Limits(_) => 18,
+            Self::Budget(..) => 19,
+            Self::Upload(..) => 20,
+            Self::TenantBlob(..) => 21,
+            Self::Repository(_) => 22,
+            Self::Artifact(..) => 23,
+            Self::ParentOf(..) => 24,
+            Self::Referrer(..) => 25,
+            Self::Version(..) => 26,
+            Self::File(..) => 27,
+            Self::Tag(..) => 28,
+            Self::TagOf(..) => 29,
+            Self::Link(..) => 30,
+            Self::Edge(..) => 31,
+            Self::Pulled(..) => 32,
         }
     }
 }
@@ -240,6 +246,7 @@ impl Ord for Key {
             | (Self::AccessToken(a), Self::AccessToken(b)) => a.cmp(b),
             (Self::Account(a), Self::Account(b)) => a.cmp(b),
             (Self::TokenOf(a, c), Self::TokenOf(b, d)) => (a, c).cmp(&(b, d)),
+            (Self::RefreshToken(a, c), Self::RefreshToken(b, d)) => (a, c).cmp(&(b, d)),
             (Self::SigningKey(a), Self::SigningKey(b))
             | (Self::Journal(a), Self::Journal(b))
             | (Self::Segment(a), Self::Segment(b)) => a.cmp(b),

@@ -4,7 +4,7 @@
 //! for an operator. It computes counters anew and never trusts one. An empty list means: what each artifact, version and
 //! file needs is live and linked; edges, parents, referrers and reverse tags mirror what they are derived from; tags name
 //! things that are there; holders are nodes that there are; each running start has its session and no other has one;
-//! every counter is exact; tokens are found by their names; the journal's chain is whole; and no row is from the future.
+//! every counter is exact; tokens are found by their names; refresh tokens are of present passwords; the journal's chain is whole; and no row is from the future.
 //!
 //! Its memory grows with the number of rows (not with artifacts' bodies): it is for a self-check and for tests, not for
 //! a request. Must not know how rows are stored, and shares no code with the transition that it checks.
@@ -18,11 +18,13 @@ use crate::blob::{BlobRecord, Holder, LinkRecord, Placement, TenantBlobRecord};
 use crate::cluster::ClusterRecord;
 use crate::digest::Digest;
 use crate::ids::{Epoch, NodeId, TokenId};
-use crate::journal::{Entry, SegmentRecord, system_repository};
+use crate::journal::{Entry, SegmentRecord, Subject, system_repository};
 use crate::names::{
-    FileName, MediaType, OwnerName, RepositoryKey, TagName, TenantName, TokenName, VersionName,
+    AccountName, FileName, MediaType, OwnerName, RepositoryKey, TagName, TenantName, TokenName,
+    VersionName,
 };
 use crate::node::{NodeRecord, Standing};
+use crate::refresh_token::REFRESH_TOKENS_MAX;
 use crate::repository::RepositoryRecord;
 use crate::tag::{Item, Target};
 use crate::tenant::UsageRecord;
@@ -96,6 +98,10 @@ pub struct Recount {
     /// Owners and names of tokens that are to be found by them; `None` for others.
     access_tokens: BTreeMap<TokenId, Option<(String, String)>>,
     tokens_of: BTreeMap<(OwnerName, TokenName), TokenId>,
+    /// Whether each account is a robot's, and its generation.
+    accounts: BTreeMap<AccountName, (bool, u64)>,
+    /// The generations of refresh tokens.
+    refresh_tokens: BTreeMap<(OwnerName, TokenId), u64>,
     policy: u64,
     journal: BTreeMap<u64, Entry>,
     segments: BTreeMap<u64, SegmentRecord>,
@@ -131,7 +137,10 @@ impl Recount {
                 self.stamp(key, record.applied_at);
                 self.policy = record.epoch;
             }
-            (Key::Account(_), Record::Account(record)) => self.stamp(key, record.created_at),
+            (Key::Account(account), Record::Account(record)) => {
+                self.stamp(key, record.created_at);
+                self.accounts.insert(account, (record.is_robot, record.generation));
+            }
             (Key::AccessToken(token), Record::AccessToken(record)) => {
                 self.stamp(key, record.created_at.max(record.last_used_at));
                 let names = (record.owner.clone(), record.name.clone());
@@ -139,6 +148,10 @@ impl Recount {
             }
             (Key::TokenOf(owner, name), Record::TokenOf(token)) => {
                 self.tokens_of.insert((owner, name), *token);
+            }
+            (Key::RefreshToken(owner, token), Record::RefreshToken(record)) => {
+                self.stamp(key, record.created_at);
+                self.refresh_tokens.insert((owner, token), record.generation);
             }
             (Key::SigningKey(_), Record::SigningKey(record)) => self.stamp(key, record.created_at),
             (Key::Assertion(_), Record::Assertion(_)) | (Key::Budget(..), Record::Budget(_)) => {}
@@ -251,6 +264,7 @@ impl Recount {
         self.check_repositories();
         self.check_tenants();
         self.check_tokens();
+        self.check_refresh_tokens();
         self.check_journal(head);
         self.findings
     }
@@ -764,6 +778,41 @@ impl Recount {
             let problem =
                 format!("has number {}, counted {}", self.policy, self.cluster.policy_epoch);
             found.push((Key::Policy, problem));
+        }
+        self.report(found);
+    }
+
+    /// Refresh tokens of accounts that the cluster keeps are of their present passwords, and no owner has too many.
+    fn check_refresh_tokens(&mut self) {
+        let mut found = Vec::new();
+        let mut counted: BTreeMap<&OwnerName, usize> = BTreeMap::new();
+        for ((owner, token), generation) in &self.refresh_tokens {
+            let key = || Key::RefreshToken(owner.clone(), *token);
+            let count = counted.entry(owner).or_default();
+            *count += 1;
+            if *count == REFRESH_TOKENS_MAX + 1 {
+                found.push((key(), format!("its owner has more than {REFRESH_TOKENS_MAX}")));
+            }
+            let subject = Subject::parse(owner.as_str());
+            let name = match &subject {
+                Some(Subject::User(name) | Subject::Robot(name)) => name,
+                Some(Subject::Administrator) => owner.as_str(),
+                _ => continue,
+            };
+            let account = AccountName::parse(name).ok().and_then(|name| self.accounts.get(&name));
+            let Some((is_robot, present)) = account else { continue };
+            let is_of_another_kind = match &subject {
+                Some(Subject::User(_)) => *is_robot,
+                Some(Subject::Robot(_)) => !is_robot,
+                _ => false,
+            };
+            if is_of_another_kind {
+                found.push((key(), "its account is of another kind".to_owned()));
+            }
+            if generation != present {
+                let problem = format!("is of generation {generation}, its account of {present}");
+                found.push((key(), problem));
+            }
         }
         self.report(found);
     }

@@ -40,6 +40,18 @@ pub enum Rows {
         /// Start after this name.
         after: Option<TokenName>,
     },
+    /// Every refresh token.
+    RefreshTokens {
+        /// Start after this one, which need not exist.
+        after: Option<(OwnerName, TokenId)>,
+    },
+    /// An owner's refresh tokens.
+    RefreshTokensOf {
+        /// The owner.
+        owner: OwnerName,
+        /// Start after this one, which need not exist.
+        after: Option<TokenId>,
+    },
     /// Every signing key.
     SigningKeys,
     /// Every issuer's token that was exchanged.
@@ -205,6 +217,15 @@ impl Rows {
                 let key = |name: &TokenName| Key::TokenOf(owner.clone(), name.clone());
                 from(after, key, || key(&TokenName::lowest()))
             }
+            Self::RefreshTokens { after } => {
+                let key =
+                    |(owner, id): &(OwnerName, TokenId)| Key::RefreshToken(owner.clone(), *id);
+                from(after, key, || Key::RefreshToken(OwnerName::lowest(), TokenId(0)))
+            }
+            Self::RefreshTokensOf { owner, after } => {
+                let key = |id: &TokenId| Key::RefreshToken(owner.clone(), *id);
+                from(after, key, || key(&TokenId(0)))
+            }
             Self::SigningKeys => Bound::Included(Key::SigningKey(0)),
             Self::Assertions { after } => {
                 from(after, |hash| Key::Assertion(*hash), || Key::Assertion([0; 32]))
@@ -282,6 +303,7 @@ impl Rows {
             | (Self::JoinTokens, Key::JoinToken(_))
             | (Self::Accounts { .. }, Key::Account(_))
             | (Self::AccessTokens { .. }, Key::AccessToken(_))
+            | (Self::RefreshTokens { .. }, Key::RefreshToken(..))
             | (Self::SigningKeys, Key::SigningKey(_))
             | (Self::Assertions { .. }, Key::Assertion(_))
             | (Self::Tenants { .. }, Key::Tenant(_))
@@ -289,7 +311,8 @@ impl Rows {
             | (Self::Segments { .. }, Key::Segment(_))
             | (Self::Cursors, Key::Cursor(_))
             | (Self::Blobs { .. }, Key::Blob(_)) => true,
-            (Self::TokensOf { owner, .. }, Key::TokenOf(of, _)) => of == owner,
+            (Self::TokensOf { owner, .. }, Key::TokenOf(of, _))
+            | (Self::RefreshTokensOf { owner, .. }, Key::RefreshToken(of, _)) => of == owner,
             (Self::HeldBy { blob, .. }, Key::HeldBy(of, _)) => of == blob,
             (Self::Uploads { tenant, .. }, Key::Upload(of, _))
             | (Self::TenantBlobs { tenant, .. }, Key::TenantBlob(of, _)) => of == tenant,

@@ -12,6 +12,7 @@ mod journal;
 mod projection;
 mod properties;
 mod recount;
+mod refresh_tokens;
 mod universe;
 mod versions;
 mod world;

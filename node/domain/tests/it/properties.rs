@@ -513,6 +513,10 @@ fn random_commands_reach_every_answer_and_event() {
         "AssertionUsed",
         "SigningKeyKnown",
         "NotLimited",
+        "CreateRefreshToken",
+        "RevokeRefreshTokens",
+        "AccountChanged",
+        "RefreshTokenUnknown",
     ];
     for kind in clusters {
         let count = seen.get(kind).copied().unwrap_or(0);
@@ -592,6 +596,8 @@ fn tenant_of(action: &Action) -> Option<TenantName> {
         | Action::RevokeAccessToken(_)
         | Action::TouchAccessTokens(_)
         | Action::AddSigningKey(_)
+        | Action::CreateRefreshToken(_)
+        | Action::RevokeRefreshTokens(_)
         | Action::NoteRefusals(_)
         | Action::AdvanceCursor(_)
         | Action::RemoveCursor(_) => None,
@@ -737,6 +743,8 @@ fn runs_are_whole_and_pages_follow_one_another() {
             Rows::JoinTokens,
             Rows::Accounts { after: None },
             Rows::AccessTokens { after: None },
+            Rows::RefreshTokens { after: None },
+            Rows::RefreshTokensOf { owner: crate::universe::owner(0), after: None },
             Rows::Assertions { after: None },
             Rows::Tenants { after: None },
             Rows::Journal { after: 0 },

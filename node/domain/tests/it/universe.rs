@@ -2,19 +2,13 @@
 
 use nora_domain::{
     About, AccessTokenRecord, AccountName, Action, Actor, AddHolder, AddSigningKey, AdmitNode,
-    AdvanceCursor, Applied, AuthorityKeys, BeginRotation, Body, CloseUpload, ClusterId, Command,
-    CommitBlob, ConfirmRotation, ConsumerName, CreateAccessToken, CreateAccount, CreateJoinToken,
-    Deed, DeleteArtifact, DeleteFile, DeleteTag, DeleteVersion, Digest, DropHolder, DropSegments,
+    AdvanceCursor, Applied, AuthorityKeys, BeginRotation, Body, CloseUpload, ClusterId, Command, CommitBlob, ConfirmRotation, ConsumerName, CreateAccessToken, CreateAccount, CreateJoinToken, CreateRefreshToken, Deed, DeleteArtifact, DeleteFile, DeleteTag, DeleteVersion, Digest, DropHolder, DropSegments,
     Expected, ExpireUploads, Facts, FeatureLevel, FileName, Format, FoundCluster, Generation,
     HashKind, Item, Key, LeaseBudget, LimitsRecord, LoseObject, MediaType, MemoryStore, MountBlob,
     NewFile, NodeId, NodeProfile, NotePulls, NoteRefusals, OpenUpload, OwnerName, PinBlob,
     Placement, PutArtifact, PutVersion, RaiseFeatureLevel, Rate, Reason, Record, RefusalNote,
     RemoveAccount, RemoveCursor, RepositoryKey, RepositoryPath, RevokeAccessToken, RevokeJoinToken,
-    RotationStage, Rows, SealJournal, SetPassword, SetPolicy, SetReplicas, SetStanding, SetTag,
-    SetVersionState, SharedSecret, ShrinkReservation, SigningKeyRecord, Standing, StartNode,
-    Storage, StorageMode, Store, Subject, TagName, Target, TenantName, Terms, Timestamp, TokenId,
-    TokenName, TouchAccessTokens, UnlinkBlob, UploadId, Verb, Verdict, VersionName, VersionState,
-    apply, system_repository,
+    RevokeRefreshTokens, RotationStage, Rows, SealJournal, SetPassword, SetPolicy, SetReplicas, SetStanding, SetTag, SetVersionState, SharedSecret, ShrinkReservation, SigningKeyRecord, Standing, StartNode, Storage, StorageMode, Store, Subject, TagName, Target, TenantName, Terms, Timestamp, TokenId, TokenName, TouchAccessTokens, UnlinkBlob, UploadId, Verb, Verdict, VersionName, VersionState, apply, system_repository,
 };
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
@@ -147,6 +141,8 @@ enum Kind {
     RemoveAccount { account: u8 },
     AccessToken { token: u8, account: u8, assertion: Option<u8>, lives: u64 },
     Revoke { token: u8 },
+    RefreshToken { token: u8, account: u8, stale: bool, lives: u64 },
+    EndRefreshTokens { account: u8, token: Option<u8> },
     Touch { tokens: u8 },
     SigningKey { newest: bool, lives: u64 },
     Lease { hour: u64, take: u64, give_back: u64 },
@@ -301,6 +297,11 @@ fn op() -> impl Strategy<Value = Op> {
             |(token, account, assertion, lives)| Kind::AccessToken { token, account, assertion, lives }
         ),
         3 => (0..6u8).prop_map(|token| Kind::Revoke { token }),
+        3 => (0..6u8, 0..3u8, rarely(), 0..2_000u64).prop_map(
+            |(token, account, stale, lives)| Kind::RefreshToken { token, account, stale, lives }
+        ),
+        1 => (0..3u8, proptest::option::of(0..6u8))
+            .prop_map(|(account, token)| Kind::EndRefreshTokens { account, token }),
         1 => any::<u8>().prop_map(|tokens| Kind::Touch { tokens }),
         1 => (any::<bool>(), 0..2_000u64)
             .prop_map(|(newest, lives)| Kind::SigningKey { newest, lives }),
@@ -399,6 +400,26 @@ fn actor(i: u8) -> Actor {
 
 pub fn account_name(i: u8) -> AccountName {
     AccountName::parse(&format!("a{i}")).unwrap()
+}
+
+/// The owner of a user's tokens.
+pub fn owner(i: u8) -> OwnerName {
+    OwnerName::parse(&format!("user:{}", account_name(i))).unwrap()
+}
+
+/// A refresh token of the login that an account has now, or of an earlier one.
+fn refresh_token(store: &MemoryStore, token: u8, account: u8, stale: bool, lives: u64) -> Action {
+    let generation = match row(store, &Key::Account(account_name(account))) {
+        Some(Record::Account(known)) => known.generation,
+        _ => 0,
+    };
+    Action::CreateRefreshToken(CreateRefreshToken {
+        token: TokenId(u128::from(token)),
+        owner: owner(account),
+        generation: generation.wrapping_sub(u64::from(stale)),
+        lives_millis: lives,
+        address: "192.0.2.1".into(),
+    })
 }
 
 /// A token of an account, or one that an issuer's is exchanged for.
@@ -557,6 +578,13 @@ impl Op {
             }
             Kind::Revoke { token } => {
                 Action::RevokeAccessToken(RevokeAccessToken { token: TokenId(u128::from(token)) })
+            }
+            Kind::RefreshToken { token, account, stale, lives } => {
+                refresh_token(store, token, account, stale, lives)
+            }
+            Kind::EndRefreshTokens { account, token } => {
+                let token = token.map(|token| TokenId(u128::from(token)));
+                Action::RevokeRefreshTokens(RevokeRefreshTokens { owner: owner(account), token })
             }
             Kind::Touch { tokens } => Action::TouchAccessTokens(TouchAccessTokens {
                 uses: members(tokens, 0, 6).map(|i| (TokenId(u128::from(i)), at)).collect(),

@@ -277,7 +277,7 @@ enums! {
         Tagged("repository", "digest", "tags"), Tag("repository", "tag"),
         Version("repository", "version"), File("repository", "version", "file"), Policy,
         Account("account"), NamedToken("owner", "name"), Token("token"), JoinToken, Node("node"),
-        Cluster, Words("words"),
+        Cluster, Words("words"), Session("owner", "token"),
     }
     Event {
         RepositoryCreated { repository },
@@ -303,7 +303,8 @@ enums! {
     }
     Key {
         Cluster, Authority, Node("node"), JoinToken("token"), Policy, Account("account"),
-        AccessToken("token"), TokenOf("owner", "name"), SigningKey("number"), Assertion("hash"),
+        AccessToken("token"), TokenOf("owner", "name"), RefreshToken("owner", "token"),
+        SigningKey("number"), Assertion("hash"),
         Tenant("tenant"), Journal("number"), Segment("first"), Cursor("consumer"), Blob("blob"),
         HeldBy("blob", "tenant"), Usage("tenant"), Limits("tenant"), Budget("tenant", "rate"),
         Upload("tenant", "upload"), TenantBlob("tenant", "blob"), Repository("repository"),
@@ -316,7 +317,7 @@ enums! {
     Record {
         Cluster("record"), Authority("record"), Node("record"), JoinToken("record"),
         Policy("record"), Account("record"), AccessToken("record"), TokenOf("token"),
-        SigningKey("record"), Assertion("record"), Tenant, Journal("record"), Segment("record"),
+        RefreshToken("record"), SigningKey("record"), Assertion("record"), Tenant, Journal("record"), Segment("record"),
         Cursor("record"), Blob("record"), HeldBy, Usage("record"), Limits("record"),
         Budget("record"), Upload("record"), TenantBlob("record"), Repository("record"),
         Artifact("record"), ParentOf, Referrer("record"), Version("record"), File("record"),
@@ -344,6 +345,7 @@ structs! {
     AccessTokenRecord {
         is_workload, owner, name, secret_hash, permissions, created_at, expires_at, last_used_at,
     }
+    RefreshTokenRecord { generation, created_at, expires_at, address }
     SigningKeyRecord { secret, created_at, expires_at }
     AssertionRecord { expires_at }
     JournalHead { first, next, anchor, head, bytes }
@@ -417,6 +419,8 @@ structs! {
     RevokeAccessToken { token }
     TouchAccessTokens { uses }
     AddSigningKey { after, key }
+    CreateRefreshToken { token, owner, generation, lives_millis, address }
+    RevokeRefreshTokens { owner, token }
     NoteRefusals { refusals }
     AdvanceCursor { consumer, number }
     RemoveCursor { consumer }
