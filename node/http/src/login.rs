@@ -88,10 +88,12 @@ pub(super) async fn session(
 ) -> Response {
     let fields = parse_form(query.unwrap_or_default().as_bytes());
     let wants_refresh = field(&fields, "offline_token") == Some("true");
-    let made = request_of(&fields, wants_refresh).and_then(|request| {
-        api.guard.session_for(&caller, &request).map_err(|rejected| rejection(rejected, &challenge))
-    });
-    match made {
+    let made = async {
+        let request = request_of(&fields, wants_refresh)?;
+        let made = api.guard.session_for(&caller, &request).await;
+        made.map_err(|rejected| rejection(rejected, &challenge))
+    };
+    match made.await {
         Ok(session) => session_response(&session),
         Err(error) => error.with_request_id(&id).into_response(),
     }
@@ -135,7 +137,7 @@ pub(super) async fn session_by_form(
                 ));
             }
         };
-        let mut session = api.guard.session_for(&caller, &request).map_err(told)?;
+        let mut session = api.guard.session_for(&caller, &request).await.map_err(told)?;
         if let Some(refresh) = field(&fields, "refresh_token") {
             session.refresh.get_or_insert_with(|| refresh.to_owned());
         }
@@ -276,8 +278,8 @@ fn exchange_failed(failure: &ExchangeFailure, caller: &Caller, id: &RequestId) -
     oauth_error(status, error, &told, id)
 }
 
-/// `POST /auth/oidc/revoke`: ends a token of ours, as RFC 7009 has it. Whoever shows it may end it; one that is none is
-/// no error, but a session, which ends with what it came from and not by itself, is.
+/// `POST /auth/oidc/revoke`: ends a token of ours, as RFC 7009 has it: an API token, a workload token or a refresh token.
+/// Whoever shows it may end it; one that is none is no error, but a session, which is not ended alone, is.
 pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
@@ -293,13 +295,13 @@ pub(super) async fn revoke(
         let told = "token is missing: send the token that is to end";
         return oauth_error(StatusCode::BAD_REQUEST, "invalid_request", told, &id);
     };
-    let token = token.trim();
-    if nora_auth::session::is_shaped_as_token(token) {
-        let told = "a session ends by itself within minutes, and at once with the token or the password that it came from";
-        return oauth_error(StatusCode::BAD_REQUEST, "unsupported_token_type", told, &id);
-    }
-    match api.guard.revoke_shown(&caller, token).await {
-        Ok(()) => json_response(StatusCode::OK, &json!({})),
+    match api.guard.revoke_shown(&caller, token.trim()).await {
+        Ok(true) => json_response(StatusCode::OK, &json!({})),
+        Ok(false) => {
+            let told = "a session ends by itself within minutes, and at once with the refresh token, the token or the \
+                        password that it came from: send its refresh token instead";
+            oauth_error(StatusCode::BAD_REQUEST, "unsupported_token_type", told, &id)
+        }
         Err(error) => Problem::from(error).with_request_id(&id).into_response(),
     }
 }

@@ -28,6 +28,8 @@ pub struct Known {
     pub uncut: Option<Identity>,
     /// The API token that was shown, or that a session came from.
     pub token: Option<TokenId>,
+    /// The refresh token that keeps the session up, if one does.
+    pub refresh: Option<TokenId>,
     /// The account's generation, for sessions that are made.
     pub generation: u64,
     /// When it ends, in milliseconds since the Unix epoch.
@@ -41,6 +43,7 @@ impl Known {
             identity: Identity::anonymous(),
             uncut: None,
             token: None,
+            refresh: None,
             generation: 0,
             expires_at: u64::MAX,
         }
@@ -132,6 +135,13 @@ impl Caller {
     /// Who they are.
     pub fn identity(&self) -> &Identity {
         &self.known.identity
+    }
+
+    /// Whether they showed a password or a certificate: no token, and nothing that is cut down. What a token makes could
+    /// outlive it.
+    pub fn is_in_person(&self) -> bool {
+        let Identity { token, scope, grant, .. } = &self.known.identity;
+        token.is_none() && scope.is_none() && grant.is_none()
     }
 
     /// What is known of them.

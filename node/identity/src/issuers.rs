@@ -29,6 +29,7 @@ use tracing::{info, warn};
 
 use super::Guard;
 use super::caller::Caller;
+use super::pace::Pace;
 
 /// How long an issuer is not asked again, whatever it answered.
 const COOLDOWN: Duration = Duration::from_secs(30);
@@ -45,9 +46,6 @@ const KEYS_KEPT: Duration = Duration::from_secs(24 * 3_600);
 /// Exchanges of one subject in a minute on this node: more than the largest matrix of jobs, and few enough that a job
 /// that runs wild does not fill the log.
 const EXCHANGES_A_MINUTE: u32 = 600;
-
-/// Subjects whose exchanges are counted.
-const SUBJECTS_MAX: u64 = 10_000;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -124,8 +122,8 @@ impl Asking {
 pub struct Issuers {
     client: reqwest::Client,
     clock: Arc<dyn Clock>,
-    /// Exchanges of each subject in its minute.
-    exchanges: Cache<String, (u32, Instant)>,
+    /// Exchanges of each subject.
+    exchanges: Pace,
     known: std::sync::Mutex<HashMap<String, Arc<Known>>>,
 }
 
@@ -138,26 +136,8 @@ impl Issuers {
             .user_agent(concat!("nora/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(std::io::Error::other)?;
-        let exchanges = Cache::builder().max_capacity(SUBJECTS_MAX).time_to_live(MINUTE).build();
+        let exchanges = Pace::new(EXCHANGES_A_MINUTE, MINUTE);
         Ok(Arc::new(Self { client, clock, exchanges, known: std::sync::Mutex::default() }))
-    }
-
-    /// Counts an exchange; `Err` says how long its subject has to wait.
-    fn count(&self, subject: &str) -> Result<(), Duration> {
-        let entry = self.exchanges.entry_by_ref(subject).and_upsert_with(|known| {
-            match known.map(moka::Entry::into_value) {
-                Some((count, since)) if since.elapsed() < MINUTE => {
-                    (count.saturating_add(1), since)
-                }
-                _ => (1, Instant::now()),
-            }
-        });
-        let (count, since) = entry.into_value();
-        if count <= EXCHANGES_A_MINUTE {
-            Ok(())
-        } else {
-            Err(MINUTE.saturating_sub(since.elapsed()))
-        }
     }
 
     /// Believes a token of that issuer, or not.
@@ -319,7 +299,7 @@ impl Guard {
         let (provider, verified) = self.believed(policy, token).await?;
         let grant = policy.workload_grant(&provider.name, &verified.claims)?;
         let owner = format!("oidc:{}:{}", provider.name, grant.subject);
-        self.issuers().count(&owner).map_err(ExchangeFailure::TooMany)?;
+        self.issuers().exchanges.take(&owner).map_err(ExchangeFailure::TooMany)?;
         let oidc = policy.document().auth.as_ref().map(|auth| auth.oidc.token_seconds);
         let lives_secs = oidc.unwrap_or(900);
         let mut random = [0; 32];

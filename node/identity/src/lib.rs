@@ -13,6 +13,7 @@ mod issuers;
 mod limits;
 mod lockout;
 mod notes;
+mod pace;
 mod policies;
 mod recognise;
 mod secrets;
@@ -47,6 +48,7 @@ pub use unmatched::{end_tokens_of_nobody, unmatched};
 use limits::Limits;
 use lockout::Lockout;
 use notes::Notes;
+use pace::Pace;
 use secrets::Secrets;
 use sessions::Keys;
 
@@ -107,6 +109,8 @@ pub struct Guard {
     lockout: Lockout,
     keys: Keys,
     notes: Notes,
+    /// Refresh tokens that each subject is given.
+    refreshes: Pace,
     limits: Arc<Limits>,
     issuers: Arc<Issuers>,
 }
@@ -145,6 +149,7 @@ impl Guard {
             lockout: Lockout::new(login_failures_max, login_window),
             keys: Keys::default(),
             notes: Notes::default(),
+            refreshes: sessions::refreshes(),
         }))
     }
 

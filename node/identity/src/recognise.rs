@@ -2,8 +2,8 @@
 //!
 //! Guarantees: a credential that is wrong is refused, and never taken for none; passwords are compared off the async
 //! threads, a few at a time, in the same time whether or not the user exists, and each failure counts whether or not its
-//! client waits for it; an API token or a session counts as long as what it rests on is there: the token's row, and its
-//! owner.
+//! client waits for it; an API token or a session counts as long as what it rests on is there: the row of the token or
+//! of the refresh token, and its owner.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use nora_domain::{
 
 use super::admin::ADMIN_USER;
 use super::caller::{Caller, Known};
+use super::sessions::token_named;
 use super::{Guard, LOGINS_WAITING_MAX, Remembered};
 
 /// Why nobody was recognised.
@@ -39,7 +40,7 @@ impl From<nora_app::Error> for Rejected {
     }
 }
 
-fn wrong<T>(why: &str) -> Result<T, Rejected> {
+pub(super) fn wrong<T>(why: &str) -> Result<T, Rejected> {
     Err(Rejected::Wrong(why.to_owned()))
 }
 
@@ -67,7 +68,7 @@ const NO_TOKEN: &str = "(no token)";
 
 /// What is told of any login that fails: not which part of it was wrong.
 const LOGIN: &str = "the user name or the password is wrong";
-const TOKEN: &str = "the token is not valid, was revoked, or has expired; log in again";
+pub(super) const TOKEN: &str = "the token is not valid, was revoked, or has expired; log in again";
 
 /// An account or a line of the htpasswd file.
 pub(super) struct Owner {
@@ -79,7 +80,7 @@ pub(super) struct Owner {
 }
 
 /// A number that is another one for every other hash: the generation of a login whose account the cluster does not keep.
-fn generation_of(hash: &str) -> u64 {
+pub(super) fn generation_of(hash: &str) -> u64 {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, hash.as_bytes());
     digest.as_ref().iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
@@ -212,6 +213,11 @@ impl Guard {
             },
             None => self.subject_of(&known.identity.subject.to_string(), known.generation).await,
         };
+        if let Some(token) = known.refresh
+            && self.refresh_token_of(known, token).await?.is_none()
+        {
+            return Ok(None);
+        }
         match now {
             Ok(known) => Ok(Some(known)),
             Err(Rejected::Failed(error)) => Err(error),
@@ -345,17 +351,21 @@ impl Guard {
         self.login(ADMIN_USER, NO_TOKEN, token.clone(), address).await
     }
 
-    /// Ends a token of ours that is shown. What is no token, or none any more, has ended already.
-    pub async fn revoke_shown(&self, caller: &Caller, text: &str) -> Result<(), nora_app::Error> {
-        let Some(shown) = ApiToken::parse(text) else { return Ok(()) };
+    /// Ends a token of ours that is shown. False for a session, which is not ended alone; true for what is no token, or
+    /// none any more: it has ended already.
+    pub async fn revoke_shown(&self, caller: &Caller, text: &str) -> Result<bool, nora_app::Error> {
+        if session::is_shaped_as_token(text) {
+            return self.revoke_refresh_token(caller, text).await;
+        }
+        let Some(shown) = ApiToken::parse(text) else { return Ok(true) };
         let id = TokenId(shown.id);
         let record = self.registry.tokens().get(id).await?;
         if !record.is_some_and(|record| shown.verify(&record.secret_hash)) {
-            return Ok(());
+            return Ok(true);
         }
         match self.registry.by(Arc::new(caller.clone())).tokens().revoke(id).await {
-            Err(nora_app::Error::NotFound { .. }) => Ok(()),
-            answer => answer,
+            Ok(()) | Err(nora_app::Error::NotFound { .. }) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 
@@ -399,10 +409,10 @@ impl Guard {
         };
         let known = |identity, generation| Known {
             identity,
-            uncut: None,
             token: Some(id),
             generation,
             expires_at: record.expires_at.0,
+            ..Known::anonymous()
         };
         if record.is_workload {
             let (provider, subject) = split_workload(&record.owner);
@@ -450,38 +460,27 @@ impl Guard {
             identity,
             uncut: Some(base.identity),
             expires_at: base.expires_at.min(claims.exp.saturating_mul(1_000)),
-            ..Known { token: base.token, generation: base.generation, ..Known::anonymous() }
+            token: base.token,
+            refresh: base.refresh,
+            generation: base.generation,
         })
-    }
-
-    /// Believes a session's signature, with the keys that this node knows; a key that it does not know may be new.
-    pub(super) async fn verified_session(
-        &self,
-        text: &str,
-        wanted: Use,
-    ) -> Result<session::Claims, Rejected> {
-        let now = self.clock.now().0 / 1_000;
-        match session::verify(&self.keys.all(), text, now, wanted) {
-            Ok(claims) => return Ok(claims),
-            Err(session::SessionError::Key) => {}
-            Err(error) => return Err(Rejected::Wrong(error.to_string())),
-        }
-        self.keys.reload(&self.registry).await?;
-        session::verify(&self.keys.all(), text, now, wanted)
-            .map_err(|error| Rejected::Wrong(error.to_string()))
     }
 
     /// Who a session was made for, if that is still so.
     pub(super) async fn base_of(&self, claims: &session::Claims) -> Result<Known, Rejected> {
         if let Some(id) = &claims.cred {
-            let Ok(id) = u128::from_str_radix(id, 16) else { return wrong(TOKEN) };
-            let record = self.registry.tokens().get(TokenId(id)).await?;
-            return match record {
-                Some(record) => self.of_token(TokenId(id), record).await,
+            let Some(id) = token_named(id) else { return wrong(TOKEN) };
+            return match self.registry.tokens().get(id).await? {
+                Some(record) => self.of_token(id, record).await,
                 None => wrong(TOKEN),
             };
         }
-        self.subject_of(&claims.sub, claims.generation).await
+        let known = self.subject_of(&claims.sub, claims.generation).await?;
+        match claims.refresh.as_deref().map(token_named) {
+            Some(Some(token)) => self.kept_by(known, token).await,
+            Some(None) => wrong(TOKEN),
+            None => Ok(known),
+        }
     }
 
     /// Who a subject is whose login is of that generation, if that is still so.
@@ -526,7 +525,9 @@ fn split_workload(owner: &str) -> (Box<str>, Box<str>) {
 
 #[cfg(test)]
 mod tests {
-    use nora_domain::{Action, Command, CreateAccount, SetPassword, Terms};
+    use nora_domain::{
+        Action, Command, CreateAccount, CreateRefreshToken, OwnerName, SetPassword, Terms,
+    };
 
     use super::*;
     use crate::testkit::{MemoryNode, NOW};
@@ -565,10 +566,18 @@ mod tests {
             password_hash: hash(first),
             groups: Vec::new(),
         }));
+        elsewhere(Action::CreateRefreshToken(CreateRefreshToken {
+            token: TokenId(0xb0b),
+            owner: OwnerName::parse("user:bob").unwrap(),
+            generation,
+            lives_millis: 60_000,
+            address: String::new(),
+        }));
         let now = NOW.0 / 1_000;
         let claims = session::Claims {
             sub: "user:bob".into(),
             cred: None,
+            refresh: Some("b0b".into()),
             generation,
             scopes: Vec::new(),
             aud: session::AUDIENCE.into(),
@@ -582,6 +591,10 @@ mod tests {
         let refreshed = node.guard.refreshed(&refresh, &like).await;
         assert!(refreshed.is_ok(), "a refresh token of an account that was just made");
         let before = node.metadata.counts().linearizations;
+        let bare = session::Claims { refresh: None, ..claims.clone() };
+        let bare = session::sign(&key, &bare).unwrap();
+        let refused = node.guard.refreshed(&bare, &like).await;
+        assert!(matches!(refused, Err(Rejected::Wrong(_))), "one without a row: {refused:?}");
         let expired = session::Claims { use_: Use::Access, iat: now - 90, exp: now - 60, ..claims };
         let expired = Credential::Bearer(Secret::new(session::sign(&key, &expired).unwrap()));
         let refused = node.guard.recognise(expired, None, "request".into()).await;

@@ -2,13 +2,15 @@
 //!
 //! Accounts come and go without the policy, so a rule about nobody is no error; but it is more often a slip than a wish.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nora_app::{Error, Registry};
 use nora_auth::document::{Auth, PolicyDocument};
 use nora_auth::policy::Policy;
 use nora_domain::{AccountName, OwnerName, TokenName};
 use tracing::warn;
+
+use super::recognise::generation_of;
 
 /// Accounts that are read at a time.
 const PAGE: usize = 1_000;
@@ -95,22 +97,23 @@ async fn has_token(registry: &Registry, named: &str) -> Result<bool, Error> {
 }
 
 /// Ends the tokens of users who are neither in the htpasswd file nor have an account any more: they open nothing, and a later
-/// namesake must not come into them. Those of an account go with it.
+/// namesake must not come into them. So end the refresh tokens of a password that the file does not have any more. Those of
+/// an account go with it and with its password.
 pub async fn end_tokens_of_nobody(registry: &Registry) {
     if let Err(error) = end_tokens(registry).await {
         warn!(%error, "tokens of users who are not in the htpasswd file any more may still be there");
     }
 }
 
-/// The logins of the policy in force. One that cannot be read is an error: who would be missing in it is not gone.
-async fn listed(registry: &Registry) -> Result<BTreeSet<String>, Error> {
-    let Some(policy) = registry.access().policy().await? else { return Ok(BTreeSet::new()) };
+/// The logins of the policy in force, with their hashes. One that cannot be read is an error: who would be missing in it is not gone.
+async fn listed(registry: &Registry) -> Result<BTreeMap<String, String>, Error> {
+    let Some(policy) = registry.access().policy().await? else { return Ok(BTreeMap::new()) };
     let document = serde_json::from_slice::<PolicyDocument>(&policy.document);
     let document = document.map_err(|error| Error::Internal {
         what: "the policy in force is not one that this version reads",
         source: Some(Box::new(error)),
     })?;
-    Ok(document.auth.into_iter().flat_map(|auth| auth.htpasswd.into_keys()).collect())
+    Ok(document.auth.map(|auth| auth.htpasswd).unwrap_or_default())
 }
 
 async fn end_tokens(registry: &Registry) -> Result<(), Error> {
@@ -122,16 +125,44 @@ async fn end_tokens(registry: &Registry) -> Result<(), Error> {
         let listed = listed(registry).await?;
         for (id, token) in page.items {
             let Some(user) = token.owner.strip_prefix("user:") else { continue };
-            if listed.contains(user) {
-                continue;
-            }
-            if let Ok(name) = AccountName::parse(user)
-                && registry.accounts().get(name).await?.is_some()
-            {
+            if listed.contains_key(user) || has_account(registry, user).await? {
                 continue;
             }
             match registry.tokens().revoke(id).await {
                 Ok(()) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if !page.more {
+            break;
+        }
+    }
+    end_refresh_tokens(registry).await
+}
+
+async fn has_account(registry: &Registry, user: &str) -> Result<bool, Error> {
+    match AccountName::parse(user) {
+        Ok(name) => Ok(registry.accounts().get(name).await?.is_some()),
+        Err(_) => Ok(false),
+    }
+}
+
+async fn end_refresh_tokens(registry: &Registry) -> Result<(), Error> {
+    let mut after = None;
+    loop {
+        let page = registry.refresh_tokens().list(after.take(), PAGE).await?;
+        after = page.items.last().map(|(owner, id, _)| (owner.clone(), *id));
+        let listed = listed(registry).await?;
+        for (owner, id, token) in page.items {
+            let Some(user) = owner.as_str().strip_prefix("user:") else { continue };
+            let hash = listed.get(user);
+            if hash.is_some_and(|hash| generation_of(hash) == token.generation)
+                || has_account(registry, user).await?
+            {
+                continue;
+            }
+            match registry.refresh_tokens().revoke(owner, Some(id)).await {
+                Ok(_) | Err(Error::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -146,6 +177,7 @@ mod tests {
     use super::*;
     use crate::testkit::MemoryNode;
     use nora_config::{Overrides, parse};
+    use nora_domain::TokenId;
 
     /// The policy, with the lines of a file beside it.
     fn document(policy: &str, listed: &[&str]) -> PolicyDocument {
@@ -234,5 +266,40 @@ permissions = ["pull:*"]
             left.push(node.registry.tokens().of(owner).await.unwrap().len());
         }
         assert_eq!(left, [1, 0, 1], "alice has an account of her own");
+    }
+
+    #[tokio::test]
+    async fn a_password_that_the_htpasswd_file_lost_leaves_no_refresh_token() {
+        let node = MemoryNode::without_policy(false).await;
+        let before = document("[auth]\n", &["carol", "dave", "erin", "alice"]);
+        node.apply_document(&before).await;
+        node.users(&["alice"]).await;
+        let owner = |user: &str| OwnerName::parse(&format!("user:{user}")).unwrap();
+        let hash = |user: &str| before.auth.as_ref().unwrap().htpasswd[user].clone();
+        let account = node.registry.accounts().get(AccountName::parse("alice").unwrap()).await.unwrap();
+        let generations = [
+            ("alice", account.unwrap().generation),
+            ("carol", generation_of(&hash("carol"))),
+            ("dave", generation_of(&hash("dave"))),
+            ("erin", generation_of(&hash("erin"))),
+        ];
+        for (user, of) in generations {
+            let (id, from) = (TokenId(1), String::new());
+            let made = node.registry.refresh_tokens().create(id, owner(user), of, 60_000, from);
+            made.await.unwrap();
+        }
+        let mut now = before.clone();
+        let listed = &mut now.auth.as_mut().unwrap().htpasswd;
+        listed.remove("carol");
+        listed.remove("alice");
+        let another = "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqD";
+        listed.insert("dave".to_owned(), another.to_owned());
+        node.apply_document(&now).await;
+        end_tokens_of_nobody(&node.registry).await;
+        let mut left = Vec::new();
+        for user in ["alice", "carol", "dave", "erin"] {
+            left.push(node.registry.refresh_tokens().of(owner(user)).await.unwrap().len());
+        }
+        assert_eq!(left, [1, 0, 0, 1]);
     }
 }

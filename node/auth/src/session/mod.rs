@@ -3,8 +3,8 @@
 //! `nora_st_` and a JWT, HS256 with a key that every node has. Guarantees: only HS256 with a key of ours that has not run
 //! out is believed; an access token is never a refresh token, nor the other way round; every claim has its one type, and
 //! unknown claims are refused, because nobody else signs these. Must not know: whether the account still exists and has
-//! that generation, or the API token behind it is revoked — the caller looks at [`Claims::generation`] and
-//! [`Claims::cred`] — and the clock.
+//! that generation, or the API token or the refresh token behind it is revoked — the caller looks at
+//! [`Claims::generation`], [`Claims::cred`] and [`Claims::refresh`] — and the clock.
 
 mod scope;
 
@@ -66,6 +66,9 @@ pub struct Claims {
     /// The id of the API token it was got with, in hexadecimal: revoking that one ends this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cred: Option<String>,
+    /// The id of the refresh token that it belongs to, or that it is, in hexadecimal: ending that one ends this one.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<String>,
     /// The account's generation: a new password makes a new generation and ends this token.
     #[serde(rename = "gen")]
     pub generation: u64,

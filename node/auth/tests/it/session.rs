@@ -20,6 +20,7 @@ fn claims(use_: Use) -> Claims {
     Claims {
         sub: "user:alice".into(),
         cred: Some("00ff".into()),
+        refresh: Some("0c".into()),
         generation: 7,
         scopes: vec!["pull:oci:my-org/app".into(), "push:oci:my-org/app".into()],
         aud: "nora".into(),
@@ -70,7 +71,7 @@ fn a_token_comes_back_whichever_key_signed_it() {
         assert_eq!(check(&token).unwrap(), claims(Use::Access));
     }
     let mut anonymous = claims(Use::Access);
-    (anonymous.cred, anonymous.scopes) = (None, Vec::new());
+    (anonymous.cred, anonymous.refresh, anonymous.scopes) = (None, None, Vec::new());
     assert_eq!(check(&sign(&key(1, 1), &anonymous).unwrap()).unwrap(), anonymous);
     // What is forged below differs from this one, which is good, in one thing each.
     assert_eq!(check(&forged(&good_header(), &good_claims())).unwrap(), claims(Use::Access));
@@ -176,6 +177,7 @@ fn forged_and_malformed_tokens_are_refused_for_their_own_reason() {
         ("no subject", no("sub"), "malformed"),
         ("no generation", no("gen"), "malformed"),
         ("generation is a text", claim("gen", json!("7")), "malformed"),
+        ("the refresh token is a number", claim("ref", json!(12)), "malformed"),
         ("no scopes", no("scopes"), "malformed"),
     ];
     let wrong: Vec<_> = table

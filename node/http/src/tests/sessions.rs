@@ -111,6 +111,48 @@ async fn forms_get_and_refresh_sessions() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_is_ended_alone_and_with_its_sessions() {
+    let world = world().await;
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let post = async |path: &str, body: String| {
+        world.send(Method::POST, path, &Shown::Nothing, &form, body).await
+    };
+    let path = "/v2/token?service=nora&offline_token=true&scope=repository:team/app:pull";
+    let log_in = async || world.ask(Method::GET, path, &Shown::login("alice")).await.json();
+    let text =
+        |document: &serde_json::Value, field: &str| document[field].as_str().unwrap().to_owned();
+    let (lost, kept) = (log_in().await, log_in().await);
+    let refreshed = async |document: &serde_json::Value| {
+        let refresh = text(document, "refresh_token");
+        let body = format!(
+            "grant_type=refresh_token&refresh_token={refresh}&scope=repository:team/app:pull"
+        );
+        post("/v2/token", body).await
+    };
+    let asked = async |session: &str| {
+        let shown = Shown::Bearer(session.to_owned());
+        world.ask(Method::GET, "/v2/team/app/manifests/v1", &shown).await.status.as_u16()
+    };
+    let later = text(&refreshed(&lost).await.json(), "token");
+    assert_eq!((asked(&text(&lost, "token")).await, asked(&later).await), (200, 200));
+    // Its client, or whoever found it, ends it.
+    let revoke = format!("token={}&token_type_hint=refresh_token", text(&lost, "refresh_token"));
+    for _ in 0..2 {
+        assert_eq!(post("/auth/oidc/revoke", revoke.clone()).await.status, StatusCode::OK);
+        world.guard.reload().await.unwrap();
+        assert_eq!(refreshed(&lost).await.status, StatusCode::UNAUTHORIZED);
+        assert_eq!((asked(&text(&lost, "token")).await, asked(&later).await), (401, 401));
+    }
+    // The other login goes on, and its sessions are not ended alone.
+    assert_eq!(refreshed(&kept).await.status, StatusCode::OK);
+    let session = format!("token={}", text(&kept, "token"));
+    let refused = post("/auth/oidc/revoke", session).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(refused.json()["error"], "unsupported_token_type");
+    assert_eq!(asked(&text(&kept, "token")).await, 200);
+}
+
+#[tokio::test]
 async fn what_a_session_came_from_ends_it() {
     let world = world().await;
     let scopes = ["repository:team/app:pull"];
