@@ -21,6 +21,7 @@ mod output;
 mod password;
 mod policy;
 mod rotation;
+mod session;
 mod tenant;
 mod token;
 mod user;
@@ -44,6 +45,7 @@ use failure::Failure;
 use nora_config::{ConfigErrors, Loaded, Overrides, load_effective};
 use output::{Output, OutputFormat};
 use policy::PolicyCommand;
+use session::SessionCommand;
 use tenant::TenantCommand;
 use token::TokenCommand;
 use user::UserCommand;
@@ -117,6 +119,13 @@ enum Command {
         admin: AdminArgs,
         #[command(subcommand)]
         command: TokenCommand,
+    },
+    /// List and end sessions that clients keep with a refresh token.
+    Session {
+        #[command(flatten)]
+        admin: AdminArgs,
+        #[command(subcommand)]
+        command: SessionCommand,
     },
     /// Make, change and remove accounts.
     User {
@@ -359,6 +368,9 @@ pub fn run(cli: Cli, node: impl FnOnce(NodeVerb, Loaded) -> ExitCode) -> ExitCod
         }
         Command::Token { admin, command } => {
             block_on(token::run(admin, &connection, command, &output))
+        }
+        Command::Session { admin, command } => {
+            block_on(session::run(admin, &connection, command, &output))
         }
         Command::User { admin, command } => {
             block_on(user::run(admin, &connection, command, &output))

@@ -1,4 +1,4 @@
-//! Users, robots and tokens, and why something is allowed or refused.
+//! Users, robots, tokens and sessions, and why something is allowed or refused.
 
 use std::fmt;
 use std::time::Duration;
@@ -92,6 +92,21 @@ pub struct CreatedToken {
     pub token: TokenInfo,
 }
 
+/// A login with a password whose client keeps a refresh token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SessionInfo {
+    /// Its owner and 32 hexadecimal digits, as `user:alice/0f…`.
+    pub id: String,
+    /// Whose it is.
+    pub owner: String,
+    /// When it was made, in milliseconds of Unix time.
+    pub created_at: u64,
+    /// When it ends.
+    pub expires_at: u64,
+    /// Where it was made from; none if nobody knows.
+    pub address: Option<String>,
+}
+
 /// Whom a question is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
@@ -166,6 +181,18 @@ impl From<proto::Token> for TokenInfo {
             expires_at: token.expires_at,
             last_used_at: unless_zero(token.last_used_at),
             workload: token.workload,
+        }
+    }
+}
+
+impl From<proto::Session> for SessionInfo {
+    fn from(session: proto::Session) -> Self {
+        Self {
+            id: session.id,
+            owner: session.owner,
+            created_at: session.created_at,
+            expires_at: session.expires_at,
+            address: Some(session.address).filter(|address| !address.is_empty()),
         }
     }
 }
@@ -293,6 +320,38 @@ impl AdminClient {
             IdentityClient::new(channel).revoke_token(request).await
         });
         revoked.await.map(drop)
+    }
+
+    /// A page of sessions after an id: the caller's own, or everybody's for an administrator; `owner` leaves only that
+    /// one's.
+    pub async fn sessions_page(
+        &self,
+        after: &str,
+        page_size: u32,
+        owner: Option<&str>,
+    ) -> Result<Page<SessionInfo>, AdminError> {
+        let owner = owner.unwrap_or_default().to_owned();
+        let request = proto::ListSessionsRequest { after: after.to_owned(), page_size, owner };
+        let listed = self.call(request, async |channel, request| {
+            IdentityClient::new(channel).list_sessions(request).await
+        });
+        let proto::ListSessionsResponse { sessions, more } = listed.await?;
+        Ok(Page { items: sessions.into_iter().map(SessionInfo::from).collect(), more })
+    }
+
+    /// All sessions that the caller may see, or those of one owner among them.
+    pub async fn sessions(&self, owner: Option<&str>) -> Result<Vec<SessionInfo>, AdminError> {
+        let place = |session: &SessionInfo| session.id.clone();
+        all_pages(place, async |after| self.sessions_page(after, 0, owner).await).await
+    }
+
+    /// Ends a session on every node: its id, or an owner as `user:alice` for all of its. Tells how many have ended.
+    pub async fn revoke_sessions(&self, session: &str) -> Result<u32, AdminError> {
+        let request = proto::RevokeSessionsRequest { session: session.to_owned() };
+        let revoked = self.call(request, async |channel, request| {
+            IdentityClient::new(channel).revoke_sessions(request).await
+        });
+        Ok(revoked.await?.sessions)
     }
 
     /// Why an action is allowed or refused; an empty resource is the registry itself.

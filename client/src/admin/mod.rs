@@ -33,7 +33,7 @@ pub use cluster::{
 };
 pub use identity::{
     About, Account, Caller, CreatedToken, Explanation, ExplanationStep, NewAccount, NewToken,
-    TokenInfo,
+    SessionInfo, TokenInfo,
 };
 pub use policy::{PolicyChange, PolicyInForce};
 pub use tenants::TenantUsage;

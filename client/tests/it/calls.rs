@@ -190,6 +190,30 @@ async fn tokens_are_made_listed_and_revoked() {
 }
 
 #[tokio::test]
+async fn sessions_are_listed_and_revoked() {
+    let session = |address: &str| proto::Session {
+        id: "user:alice/0f".into(),
+        owner: "user:alice".into(),
+        created_at: 1,
+        expires_at: 2,
+        address: address.into(),
+    };
+    let sessions = vec![session("192.0.2.7"), session("")];
+    let answer = proto::ListSessionsResponse { sessions, more: false };
+    let (_member, client, sent) = answering(answer).await;
+    let listed = client.sessions(Some("user:alice")).await.unwrap();
+    let from: Vec<_> = listed.iter().map(|session| session.address.as_deref()).collect();
+    assert_eq!((listed[0].id.as_str(), from), ("user:alice/0f", vec![Some("192.0.2.7"), None]));
+    let said: proto::ListSessionsRequest = sent.last("Identity/ListSessions");
+    assert_eq!((said.owner.as_str(), said.after.as_str()), ("user:alice", ""));
+
+    let (_member, client, sent) = answering(proto::RevokeSessionsResponse { sessions: 3 }).await;
+    assert_eq!(client.revoke_sessions("user:alice").await.unwrap(), 3);
+    let said: proto::RevokeSessionsRequest = sent.last("Identity/RevokeSessions");
+    assert_eq!(said.session, "user:alice");
+}
+
+#[tokio::test]
 async fn an_explanation_is_about_the_caller_a_subject_or_a_credential() {
     let step = proto::ExplainStep {
         place: "auth.rules[2].permissions[0]".into(),

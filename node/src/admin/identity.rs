@@ -31,7 +31,7 @@ const SCOPE_MAX: usize = 100;
 const GROUPS_MAX: usize = 100;
 const NO_TOKEN: &str = "there is no such token; it may be revoked already";
 
-fn malformed(what: &str, error: impl std::fmt::Display) -> Status {
+pub(super) fn malformed(what: &str, error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(format!("{what}: {error}"))
 }
 
@@ -63,7 +63,7 @@ fn token_to_proto(id: TokenId, record: AccessTokenRecord) -> proto::Token {
 }
 
 /// Who owns tokens that a caller makes for themselves: its account.
-fn own(caller: &Caller) -> String {
+pub(super) fn own(caller: &Caller) -> String {
     if caller.is_open() && !caller.identity().is_authenticated() {
         return ADMIN_USER.to_owned();
     }
@@ -91,20 +91,13 @@ fn subject(text: &str) -> Result<Subject, Status> {
 }
 
 impl Admin {
-    fn registry_of(&self, caller: Caller) -> Registry {
+    pub(super) fn registry_of(&self, caller: Caller) -> Registry {
         self.api.registry.by(Arc::new(caller))
-    }
-
-    /// Whether the caller logged in with a password: a token that leaks must not be able to outlive its revocation, nor to
-    /// lock its owner out.
-    fn is_in_person(caller: &Caller) -> bool {
-        let identity = caller.identity();
-        identity.token.is_none() && identity.scope.is_none() && identity.grant.is_none()
     }
 
     /// Whether an account of that name is the caller's own.
     fn is_own(caller: &Caller, account: &str) -> bool {
-        Self::is_in_person(caller) && caller.identity().subject.account() == Some(account)
+        caller.is_in_person() && caller.identity().subject.account() == Some(account)
     }
 
     /// The token that a text names: its id, or its owner and its name.
@@ -353,7 +346,7 @@ impl Identity for Admin {
         let request = request.into_inner();
         let mine = own(&caller);
         let owner = if request.owner.is_empty() { mine.clone() } else { request.owner };
-        if !caller.administers() && (owner != mine || !Self::is_in_person(&caller)) {
+        if !caller.administers() && (owner != mine || !caller.is_in_person()) {
             let about = About::Words(owner.as_str().into());
             caller.note_refusal(Deed::new(Verb::TokenCreate, about), Reason::NotPermitted);
             return Err(not_permitted(&caller, "admin:*"));
@@ -418,7 +411,7 @@ impl Identity for Admin {
             owner => Some(owner.to_owned()),
         };
         if let Some(owner) = owner {
-            let is_own = owner == own(&caller) && Self::is_in_person(&caller);
+            let is_own = owner == own(&caller) && caller.is_in_person();
             if !is_own && !caller.administers() {
                 return Err(not_permitted(&caller, "admin:*"));
             }
@@ -452,7 +445,7 @@ impl Identity for Admin {
             Ok((id, record))
                 if !caller.administers()
                     && shown != Some(id)
-                    && (record.owner != own(&caller) || !Self::is_in_person(&caller)) =>
+                    && (record.owner != own(&caller) || !caller.is_in_person()) =>
             {
                 let deed = Deed::new(Verb::TokenRevoke, About::Token(id));
                 caller.note_refusal(deed, Reason::NotPermitted);
@@ -464,6 +457,20 @@ impl Identity for Admin {
         let registry = self.registry_of(caller);
         to_the_end(async move { registry.tokens().revoke(id).await }).await?.map_err(refused)?;
         Ok(Response::new(proto::RevokeTokenResponse {}))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<proto::ListSessionsRequest>,
+    ) -> Result<Response<proto::ListSessionsResponse>, Status> {
+        self.sessions(request).await.map(Response::new)
+    }
+
+    async fn revoke_sessions(
+        &self,
+        request: Request<proto::RevokeSessionsRequest>,
+    ) -> Result<Response<proto::RevokeSessionsResponse>, Status> {
+        self.end_sessions(request).await.map(Response::new)
     }
 
     async fn explain(

@@ -13,6 +13,7 @@ mod content;
 mod identity;
 mod local;
 mod policy;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -191,6 +192,8 @@ pub fn needed(path: &str) -> Needed {
         | "/nora.v1.Identity/CreateToken"
         | "/nora.v1.Identity/ListTokens"
         | "/nora.v1.Identity/RevokeToken"
+        | "/nora.v1.Identity/ListSessions"
+        | "/nora.v1.Identity/RevokeSessions"
         | "/nora.v1.Identity/Explain"
         | "/nora.v1.Content/ListRepositories"
         | "/nora.v1.Content/ListTags"
@@ -240,6 +243,7 @@ fn audited(path: &str) -> Option<Verb> {
         "/nora.v1.Identity/RemoveUser" => Verb::AccountRemove,
         "/nora.v1.Identity/CreateToken" => Verb::TokenCreate,
         "/nora.v1.Identity/RevokeToken" => Verb::TokenRevoke,
+        "/nora.v1.Identity/RevokeSessions" => Verb::SessionRevoke,
         "/nora.v1.Policy/ApplyPolicy" => Verb::PolicySet,
         "/nora.v1.Cluster/CreateJoinToken" => Verb::NodeToken,
         "/nora.v1.Cluster/RevokeJoinToken" => Verb::NodeTokenRevoke,

@@ -1,4 +1,4 @@
-//! Accounts, tokens, tenants, the policy and the audit log as people have them who run `nora`: its words and exit codes
+//! Accounts, tokens, sessions, tenants, the policy and the audit log as people have them who run `nora`: its words and exit codes
 //! against a real node that asks for logins. A secret is told by the command that makes it, and by nothing else.
 
 use std::cell::RefCell;
@@ -187,6 +187,7 @@ async fn logins_policy_and_log_are_in_the_administrators_hands() {
     the_rule_that_decides_is_named(&desk);
     use_is_told_by_tenant(&desk, &tokens).await;
     another_policy_comes_into_force(&desk).await;
+    sessions_are_seen_and_ended(&desk, &tokens).await;
     what_is_over_opens_nothing(&desk, &tokens).await;
     all_of_it_is_in_the_log(&desk, &tokens).await;
     the_administrator_chooses_a_password_and_gives_it_up(&desk).await;
@@ -372,6 +373,63 @@ async fn another_policy_comes_into_force(desk: &Desk) {
     assert_eq!(shown["document"]["auth"]["rules"][0]["permissions"], permissions);
 }
 
+/// What Docker gets for alice's password and keeps.
+async fn logged_in(desk: &Desk) -> String {
+    let path = "/v2/token?service=nora&offline_token=true";
+    let login = desk.node.request(Method::GET, path).basic_auth("alice", Some(FIRST));
+    let answer: Value = login.send().await.unwrap().json().await.unwrap();
+    let refresh = answer["refresh_token"].as_str().unwrap().to_owned();
+    desk.secrets.borrow_mut().push(refresh.clone());
+    refresh
+}
+
+async fn sessions_are_seen_and_ended(desk: &Desk, tokens: &Tokens) {
+    let (lost, kept) = (logged_in(desk).await, logged_in(desk).await);
+    let refreshed = async |refresh: &str| {
+        let form = format!("grant_type=refresh_token&refresh_token={refresh}");
+        let request = desk.node.request(Method::POST, "/v2/token");
+        let kind = "application/x-www-form-urlencoded";
+        status(request.header("content-type", kind).body(form)).await
+    };
+    assert_eq!((refreshed(&lost).await, refreshed(&kept).await), (200, 200));
+    let ls = ["session", "ls", "-o", "json"];
+    let ids = |said: Said| {
+        let sessions = said.json();
+        let of = |session: &Value| session["id"].as_str().unwrap().to_owned();
+        let mut ids: Vec<_> = sessions.as_array().unwrap().iter().map(of).collect();
+        ids.sort();
+        ids
+    };
+    let all = ids(desk.nora(&ls));
+    assert_eq!((all.len(), ids(desk.as_alice(&ls))), (2, all.clone()));
+    assert!(all.iter().all(|id| id.starts_with("user:alice/")), "{all:?}");
+    let table = done(desk.nora(&["session", "ls", "--owner", "user:alice"]));
+    assert_eq!(table.rows()[0][1], "127.0.0.1");
+    // They are neither a token's business nor another's.
+    for args in [&ls[..], &["session", "revoke", &all[0], "--yes"]] {
+        for token in [&tokens.laptop, &tokens.deploy] {
+            let refused = desk.nora_with(("NORA_TOKEN", token), args);
+            assert_eq!((refused.code, refused.out.as_str()), (1, ""), "{args:?}");
+        }
+    }
+    assert_eq!(ids(desk.nora(&ls)), all);
+
+    let revoke = ["session", "revoke", &all[0]];
+    assert_eq!(desk.as_alice(&revoke).code, 2, "nobody was there to confirm");
+    done(desk.as_alice(&[&revoke[..], &["--yes"]].concat()));
+    assert_eq!(ids(desk.nora(&ls)), all[1..]);
+    let left = [refreshed(&lost).await, refreshed(&kept).await];
+    assert!(left == [401, 200] || left == [200, 401], "{left:?}");
+    let again = desk.nora(&["session", "revoke", &all[0], "--yes"]);
+    assert_eq!((again.code, again.out.as_str()), (1, ""));
+    assert!(again.err.starts_with("error: there is no such session"), "{}", again.err);
+    let rest = ["session", "revoke", "user:alice", "--yes", "-o", "json"];
+    let ended = document(&done(desk.nora(&rest)));
+    assert_eq!(ended, json!({"session": "user:alice", "ended": 1}));
+    is_refused(async || refreshed(&lost).await).await;
+    is_refused(async || refreshed(&kept).await).await;
+}
+
 async fn what_is_over_opens_nothing(desk: &Desk, tokens: &Tokens) {
     // A password: alice gives herself another one, and shows the old one for it.
     desk.keep("new", SECOND);
@@ -425,6 +483,10 @@ async fn all_of_it_is_in_the_log(desk: &Desk, tokens: &Tokens) {
         ("user:alice", "artifact.delete", "oci:team/app", "refused: not permitted"),
         ("admin", "policy.set", "policy", "done"),
         ("user:alice", "tag.delete", "oci:team/app:v1", "done"),
+        ("user:alice", "session.create", "user:alice/", "done"),
+        ("user:alice", "session.revoke", "user:alice/", "done"),
+        ("user:alice (token laptop)", "session.revoke", "user:alice/", "refused: not permitted"),
+        ("admin", "session.revoke", "user:alice", "done"),
         ("user:alice", "account.password", "alice", "done"),
         ("unknown", "login", "", "refused: wrong credential"),
         ("user:alice", "token.revoke", tokens.laptop_id.as_str(), "done"),
