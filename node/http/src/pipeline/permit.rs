@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use http::header::{HOST, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, HOST, HeaderValue, WWW_AUTHENTICATE};
 use http::uri::Authority;
 use http::{Method, StatusCode};
 use nora_auth::permission::{Action, Resource};
@@ -56,6 +56,22 @@ struct AskedAt {
     host: Option<HeaderValue>,
 }
 
+/// The most bytes of a host and its port that are repeated: a name of DNS has 253.
+const HOST_BYTES_MAX: usize = 260;
+
+/// Whether a client may be sent back to a host that it named. It stands in quotes in a header, and clients take it for an
+/// address. Whoever invents one misleads only itself: no page can make a browser send another host's name, and no cache may
+/// keep the answer for others.
+fn is_sane(host: &str) -> bool {
+    let is_plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-_[]".contains(&b));
+    let Ok(parsed) = Authority::try_from(host) else { return false };
+    let has_port = parsed.host().len() < host.len();
+    is_plain
+        && host.len() <= HOST_BYTES_MAX
+        && parsed.host().bytes().any(|b| b.is_ascii_alphanumeric())
+        && (!has_port || parsed.port_u16().is_some())
+}
+
 impl AskedAt {
     fn base(&self) -> Option<String> {
         if let Some(url) = &self.api.settings.public_url {
@@ -67,9 +83,7 @@ impl AskedAt {
             (None, Some(host)) => host.to_str().ok()?,
             (None, None) => return None,
         };
-        // It stands in quotes in a header.
-        let sane = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-_[]".contains(&b));
-        sane.then(|| format!("{scheme}://{host}"))
+        is_sane(host).then(|| format!("{scheme}://{host}"))
     }
 }
 
@@ -125,6 +139,7 @@ pub(crate) fn challenged(challenge: &Challenge, scope: Option<&str>, why: &str) 
         format!("{why}: this registry asks for a user name and a password, or a token"),
     )
     .with_header(WWW_AUTHENTICATE, &header)
+    .with_header(CACHE_CONTROL, "no-store")
 }
 
 /// What may be told of a refusal.
@@ -175,7 +190,8 @@ pub(super) fn permit(
         let message = "this session is for something else; ask for one that covers this";
         return Err(Denied::Told(
             Problem::new(StatusCode::UNAUTHORIZED, Kind::LoginNeeded, message)
-                .with_header(WWW_AUTHENTICATE, &header),
+                .with_header(WWW_AUTHENTICATE, &header)
+                .with_header(CACHE_CONTROL, "no-store"),
         ));
     }
     note(Reason::NotPermitted);

@@ -1,6 +1,7 @@
 //! The whole surface over the ports in memory.
 
 mod audit;
+mod challenges;
 mod isolation;
 mod openapi;
 mod permissions;
