@@ -19,7 +19,8 @@ use nora_config::duration_of;
 pub(crate) enum TokenCommand {
     /// Make a token, for yourself or an account; its text goes to stdout and is not shown again.
     ///
-    /// For yourself, log in with your password: a token makes no others. For others, you must be an administrator.
+    /// Log in with your password, or use the administrator's certificate: a token makes no others. For others, you must be
+    /// an administrator.
     Create {
         /// What to call it: unique among its owner's tokens.
         name: String,

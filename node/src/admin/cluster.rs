@@ -14,7 +14,7 @@ use nora_proto::v1 as proto;
 use nora_proto::v1::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, caller_of, metadata_failed, refused, to_the_end};
+use super::{Admin, caller_of, may_make_logins, metadata_failed, refused, to_the_end};
 use nora_identity::Caller;
 
 /// How many nodes one join token may admit.
@@ -209,6 +209,7 @@ impl Cluster for Admin {
         request: Request<proto::CreateJoinTokenRequest>,
     ) -> Result<Response<proto::CreateJoinTokenResponse>, Status> {
         let caller = caller_of(&request)?;
+        may_make_logins(&caller, Deed::new(Verb::NodeToken, About::JoinToken))?;
         let proto::CreateJoinTokenRequest { valid_millis, uses } = request.into_inner();
         // Programs of earlier versions do not say how many.
         let uses = uses.max(1);

@@ -1,7 +1,7 @@
 //! `nora.v1.Identity`: accounts and tokens.
 //!
 //! Guarantees: whoever is no administrator sees and changes only what is their own, and gives no token more than they
-//! have; a secret is in the one answer that makes it, and nowhere else.
+//! have; nobody makes a login who shows a token; a secret is in the one answer that makes it, and nowhere else.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use nora_proto::v1 as proto;
 use nora_proto::v1::identity_server::Identity;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, caller_of, not_permitted, page_rows, refused, to_the_end};
+use super::{Admin, caller_of, may_make_logins, not_permitted, page_rows, refused, to_the_end};
 use nora_identity::{ADMIN_USER, Caller, ExchangeFailure, Rejected};
 
 const MINUTE_SECS: u64 = 60;
@@ -267,6 +267,10 @@ impl Identity for Admin {
                 "{name} is a line of the htpasswd file; change it there, or choose another name"
             )));
         }
+        if !request.robot {
+            let about = About::Account(name.clone());
+            may_make_logins(&caller, Deed::new(Verb::AccountCreate, about))?;
+        }
         let password_hash = match (request.robot, request.password.is_empty()) {
             (true, true) => String::new(),
             (true, false) => {
@@ -296,6 +300,7 @@ impl Identity for Admin {
             return Err(not_permitted(&caller, "admin:*"));
         }
         let name = changed_name(&request.name)?;
+        may_make_logins(&caller, Deed::new(Verb::AccountPassword, About::Account(name.clone())))?;
         let in_force = self.api.guard.policies().in_force();
         let account = self.api.registry.accounts().get(name.clone()).await.map_err(refused)?;
         let account_is_missing = account.is_none();
@@ -346,11 +351,12 @@ impl Identity for Admin {
         let request = request.into_inner();
         let mine = own(&caller);
         let owner = if request.owner.is_empty() { mine.clone() } else { request.owner };
-        if !caller.administers() && (owner != mine || !caller.is_in_person()) {
-            let about = About::Words(owner.as_str().into());
-            caller.note_refusal(Deed::new(Verb::TokenCreate, about), Reason::NotPermitted);
+        let deed = || Deed::new(Verb::TokenCreate, About::Words(owner.as_str().into()));
+        if !caller.administers() && owner != mine {
+            caller.note_refusal(deed(), Reason::NotPermitted);
             return Err(not_permitted(&caller, "admin:*"));
         }
+        may_make_logins(&caller, deed())?;
         check_name(&request.name).map_err(|error| malformed("name", error))?;
         let name = TokenName::parse(&request.name).map_err(|error| malformed("name", error))?;
         if request.scope.len() > SCOPE_MAX {

@@ -3,7 +3,8 @@
 //! Guarantees: no method but the health service's is answered for anybody who was not recognised (by a certificate of the
 //! cluster's, a login or a token; on an open node, whoever connects from this machine); what a method takes stands in
 //! [`needed`], and one that does not stand there is for administrators; every refusal says what to do next; every call
-//! has an end, and a change that was begun is carried out whether or not its client waits for it.
+//! has an end, and a change that was begun is carried out whether or not its client waits for it; a token makes no tokens,
+//! passwords and join tokens.
 //!
 //! Must not know: which adapters stand behind the ports, nor how connections are encrypted. Whoever serves it puts a
 //! [`Peer`] into the extensions of each request.
@@ -320,6 +321,18 @@ fn not_permitted(caller: &Caller, permission: &str) -> Status {
     Status::permission_denied(format!(
         "{} may not do this: it takes the permission `{permission}`; ask an administrator",
         caller.identity().subject
+    ))
+}
+
+/// Lets somebody make a login who shows a password or a certificate, and nobody who shows a token: what a token that leaked
+/// has made would outlive the token, or lock its owner out.
+fn may_make_logins(caller: &Caller, deed: Deed) -> Result<(), Status> {
+    if caller.is_in_person() {
+        return Ok(());
+    }
+    caller.note_refusal(deed, Reason::NotWithToken);
+    Err(Status::permission_denied(
+        "a token makes no logins, whoever owns it: show a password, or the administrator's certificate",
     ))
 }
 

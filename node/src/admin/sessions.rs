@@ -3,7 +3,7 @@
 //! Guarantees: whoever is no administrator sees and ends only their own, and only with their password. Must not know: how a
 //! session is signed.
 
-use nora_app::queries::OwnedRefreshToken;
+use nora_app::refresh_tokens::OwnedRefreshToken;
 use nora_domain::{About, Deed, OwnerName, Reason, TokenId, Verb};
 use nora_proto::v1 as proto;
 use tonic::{Request, Status};
@@ -56,7 +56,7 @@ impl Admin {
             if !is_own && !caller.administers() {
                 return Err(not_permitted(&caller, "admin:*"));
             }
-            let listed = registry.refresh_tokens_of(owner_name(&owner)?).await.map_err(refused)?;
+            let listed = registry.refresh_tokens().of(owner_name(&owner)?).await.map_err(refused)?;
             let sessions = listed.into_iter().map(to_proto).collect();
             return Ok(proto::ListSessionsResponse { sessions, more: false });
         }
@@ -67,7 +67,7 @@ impl Admin {
                 (_, None) => return Err(malformed("after", "it is the id of no session")),
             },
         };
-        let page = registry.refresh_tokens(after, page_rows(page_size)).await.map_err(refused)?;
+        let page = registry.refresh_tokens().list(after, page_rows(page_size)).await.map_err(refused)?;
         let sessions = page.items.into_iter().map(to_proto).collect();
         Ok(proto::ListSessionsResponse { sessions, more: page.more })
     }
@@ -86,7 +86,7 @@ impl Admin {
             return Err(Status::not_found(NO_SESSION));
         }
         let registry = self.registry_of(caller);
-        let ended = to_the_end(async move { registry.revoke_refresh_tokens(owner, token).await });
+        let ended = to_the_end(async move { registry.refresh_tokens().revoke(owner, token).await });
         let sessions = ended.await?.map_err(refused)?;
         Ok(proto::RevokeSessionsResponse { sessions })
     }

@@ -91,6 +91,7 @@ reasons! {
     RotationMoved = 74 "the rotation of the authority is at another stage",
     AccountChanged = 80 "the account changed meanwhile",
     SessionUnknown = 81 "no such session",
+    NotWithToken = 82 "not with a token",
     StartReplaced = 71 "another start of the node came in between",
 }
 
