@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nora_auth::credential::{ApiToken, Credential, Secret, TokenKind};
-use nora_auth::identity::{Identity, Subject};
+use nora_auth::identity::{Identity, Subject, check_name};
 use nora_auth::permission::PermissionSet;
 use nora_auth::session::{self, Use};
 use nora_domain::{
@@ -94,6 +94,10 @@ impl Guard {
         request: Arc<str>,
     ) -> Result<Caller, Rejected> {
         let is_open = self.is_open();
+        let tried = match &credential {
+            Credential::Basic { user, .. } => Some(user.clone()),
+            _ => None,
+        };
         // Before anything is looked up: what changes meanwhile is looked at again.
         let epoch = self.epoch.load(Ordering::Acquire);
         let known = match self.known_now(credential, address, (epoch, is_open)).await {
@@ -112,7 +116,8 @@ impl Guard {
                     let address = address.map(|address| address.to_string()).unwrap_or_default();
                     let request = request.to_string();
                     let actor = Actor { address, request, ..Actor::named(Subject::Unknown) };
-                    self.notes.refused(actor, Deed::new(Verb::Login, About::Registry), why);
+                    let about = self.account_tried(tried.as_deref()).await;
+                    self.notes.refused(actor, Deed::new(Verb::Login, about), why);
                 }
                 return Err(rejected);
             }
@@ -121,6 +126,25 @@ impl Guard {
             self.notes.used(token, self.clock.now());
         }
         Ok(Caller { guard: self.clone(), known, epoch, is_open, behalf: None, address, request })
+    }
+
+    /// What a login that failed is about: the account that it was tried for. Any other name is written down nowhere, for it may
+    /// be a password that somebody typed in the wrong place.
+    async fn account_tried(&self, user: Option<&str>) -> About {
+        let Some(user) = user else { return About::Registry };
+        let is_valid = user == ADMIN_USER || check_name(user).is_ok();
+        let Some(name) = AccountName::parse(user).ok().filter(|_| is_valid) else {
+            return About::Words("no valid account name".into());
+        };
+        if user == ADMIN_USER {
+            return About::Account(name);
+        }
+        match self.owner(user).await {
+            Ok(Some(_)) => About::Account(name),
+            Ok(None) => About::Words("no such account".into()),
+            // The refusal is worth an entry, whatever of it can be told.
+            Err(_) => About::Registry,
+        }
     }
 
     /// Whom a credential is of. One that is wrong by what this node has applied is judged again if accounts, tokens or the
@@ -602,6 +626,56 @@ mod tests {
         assert_eq!(node.metadata.counts().linearizations, before, "it has expired everywhere");
         assert!(!logs_in("a guess").await);
         assert_eq!(node.metadata.counts().linearizations, before + 1, "a guess costs one look");
+    }
+
+    #[tokio::test]
+    async fn a_failed_login_names_the_account_and_nothing_else_that_was_typed() {
+        let node = MemoryNode::without_policy(false).await;
+        node.apply("[auth]\n").await;
+        node.users(&["alice"]).await;
+        let long = "x".repeat(65);
+        let secret = "Tr0ub4dor-typed-as-a-name";
+        for (user, expected) in [
+            ("alice", "alice"),
+            ("admin", "admin"),
+            (secret, "no such account"),
+            ("anonymous", "no valid account name"),
+            ("correct horse battery", "no valid account name"),
+            ("al\u{202e}ice", "no valid account name"),
+            (&long, "no valid account name"),
+        ] {
+            let shown = Credential::of_login(user.to_owned(), Secret::new("a guess"));
+            node.guard.recognise(shown, None, "request".into()).await.unwrap_err();
+            node.guard.flush().await;
+            let entries = node.registry.journal().entries(0, 1_000).await.unwrap().items;
+            let (_, entry) = entries.last().unwrap();
+            let deed = entry.deed.as_ref().unwrap();
+            assert_eq!((deed.verb, deed.about.to_string().as_str()), (Verb::Login, expected));
+            assert_eq!(entry.by.as_ref().unwrap().subject, Subject::Unknown);
+            assert!(!format!("{entries:?}").contains(secret));
+        }
+        let bearer = Credential::Bearer(Secret::new("no token"));
+        node.guard.recognise(bearer, None, "request".into()).await.unwrap_err();
+        node.guard.flush().await;
+        let entries = node.registry.journal().entries(0, 1_000).await.unwrap().items;
+        assert_eq!(entries.last().unwrap().1.deed.as_ref().unwrap().about, About::Registry);
+    }
+
+    #[tokio::test]
+    async fn a_login_that_has_to_wait_names_the_account() {
+        let node = MemoryNode::without_policy(false).await;
+        node.apply("[auth]\n").await;
+        node.users(&["alice"]).await;
+        let address = Some(IpAddr::from([192, 0, 2, 7]));
+        for _ in 0..6 {
+            let shown = Credential::of_login("alice".to_owned(), Secret::new("a guess"));
+            node.guard.recognise(shown, address, "request".into()).await.unwrap_err();
+        }
+        node.guard.flush().await;
+        let entries = node.registry.journal().entries(0, 1_000).await.unwrap().items;
+        let (_, entry) = entries.last().unwrap();
+        let told = (entry.deed.as_ref().unwrap().about.to_string(), entry.verdict.to_string());
+        assert_eq!(told, ("alice".to_owned(), "refused: too many failed logins".to_owned()));
     }
 
     #[tokio::test]

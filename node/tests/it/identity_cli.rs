@@ -488,7 +488,7 @@ async fn all_of_it_is_in_the_log(desk: &Desk, tokens: &Tokens) {
         ("user:alice (token laptop)", "session.revoke", "user:alice/", "refused: not permitted"),
         ("admin", "session.revoke", "user:alice", "done"),
         ("user:alice", "account.password", "alice", "done"),
-        ("unknown", "login", "", "refused: wrong credential"),
+        ("unknown", "login", "alice", "refused: wrong credential"),
         ("user:alice", "token.revoke", tokens.laptop_id.as_str(), "done"),
         ("admin", "account.remove", "ci", "done"),
     ];
