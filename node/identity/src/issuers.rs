@@ -3,7 +3,7 @@
 //! Guarantees: keys come from the issuer that the policy names and from nowhere else; an issuer is asked by one request at
 //! a time and at most once in [`COOLDOWN`], however many unknown keys are named; an answer that is no key set leaves the
 //! keys that are known, and a key that is known waits for nobody; a token is exchanged once in the whole cluster, in the
-//! same step in which ours is made, and gives what the policy gives that is in force at that step.
+//! same step in which ours is made, and gives what the policy gives that is in force when it is used.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -315,6 +315,7 @@ impl Guard {
             name: secret.id_hex(),
             secret_hash: secret.secret_hash(),
             permissions: grant.permissions.clone(),
+            claims: serde_json::to_vec(&grant.claims).unwrap_or_default(),
             created_at: now,
             expires_at: now.plus_millis(lives_secs * 1_000),
             last_used_at: Timestamp(0),

@@ -426,11 +426,6 @@ impl Guard {
 
     /// The same, also of one that has expired.
     async fn holder_of(&self, id: TokenId, record: AccessTokenRecord) -> Result<Known, Rejected> {
-        let permissions = match PermissionSet::parse(&record.permissions) {
-            Ok(permissions) => permissions,
-            // Made by a version that knew more; nothing is safer than less.
-            Err(_) => return wrong(TOKEN),
-        };
         let known = |identity, generation| Known {
             identity,
             token: Some(id),
@@ -440,19 +435,19 @@ impl Guard {
         };
         if record.is_workload {
             let (provider, subject) = split_workload(&record.owner);
+            // What the rules give that are in force now: those that gave it may have gone.
             let in_force = self.policies.in_force();
-            let auth = in_force.policy().document().auth.as_ref();
-            let is_trusted = auth.is_some_and(|auth| {
-                auth.oidc.enabled
-                    && auth.oidc.providers.iter().any(|known| *known.name == *provider)
-            });
-            if !is_trusted {
-                return wrong(TOKEN);
-            }
+            let grant = in_force.policy().workload_grant_again(&provider, &record.claims);
+            let Ok(grant) = grant else { return wrong(TOKEN) };
+            let Ok(grant) = PermissionSet::parse(&grant.permissions) else { return wrong(TOKEN) };
             let subject = Subject::Workload { provider, subject };
-            let identity = Identity { grant: Some(permissions), ..Identity::of(subject) };
+            let identity = Identity { grant: Some(grant), ..Identity::of(subject) };
             return Ok(known(identity, 0));
         }
+        // Made by a version that knew more; nothing is safer than less.
+        let Ok(permissions) = PermissionSet::parse(&record.permissions) else {
+            return wrong(TOKEN);
+        };
         let scope = Some(permissions).filter(|permissions| !permissions.is_empty());
         let token = Some(record.name.clone());
         if record.owner == ADMIN_USER {

@@ -160,6 +160,7 @@ impl MemoryNode {
                 name: name.to_owned(),
                 secret_hash: secret.secret_hash(),
                 permissions: scope.iter().map(ToString::to_string).collect(),
+                claims: Vec::new(),
                 created_at: NOW,
                 expires_at: NOW.plus_millis(3_600_000),
                 last_used_at: Timestamp(0),

@@ -384,6 +384,7 @@ impl Identity for Admin {
             name: request.name,
             secret_hash: secret.secret_hash(),
             permissions: scope.texts().to_vec(),
+            claims: Vec::new(),
             created_at: now,
             expires_at: now.plus_millis(seconds.saturating_mul(1_000)),
             last_used_at: Timestamp(0),

@@ -43,6 +43,19 @@ const GITHUB_TRUSTED: [&str; 10] = [
 const GITLAB_TRUSTED: [&str; 8] =
     ["push", "web", "webide", "schedule", "api", "trigger", "pipeline", "chat"];
 
+/// Claims that count whatever rules there are: who it is, and what the safe defaults look at.
+const ALWAYS_COUNT: [&str; 9] = [
+    "iss",
+    "sub",
+    "repository",
+    "project_path",
+    "ref",
+    "event_name",
+    "pipeline_source",
+    "ref_protected",
+    "environment_protected",
+];
+
 /// The most bytes of a subject as it is shown and logged.
 const SUBJECT_BYTES_MAX: usize = 128;
 
@@ -58,6 +71,8 @@ pub struct Grant {
     pub rules: Vec<usize>,
     /// Who it is, for the audit and for logs: printable and short. Never decide by it.
     pub subject: String,
+    /// Those of the claims that decided it, or that the safe defaults look at: enough to decide it again.
+    pub claims: Map<String, Value>,
 }
 
 /// Why a workload gets nothing.
@@ -250,7 +265,11 @@ impl ProviderRules {
         let mut permissions: Vec<(String, usize)> = permissions.into_iter().collect();
         permissions.sort_by_key(|(_, order)| *order);
         let permissions = permissions.into_iter().map(|(text, _)| text).collect();
-        Ok(Grant { permissions, rules, subject: subject(self.kind, claims) })
+        let claims_that_count = claims.iter().filter(|(name, _)| self.counts(name));
+        let claims_that_count =
+            claims_that_count.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let subject = subject(self.kind, claims);
+        Ok(Grant { permissions, rules, subject, claims: claims_that_count })
     }
 
     pub(super) fn explain(&self, claims: &Map<String, Value>) -> Explanation {
@@ -295,6 +314,13 @@ impl ProviderRules {
             Err(refused) => (false, refused.to_string()),
         };
         Explanation { allowed, steps, summary }
+    }
+
+    /// Whether a claim may decide anything.
+    fn counts(&self, name: &str) -> bool {
+        ALWAYS_COUNT.contains(&name)
+            || self.required.iter().any(|required| required == name)
+            || self.rules.iter().any(|rule| rule.claims.iter().any(|(named, _)| named == name))
     }
 
     fn check_required(&self, claims: &Map<String, Value>) -> Result<(), Refused> {

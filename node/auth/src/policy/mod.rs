@@ -135,6 +135,19 @@ impl Policy {
         self.workload_rules(provider)?.grant(claims)
     }
 
+    /// What a workload gets that was exchanged before, by the claims that decided then. A claim that a rule names only since
+    /// is missing among them, and such a rule does not match.
+    pub fn workload_grant_again(&self, provider: &str, claims: &[u8]) -> Result<Grant, Refused> {
+        let claims: Map<String, Value> =
+            serde_json::from_slice(claims).map_err(|_| Refused::NoRule)?;
+        let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+        // The provider's name may be another issuer's by now.
+        match self.provider_by_issuer(issuer) {
+            Some(known) if known.name == provider => self.workload_grant(provider, &claims),
+            _ => Err(Refused::UnknownProvider),
+        }
+    }
+
     /// The same, rule by rule and claim by claim.
     pub fn explain_workload(&self, provider: &str, claims: &Map<String, Value>) -> Explanation {
         match self.workload_rules(provider) {

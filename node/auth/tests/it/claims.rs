@@ -67,6 +67,53 @@ fn every_claim_of_a_rule_must_match_within_its_segments() {
     assert_eq!(grant.subject, "my-org/app@refs/heads/main");
 }
 
+/// What was exchanged is judged again by the rules that are there by then.
+#[test]
+fn a_grant_is_decided_again_by_the_claims_that_decided_it() {
+    let owners = push_rule(&[("repository_owner_id", "42")]);
+    let before = policy_of(github(vec![owners.clone()]));
+    let mut claims = run(json!({"jti": "1", "actor": "somebody", "environment": "production"}));
+    claims.insert("iss".into(), json!("https://token.actions.githubusercontent.com"));
+    let grant = before.workload_grant("github-actions", &claims).unwrap();
+    assert!(!grant.claims.contains_key("jti") && !grant.claims.contains_key("actor"));
+    let kept = serde_json::to_vec(&grant.claims).unwrap();
+    let again = |provider: Provider| {
+        let grant = policy_of(provider).workload_grant_again("github-actions", &kept);
+        grant.map(|grant| grant.permissions).unwrap_or_default()
+    };
+    let both = ["push:my-org/*", "pull:*"];
+    assert_eq!(again(github(vec![owners.clone()])), both);
+    // More, less, another or none.
+    let wider = provider_rule(&[("repository", "my-org/*")], &["delete:my-org/*"]);
+    assert_eq!(
+        again(github(vec![owners.clone(), wider])),
+        [&both[..], &["delete:my-org/*"]].concat()
+    );
+    let narrower = provider_rule(&[("repository_owner_id", "42")], &["pull:my-org/app"]);
+    assert_eq!(again(github(vec![narrower])), ["pull:my-org/app"]);
+    let nothing: [&str; 0] = [];
+    assert_eq!(again(github(vec![push_rule(&[("repository_owner_id", "43")])])), nothing);
+    assert_eq!(again(github(vec![])), nothing);
+    // What a rule asks for only since is not known of it.
+    let stricter = push_rule(&[("repository_owner_id", "42"), ("environment", "production")]);
+    assert_eq!(again(github(vec![stricter])), nothing);
+    // The safe defaults count again, too.
+    let branch = run(json!({"ref_protected": "false", "iss": claims["iss"]}));
+    let lifted = ProviderRule { unprotected_refs: true, ..owners.clone() };
+    let lifted = policy_of(github(vec![lifted])).workload_grant("github-actions", &branch).unwrap();
+    let kept_of_branch = serde_json::to_vec(&lifted.claims).unwrap();
+    let now = before.workload_grant_again("github-actions", &kept_of_branch).unwrap();
+    assert_eq!((lifted.permissions, now.permissions), (texts(&both), texts(&["pull:*"])));
+    // The name is another issuer's, or the issuer has another name.
+    let moved = Provider { issuer: "https://evil.example".into(), ..github(vec![owners.clone()]) };
+    assert_eq!(again(moved), nothing);
+    let renamed = Provider { name: "ci".into(), ..github(vec![owners]) };
+    assert_eq!(again(renamed), nothing);
+    for damaged in [&b""[..], b"{", b"[]", b"{}"] {
+        assert!(before.workload_grant_again("github-actions", damaged).is_err());
+    }
+}
+
 /// An owner that was deleted and registered again by somebody else has another id; a name that only looks like the
 /// owner's, or a `sub` that reads like it, is somebody else's.
 #[test]

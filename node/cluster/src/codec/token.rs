@@ -14,6 +14,7 @@ fields!(AccessTokenRecord => record::AccessToken {
     name,
     secret_hash,
     permissions,
+    claims,
     created_at,
     expires_at,
     last_used_at,

@@ -20,6 +20,9 @@ pub struct AccessTokenRecord {
     pub secret_hash: [u8; 32],
     /// Permissions, in the policy's words.
     pub permissions: Vec<String>,
+    /// What the issuer said that rules may look at, as JSON; empty unless it is a workload's. What the rules give to it counts
+    /// anew each time.
+    pub claims: Vec<u8>,
     /// When it was made.
     pub created_at: Timestamp,
     /// From then on it opens nothing.

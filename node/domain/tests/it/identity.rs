@@ -197,6 +197,7 @@ fn token(i: u128, name: &str, assertion: Option<[u8; 32]>) -> Action {
             name: name.into(),
             secret_hash: [1; 32],
             permissions: vec![],
+            claims: Vec::new(),
             created_at: Timestamp(5),
             expires_at: Timestamp(5_005),
             last_used_at: Timestamp(0),

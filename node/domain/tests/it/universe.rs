@@ -446,6 +446,7 @@ fn access_token(
             name,
             secret_hash: [token; 32],
             permissions: vec!["pull:*".into()],
+            claims: Vec::new(),
             created_at: at,
             expires_at: at.plus_millis(lives),
             last_used_at: Timestamp(0),

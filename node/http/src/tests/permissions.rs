@@ -162,6 +162,7 @@ async fn token_of(world: &World, owner: &str, permissions: &[&str]) -> String {
         name: secret.id_hex(),
         secret_hash: secret.secret_hash(),
         permissions: permissions.iter().map(ToString::to_string).collect(),
+        claims: br#"{"iss":"https://forge.example","sub":"project:team/app"}"#.to_vec(),
         created_at: NOW,
         expires_at: NOW.plus_millis(900_000),
         last_used_at: Timestamp(0),
@@ -235,6 +236,39 @@ async fn each_kind_of_credential_is_judged_alike() {
         let answer = world.ask(method.clone(), path, &admin).await;
         assert_eq!(answer.status.as_u16(), expected, "{method} {path} as the administrator");
     }
+}
+
+#[tokio::test]
+async fn a_workload_keeps_what_its_rules_give_now() {
+    let world = world().await;
+    alike(&world).await;
+    world.push(&Shown::admin(), "team/app", "one", b"layer").await.unwrap();
+    let permissions = ["pull:team/*", "push:team/*", "delete:team/*"];
+    let workload = token_of(&world, "oidc:forge:project:team/app", &permissions).await;
+    let workload = Shown::Bearer(workload);
+    let scopes = ["repository:team/app:pull,push"];
+    let session = world.session_token(&workload, &scopes).await;
+    let asked = async |shown: &Shown| {
+        let pull = world.ask(Method::GET, "/v2/team/app/manifests/one", shown).await;
+        let push = world.ask(Method::POST, "/v2/team/app/blobs/uploads/", shown).await;
+        (pull.status.as_u16(), push.status.as_u16())
+    };
+    assert_eq!((asked(&workload).await, asked(&session).await), ((200, 202), (200, 202)));
+    let rules = |rule: &str| {
+        let whole = r#"permissions = ["pull:team/*", "push:team/*", "delete:team/*"]"#;
+        let (before, _) = ALIKE.rsplit_once(whole).unwrap();
+        format!("{POLICY}{before}{rule}")
+    };
+    // Its rule gives less.
+    world.apply(&rules(r#"permissions = ["pull:team/*"]"#)).await;
+    assert_eq!((asked(&workload).await, asked(&session).await), ((200, 403), (200, 403)));
+    // Its rule is another's now.
+    let others = rules(r#"permissions = ["pull:team/*"]"#).replace("project:team/app", "project:x");
+    world.apply(&others).await;
+    assert_eq!((asked(&workload).await, asked(&session).await), ((401, 401), (401, 401)));
+    // And back.
+    world.apply(&format!("{POLICY}{ALIKE}")).await;
+    assert_eq!((asked(&workload).await, asked(&session).await), ((200, 202), (200, 202)));
 }
 
 #[tokio::test]

@@ -343,7 +343,8 @@ structs! {
     PolicyRecord { epoch, document, hash, applied_at, applied_by }
     AccountRecord { is_robot, password_hash, groups, created_at, generation }
     AccessTokenRecord {
-        is_workload, owner, name, secret_hash, permissions, created_at, expires_at, last_used_at,
+        is_workload, owner, name, secret_hash, permissions, claims, created_at, expires_at,
+        last_used_at,
     }
     RefreshTokenRecord { generation, created_at, expires_at, address }
     SigningKeyRecord { secret, created_at, expires_at }
