@@ -97,6 +97,7 @@ fn decisions() -> Result<()> {
 fn sessions() -> Result<()> {
     let key = SigningKey { id: 1, secret: [7; 32], not_after: 2_000_000_000 };
     let claims = Claims {
+        refresh: None,
         sub: "user:alice".into(),
         cred: None,
         generation: 1,

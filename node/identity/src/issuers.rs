@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::StreamExt;
-use moka::sync::Cache;
 use nora_app::ports::clock::Clock;
 use nora_app::tokens::NewToken;
 use nora_auth::credential::{ApiToken, TokenKind};

@@ -16,6 +16,7 @@ mod notes;
 mod pace;
 mod policies;
 mod recognise;
+mod refresh;
 mod secrets;
 mod sessions;
 #[cfg(any(test, feature = "testkit"))]
@@ -149,7 +150,7 @@ impl Guard {
             lockout: Lockout::new(login_failures_max, login_window),
             keys: Keys::default(),
             notes: Notes::default(),
-            refreshes: sessions::refreshes(),
+            refreshes: refresh::refreshes(),
         }))
     }
 

@@ -20,7 +20,7 @@ use nora_domain::{
 
 use super::admin::ADMIN_USER;
 use super::caller::{Caller, Known};
-use super::sessions::token_named;
+use super::refresh::token_named;
 use super::{Guard, LOGINS_WAITING_MAX, Remembered};
 
 /// Why nobody was recognised.
