@@ -276,7 +276,8 @@ permissions = ["pull:*"]
         node.users(&["alice"]).await;
         let owner = |user: &str| OwnerName::parse(&format!("user:{user}")).unwrap();
         let hash = |user: &str| before.auth.as_ref().unwrap().htpasswd[user].clone();
-        let account = node.registry.accounts().get(AccountName::parse("alice").unwrap()).await.unwrap();
+        let account =
+            node.registry.accounts().get(AccountName::parse("alice").unwrap()).await.unwrap();
         let generations = [
             ("alice", account.unwrap().generation),
             ("carol", generation_of(&hash("carol"))),

@@ -56,7 +56,8 @@ impl Admin {
             if !is_own && !caller.administers() {
                 return Err(not_permitted(&caller, "admin:*"));
             }
-            let listed = registry.refresh_tokens().of(owner_name(&owner)?).await.map_err(refused)?;
+            let listed =
+                registry.refresh_tokens().of(owner_name(&owner)?).await.map_err(refused)?;
             let sessions = listed.into_iter().map(to_proto).collect();
             return Ok(proto::ListSessionsResponse { sessions, more: false });
         }
@@ -67,7 +68,8 @@ impl Admin {
                 (_, None) => return Err(malformed("after", "it is the id of no session")),
             },
         };
-        let page = registry.refresh_tokens().list(after, page_rows(page_size)).await.map_err(refused)?;
+        let page =
+            registry.refresh_tokens().list(after, page_rows(page_size)).await.map_err(refused)?;
         let sessions = page.items.into_iter().map(to_proto).collect();
         Ok(proto::ListSessionsResponse { sessions, more: page.more })
     }

@@ -2,13 +2,19 @@
 
 use nora_domain::{
     About, AccessTokenRecord, AccountName, Action, Actor, AddHolder, AddSigningKey, AdmitNode,
-    AdvanceCursor, Applied, AuthorityKeys, BeginRotation, Body, CloseUpload, ClusterId, Command, CommitBlob, ConfirmRotation, ConsumerName, CreateAccessToken, CreateAccount, CreateJoinToken, CreateRefreshToken, Deed, DeleteArtifact, DeleteFile, DeleteTag, DeleteVersion, Digest, DropHolder, DropSegments,
-    Expected, ExpireUploads, Facts, FeatureLevel, FileName, Format, FoundCluster, Generation,
-    HashKind, Item, Key, LeaseBudget, LimitsRecord, LoseObject, MediaType, MemoryStore, MountBlob,
-    NewFile, NodeId, NodeProfile, NotePulls, NoteRefusals, OpenUpload, OwnerName, PinBlob,
-    Placement, PutArtifact, PutVersion, RaiseFeatureLevel, Rate, Reason, Record, RefusalNote,
-    RemoveAccount, RemoveCursor, RepositoryKey, RepositoryPath, RevokeAccessToken, RevokeJoinToken,
-    RevokeRefreshTokens, RotationStage, Rows, SealJournal, SetPassword, SetPolicy, SetReplicas, SetStanding, SetTag, SetVersionState, SharedSecret, ShrinkReservation, SigningKeyRecord, Standing, StartNode, Storage, StorageMode, Store, Subject, TagName, Target, TenantName, Terms, Timestamp, TokenId, TokenName, TouchAccessTokens, UnlinkBlob, UploadId, Verb, Verdict, VersionName, VersionState, apply, system_repository,
+    AdvanceCursor, Applied, AuthorityKeys, BeginRotation, Body, CloseUpload, ClusterId, Command,
+    CommitBlob, ConfirmRotation, ConsumerName, CreateAccessToken, CreateAccount, CreateJoinToken,
+    CreateRefreshToken, Deed, DeleteArtifact, DeleteFile, DeleteTag, DeleteVersion, Digest,
+    DropHolder, DropSegments, Expected, ExpireUploads, Facts, FeatureLevel, FileName, Format,
+    FoundCluster, Generation, HashKind, Item, Key, LeaseBudget, LimitsRecord, LoseObject,
+    MediaType, MemoryStore, MountBlob, NewFile, NodeId, NodeProfile, NotePulls, NoteRefusals,
+    OpenUpload, OwnerName, PinBlob, Placement, PutArtifact, PutVersion, RaiseFeatureLevel, Rate,
+    Reason, Record, RefusalNote, RemoveAccount, RemoveCursor, RepositoryKey, RepositoryPath,
+    RevokeAccessToken, RevokeJoinToken, RevokeRefreshTokens, RotationStage, Rows, SealJournal,
+    SetPassword, SetPolicy, SetReplicas, SetStanding, SetTag, SetVersionState, SharedSecret,
+    ShrinkReservation, SigningKeyRecord, Standing, StartNode, Storage, StorageMode, Store, Subject,
+    TagName, Target, TenantName, Terms, Timestamp, TokenId, TokenName, TouchAccessTokens,
+    UnlinkBlob, UploadId, Verb, Verdict, VersionName, VersionState, apply, system_repository,
 };
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
