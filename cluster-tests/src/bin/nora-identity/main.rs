@@ -138,6 +138,7 @@ async fn checks(stage: &Stage, report: &mut Report) -> Step<()> {
     report.check("quota tells", quota::tells(stage, &load)).await;
     report.check("limits", limits::hold(stage, &load)).await;
     report.check("revocation of a token", revocation::of_a_token(stage)).await;
+    report.check("revocation of a session", revocation::of_a_session(stage)).await;
     report.check("revocation of a user", revocation::of_a_user(stage)).await;
     report.check("revocation by a new password", revocation::by_password(stage)).await;
     report.check("exchange", exchange::works(stage)).await;

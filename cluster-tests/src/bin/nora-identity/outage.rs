@@ -55,7 +55,7 @@ pub async fn leader_lost(stage: &Stage, load: &Login) -> Step<String> {
     let others: Vec<_> = (0..NODES).filter(|node| *node != leader).collect();
     let alice = Login::Basic(ALICE.0.into(), ALICE.1.into());
     // Signed by the node that is about to die.
-    let (known, _) = stage.session(leader, &alice, "repository:free/app:pull").await?;
+    let known = stage.session(leader, &alice, "repository:free/app:pull").await?;
     let began = Instant::now();
     let kill = async {
         tokio::time::sleep(KILL_AFTER).await;

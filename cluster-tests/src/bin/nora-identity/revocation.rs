@@ -1,4 +1,4 @@
-//! What was taken away is refused on every node within a second: tokens, their sessions, users, passwords.
+//! What was taken away is refused on every node within a second: tokens, their sessions, refresh tokens, users, passwords.
 
 use std::time::{Duration, Instant};
 
@@ -61,25 +61,60 @@ async fn refresh(stage: &Stage, node: usize, token: &str) -> Step<u16> {
     Ok(stage.post_form(node, "/v2/token", form).await?.status)
 }
 
-/// A token, the Docker session that was got with it, and the session's refresh token.
+/// A token and the Docker session that was got with it.
 pub async fn of_a_token(stage: &Stage) -> Step<String> {
     let token = stage.token("robot:load", "to-be-revoked").await?;
-    let (session, refresh_token) = stage.session(1, &token, "repository:free/app:pull").await?;
+    let session = stage.session(1, &token, "repository:free/app:pull").await?;
     let logins = [("a token", &token), ("its session", &session)];
     all_believe(stage, &logins).await?;
-    ensure(refresh(stage, 2, &refresh_token).await? == 200, || "no refresh".into())?;
     let since = Instant::now();
     stage.admins[0].revoke_token("robot:load/to-be-revoked").await?;
     let answered = since.elapsed();
     let longest = all_refuse(stage, &logins, since).await?;
-    for node in 0..NODES {
-        let status = refresh(stage, node, &refresh_token).await?;
-        ensure(status == 401, || format!("the refresh token gets {status} on node {}", node + 1))?;
-    }
     let (answered, longest) = (answered.as_millis(), longest.as_millis());
     Ok(format!(
         "refused on all nodes {longest} ms after it was asked for (answered in {answered} ms)"
     ))
+}
+
+/// Refresh tokens, ended by the administrator and by whoever shows one, and the sessions that were got with them.
+pub async fn of_a_session(stage: &Stage) -> Step<String> {
+    let (name, password) = ("frank", "a long word: frank's 7");
+    stage.add_account(name, &["people"], Some(password)).await?;
+    let login = Login::Basic(name.into(), password.into());
+    let mut longest = Duration::ZERO;
+    for is_shown in [false, true] {
+        let (ended, refresh_token) = stage.kept_session(0, &login).await?;
+        let listed = stage.admins[1].sessions(Some("user:frank")).await?;
+        let (other, others) = stage.kept_session(1, &login).await?;
+        all_believe(stage, &[("a session", &ended), ("another", &other)]).await?;
+        for node in 0..NODES {
+            // On another node than it was given on, and at once.
+            ensure(refresh(stage, node, &others).await? == 200, || "no refresh".into())?;
+        }
+        let since = Instant::now();
+        if is_shown {
+            let form = format!("token={refresh_token}");
+            let answer = stage.post_form(2, "/auth/oidc/revoke", form).await?;
+            answer.must_be(200, "to end a refresh token")?;
+        } else {
+            let [session] = listed.as_slice() else {
+                return Err(Trouble(format!("{} sessions are listed", listed.len())));
+            };
+            stage.admins[2].revoke_sessions(&session.id).await?;
+        }
+        let session = [("a session", &ended)];
+        longest = longest.max(all_refuse(stage, &session, since).await?);
+        for node in 0..NODES {
+            let status = refresh(stage, node, &refresh_token).await?;
+            ensure(status == 401, || format!("a refresh gets {status} on node {}", node + 1))?;
+            let status = refresh(stage, node, &others).await?;
+            ensure(status == 200, || format!("another gets {status} on node {}", node + 1))?;
+        }
+        all_believe(stage, &[("a password", &login), ("another session", &other)]).await?;
+        stage.admins[0].revoke_sessions("user:frank").await?;
+    }
+    Ok(format!("refused on all nodes after {} ms", longest.as_millis()))
 }
 
 /// A user's password, session and token.
@@ -87,7 +122,7 @@ pub async fn of_a_user(stage: &Stage) -> Step<String> {
     let (name, password) = ("carol", "a long word: carol's 7");
     stage.add_account(name, &["people"], Some(password)).await?;
     let login = Login::Basic(name.into(), password.into());
-    let (session, _) = stage.session(2, &login, "repository:free/app:pull").await?;
+    let session = stage.session(2, &login, "repository:free/app:pull").await?;
     let token = stage.token("user:carol", "laptop").await?;
     let logins = [("a password", &login), ("its session", &session), ("a token", &token)];
     all_believe(stage, &logins).await?;
@@ -103,13 +138,17 @@ pub async fn by_password(stage: &Stage) -> Step<String> {
     stage.keep(another);
     stage.add_account(name, &["people"], Some(password)).await?;
     let login = Login::Basic(name.into(), password.into());
-    let (session, _) = stage.session(0, &login, "repository:free/app:pull").await?;
+    let (session, refresh_token) = stage.kept_session(0, &login).await?;
     let token = stage.token("user:dave", "laptop").await?;
     all_believe(stage, &[("a password", &login), ("its session", &session)]).await?;
     let since = Instant::now();
     stage.admins[0].set_password(name, &Secret::new(another)).await?;
     let gone = [("a password", &login), ("its session", &session)];
     let longest = all_refuse(stage, &gone, since).await?;
+    for node in 0..NODES {
+        let status = refresh(stage, node, &refresh_token).await?;
+        ensure(status == 401, || format!("a refresh gets {status} on node {}", node + 1))?;
+    }
     let now = Login::Basic(name.into(), another.into());
     all_believe(stage, &[("the new password", &now), ("a token", &token)]).await?;
     Ok(format!("refused on all nodes after {} ms", longest.as_millis()))

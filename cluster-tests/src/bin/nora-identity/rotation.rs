@@ -12,7 +12,9 @@ use reqwest::Method;
 use reqwest::header::LOCATION;
 use serde_json::json;
 
-use crate::stage::{Login, NODES, Stage, Step, Trouble, closing, ensure, path_of, random, send};
+use crate::stage::{
+    ALICE, Login, NODES, Stage, Step, Trouble, closing, ensure, path_of, random, send,
+};
 
 /// When to stop waiting for the end of the rotation.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -177,7 +179,8 @@ pub async fn under_load(stage: &Stage, login: &Login) -> Step<String> {
     let old_password = password(&stolen)?;
     stage.get(0, "/v2/", &old_password).await?.must_be(200, "the password of before")?;
     admin(stage, &stolen, 0)?.status().await?;
-    let (session, refresh) = stage.session(1, login, "repository:free/app:pull").await?;
+    let alice = Login::Basic(ALICE.0.into(), ALICE.1.into());
+    let (session, refresh) = stage.kept_session(1, &alice).await?;
 
     let (pushed, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let work = async {

@@ -365,10 +365,19 @@ impl Stage {
         Ok(Login::Bearer(made.secret.expose().to_owned()))
     }
 
-    /// A session for a repository, and the token to get others with.
-    pub async fn session(&self, node: usize, login: &Login, scope: &str) -> Step<(Login, String)> {
-        let path = format!("/v2/token?service=nora&offline_token=true&scope={scope}");
+    /// A session for a repository.
+    pub async fn session(&self, node: usize, login: &Login, scope: &str) -> Step<Login> {
+        let path = format!("/v2/token?service=nora&scope={scope}");
         let answer = self.get(node, &path, login).await?.must_be(200, "a session")?;
+        let access = answer.field("token")?;
+        self.keep(&access);
+        Ok(Login::Bearer(access))
+    }
+
+    /// A session for a repository that everybody may pull, and the token to get others with.
+    pub async fn kept_session(&self, node: usize, login: &Login) -> Step<(Login, String)> {
+        let path = "/v2/token?service=nora&offline_token=true&scope=repository:free/app:pull";
+        let answer = self.get(node, path, login).await?.must_be(200, "a session")?;
         let (access, refresh) = (answer.field("token")?, answer.field("refresh_token")?);
         self.keep(&access);
         self.keep(&refresh);
