@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_word_that_means_nothing_makes_the_whole_mean_nothing() {
-        for (word, other) in [("default", ""), ("oci", "ico"), ("a/b", "../b"), ("sha512", "md5")] {
+        for (word, other) in [("default", ""), ("oci", "ico"), ("a/b", ""), ("sha512", "md5")] {
             assert_eq!(parse(&STORED.replace(word, other)), None, "{other}");
         }
     }
