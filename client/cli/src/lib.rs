@@ -52,7 +52,8 @@ use user::UserCommand;
 
 /// A clustered container and package registry.
 #[derive(Debug, Parser)]
-#[command(name = "nora", version, about, propagate_version = true)]
+#[command(name = "nora", version, propagate_version = true)]
+#[command(about = "NORA: a clustered container and package registry in one binary")]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
@@ -436,6 +437,12 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_begins_with_what_the_program_is() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.starts_with("NORA: a clustered container and package registry"), "{help}");
     }
 
     #[test]
