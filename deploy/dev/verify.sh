@@ -79,7 +79,7 @@ if [ "${1:-}" != quick ]; then
   need ip iptables unshare
   step chaos cluster-tests/chaos.sh
   step upgrade cluster-tests/upgrade.sh
-  need podman-compose
+  need podman podman-compose   # podman-compose runs podman, which Debian only recommends with it
   step compose podman-compose --dry-run -f deploy/compose/compose.yaml up
   step interop cluster-tests/interop/run.sh
   step identity cluster-tests/identity.sh
