@@ -31,6 +31,9 @@ struct Args {
     /// The program `nora`.
     #[arg(long)]
     nora: PathBuf,
+    /// An earlier build of it: what logins cost is measured with both, in turn.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// A folder for the nodes' data.
     #[arg(long)]
     work: PathBuf,
@@ -52,7 +55,8 @@ fn main() -> Result<()> {
     let args = Args::parse();
     decisions()?;
     sessions()?;
-    pulls(&args)
+    pulls(&args)?;
+    logins(&args)
 }
 
 /// Nanoseconds that one of `count` calls takes.
@@ -135,18 +139,46 @@ fn start(nora: &Path, dir: &Path, policy: Option<&str>) -> Result<Server> {
     Ok(Server::start(command, http, "/ready", &dir.join("log"), limit)?.0)
 }
 
+/// A thousand rules, few of which are about whoever pulls.
+fn policy() -> String {
+    let rules = (0..RULES).map(|i| {
+        format!("[[auth.rules]]\nsubject = \"user{i}\"\npermissions = [\"pull:o{i}/*\"]\n")
+    });
+    format!(
+        "[auth]\nanonymous = [\"overwrite:*\"]\n[[auth.rules]]\nsubject = \"authenticated\"\npermissions = [\"pull:team/*\"]\n{}",
+        rules.collect::<String>()
+    )
+}
+
+/// What the administrator of the node in a folder sends.
+fn administrator(dir: &Path) -> Result<String> {
+    let password = std::fs::read_to_string(dir.join("data/admin-password"))
+        .map_err(|error| Error::Wrong(error.to_string()))?;
+    let basic = format!("admin:{}", password.trim());
+    Ok(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(basic)))
+}
+
+/// Where a client gets a session to pull.
+fn token_path() -> String {
+    format!("/v2/token?service=nora&scope=repository:{REPOSITORY}:pull")
+}
+
 /// Latencies of pulls of one manifest by its tag, over so many connections.
 fn pull(server: &Server, tag: &str, login: Option<&str>, args: &Args) -> Result<Latencies> {
+    get(server, &manifest_path(REPOSITORY, tag), login, args)
+}
+
+/// Latencies of one request, sent again and again over so many connections.
+fn get(server: &Server, path: &str, login: Option<&str>, args: &Args) -> Result<Latencies> {
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let addr = server.addr();
-    let path = manifest_path(REPOSITORY, tag);
     let worker = || -> Result<Vec<u32>> {
         let mut connection = Connection::open(addr)?;
         let headers: Vec<_> = login.iter().map(|login| ("Authorization", *login)).collect();
         let mut took = Vec::new();
         while Instant::now() < until {
             let started = Instant::now();
-            connection.expect(200, "GET", &path, &headers, &[])?;
+            connection.expect(200, "GET", path, &headers, &[])?;
             took.push(micros(started.elapsed()));
         }
         Ok(took)
@@ -163,27 +195,15 @@ fn pull(server: &Server, tag: &str, login: Option<&str>, args: &Args) -> Result<
 }
 
 fn pulls(args: &Args) -> Result<()> {
-    let policy = format!(
-        "[auth]\nanonymous = [\"overwrite:*\"]\n[[auth.rules]]\nsubject = \"authenticated\"\npermissions = [\"pull:team/*\"]\n{}",
-        (0..RULES)
-            .map(|i| format!(
-                "[[auth.rules]]\nsubject = \"user{i}\"\npermissions = [\"pull:o{i}/*\"]\n"
-            ))
-            .collect::<String>()
-    );
     let open = start(&args.nora, &args.work.join("open"), None)?;
-    let closed = start(&args.nora, &args.work.join("closed"), Some(&policy))?;
-    let password = std::fs::read_to_string(args.work.join("closed/data/admin-password"))
-        .map_err(|error| Error::Wrong(error.to_string()))?;
-    let basic = format!("admin:{}", password.trim());
-    let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(basic));
+    let closed = start(&args.nora, &args.work.join("closed"), Some(&policy()))?;
+    let basic = administrator(&args.work.join("closed"))?;
     let image = Source::new(1 << 20)?.image();
     for server in [&open, &closed] {
         Registry::open(server.addr())?.push_image(REPOSITORY, &image)?;
     }
     let mut connection = Connection::open(closed.addr())?;
-    let path = format!("/v2/token?service=nora&scope=repository:{REPOSITORY}:pull");
-    let answer = connection.expect(200, "GET", &path, &[("Authorization", &basic)], &[])?;
+    let answer = connection.expect(200, "GET", &token_path(), &[("Authorization", &basic)], &[])?;
     let document: serde_json::Value =
         serde_json::from_slice(&answer.body).map_err(|error| Error::Wrong(error.to_string()))?;
     let session = format!("Bearer {}", document["token"].as_str().unwrap_or_default());
@@ -220,5 +240,44 @@ fn pulls(args: &Args) -> Result<()> {
     );
     open.stop()?;
     closed.stop()?;
+    Ok(())
+}
+
+/// Sessions made with a password, and requests that show the password itself, by this build and by an earlier one in turn.
+fn logins(args: &Args) -> Result<()> {
+    let builds = [("now", Some(&args.nora)), ("before", args.before.as_ref())];
+    let mut servers = Vec::new();
+    for (name, program) in builds {
+        let Some(program) = program else { continue };
+        let dir = args.work.join(format!("logins-{name}"));
+        let server = start(program, &dir, Some(&policy()))?;
+        servers.push((name, server, administrator(&dir)?));
+    }
+    let phases = [("session made", token_path()), ("password shown", "/v2/".to_owned())];
+    for (what, path) in &phases {
+        let mut ratios = Vec::new();
+        for round in 1..=args.rounds {
+            let mut rates = Vec::new();
+            for (name, server, login) in &servers {
+                let took = get(server, path, Some(login), args)?;
+                let rate = took.count() as u64 / args.seconds;
+                println!(
+                    "{what}, {} clients, round {round}, {name}: {rate}/s, p99 {:.3} ms",
+                    args.clients,
+                    took.percentile_ms(99.0)
+                );
+                rates.push(rate as f64);
+            }
+            if let [now, before] = rates[..] {
+                ratios.push(now / before);
+            }
+        }
+        if let Some(ratio) = median(&ratios) {
+            println!("{what}, now / before: {ratio:.2}");
+        }
+    }
+    for (_, server, _) in servers {
+        server.stop()?;
+    }
     Ok(())
 }

@@ -82,6 +82,10 @@ pub struct Args {
     #[arg(long, env = "NORA_BIN")]
     pub nora: Option<PathBuf>,
 
+    /// An earlier build of `nora`, for the target `nora-before`: rounds of both alternate.
+    #[arg(long, env = "NORA_BEFORE")]
+    pub before: Option<PathBuf>,
+
     /// The program zot; without it `zot-minimal` or `zot` is looked up.
     #[arg(long, env = "ZOT_BIN")]
     pub zot: Option<PathBuf>,

@@ -64,13 +64,19 @@ impl Report<'_> {
         for kind in &kinds {
             let _ = write!(out, " {} |", kind.name());
         }
+        let with_before = kinds.contains(&&Kind::NoraBefore);
+        out.push_str(if with_before { " × before |" } else { "" });
         out.push_str(" × best peer | × nginx | bar | held |\n|---|---|");
-        out.push_str(&"---|".repeat(kinds.len() + 4));
+        out.push_str(&"---|".repeat(kinds.len() + 4 + usize::from(with_before)));
         out.push('\n');
         for row in rows {
             let _ = write!(out, "| {} | {} |", row.measure.title, row.measure.unit.name());
             for kind in &kinds {
                 let _ = write!(out, " {} |", cell(row.series.get(kind.name()), row.measure.unit));
+            }
+            if with_before {
+                let times = row.times_before().map(|times| format!("{times:.2}"));
+                let _ = write!(out, " {} |", times.unwrap_or_else(|| "–".into()));
             }
             let _ = writeln!(out, " {} |", verdict(&row).join(" | "));
         }
@@ -122,6 +128,7 @@ fn measure_json(row: &Row<'_>) -> Value {
         "best_peer": best.map(|(kind, _)| kind.name()),
         "times_best_peer": best.map(|(_, times)| times),
         "times_nginx": row.times_nginx(),
+        "times_before": row.times_before(),
         "bar": row.measure.bar.map(bar),
         "held": row.holds(),
     })

@@ -205,6 +205,11 @@ impl Row<'_> {
         self.times(Kind::Nginx)
     }
 
+    /// How many times better than the earlier build NORA is.
+    pub fn times_before(&self) -> Option<f64> {
+        self.times(Kind::NoraBefore)
+    }
+
     /// Whether NORA holds its bar; `None` without a bar or without the samples to tell.
     pub fn holds(&self) -> Option<bool> {
         match self.measure.bar? {
@@ -244,6 +249,7 @@ mod tests {
         let taken = samples(&rate, &all);
         let row = taken.rows(Section::Blobs).next().unwrap();
         assert_eq!(row.times_best_peer(), Some((Kind::Zot, 0.75)));
+        assert_eq!(row.times_before(), None);
         assert_eq!(row.times_nginx(), None);
         let taken = samples(&rate.against_synced(), &all);
         let row = taken.rows(Section::Blobs).next().unwrap();

@@ -29,6 +29,8 @@ pub enum Kind {
     Nginx,
     /// NORA.
     Nora,
+    /// An earlier build of NORA, to see what a change costs.
+    NoraBefore,
 }
 
 /// A server that can be measured.
@@ -40,12 +42,13 @@ pub struct Target {
     pub program: PathBuf,
 }
 
-const NAMES: [(&str, Kind); 5] = [
+const NAMES: [(&str, Kind); 6] = [
     ("distribution", Kind::Distribution),
     ("zot", Kind::Zot),
     ("zot-sync", Kind::ZotSync),
     ("nginx", Kind::Nginx),
     ("nora", Kind::Nora),
+    ("nora-before", Kind::NoraBefore),
 ];
 
 impl Kind {
@@ -72,9 +75,14 @@ impl Kind {
         matches!(self, Self::Distribution | Self::Zot | Self::ZotSync)
     }
 
+    /// Whether it is NORA, this build or the earlier one.
+    pub fn is_nora(self) -> bool {
+        matches!(self, Self::Nora | Self::NoraBefore)
+    }
+
     /// Whether it has synced a pushed blob to disk before it answers.
     pub fn syncs(self) -> bool {
-        matches!(self, Self::Distribution | Self::ZotSync | Self::Nora)
+        matches!(self, Self::Distribution | Self::ZotSync) || self.is_nora()
     }
 
     /// Whether it can be pushed to.
@@ -84,7 +92,7 @@ impl Kind {
 
     /// The path that answers 200 from when on it serves.
     pub fn ready_path(self) -> &'static str {
-        if self == Self::Nora { "/ready" } else { "/v2/" }
+        if self.is_nora() { "/ready" } else { "/v2/" }
     }
 }
 
@@ -96,6 +104,7 @@ impl Target {
             Kind::Zot | Kind::ZotSync => (args.zot.as_ref(), &["zot-minimal", "zot"]),
             Kind::Nginx => (None, &["nginx"]),
             Kind::Nora => (args.nora.as_ref(), &["nora"]),
+            Kind::NoraBefore => (args.before.as_ref(), &[]),
         };
         let program = match named {
             Some(path) => path.is_file().then(|| path.clone()),
@@ -124,7 +133,7 @@ impl Target {
                 command.arg("-e").arg(dir.join("error.log"));
                 command.arg("-p").arg(dir).arg("-c").arg(config);
             }
-            Kind::Nora => {
+            Kind::Nora | Kind::NoraBefore => {
                 command.arg("serve").arg("--data-dir").arg(&data);
                 command.arg("--listen").arg(addr.to_string());
                 command.args(["--cluster-listen", "127.0.0.1:0"]);
