@@ -38,6 +38,7 @@ pub mod tenants;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod tokens;
+mod upload_quota;
 pub mod uploads;
 
 pub use crate::core::{Dependencies, Settings};

@@ -7,9 +7,8 @@
 use std::collections::BTreeMap;
 
 use nora_domain::{
-    About, Algorithm, BlobCommitted, CloseUpload, CommitBlob, Deed, Digest, ExpireUploads, Key,
-    NodeId, OpenUpload, Reason, Record, Refusal, RepositoryKey, Rows, ShrinkReservation,
-    TenantName, Timestamp, UploadId, UploadRecord, Verb,
+    Algorithm, BlobCommitted, CommitBlob, Digest, ExpireUploads, Key, NodeId, OpenUpload, Record,
+    Refusal, RepositoryKey, Rows, TenantName, Timestamp, UploadId, UploadRecord,
 };
 use tracing::warn;
 
@@ -19,7 +18,7 @@ use crate::ports::metadata::MetadataError;
 use crate::ports::uploads::{UploadError, UploadState};
 use crate::ports::{ByteStream, Incoming};
 use crate::proposing::NoAnswer;
-use crate::reservation::Reservation;
+use crate::upload_quota::UploadQuota;
 use crate::{BlobStat, Error};
 
 /// Rows that upkeep looks at in one step.
@@ -120,7 +119,7 @@ impl<'a> UploadSessions<'a> {
         for (of, id) in dispensable(&self.core.uploads().list(), tenant, self.core.now()) {
             match self.core.uploads().cancel(id).await {
                 Ok(()) => {
-                    self.release(&of, id).await;
+                    UploadQuota::limited(self.core, &of, id).release().await;
                     return true;
                 }
                 // It is over by itself, or ended for somebody else who needs a place: that one is theirs.
@@ -164,109 +163,29 @@ impl<'a> UploadSessions<'a> {
         start: Option<u64>,
         body: impl Into<Incoming>,
     ) -> Result<UploadState, Error> {
-        let body = body.into();
         let state = self.state(repository, id).await?;
-        if self.core.tenancy().has_storage_quota(&repository.tenant) {
-            return self.append_within_quota(repository, &state, start, body).await;
+        let quota = UploadQuota::of(self.core, &repository.tenant, id);
+        if !quota.is_limited() {
+            self.announce_if_old(&state).await?;
         }
-        let age = self.core.now().millis_since(state.opened_at);
-        if age > self.core.settings().upload_expiry_millis {
-            // The sweep of abandoned uploads in a bucket goes by age, and spares what the cluster knows of.
-            let command = OpenUpload {
-                upload: id,
-                repository: repository.clone(),
-                node: self.core.node(),
-                lives_millis: self.core.settings().upload_expiry_millis,
-                reserve: 0,
-            };
-            self.core.by_itself().change(command).await?;
-        }
-        let appended = self.core.uploads().append(id, start, body.stream).await;
-        appended.map_err(|error| Error::of_upload(id, error))
+        quota.append(&state, start, body.into()).await
     }
 
-    /// Appends a part of a blob of a tenant whose bytes are limited: room is reserved before bytes are taken.
-    async fn append_within_quota(
-        self,
-        repository: &RepositoryKey,
-        state: &UploadState,
-        start: Option<u64>,
-        body: Incoming,
-    ) -> Result<UploadState, Error> {
-        let id = state.id;
-        // A client that lost count must hear that, and not that there is no room for bytes that are there already.
-        if let Some(start) = start.filter(|start| *start != state.offset) {
-            let error = UploadError::WrongOffset { offset: state.offset, start };
-            return Err(Error::of_upload(id, error));
+    /// Tells the cluster of a session that is older than sessions are kept for. The sweep of abandoned uploads in a bucket
+    /// goes by age, and spares the sessions that the cluster knows of.
+    async fn announce_if_old(self, state: &UploadState) -> Result<(), Error> {
+        let lives_millis = self.core.settings().upload_expiry_millis;
+        if self.core.now().millis_since(state.opened_at) <= lives_millis {
+            return Ok(());
         }
-        let reservation = Reservation::default();
-        let body = match reservation.make(self.core, repository, state, body).await {
-            Ok(body) => body,
-            Err(error) => {
-                self.end_without_room(repository, id, &error).await;
-                return Err(error);
-            }
+        let command = OpenUpload {
+            upload: state.id,
+            repository: state.repository.clone(),
+            node: self.core.node(),
+            lives_millis,
+            reserve: 0,
         };
-        // Where the client does not say where the body goes, it goes where room was reserved for it.
-        let appended = self.core.uploads().append(id, start.or(Some(state.offset)), body).await;
-        let (tenant, lease) = (&repository.tenant, reservation.lease());
-        if let Some(refusal) = reservation.refusal() {
-            match refusal {
-                Error::QuotaExceeded { .. } => {
-                    self.end_without_room(repository, id, &refusal).await
-                }
-                _ => self.shrink_to_written(tenant, id, lease).await,
-            }
-            return Err(refusal);
-        }
-        match appended {
-            Ok(state) => Ok(state),
-            // Another request writes to the session, and the reservation is that one's.
-            Err(error @ UploadError::Busy) => Err(Error::of_upload(id, error)),
-            Err(error) => {
-                self.shrink_to_written(tenant, id, lease).await;
-                Err(Error::of_upload(id, error))
-            }
-        }
-    }
-
-    /// An upload without room comes to an end: its client will not go on with it, and what is reserved for it would be
-    /// missing to others.
-    async fn end_without_room(self, repository: &RepositoryKey, id: UploadId, error: &Error) {
-        if !matches!(error, Error::QuotaExceeded { .. }) {
-            return;
-        }
-        let deed = Deed::new(Verb::BlobPush, About::Repository(repository.clone()));
-        self.core.note_refusal(deed, Reason::QuotaExceeded);
-        match self.core.uploads().cancel(id).await {
-            Ok(()) | Err(UploadError::Unknown) => self.release(&repository.tenant, id).await,
-            // Another request writes to it: it is not over.
-            Err(error) => warn!(%error, "an upload without room stays a session until it expires"),
-        }
-    }
-
-    /// Gives back what was reserved, under that lease, for bytes that did not come.
-    async fn shrink_to_written(self, tenant: &TenantName, id: UploadId, lease: Timestamp) {
-        let shrunk = match self.core.uploads().state(id).await {
-            Ok(state) => self.shrink_reservation(tenant, id, state.offset, lease).await,
-            Err(UploadError::Unknown) => self.close_upload(tenant, id).await,
-            Err(error) => Err(Error::of_upload(id, error)),
-        };
-        if let Err(error) = shrunk {
-            warn!(%error, "what is reserved for an upload stays so for a while");
-        }
-    }
-
-    /// Shrinks a session's reservation, unless another request goes on with the session under a later lease.
-    async fn shrink_reservation(
-        self,
-        tenant: &TenantName,
-        upload: UploadId,
-        bytes: u64,
-        lease: Timestamp,
-    ) -> Result<(), Error> {
-        let tenant = tenant.clone();
-        self.core.by_itself().change(ShrinkReservation { tenant, upload, bytes, lease }).await
+        self.core.by_itself().change(command).await.map(drop)
     }
 
     /// Appends what is left of a blob and makes it visible in the repository.
@@ -279,23 +198,12 @@ impl<'a> UploadSessions<'a> {
         digest: Digest,
     ) -> Result<BlobStat, Error> {
         let state = self.state(&repository, id).await?;
+        let quota = UploadQuota::of(self.core, &repository.tenant, id);
         let is_blind = rest.is_some() && start.is_none();
-        let is_limited = self.core.tenancy().has_storage_quota(&repository.tenant);
         if let Some(body) = rest {
-            if is_limited {
-                self.append_within_quota(&repository, &state, start, body.into()).await?;
-            } else {
-                self.core
-                    .uploads()
-                    .append(id, start, body.into().stream)
-                    .await
-                    .map_err(|error| Error::of_upload(id, error))?;
-            }
+            quota.append(&state, start, body.into()).await?;
         }
-        let lease = match is_limited {
-            true => self.lease_of(&repository.tenant, id).await?,
-            false => Timestamp(0),
-        };
+        let lease = quota.lease().await?;
         match self.core.finish().finish(id, digest, self.core.next_generation()).await {
             Ok(stored) => self.commit(repository, id, stored).await,
             Err(error @ (UploadError::TooFewCopies { .. } | UploadError::Unavailable(_)))
@@ -303,10 +211,7 @@ impl<'a> UploadSessions<'a> {
             {
                 // Sent again, the request would append its bytes a second time: it must find no session.
                 match self.core.uploads().cancel(id).await {
-                    Ok(()) | Err(UploadError::Unknown) if is_limited => {
-                        self.release(&repository.tenant, id).await;
-                    }
-                    Ok(()) | Err(UploadError::Unknown) => {}
+                    Ok(()) | Err(UploadError::Unknown) => quota.release().await,
                     Err(error) => {
                         warn!(%error, "an upload that failed stays a session until it expires");
                     }
@@ -317,26 +222,9 @@ impl<'a> UploadSessions<'a> {
             // Another request writes to the session, and the reservation is that one's.
             Err(error @ UploadError::Busy) => Err(Error::of_upload(id, error)),
             Err(error) => {
-                if is_limited {
-                    self.shrink_to_written(&repository.tenant, id, lease).await;
-                }
+                quota.shrink_to_written(lease).await;
                 Err(Error::of_upload(id, error))
             }
-        }
-    }
-
-    /// Until when the cluster keeps a session, as this node has it.
-    async fn lease_of(self, tenant: &TenantName, id: UploadId) -> Result<Timestamp, Error> {
-        match self.core.row(Key::Upload(tenant.clone(), id)).await? {
-            Some(Record::Upload(record)) => Ok(record.expires_at),
-            _ => Ok(Timestamp(0)),
-        }
-    }
-
-    /// Gives back what was reserved for an upload that is over. Should that fail, it is free when the session expires.
-    async fn release(self, tenant: &TenantName, id: UploadId) {
-        if let Err(error) = self.close_upload(tenant, id).await {
-            warn!(%error, "what is reserved for an upload stays so until it expires");
         }
     }
 
@@ -345,7 +233,7 @@ impl<'a> UploadSessions<'a> {
         self.state(repository, id).await?;
         self.core.uploads().cancel(id).await.map_err(|error| Error::of_upload(id, error))?;
         if self.core.row(Key::Upload(repository.tenant.clone(), id)).await?.is_some() {
-            self.close_upload(&repository.tenant, id).await?;
+            UploadQuota::limited(self.core, &repository.tenant, id).close().await?;
         }
         Ok(())
     }
@@ -419,24 +307,20 @@ impl<'a> UploadSessions<'a> {
 
     /// Gives back what is reserved for a session that is gone or idle. A client that goes on with it reserves again.
     async fn give_back_if_idle(self, id: UploadId, lease: &UploadRecord) -> Result<(), Error> {
-        let tenant = &lease.repository.tenant;
         let since = self.core.now().0.saturating_sub(ROOM_IDLE_MILLIS);
         let leased_at =
             lease.expires_at.0.saturating_sub(self.core.settings().upload_expiry_millis);
         if leased_at > since || self.core.uploads().is_written(id) {
             return Ok(());
         }
+        let quota = UploadQuota::limited(self.core, &lease.repository.tenant, id);
         match self.core.uploads().state(id).await {
             Ok(state) if state.written_at.0 > since => Ok(()),
-            Ok(_) => self.shrink_reservation(tenant, id, 0, lease.expires_at).await,
-            Err(UploadError::Unknown) => self.close_upload(tenant, id).await,
+            Ok(_) => quota.shrink(0, lease.expires_at).await,
+            Err(UploadError::Unknown) => quota.close().await,
             // It is asked again next time.
             Err(_) => Ok(()),
         }
-    }
-
-    async fn close_upload(self, tenant: &TenantName, upload: UploadId) -> Result<(), Error> {
-        self.core.by_itself().change(CloseUpload { tenant: tenant.clone(), upload }).await
     }
 
     /// Makes durable bytes visible, and tells which copy is the one to read.
@@ -447,8 +331,7 @@ impl<'a> UploadSessions<'a> {
         stored: BlobCopy,
     ) -> Result<BlobStat, Error> {
         let BlobCopy { digest, generation, size, chunk_root, placement } = stored.clone();
-        let tenant = repository.tenant.clone();
-        let is_limited = self.core.tenancy().has_storage_quota(&tenant);
+        let quota = UploadQuota::of(self.core, &repository.tenant, upload);
         let command = CommitBlob {
             repository,
             digest,
@@ -466,7 +349,8 @@ impl<'a> UploadSessions<'a> {
                 error @ (NoAnswer::NotProposed(_)
                 | NoAnswer::Metadata(MetadataError::NoLeader | MetadataError::Busy)),
             ) => {
-                self.without_copy(stored, &tenant, upload, is_limited).await;
+                self.delete_copy(stored).await;
+                quota.release().await;
                 return Err(error.into());
             }
             // Any other failure leaves the outcome open: the copy may be live now. It stays; if the log never took
@@ -484,24 +368,10 @@ impl<'a> UploadSessions<'a> {
             // removed in between: what is an orphan of a retired epoch is found as such.
             Err(refusal @ (Refusal::Duplicate | Refusal::RetiredEpoch)) => Err(refusal.into()),
             Err(refusal) => {
-                let is_limited = is_limited || matches!(refusal, Refusal::QuotaExceeded { .. });
-                self.without_copy(stored, &tenant, upload, is_limited).await;
+                self.delete_copy(stored).await;
+                quota.release_after(&refusal).await;
                 Err(refusal.into())
             }
-        }
-    }
-
-    /// A push came to nothing: its copy goes, and what was reserved for it is free.
-    async fn without_copy(
-        self,
-        stored: BlobCopy,
-        tenant: &TenantName,
-        upload: UploadId,
-        is_limited: bool,
-    ) {
-        self.delete_copy(stored).await;
-        if is_limited {
-            self.release(tenant, upload).await;
         }
     }
 
@@ -521,14 +391,11 @@ impl<'a> UploadSessions<'a> {
         digest: Digest,
         body: impl Into<Incoming>,
     ) -> Result<BlobStat, Error> {
-        let is_limited = self.core.tenancy().has_storage_quota(&repository.tenant);
         let id = self.start(repository.clone(), digest.algorithm()).await?.id;
-        let tenant = repository.tenant.clone();
+        let quota = UploadQuota::of(self.core, &repository.tenant, id);
         let finished = self.finish(repository, id, None, Some(body), digest).await;
         if finished.is_err() {
-            if is_limited {
-                self.release(&tenant, id).await;
-            }
+            quota.release().await;
             match self.core.uploads().cancel(id).await {
                 Ok(()) | Err(UploadError::Unknown) => {}
                 Err(error) => warn!(%error, "a failed push stays a session until it expires"),
