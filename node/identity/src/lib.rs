@@ -21,11 +21,12 @@ mod secrets;
 mod sessions;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+mod turns;
 mod unmatched;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -33,7 +34,6 @@ use nora_app::Registry;
 use nora_app::ports::clock::Clock;
 use nora_auth::credential::Secret;
 use nora_domain::{Actor, Rate, RepositoryKey, TenantName, Timestamp, UploadId};
-use tokio::sync::Semaphore;
 use tracing::warn;
 
 pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, shared_password};
@@ -52,6 +52,7 @@ use notes::Notes;
 use pace::Pace;
 use secrets::Secrets;
 use sessions::Keys;
+use turns::Turns;
 
 /// Credentials that are recognised without looking again.
 const KNOWN_MAX: u64 = 50_000;
@@ -63,7 +64,7 @@ const KNOWN_FOR: Duration = Duration::from_secs(60);
 /// Passwords that are hashed at once: each takes 19 MiB and a core.
 const HASHED_AT_ONCE: usize = 2;
 
-/// Logins that wait for that; more are told to come again.
+/// Logins that wait for that, of all addresses; more are told to come again.
 const LOGINS_WAITING_MAX: usize = 100;
 
 /// Whom a credential is of, as of an identity epoch.
@@ -104,9 +105,8 @@ pub struct Guard {
     reloading: tokio::sync::Mutex<()>,
     /// Whether the policy in force could not be brought here.
     unusable: AtomicBool,
-    /// Logins that wait for their turn to be hashed, or are.
-    waiting: AtomicUsize,
-    hashing: Arc<Semaphore>,
+    /// Who hashes a password, and who waits for it.
+    turns: Arc<Turns>,
     lockout: Lockout,
     keys: Keys,
     notes: Notes,
@@ -145,8 +145,7 @@ impl Guard {
             epoch: AtomicU64::new(0),
             reloading: tokio::sync::Mutex::default(),
             unusable: AtomicBool::new(false),
-            waiting: AtomicUsize::new(0),
-            hashing: Arc::new(Semaphore::new(HASHED_AT_ONCE)),
+            turns: Turns::new(HASHED_AT_ONCE, LOGINS_WAITING_MAX),
             lockout: Lockout::new(login_failures_max, login_window),
             keys: Keys::default(),
             notes: Notes::default(),
@@ -308,11 +307,16 @@ impl Guard {
 
     /// Hashes a new password.
     pub async fn hash_password(&self, password: Secret) -> Result<String, String> {
-        let permit =
-            self.hashing.clone().acquire_owned().await.map_err(|error| error.to_string())?;
+        let turn = match self.turns.join(None) {
+            Some(place) => place.turn().await,
+            None => None,
+        };
+        let Some(turn) = turn else {
+            return Err("too many passwords wait to be hashed; try again in a second".to_owned());
+        };
         let hashed = tokio::task::spawn_blocking(move || {
             // Held to the end, also if nobody waits for it any more.
-            let _permit = permit;
+            let _turn = turn;
             nora_auth::password::hash(password.expose())
         });
         match hashed.await {

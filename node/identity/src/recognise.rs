@@ -20,8 +20,9 @@ use nora_domain::{
 
 use super::admin::ADMIN_USER;
 use super::caller::{Caller, Known};
+use super::lockout::neighbours;
 use super::refresh::token_named;
-use super::{Guard, LOGINS_WAITING_MAX, Remembered};
+use super::{Guard, Remembered};
 
 /// Why nobody was recognised.
 #[derive(Debug)]
@@ -42,25 +43,6 @@ impl From<nora_app::Error> for Rejected {
 
 pub(super) fn wrong<T>(why: &str) -> Result<T, Rejected> {
     Err(Rejected::Wrong(why.to_owned()))
-}
-
-/// A login that waits for its turn, or has it.
-struct Waiting {
-    guard: Arc<Guard>,
-    others: usize,
-}
-
-impl Waiting {
-    fn begin(guard: &Arc<Guard>) -> Self {
-        let others = guard.waiting.fetch_add(1, Ordering::Relaxed);
-        Self { guard: guard.clone(), others }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.guard.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The name under which failures count of whoever showed something that is no token of any kind.
@@ -273,16 +255,14 @@ impl Guard {
         if let Some(wait) = address.and_then(|address| self.lockout.wait(address, counted)) {
             return Err(Rejected::TooMany(wait));
         }
-        let waiting = Waiting::begin(self);
-        if waiting.others >= LOGINS_WAITING_MAX {
-            return Err(Rejected::TooMany(Duration::from_secs(1)));
-        }
+        let busy = Err(Rejected::TooMany(Duration::from_secs(1)));
+        let Some(place) = self.turns.join(address.map(neighbours)) else { return busy };
+        let guard = self.clone();
         let (user, counted) = (user.to_owned(), counted.to_owned());
         // A task of its own: a client that hangs up must neither free its place while the hash is still computed nor have
         // guessed for nothing.
         let attempt = tokio::spawn(async move {
-            let guard = &waiting.guard;
-            let Ok(_permit) = guard.hashing.acquire().await else { return wrong(LOGIN) };
+            let Some(_turn) = place.turn().await else { return busy };
             // Others may have guessed while this waited.
             if let Some(wait) = address.and_then(|address| guard.lockout.wait(address, &counted)) {
                 return Err(Rejected::TooMany(wait));

@@ -141,8 +141,8 @@ async fn who_hangs_up_has_guessed_all_the_same() {
         let login = guard.login("alice", "alice", password, Some(address));
         assert!(futures_util::FutureExt::now_or_never(login).is_none());
     }
-    assert_eq!(guard.waiting.load(Ordering::Relaxed), 5, "nobody's place is free before its time");
-    while guard.waiting.load(Ordering::Relaxed) > 0 {
+    assert_eq!(guard.turns.held(), 5, "nobody's place is free before its time");
+    while guard.turns.held() > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(guard.lockout.wait(address, "alice").is_some());
