@@ -19,6 +19,9 @@ section! {
         request_header_timeout: Duration = "\"30s\"", "1s" ..= "1h";
         /// How long a body may stand still, in either direction, before its connection is closed.
         body_idle_timeout: Duration = "\"1m\"", "1s" ..= "1d";
+        /// Bytes a second that a request's body must bring, on the average of each `body_idle_timeout` that the node has waited
+        /// for it. A slower one is broken off.
+        body_rate_min: Size = "\"256B\"", "1B" ..= "1MiB";
         /// How long requests that are under way may take to end when the node is told to stop.
         drain_timeout: Duration = "\"30s\"", "0ms" ..= "1h";
         /// The size of a blob.

@@ -1,7 +1,7 @@
 //! Bodies on their way in and out.
 //!
 //! Guarantees: an outgoing body announces its exact length and fails, rather than ends early, if fewer bytes come; an
-//! incoming body that falls silent for too long breaks off; bodies that are read whole take a bounded memory together.
+//! incoming body that falls silent for too long, or comes too slowly, breaks off; bodies that are read whole take a bounded memory together.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,12 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use nora_app::ports::{BoxError, ByteStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::downloads::Place;
 use crate::metrics::Metrics;
@@ -72,22 +73,63 @@ pub(crate) fn sized(stream: ByteStream, length: u64, metrics: Arc<Metrics>, plac
     Body::new(SizedBody { stream, left: length, metrics, _place: place })
 }
 
+/// How fast a request's body must come.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// The longest silence.
+    pub idle: Duration,
+    /// What it must bring on the average of each such time that was spent waiting for it.
+    pub bytes_per_second_min: u64,
+}
+
+/// A request's body as it comes in.
+struct Coming {
+    stream: BodyDataStream,
+    pace: Pace,
+    /// For how long it was waited for since the pace was last looked at, and what it brought meanwhile.
+    waited: Duration,
+    brought: u64,
+}
+
+impl Coming {
+    /// The next part; `None` after the last.
+    async fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
+        let Pace { idle, bytes_per_second_min } = self.pace;
+        // Only what the client takes counts: the node may be slow with what has come.
+        let begun = Instant::now();
+        let bytes = match tokio::time::timeout(idle, self.stream.next()).await {
+            Ok(None) => return None,
+            Ok(Some(Ok(bytes))) => bytes,
+            Ok(Some(Err(error))) => return Some(Err(Box::new(error))),
+            Err(_) => return Some(Err("the client sent nothing for too long".into())),
+        };
+        self.waited += begun.elapsed();
+        self.brought += bytes.len() as u64;
+        if self.waited >= idle {
+            let least = u128::from(bytes_per_second_min) * self.waited.as_millis() / 1_000;
+            if u128::from(self.brought) < least {
+                return Some(Err("the client sent too slowly".into()));
+            }
+            (self.waited, self.brought) = (Duration::ZERO, 0);
+        }
+        Some(Ok(bytes))
+    }
+}
+
 /// A request's body as use cases take it.
-pub fn incoming(body: Body, idle: Duration, metrics: Arc<Metrics>) -> ByteStream {
+pub fn incoming(body: Body, pace: Pace, metrics: Arc<Metrics>) -> ByteStream {
     let stream = body.into_data_stream();
-    Box::pin(futures_util::stream::unfold(Some(stream), move |stream| {
+    let coming = Coming { stream, pace, waited: Duration::ZERO, brought: 0 };
+    Box::pin(futures_util::stream::unfold(Some(coming), move |coming| {
         let metrics = metrics.clone();
         async move {
-            let mut stream = stream?;
-            match tokio::time::timeout(idle, stream.next()).await {
-                Ok(None) => None,
-                Ok(Some(Ok(bytes))) => {
-                    metrics.bytes_received(bytes.len() as u64);
-                    Some((Ok(bytes), Some(stream)))
-                }
-                Ok(Some(Err(error))) => Some((Err(Box::new(error) as BoxError), None)),
-                Err(_) => Some((Err("the client sent nothing for too long".into()), None)),
+            let mut coming = coming?;
+            let part = coming.next().await?;
+            if let Ok(bytes) = &part {
+                metrics.bytes_received(bytes.len() as u64);
             }
+            let goes_on = part.is_ok();
+            Some((part, goes_on.then_some(coming)))
         }
     }))
 }
@@ -301,5 +343,34 @@ mod tests {
         assert_eq!(read_whole(whole(100), 1_000, &budget).await.unwrap().bytes.len(), 100);
         assert!(matches!(read_whole(whole(101), 100, &budget).await, Err(Unread::TooLong)));
         assert_eq!(budget.room.available_permits(), 100);
+    }
+
+    const PACE: Pace = Pace { idle: Duration::from_secs(10), bytes_per_second_min: 100 };
+
+    /// What comes of a body that brings so many bytes each second, if each part is used for so long.
+    async fn brought(bytes: usize, seconds: usize, used_for: Duration) -> Result<usize, String> {
+        let parts = stream::iter(0..seconds).then(move |_| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, BoxError>(Bytes::from(vec![1; bytes]))
+        });
+        let metrics = Arc::new(Metrics::new(Vec::new()));
+        let mut body = incoming(Body::from_stream(parts), PACE, metrics);
+        let mut count = 0;
+        while let Some(part) = body.next().await {
+            count += part.map_err(|error| error.to_string())?.len();
+            tokio::time::sleep(used_for).await;
+        }
+        Ok(count)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_broken_off() {
+        let quick = Duration::ZERO;
+        assert_eq!(brought(1, 9, quick).await, Ok(9), "a short one may");
+        let broken = brought(1, 1_000, quick).await.unwrap_err();
+        assert_eq!(broken, "the client sent too slowly");
+        assert_eq!(brought(100, 1_000, quick).await, Ok(100_000));
+        let slow = Duration::from_secs(60);
+        assert_eq!(brought(100, 100, slow).await, Ok(10_000), "the node's own time does not count");
     }
 }

@@ -70,8 +70,8 @@ pub struct ApiSettings {
     pub manifest_bytes_max: usize,
     /// Rows of one page of a list.
     pub page_size_max: usize,
-    /// The longest silence inside a request body.
-    pub body_idle_timeout: Duration,
+    /// How fast a request's body must come.
+    pub body_pace: body::Pace,
     /// Proxies whose word about the client's address is taken.
     pub trusted_proxies: Vec<Network>,
     /// SHA-256 of the policy in this node's own file, if that has one.

@@ -186,8 +186,8 @@ impl Call {
         let announced = self.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
         let waits = self.headers.contains_key(EXPECT);
         let taken = std::mem::take(&mut self.body);
-        let idle = self.api.settings.body_idle_timeout;
-        let stream = body::incoming(taken, idle, self.api.metrics.clone());
+        let pace = self.api.settings.body_pace;
+        let stream = body::incoming(taken, pace, self.api.metrics.clone());
         if announced.is_some_and(|announced| announced > bytes_max) {
             if !waits {
                 body::discard(stream).await;

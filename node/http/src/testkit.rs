@@ -77,7 +77,7 @@ pub fn settings(trusted_proxies: Vec<Network>) -> ApiSettings {
         upload_bytes_max: 1 << 20,
         manifest_bytes_max: 1 << 20,
         page_size_max: 10,
-        body_idle_timeout: Duration::from_secs(1),
+        body_pace: body::Pace { idle: Duration::from_secs(1), bytes_per_second_min: 256 },
         trusted_proxies,
         policy_file: None,
     }

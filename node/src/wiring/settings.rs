@@ -15,6 +15,7 @@ use crate::descriptors::Shares;
 use crate::server::{Certificate, ServerSettings, TlsFiles};
 use nora_config::{Config, StorageMode};
 use nora_http::ApiSettings;
+use nora_http::body::Pace;
 use nora_identity::canonical;
 
 /// Connections on the cluster port whose other end shows no certificate: joining nodes, and the command line with a password.
@@ -100,7 +101,10 @@ pub(super) fn api_settings(config: &Config) -> ApiSettings {
         upload_bytes_max: config.limits.upload_bytes_max.bytes(),
         manifest_bytes_max: config.limits.manifest_bytes_max.bytes_usize(),
         page_size_max: config.limits.page_size_max,
-        body_idle_timeout: config.limits.body_idle_timeout,
+        body_pace: Pace {
+            idle: config.limits.body_idle_timeout,
+            bytes_per_second_min: config.limits.body_rate_min.bytes(),
+        },
         trusted_proxies: config.server.trusted_proxies.clone(),
         // A file that says nothing agrees with whatever is in force.
         policy_file: Some(&config.policy)

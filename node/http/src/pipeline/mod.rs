@@ -206,8 +206,8 @@ async fn in_repository<S: Surface>(
 /// connection. A client that waits to be asked for the body gets it at once.
 async fn told_after(api: &Api, problem: Problem, request: Request) -> Problem {
     if !request.headers().contains_key(EXPECT) {
-        let idle = api.settings.body_idle_timeout;
-        let stream = body::incoming(request.into_body(), idle, api.metrics.clone());
+        let pace = api.settings.body_pace;
+        let stream = body::incoming(request.into_body(), pace, api.metrics.clone());
         body::discard(stream).await;
     }
     problem
