@@ -85,6 +85,12 @@ fn measures(tenant: &TenantUsage) -> [Measure; 4] {
     ]
 }
 
+/// The part of the pulls that callers without a login make.
+fn anonymous(tenant: &TenantUsage) -> Measure {
+    let number: fn(u64) -> String = |number| number.to_string();
+    ("anonymous", tenant.anonymous_pulls, tenant.anonymous_pull_limit, number)
+}
+
 fn of_limit((_, used, limit, write): Measure) -> String {
     match (used, limit) {
         (used, Some(limit)) => format!("{} of {}", write(used.unwrap_or(0)), write(limit)),
@@ -131,6 +137,7 @@ fn tenant_text(tenant: &TenantUsage) -> String {
         ("Tags", tenant.tags.to_string()),
         ("Pushes this hour", pushes),
         ("Pulls this hour", pulls),
+        ("Of these, anonymous", of_limit(anonymous(tenant))),
     ])
 }
 
@@ -142,7 +149,8 @@ fn bars(tenants: &[TenantUsage]) -> String {
             text.push('\n');
         }
         text += &format!("{}\n", clean(&tenant.name));
-        for measure in measures(tenant) {
+        let part = Some(anonymous(tenant)).filter(|(_, _, limit, _)| limit.is_some());
+        for measure in measures(tenant).into_iter().chain(part) {
             let (name, used, limit, _) = measure;
             let drawn = match limit {
                 Some(limit) => {
@@ -178,6 +186,8 @@ mod tests {
             pull_limit: None,
             pushes: Some(100),
             pulls: None,
+            anonymous_pull_limit: None,
+            anonymous_pulls: None,
         }
     }
 
@@ -190,6 +200,18 @@ mod tests {
              \x20 artifacts   no limit                         12\n\
              \x20 pushes/h   [########################] 100 %  100 of 100\n\
              \x20 pulls/h     no limit                         -\n"
+        );
+        let limited = TenantUsage {
+            pull_limit: Some(50),
+            pulls: Some(10),
+            anonymous_pull_limit: Some(25),
+            anonymous_pulls: Some(5),
+            ..tenant()
+        };
+        let text = bars(&[limited]);
+        assert!(
+            text.ends_with("  anonymous  [####--------------------]  20 %  5 of 25\n"),
+            "{text}"
         );
         // More than there may be is not drawn out of the frame.
         let over = TenantUsage { pushes: Some(u64::MAX), push_limit: Some(1), ..tenant() };
@@ -206,7 +228,7 @@ mod tests {
         );
         assert!(tenants_table(&[tenant()]).contains("oci:frontend/*,npm:@frontend/*"));
         let text = tenant_text(&tenant());
-        assert!(text.contains("Of that, reserved:  5.0 GiB\n"), "{text}");
+        assert!(text.contains("Of that, reserved:    5.0 GiB\n"), "{text}");
     }
 
     #[test]

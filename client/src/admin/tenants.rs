@@ -35,6 +35,10 @@ pub struct TenantUsage {
     pub pushes: Option<u64>,
     /// The same of pulls.
     pub pulls: Option<u64>,
+    /// Pulls, among these, that callers without a login may make in an hour.
+    pub anonymous_pull_limit: Option<u64>,
+    /// Those that nodes were granted in this hour.
+    pub anonymous_pulls: Option<u64>,
 }
 
 impl From<proto::Tenant> for TenantUsage {
@@ -53,6 +57,8 @@ impl From<proto::Tenant> for TenantUsage {
             pull_limit: unless_zero(tenant.pull_limit),
             pushes: tenant.pushes,
             pulls: tenant.pulls,
+            anonymous_pull_limit: unless_zero(tenant.anonymous_pull_limit),
+            anonymous_pulls: tenant.anonymous_pulls,
         }
     }
 }

@@ -21,6 +21,8 @@ pub struct TenantUsage {
     pub pushes: Option<u64>,
     /// The same of pulls.
     pub pulls: Option<u64>,
+    /// The same of pulls by callers without a login.
+    pub anonymous_pulls: Option<u64>,
 }
 
 /// The tenants.
@@ -54,14 +56,14 @@ impl<'a> Tenants<'a> {
         let used = self.usage(&tenant).await?;
         let limits = self.limits(tenant.clone()).await?;
         // What has no limit is not counted.
-        let mut granted = [None; 2];
-        for (granted, rate) in granted.iter_mut().zip([Rate::Push, Rate::Pull]) {
+        let mut granted = [None; 3];
+        for (granted, rate) in granted.iter_mut().zip(Rate::ALL) {
             if limits.limit(rate).is_some() {
                 *granted = Some(self.granted_this_hour(tenant.clone(), rate).await?);
             }
         }
-        let [pushes, pulls] = granted;
-        Ok(TenantUsage { name: tenant, used, limits, pushes, pulls })
+        let [pushes, pulls, anonymous_pulls] = granted;
+        Ok(TenantUsage { name: tenant, used, limits, pushes, pulls, anonymous_pulls })
     }
 
     /// How many of a tenant's requests of a kind were granted to nodes in the hour that it is now.

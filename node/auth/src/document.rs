@@ -175,6 +175,12 @@ pub struct RateLimit {
     pub push: Option<u64>,
     /// Artifacts pulled.
     pub pull: Option<u64>,
+    /// Of these, by callers without a login; half of `pull` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous_pull: Option<u64>,
+    /// Of these, by one caller from one node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull_per_caller: Option<u64>,
 }
 
 /// `[[policy.immutable]]`: tags that never move and never go.

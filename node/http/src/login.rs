@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use nora_app::tenants::TenantUsage;
 use nora_auth::credential::{Credential, Secret};
 use nora_auth::session::parse_scope;
-use nora_domain::{About, Deed, Reason, TenantName, Verb};
+use nora_domain::{About, Deed, Rate, Reason, TenantName, Verb};
 use serde_json::{Map, Value, json};
 
 use crate::pipeline::{Challenge, rejection};
@@ -340,7 +340,7 @@ async fn usage_document(api: &Api) -> Result<Value, nora_app::Error> {
 }
 
 async fn tenant_document(api: &Api, name: TenantName) -> Result<Value, nora_app::Error> {
-    let TenantUsage { name, used: usage, limits, pushes, pulls } =
+    let TenantUsage { name, used: usage, limits, pushes, pulls, anonymous_pulls } =
         api.registry.tenants().overview(name).await?;
     Ok(json!({
         "name": name.as_str(),
@@ -355,6 +355,8 @@ async fn tenant_document(api: &Api, name: TenantName) -> Result<Value, nora_app:
         "pull_limit": limits.pull_limit,
         "pushes": pushes,
         "pulls": pulls,
+        "anonymous_pull_limit": limits.limit(Rate::AnonymousPull),
+        "anonymous_pulls": anonymous_pulls,
     }))
 }
 

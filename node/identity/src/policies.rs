@@ -57,6 +57,8 @@ pub fn tenant_limits(document: &PolicyDocument) -> Vec<(TenantName, LimitsRecord
             artifact_quota: tenant.artifact_quota,
             push_limit: tenant.rate_limit.push,
             pull_limit: tenant.rate_limit.pull,
+            anonymous_pull_limit: tenant.rate_limit.anonymous_pull,
+            caller_pull_limit: tenant.rate_limit.pull_per_caller,
         };
         // A name that is none was refused when the policy was compiled.
         Some((TenantName::parse(&tenant.name).ok()?, limits))

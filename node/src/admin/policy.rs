@@ -2,7 +2,7 @@
 
 use nora_app::tenants::TenantUsage;
 use nora_auth::document::PolicyDocument;
-use nora_domain::{About, Deed, Entry, Reason, Timestamp, Verb, hex};
+use nora_domain::{About, Deed, Entry, Rate, Reason, Timestamp, Verb, hex};
 use nora_proto::v1 as proto;
 use nora_proto::v1::audit_server::Audit;
 use nora_proto::v1::policy_server::Policy;
@@ -149,7 +149,7 @@ impl Tenants for Admin {
             if !wanted.is_empty() && wanted != name.as_str() {
                 continue;
             }
-            let TenantUsage { name, used: usage, limits, pushes, pulls } =
+            let TenantUsage { name, used: usage, limits, pushes, pulls, anonymous_pulls } =
                 registry.tenants().overview(name).await.map_err(refused)?;
             let namespaces = in_force.policy().tenant(name.as_str()).map(|tenant| {
                 let each = tenant.namespaces.iter();
@@ -171,6 +171,8 @@ impl Tenants for Admin {
                 pull_limit: limits.pull_limit.unwrap_or(0),
                 pushes,
                 pulls,
+                anonymous_pull_limit: limits.limit(Rate::AnonymousPull).unwrap_or(0),
+                anonymous_pulls,
                 name: name.as_str().to_owned(),
             });
         }

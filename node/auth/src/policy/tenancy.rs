@@ -186,6 +186,8 @@ fn check_limits(place: &str, tenant: &Tenant, errors: &mut Errors) {
         ("artifact_quota", tenant.artifact_quota),
         ("rate_limit.push", tenant.rate_limit.push),
         ("rate_limit.pull", tenant.rate_limit.pull),
+        ("rate_limit.anonymous_pull", tenant.rate_limit.anonymous_pull),
+        ("rate_limit.pull_per_caller", tenant.rate_limit.pull_per_caller),
     ];
     for (key, limit) in limits {
         if limit == Some(0) {

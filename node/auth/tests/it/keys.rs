@@ -55,7 +55,12 @@ fn full() -> PolicyDocument {
     full.tenants = vec![Tenant {
         storage_quota: Some(1),
         artifact_quota: Some(1),
-        rate_limit: RateLimit { push: Some(1), pull: Some(1) },
+        rate_limit: RateLimit {
+            push: Some(1),
+            pull: Some(1),
+            anonymous_pull: Some(1),
+            pull_per_caller: Some(1),
+        },
         ..tenant("t", "oci", &["t/*"])
     }];
     full.immutable = vec![immutable("prod/*", &["v*"])];
@@ -208,6 +213,15 @@ fn tenants_flip() {
     flips("tenants.rate_limit.push", &full, push, limits, (before, (one, one, Some(2), one)));
     let pull = |d: &mut PolicyDocument| d.tenants[0].rate_limit.pull = None;
     flips("tenants.rate_limit.pull", &full, pull, limits, (before, (one, one, one, None)));
+    let shares = |p: &Policy| {
+        let RateLimit { anonymous_pull, pull_per_caller, .. } = p.tenant("t").unwrap().rate_limit;
+        (anonymous_pull, pull_per_caller)
+    };
+    let anonymous = |d: &mut PolicyDocument| d.tenants[0].rate_limit.anonymous_pull = Some(2);
+    let flipped = ((one, one), (Some(2), one));
+    flips("tenants.rate_limit.anonymous_pull", &full, anonymous, shares, flipped);
+    let caller = |d: &mut PolicyDocument| d.tenants[0].rate_limit.pull_per_caller = None;
+    flips("tenants.rate_limit.pull_per_caller", &full, caller, shares, ((one, one), (one, None)));
     let stays = |p: &Policy| p.is_immutable(oci, "prod/app", "v1");
     let elsewhere = |d: &mut PolicyDocument| d.immutable[0].repositories = "test/*".to_owned();
     flips("immutable.match", &full, elsewhere, stays, (true, false));

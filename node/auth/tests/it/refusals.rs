@@ -140,7 +140,7 @@ fn tenants() {
     check("tenants[0].storage_quota", zero, of(|tenant| tenant.storage_quota = Some(0)));
     check("tenants[0].artifact_quota", zero, of(|tenant| tenant.artifact_quota = Some(0)));
     check("tenants[0].rate_limit.push", zero, of(|tenant| tenant.rate_limit.push = Some(0)));
-    let pull = RateLimit { push: None, pull: Some(0) };
+    let pull = RateLimit { pull: Some(0), ..RateLimit::default() };
     check("tenants[0].rate_limit.pull", zero, |document| {
         document.tenants = vec![Tenant { rate_limit: pull, ..tenant("a", "oci", &["x"]) }];
     });

@@ -185,6 +185,7 @@ const fn rate_byte(rate: Rate) -> u8 {
     match rate {
         Rate::Push => 1,
         Rate::Pull => 2,
+        Rate::AnonymousPull => 3,
     }
 }
 

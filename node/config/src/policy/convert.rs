@@ -159,6 +159,8 @@ fn tenant(table: TenantTable) -> Tenant {
     let rate_limit = table.rate_limit.map_or_else(RateLimit::default, |limit| RateLimit {
         push: number(limit.push),
         pull: number(limit.pull),
+        anonymous_pull: number(limit.anonymous_pull),
+        pull_per_caller: number(limit.pull_per_caller),
     });
     Tenant {
         name: table.name,
@@ -181,8 +183,12 @@ fn tenant_table(tenant: &Tenant) -> TenantTable {
     let number =
         |number: Option<u64>| number.map(|number| usize::try_from(number).unwrap_or(usize::MAX));
     let limit = tenant.rate_limit;
-    let rate_limit = (limit != RateLimit::default())
-        .then(|| RateLimitTable { push: number(limit.push), pull: number(limit.pull) });
+    let rate_limit = (limit != RateLimit::default()).then(|| RateLimitTable {
+        push: number(limit.push),
+        pull: number(limit.pull),
+        anonymous_pull: number(limit.anonymous_pull),
+        pull_per_caller: number(limit.pull_per_caller),
+    });
     TenantTable {
         name: tenant.name.clone(),
         storage_quota: tenant.storage_quota.map(Size),

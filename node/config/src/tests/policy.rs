@@ -44,7 +44,7 @@ name = "team-frontend"
 namespaces = { oci = ["frontend/*"], npm = ["@frontend/*"], maven = ["com.acme.frontend"] }
 storage_quota = "50GB"
 artifact_quota = 1000
-rate_limit = { push = 100, pull = 1000 }
+rate_limit = { push = 100, pull = 1000, anonymous_pull = 10, pull_per_caller = 20 }
 
 [[policy.immutable]]
 match = "prod/*"
@@ -120,7 +120,12 @@ pub(super) fn example() -> PolicyDocument {
             ]),
             storage_quota: Some(50_000_000_000),
             artifact_quota: Some(1000),
-            rate_limit: RateLimit { push: Some(100), pull: Some(1000) },
+            rate_limit: RateLimit {
+                push: Some(100),
+                pull: Some(1000),
+                anonymous_pull: Some(10),
+                pull_per_caller: Some(20),
+            },
         }],
         immutable: vec![Immutable { repositories: "prod/*".into(), tags: texts(&["v*"]) }],
         audit: Audit {
@@ -324,13 +329,21 @@ pub(super) fn any_document() -> impl Strategy<Value = PolicyDocument> {
         0..3,
     );
     let number = || prop::option::of(1_u64..1_000_000_000_000);
-    let tenant = (text(), names, number(), number(), number(), number()).prop_map(
-        |(name, namespaces, storage_quota, artifact_quota, push, pull)| Tenant {
+    let rates = (number(), number(), number(), number()).prop_map(
+        |(push, pull, anonymous_pull, pull_per_caller)| RateLimit {
+            push,
+            pull,
+            anonymous_pull,
+            pull_per_caller,
+        },
+    );
+    let tenant = (text(), names, number(), number(), rates).prop_map(
+        |(name, namespaces, storage_quota, artifact_quota, rate_limit)| Tenant {
             name,
             namespaces,
             storage_quota,
             artifact_quota,
-            rate_limit: RateLimit { push, pull },
+            rate_limit,
         },
     );
     let immutable =

@@ -37,16 +37,46 @@ pub struct LimitsRecord {
     pub push_limit: Option<u64>,
     /// Artifacts and files pulled in an hour.
     pub pull_limit: Option<u64>,
+    /// Of these, how many callers without a login pull together. Absent is half of `pull_limit`.
+    pub anonymous_pull_limit: Option<u64>,
+    /// Of these, how many one caller pulls from one node. Absent is no limit for a login, and half of what callers without
+    /// a login may pull for an address.
+    pub caller_pull_limit: Option<u64>,
 }
 
+/// Requests of any kind that read, for each pull that a caller may make. An image of twenty layers takes about fifty
+/// requests of a client that asks for each part before it fetches it.
+const READS_PER_PULL: u64 = 50;
+
 impl LimitsRecord {
-    /// Requests of a kind that the tenant may make in an hour.
+    /// Requests of a kind that the tenant's clients may make in an hour.
     pub fn limit(&self, rate: Rate) -> Option<u64> {
         match rate {
             Rate::Push => self.push_limit,
             Rate::Pull => self.pull_limit,
+            Rate::AnonymousPull => self.anonymous_pull_limit.or(self.pull_limit.map(half)),
         }
     }
+
+    /// Pulls that one caller may make of one node in an hour.
+    pub fn pulls_of_caller(&self, is_anonymous: bool) -> Option<u64> {
+        let derived = match is_anonymous {
+            true => self.limit(Rate::AnonymousPull).map(half),
+            false => None,
+        };
+        self.caller_pull_limit.or(derived)
+    }
+
+    /// Requests of any kind that read, blobs and lists among them, that one caller may make of one node in an hour.
+    pub fn reads_of_caller(&self, is_anonymous: bool) -> Option<u64> {
+        let pulls = self.pulls_of_caller(is_anonymous).or(self.pull_limit)?;
+        Some(pulls.saturating_mul(READS_PER_PULL))
+    }
+}
+
+/// Half of a limit, and one at least.
+fn half(limit: u64) -> u64 {
+    limit.div_ceil(2)
 }
 
 /// What a tenant has a limited amount of.
@@ -75,17 +105,20 @@ pub enum Rate {
     Push,
     /// Artifacts and files pulled.
     Pull,
+    /// Those of them that callers without a login pulled.
+    AnonymousPull,
 }
 
 impl Rate {
-    /// Both kinds.
-    pub const ALL: [Self; 2] = [Self::Push, Self::Pull];
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Push, Self::Pull, Self::AnonymousPull];
 
     /// The name used in configuration and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Push => "push",
             Self::Pull => "pull",
+            Self::AnonymousPull => "anonymous_pull",
         }
     }
 }

@@ -25,6 +25,8 @@ fn policy(storage: u64, artifacts: u64) -> Action {
         artifact_quota: Some(artifacts),
         push_limit: Some(10),
         pull_limit: None,
+        anonymous_pull_limit: None,
+        caller_pull_limit: None,
     };
     Action::SetPolicy(SetPolicy {
         expected: None,

@@ -564,6 +564,8 @@ impl Op {
                         artifact_quota: Some(artifacts),
                         push_limit: Some(limit),
                         pull_limit: None,
+                        anonymous_pull_limit: None,
+                        caller_pull_limit: None,
                     },
                 )],
             }),

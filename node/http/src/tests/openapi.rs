@@ -412,8 +412,16 @@ async fn usage_is_answered_as_described() {
         let tenants = answer["tenants"].as_array().unwrap();
         tenants.iter().find(|tenant| tenant["name"] == name).unwrap()
     };
-    let nullable =
-        ["storage_quota", "artifact_quota", "push_limit", "pull_limit", "pushes", "pulls"];
+    let nullable = [
+        "storage_quota",
+        "artifact_quota",
+        "push_limit",
+        "pull_limit",
+        "pushes",
+        "pulls",
+        "anonymous_pull_limit",
+        "anonymous_pulls",
+    ];
     for name in nullable {
         assert!(tenant("team")[name].is_u64(), "{name} of a tenant with limits: {answer}");
         assert!(tenant("default")[name].is_null(), "{name} of one without: {answer}");

@@ -258,7 +258,7 @@ enums! {
     Standing { Joining, Active, Away, Draining, Removed, }
     RotationStage { Trust, Show, }
     HashKind { Md5, Sha1, Sha256, Sha512, Blake2b256, }
-    Rate { Push, Pull, }
+    Rate { Push, Pull, AnonymousPull, }
     Placement { Nodes("nodes"), Object("object"), }
     Body { Inline("inline"), Blob, }
     Facts { Inline("inline"), Blob("blob"), }
@@ -360,7 +360,7 @@ structs! {
     TenantBlobRecord { size, links, references, unreferenced_at, relied_on_at }
     LinkRecord { size, linked_at, pinned_until, unreferenced_at }
     UsageRecord { bytes, artifacts, versions, tags, links, unique_bytes, reserved_bytes, uploads }
-    LimitsRecord { storage_quota, artifact_quota, push_limit, pull_limit }
+    LimitsRecord { storage_quota, artifact_quota, push_limit, pull_limit, anonymous_pull_limit, caller_pull_limit }
     BudgetRecord { hour, granted }
     UploadRecord { repository, node, opened_at, expires_at, reserved_bytes }
     RepositoryRecord { created_at, revision, artifacts, versions, tags, links }
