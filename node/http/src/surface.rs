@@ -20,8 +20,8 @@ use nora_app::ports::blobs::Delivery;
 use nora_app::ports::{BoxFuture, Incoming};
 use nora_auth::credential::Scheme;
 use nora_auth::permission::Action;
-use nora_domain::{Format, Rate, RepositoryKey, RepositoryPath, UploadId};
-use nora_identity::Caller;
+use nora_domain::{Format, RepositoryKey, RepositoryPath, UploadId};
+use nora_identity::{Caller, Spends};
 
 use crate::downloads::Place;
 use crate::pipeline::{self, Challenge};
@@ -123,8 +123,8 @@ pub(crate) struct About<T> {
     pub(crate) path: RepositoryPath,
     /// The right that it needs there.
     pub(crate) action: Action,
-    /// The hourly limit that it spends.
-    pub(crate) spends: Option<Rate>,
+    /// What it spends of the limits by the hour.
+    pub(crate) spends: Spends,
     /// The upload session that it goes on with.
     pub(crate) session: Option<UploadId>,
     /// What is asked for, in the format's terms.

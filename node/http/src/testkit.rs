@@ -168,6 +168,9 @@ impl Answer {
     }
 }
 
+/// Where requests come from, if nothing else is said.
+const HERE: [u8; 4] = [192, 0, 2, 9];
+
 impl World {
     /// With this policy, on an address that is not this machine's alone.
     pub async fn with(policy: &str) -> Self {
@@ -228,16 +231,28 @@ impl World {
         let body = body.into();
         let length = body.len().to_string();
         let headers = [headers, &[("content-length", length.as_str())]].concat();
-        self.send_as_it_is(method, path, shown, &headers, body).await
+        self.send_as_it_is(HERE, method, path, shown, &headers, body).await
+    }
+
+    /// A request without a body, from that address.
+    pub async fn ask_from(
+        &self,
+        from: [u8; 4],
+        method: Method,
+        path: &str,
+        shown: &Shown,
+    ) -> Answer {
+        self.send_as_it_is(from, method, path, shown, &[], Bytes::new()).await
     }
 
     /// A request without a body, which does not say so.
     pub async fn send_unannounced(&self, method: Method, path: &str, shown: &Shown) -> Answer {
-        self.send_as_it_is(method, path, shown, &[], Bytes::new()).await
+        self.send_as_it_is(HERE, method, path, shown, &[], Bytes::new()).await
     }
 
     async fn send_as_it_is(
         &self,
+        from: [u8; 4],
         method: Method,
         path: &str,
         shown: &Shown,
@@ -253,7 +268,7 @@ impl World {
             request = request.header(AUTHORIZATION, header);
         }
         let mut request = request.body(Body::from(body)).unwrap();
-        let peer = SocketAddr::new(IpAddr::from([192, 0, 2, 9]), 40_000);
+        let peer = SocketAddr::new(IpAddr::from(from), 40_000);
         request.extensions_mut().insert(ConnectionInfo { peer, tls: true });
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();

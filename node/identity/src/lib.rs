@@ -9,6 +9,7 @@
 
 mod admin;
 mod caller;
+mod callers;
 mod issuers;
 mod limits;
 mod lockout;
@@ -33,19 +34,20 @@ use moka::sync::Cache;
 use nora_app::Registry;
 use nora_app::ports::clock::Clock;
 use nora_auth::credential::Secret;
-use nora_domain::{Actor, Rate, RepositoryKey, TenantName, Timestamp, UploadId};
+use nora_domain::{Actor, Rate, TenantName, Timestamp, UploadId};
 use tracing::warn;
 
 pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, shared_password};
 pub use caller::{Caller, Known, Listed, OnceBegun};
 pub use issuers::{ExchangeFailure, Exchanged, Issuers};
-pub use limits::Allowance;
+pub use limits::{Allowance, Limit, Over, Spends, Why};
 pub use lockout::neighbours;
 pub use policies::{InForce, Policies, PolicyFailure, canonical, stranded, tenant_limits};
 pub use recognise::Rejected;
 pub use sessions::{Session, SessionRequest};
 pub use unmatched::{end_tokens_of_nobody, unmatched};
 
+use callers::{Callers, Who};
 use limits::Limits;
 use lockout::Lockout;
 use notes::Notes;
@@ -66,6 +68,11 @@ const HASHED_AT_ONCE: usize = 2;
 
 /// Logins that wait for that, of all addresses; more are told to come again.
 const LOGINS_WAITING_MAX: usize = 100;
+
+/// Pages of the list of all repositories that a caller gets of a node within a time. They are no tenant's, so no limit of a
+/// tenant counts them.
+const CATALOGS_MAX: u32 = 600;
+const CATALOGS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Whom a credential is of, as of an identity epoch.
 #[derive(Clone)]
@@ -113,6 +120,9 @@ pub struct Guard {
     /// Refresh tokens that each subject is given.
     refreshes: Pace,
     limits: Arc<Limits>,
+    callers: Callers,
+    /// Lists of all repositories that each caller asks for.
+    catalogs: Pace,
     issuers: Arc<Issuers>,
 }
 
@@ -132,6 +142,8 @@ impl Guard {
         }
         Ok(Arc::new(Self {
             limits: Limits::new(registry.clone(), clock.clone()),
+            callers: Callers::new(),
+            catalogs: Pace::new(CATALOGS_MAX, CATALOGS_WITHIN),
             issuers: Issuers::new(clock.clone())?,
             registry,
             clock,
@@ -200,6 +212,7 @@ impl Guard {
             || self.secrets.is_proof(shown, &[&upload.0.to_be_bytes(), subject.as_bytes()])
     }
 
+
     /// Whether a session opens only with what [`Self::session_proof`] gave. Until an upgrade is finished, nodes that give
     /// none may have opened it.
     pub fn asks_for_proofs(&self) -> bool {
@@ -211,19 +224,47 @@ impl Guard {
         self.clock.now()
     }
 
-    /// Counts a request against its tenant's limit: what is left of it, or `Err` once it is spent. `None` if there is no
-    /// limit.
-    pub async fn allow(
+    /// Counts a request against the limits of the tenant whose repository it is about: what is left of them, or `None` if
+    /// there are none. A caller without a login spends what all such callers share, and then what the tenant has.
+    pub async fn spend(
         &self,
-        repository: &RepositoryKey,
-        rate: Rate,
-    ) -> Option<Result<Allowance, Allowance>> {
-        let limit = self.limit_of(&repository.tenant, rate)?;
-        Some(self.limits.take(&repository.tenant, rate, limit).await)
+        caller: &Caller,
+        tenant: &TenantName,
+        spends: Spends,
+    ) -> Result<Option<Allowance>, Over> {
+        let in_force = self.policies.in_force();
+        let Some(limits) = in_force.limits(tenant) else { return Ok(None) };
+        let (rates, is_pull): (&[Rate], bool) = match (spends, caller.is_anonymous()) {
+            (Spends::Nothing, _) => return Ok(None),
+            (Spends::Push, _) => (&[Rate::Push], false),
+            (Spends::Pull, true) => (&[Rate::AnonymousPull, Rate::Pull], true),
+            (Spends::Pull, false) => (&[Rate::Pull], true),
+            (Spends::Read, _) => (&[], false),
+        };
+        let mut left: Option<Allowance> = None;
+        if spends != Spends::Push {
+            left = self.callers.take(tenant, who(caller), limits, is_pull, self.clock.now())?;
+        }
+        for rate in rates {
+            let Some(limit) = limits.limit(*rate) else { continue };
+            let of_tenant = self.limits.take(tenant, *rate, limit).await?;
+            left = left.into_iter().chain([of_tenant]).min_by_key(|allowance| allowance.remaining);
+        }
+        Ok(left)
     }
 
-    fn limit_of(&self, tenant: &TenantName, rate: Rate) -> Option<u64> {
-        self.policies.in_force().limits(tenant)?.limit(rate)
+    /// Counts a page of the list of all repositories; `Err` says how long the caller has to wait.
+    pub fn spend_catalog(&self, caller: &Caller) -> Result<(), Duration> {
+        if caller.is_open() {
+            return Ok(());
+        }
+        let name = match who(caller) {
+            Who::Subject(subject) => subject,
+            Who::Address(address) => {
+                address.map_or_else(String::new, |address| address.to_string())
+            }
+        };
+        self.catalogs.take(&name)
     }
 
     /// Brings policy, signing keys and recognised credentials to what this node has applied. Cheap if nothing changed.
@@ -324,5 +365,13 @@ impl Guard {
             Ok(Err(error)) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         }
+    }
+}
+
+/// By what name a caller's requests are counted.
+fn who(caller: &Caller) -> Who {
+    match caller.is_anonymous() {
+        true => Who::Address(caller.address().map(neighbours)),
+        false => Who::Subject(caller.identity().subject.to_string()),
     }
 }

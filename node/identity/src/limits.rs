@@ -3,8 +3,9 @@
 //! A node asks the log for a share of what is left of the hour before it needs it, so that requests are counted here and
 //! wait for nobody. Shares are small beside the limit and shrink with what is left; a burst on a node that was idle asks
 //! for as many as wait. Guarantees: while the log answers, all nodes together let no more through in an hour than the
-//! limit, because the log grants no more; an idle node gives back what it does not use. A cluster that cannot answer lets
-//! requests through: limits are no reason to be down.
+//! limit, because the log grants no more; an idle node gives back what it does not use. While the log does not answer, a
+//! node lets requests through at the limit's own pace and no faster: limits are no reason to be down, and a slow log is no
+//! way around them. What it let through so is taken off the next share.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use nora_app::Registry;
 use nora_app::ports::clock::Clock;
-use nora_domain::{HOUR_MILLIS, Rate, TenantName};
+use nora_domain::{HOUR_MILLIS, Rate, TenantName, Timestamp};
 use tokio::sync::Notify;
 use tracing::debug;
 
@@ -28,7 +29,7 @@ const SHARE_WAIT: Duration = Duration::from_secs(1);
 /// A share that nothing was taken from for so long is given back.
 const IDLE_MILLIS: u64 = 20_000;
 
-/// How long requests need no share after one did not come.
+/// How long requests need no share after one did not come, within the limit's pace.
 const EXCUSED_MILLIS: u64 = 2_000;
 
 /// What a client is told of its limit.
@@ -40,8 +41,60 @@ pub struct Allowance {
     pub remaining: u64,
     /// Seconds until the next hour begins; of a refusal, until it is worth asking again.
     pub reset_secs: u64,
-    /// Whether the hour's budget is spent, and not only too many ask at once.
-    pub is_spent: bool,
+}
+
+impl Allowance {
+    /// What is left for the rest of the hour.
+    pub(super) fn until_next_hour(limit: u64, remaining: u64, now: Timestamp) -> Self {
+        let reset_secs = (HOUR_MILLIS - now.0 % HOUR_MILLIS).div_ceil(1_000);
+        Self { limit, remaining, reset_secs }
+    }
+}
+
+/// What a request spends of the hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spends {
+    /// Nothing.
+    Nothing,
+    /// An artifact or a version is pushed.
+    Push,
+    /// An artifact or a file is pulled.
+    Pull,
+    /// Something else is read.
+    Read,
+}
+
+/// A limit by the hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Of a tenant, across the cluster.
+    Tenant(Rate),
+    /// Pulls of one caller, on each node.
+    CallerPull,
+    /// Whatever one caller reads, on each node.
+    CallerRead,
+}
+
+/// Why a request is over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The hour's budget is spent.
+    Spent,
+    /// Too many ask at once.
+    Burst,
+    /// The log does not answer, and this node has let through what the hour's pace allows.
+    Unanswered,
+}
+
+/// A request that is over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// Which limit.
+    pub of: Limit,
+    /// Why.
+    pub why: Why,
+    /// What the client is told of it.
+    pub allowance: Allowance,
 }
 
 /// A node's share of one budget.
@@ -50,6 +103,10 @@ struct Share {
     hour: u64,
     /// Requests that this node may let through.
     left: u64,
+    /// Requests that this node has let through in the hour.
+    let_through: u64,
+    /// Those of them that there was no share for, and that no later share has paid for.
+    owed: u64,
     /// What all nodes together were granted, as of the last answer.
     granted: u64,
     /// Whether the hour's budget is spent.
@@ -59,7 +116,7 @@ struct Share {
     waiting: u64,
     /// How often the log has answered.
     answers: u64,
-    /// Until then requests need no share: the log does not answer.
+    /// Until then requests need no share, within the pace: the log does not answer.
     excused_until: u64,
     used_at: u64,
     came: Arc<Notify>,
@@ -74,7 +131,7 @@ pub struct Limits {
 
 enum Step {
     Taken(Allowance),
-    Spent(Allowance),
+    Refused(Over),
     /// For a share, which the log was asked for after so many answers.
     Wait(Arc<Notify>, u64),
 }
@@ -93,19 +150,26 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// How many requests a node lets through without the log: as many as the hour so far has brought at the limit's pace, and
+/// one share at least.
+fn paced(limit: u64, now: u64) -> u64 {
+    let so_far = u128::from(limit) * u128::from(now % HOUR_MILLIS) / u128::from(HOUR_MILLIS);
+    u64::try_from(so_far).unwrap_or(limit).max(limit / SHARE_OF_LIMIT).max(1)
+}
+
 impl Limits {
     /// No shares yet.
     pub fn new(registry: Registry, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self { registry, clock, shares: Mutex::default() })
     }
 
-    /// Counts a request; `Err` if the hour's budget is spent.
+    /// Counts a request; `Err` if it is over the limit.
     pub async fn take(
         self: &Arc<Self>,
         tenant: &TenantName,
         rate: Rate,
         limit: u64,
-    ) -> Result<Allowance, Allowance> {
+    ) -> Result<Allowance, Over> {
         let until = tokio::time::Instant::now() + SHARE_WAIT;
         let mut waiting = None;
         let mut begun = None;
@@ -113,7 +177,7 @@ impl Limits {
             // Listening begins before looking, so that a share that comes in between is not missed.
             let came = match self.step(tenant, rate, limit) {
                 Step::Taken(allowance) => return Ok(allowance),
-                Step::Spent(allowance) => return Err(allowance),
+                Step::Refused(over) => return Err(over),
                 Step::Wait(came, answers) => {
                     begun.get_or_insert(answers);
                     came
@@ -125,16 +189,20 @@ impl Limits {
             waiting.get_or_insert_with(|| self.wait(tenant, rate));
             let answers = match self.step(tenant, rate, limit) {
                 Step::Taken(allowance) => return Ok(allowance),
-                Step::Spent(allowance) => return Err(allowance),
+                Step::Refused(over) => return Err(over),
                 Step::Wait(_, answers) => answers,
             };
             if tokio::time::timeout_at(until, notified).await.is_err() {
                 if begun.is_some_and(|begun| answers > begun) {
                     // The log answers, and more wait than it could serve.
-                    return Err(Allowance { reset_secs: 1, ..self.allowance(limit, 0) });
+                    return Err(self.over(rate, limit, Why::Burst));
                 }
                 self.excuse(tenant, rate);
-                return Ok(self.allowance(limit, 0));
+                return match self.step(tenant, rate, limit) {
+                    Step::Taken(allowance) => Ok(allowance),
+                    Step::Refused(over) => Err(over),
+                    Step::Wait(..) => Err(self.over(rate, limit, Why::Unanswered)),
+                };
             }
         }
     }
@@ -156,10 +224,15 @@ impl Limits {
         }
     }
 
-    fn allowance(&self, limit: u64, remaining: u64) -> Allowance {
-        let into_hour = self.clock.now().0 % HOUR_MILLIS;
-        let reset_secs = (HOUR_MILLIS - into_hour).div_ceil(1_000);
-        Allowance { limit, remaining, reset_secs, is_spent: false }
+    fn over(&self, rate: Rate, limit: u64, why: Why) -> Over {
+        let allowance = Allowance::until_next_hour(limit, 0, self.clock.now());
+        let reset_secs = match why {
+            Why::Spent => allowance.reset_secs,
+            Why::Burst => 1,
+            // When the pace allows the next one.
+            Why::Unanswered => (HOUR_MILLIS / limit.max(1)).div_ceil(1_000).max(1),
+        };
+        Over { of: Limit::Tenant(rate), why, allowance: Allowance { reset_secs, ..allowance } }
     }
 
     fn step(self: &Arc<Self>, tenant: &TenantName, rate: Rate, limit: u64) -> Step {
@@ -174,8 +247,12 @@ impl Limits {
         share.used_at = now;
         let rest = limit.saturating_sub(share.granted);
         let wanted = (limit / SHARE_OF_LIMIT).min(rest / SHARE_OF_REST).max(1).max(share.waiting);
-        let is_excused = share.left == 0 && !share.is_spent && now < share.excused_until;
+        let wanted = wanted.saturating_add(share.owed);
+        let is_unanswered = share.left == 0 && !share.is_spent && now < share.excused_until;
+        let is_excused = is_unanswered && share.let_through < paced(limit, now);
         let taken = share.left > 0 || is_excused;
+        share.let_through += u64::from(taken);
+        share.owed += u64::from(is_excused);
         share.left = share.left.saturating_sub(1);
         if share.left < wanted.div_ceil(2) && !share.is_spent && !share.is_asking {
             share.is_asking = true;
@@ -184,10 +261,13 @@ impl Limits {
         }
         let remaining = share.left.saturating_add(rest);
         if taken {
-            return Step::Taken(self.allowance(limit, remaining));
+            return Step::Taken(Allowance::until_next_hour(limit, remaining, Timestamp(now)));
         }
         if share.is_spent {
-            return Step::Spent(Allowance { is_spent: true, ..self.allowance(limit, 0) });
+            return Step::Refused(self.over(rate, limit, Why::Spent));
+        }
+        if is_unanswered {
+            return Step::Refused(self.over(rate, limit, Why::Unanswered));
         }
         Step::Wait(share.came.clone(), share.answers)
     }
@@ -203,7 +283,10 @@ impl Limits {
             match answer {
                 Ok(Some((granted, budget))) => {
                     share.answers += 1;
-                    share.left = share.left.saturating_add(granted);
+                    share.excused_until = 0;
+                    let paid = share.owed.min(granted);
+                    share.owed -= paid;
+                    share.left = share.left.saturating_add(granted - paid);
                     // By the cluster's clock this hour may not have begun, and the one before may be spent.
                     if budget.hour == hour {
                         share.granted = budget.granted;
@@ -249,5 +332,56 @@ impl Limits {
             };
         }
         given_back
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nora_app::testkit::Failure;
+
+    use super::*;
+    use crate::testkit::MemoryNode;
+
+    const LIMIT: u64 = 100;
+
+    /// How many of so many requests to pull are let through.
+    async fn let_through(node: &MemoryNode, requests: u64) -> u64 {
+        let tenant = TenantName::parse("red").unwrap();
+        let mut count = 0;
+        for _ in 0..requests {
+            let taken = node.guard.limits.take(&tenant, Rate::Pull, LIMIT).await;
+            count += u64::from(taken.is_ok());
+            // The log is asked by tasks of their own.
+            tokio::task::yield_now().await;
+        }
+        count
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_that_does_not_answer_is_no_way_around_a_limit() {
+        let node = MemoryNode::without_policy(false).await;
+        node.apply(&format!(
+            "[auth]\n[[tenants]]\nname = \"red\"\nrate_limit = {{ pull = {LIMIT} }}\n"
+        ))
+        .await;
+        let into_hour = node.clock.now().0 % HOUR_MILLIS;
+        let pace = LIMIT * into_hour / HOUR_MILLIS;
+        assert!((10..50).contains(&pace), "{pace}");
+        node.metadata.fail(Some(Failure::NoLeader));
+        let without_log = let_through(&node, 2 * LIMIT).await;
+        assert_eq!(without_log, pace, "the hour's pace, and not one more");
+        let tenant = TenantName::parse("red").unwrap();
+        let over = node.guard.limits.take(&tenant, Rate::Pull, LIMIT).await.unwrap_err();
+        assert_eq!((over.why, over.allowance.reset_secs), (Why::Unanswered, 36));
+        node.clock.advance(HOUR_MILLIS / LIMIT);
+        assert_eq!(let_through(&node, LIMIT).await, 1, "as time goes on");
+
+        node.metadata.fail(None);
+        let with_log = let_through(&node, 2 * LIMIT).await;
+        assert_eq!(
+            without_log + 1 + with_log,
+            LIMIT,
+            "the log's shares pay for what was let through"
+        );
     }
 }

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use nora_auth::permission::Action;
 use nora_domain::{
-    About, Deed, Digest, Format, Rate, Reason, Reference, RepositoryKey, RepositoryPath, TagName,
-    Verb,
+    About, Deed, Digest, Format, Reason, Reference, RepositoryKey, RepositoryPath, TagName, Verb,
 };
 use nora_proto::v1 as proto;
 use nora_proto::v1::content_server::Content;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, caller_of, not_permitted, page_rows, refused, to_the_end};
-use nora_identity::Caller;
+use nora_identity::{Caller, Spends};
 
 fn malformed(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
@@ -129,7 +128,8 @@ impl Content for Admin {
         let repository = self.repository(&caller, Action::Push, &request.repository)?;
         let tag = TagName::parse(&request.tag).map_err(malformed)?;
         let to = reference(&request.reference)?;
-        if let Some(Err(_)) = self.api.guard.allow(&repository, Rate::Push).await {
+        let spent = self.api.guard.spend(&caller, &repository.tenant, Spends::Push);
+        if spent.await.is_err() {
             let deed = Deed::new(Verb::ArtifactPush, About::Repository(repository));
             caller.note_refusal(deed, Reason::OverHourlyLimit);
             return Err(Status::resource_exhausted(

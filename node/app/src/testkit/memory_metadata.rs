@@ -48,6 +48,7 @@ struct State {
     shown: Option<MemoryStore>,
     position: u64,
     failure: Option<Failure>,
+    outage: Option<Failure>,
     counts: Counts,
 }
 
@@ -68,6 +69,11 @@ impl MemoryMetadata {
     /// The next proposal fails in this way.
     pub fn fail_next(&self, failure: Failure) {
         self.lock().failure = Some(failure);
+    }
+
+    /// Every proposal fails in this way, until there is no failure any more.
+    pub fn fail(&self, outage: Option<Failure>) {
+        self.lock().outage = outage;
     }
 
     /// Another node proposes: the log takes the command, and this node does not show it before it catches up.
@@ -113,7 +119,7 @@ impl Metadata for MemoryMetadata {
         Box::pin(async move {
             let mut state = self.lock();
             state.counts.proposals += 1;
-            match state.failure.take() {
+            match state.failure.take().or(state.outage) {
                 Some(Failure::NoLeader) => return Err(MetadataError::NoLeader),
                 Some(Failure::Busy) => return Err(MetadataError::Busy),
                 Some(Failure::Lost) => return Err(MetadataError::OutcomeUnknown),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LINK};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
 use http::{HeaderName, Method, StatusCode};
 use nora_app::artifacts::Artifact;
 use nora_app::{Error, Registry};
@@ -106,6 +106,13 @@ pub(super) async fn catalog(call: OtherCall) -> Result<Response, Problem> {
     if caller.is_anonymous() && caller.known().uncut.is_none() {
         return Err(challenged(challenge, Some("registry:catalog:*"), "log in first"));
     }
+    api.guard.spend_catalog(caller).map_err(|wait| {
+        let told =
+            "too many lists of repositories in a minute; ask for longer pages, or less often";
+        let seconds = wait.as_secs().max(1).to_string();
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, Kind::TooManyRequests, told)
+            .with_header(RETRY_AFTER, &seconds)
+    })?;
     let limit = page_size(call.param("n"), api.settings.page_size_max)?;
     let last = call.param("last").and_then(|text| RepositoryPath::parse(text).ok());
     let listed = caller.listed(Format::Oci);

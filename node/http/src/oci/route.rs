@@ -3,8 +3,9 @@
 
 use http::{Method, StatusCode};
 use nora_auth::permission::Action;
-use nora_domain::{Digest, Rate, Reference, RepositoryPath, UploadId};
+use nora_domain::{Digest, Reference, RepositoryPath, UploadId};
 use nora_formats::oci::name::{ReferenceError, parse_reference, parse_repository};
+use nora_identity::Spends;
 
 use crate::problem::{Kind, Problem};
 use crate::surface::About;
@@ -45,9 +46,12 @@ impl Target {
             _ => None,
         };
         let spends = match (&self, method) {
-            (Self::Manifest(_), &Method::GET) => Some(Rate::Pull),
-            (Self::Manifest(_), &Method::PUT) => Some(Rate::Push),
-            _ => None,
+            (Self::Manifest(_), &Method::GET) => Spends::Pull,
+            (Self::Manifest(_), &Method::PUT) => Spends::Push,
+            // Sessions have limits of their own.
+            (Self::Uploads | Self::Upload(_), _) => Spends::Nothing,
+            (_, &Method::GET | &Method::HEAD) => Spends::Read,
+            _ => Spends::Nothing,
         };
         About { path, action: self.needs(method), spends, session, what: self }
     }

@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{HeaderName, StatusCode};
 use nora_domain::{About, Deed, Rate, Reason, RepositoryKey, Verb};
-use nora_identity::{Allowance, Caller};
+use nora_identity::{Allowance, Caller, Limit, Over, Spends, Why};
 
 use crate::Api;
 use crate::problem::{Kind, Problem};
@@ -15,24 +15,21 @@ static LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 static RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// Counts a request against its tenant's limit: what is left of it, or `None` if there is no limit.
+/// Counts a request against the limits of its repository's tenant: what is left, or `None` if there is no limit.
 pub(super) async fn spend(
     api: &Api,
     caller: &Caller,
     repository: &RepositoryKey,
-    rate: Rate,
+    spends: Spends,
 ) -> Result<Option<Allowance>, Problem> {
-    match api.guard.allow(repository, rate).await {
-        None => Ok(None),
-        Some(Ok(allowance)) => Ok(Some(allowance)),
-        Some(Err(allowance)) => {
-            if rate == Rate::Push {
-                let deed = Deed::new(Verb::ArtifactPush, About::Repository(repository.clone()));
-                caller.note_refusal(deed, Reason::OverHourlyLimit);
-            }
-            Err(over_limit(allowance, rate))
+    let spent = api.guard.spend(caller, &repository.tenant, spends).await;
+    spent.map_err(|over| {
+        if spends == Spends::Push {
+            let deed = Deed::new(Verb::ArtifactPush, About::Repository(repository.clone()));
+            caller.note_refusal(deed, Reason::OverHourlyLimit);
         }
-    }
+        over_limit(over)
+    })
 }
 
 /// Puts what is left of a limit into the answer.
@@ -51,18 +48,30 @@ pub(super) fn tell(response: &mut Response, allowance: Allowance) {
     }
 }
 
-fn over_limit(allowance: Allowance, rate: Rate) -> Problem {
-    let Allowance { limit, reset_secs, is_spent, .. } = allowance;
+fn over_limit(over: Over) -> Problem {
+    let Over { of, why, allowance: Allowance { limit, reset_secs, .. } } = over;
     let seconds = reset_secs.to_string();
-    let rate = rate.name();
-    let told = match is_spent {
-        true => format!(
-            "{limit} requests to {rate} an hour are this namespace's limit; it begins anew in {seconds} seconds"
-        ),
-        false => {
-            format!("too many requests to {rate} at once for this namespace; try again in a second")
+    let requests = match of {
+        Limit::Tenant(Rate::Push) => "pushes to this namespace",
+        Limit::Tenant(Rate::Pull) => "pulls from this namespace",
+        Limit::Tenant(Rate::AnonymousPull) => {
+            "pulls from this namespace by all clients without a login"
         }
+        Limit::CallerPull => "pulls from this namespace by one client",
+        Limit::CallerRead => "requests to read from this namespace by one client",
     };
+    let mut told = match why {
+        Why::Spent => {
+            format!("the limit is {limit} {requests} an hour; it begins anew in {seconds} seconds")
+        }
+        Why::Burst => format!("too many {requests} at once; try again in a second"),
+        Why::Unanswered => format!(
+            "the cluster cannot count {requests} now, so this node lets few through; try again in {seconds} seconds"
+        ),
+    };
+    if of == Limit::Tenant(Rate::AnonymousPull) && why == Why::Spent {
+        told.push_str(", or log in");
+    }
     Problem::new(StatusCode::TOO_MANY_REQUESTS, Kind::TooManyRequests, told)
         .with_header(RETRY_AFTER, &seconds)
         .with_header(LIMIT.clone(), &format!("{limit};w=3600"))

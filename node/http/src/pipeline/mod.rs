@@ -190,10 +190,7 @@ async fn in_repository<S: Surface>(
             return Ok(answer);
         }
     }
-    let allowance = match spends {
-        Some(rate) => limits::spend(api, &asker.caller, &repository, rate).await?,
-        None => None,
-    };
+    let allowance = limits::spend(api, &asker.caller, &repository, spends).await?;
     let call = Call::new(api.clone(), asker.caller, repository, request);
     let mut response = S::answer(call, what).await?;
     if let Some(allowance) = allowance {

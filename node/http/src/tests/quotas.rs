@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use nora_app::ports::{BoxError, Incoming};
-use nora_domain::{Algorithm, Format, Rate, RepositoryPath, TenantName};
+use nora_domain::{Algorithm, Format, RepositoryPath, TenantName};
+use nora_identity::{Spends, Why};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::testkit::{Shown, World};
@@ -121,7 +122,7 @@ async fn an_hour_has_so_many_requests() {
     let wait: u64 = last.header("retry-after").parse().unwrap();
     assert!((1..=3_600).contains(&wait), "{wait}");
     assert_eq!(last.json()["errors"][0]["code"], "TOOMANYREQUESTS");
-    // Asking whether something is there costs nothing, and blobs are not counted.
+    // Asking whether something is there is no pull.
     let head = world.ask(Method::HEAD, "/v2/red/app/manifests/a", &red).await;
     assert_eq!(head.status, StatusCode::OK);
     world.clock.advance(wait * 1_000);
@@ -282,10 +283,97 @@ async fn a_burst_gets_what_the_hour_has_and_no_more() {
     let repository = world.registry.repository(Format::Oci, path);
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..200 {
-        let (guard, repository) = (world.guard.clone(), repository.clone());
-        asking.spawn(async move { guard.allow(&repository, Rate::Pull).await.unwrap() });
+        let (guard, tenant) = (world.guard.clone(), repository.tenant.clone());
+        let caller = world.guard.administrator(None, "request".into());
+        asking.spawn(async move { guard.spend(&caller, &tenant, Spends::Pull).await });
     }
     let answers = asking.join_all().await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 10);
-    assert!(answers.iter().all(|answer| answer.as_ref().is_ok() || answer.unwrap_err().is_spent));
+    let refused = answers.iter().filter_map(|answer| answer.as_ref().err());
+    assert!(refused.into_iter().all(|over| over.why == Why::Spent));
+}
+
+#[tokio::test]
+async fn callers_without_a_login_leave_half_to_the_others() {
+    let policy = POLICY.replacen("[auth]", "[auth]\nanonymous = [\"pull:*\"]", 1);
+    let world = World::with(&policy).await;
+    world.users(&["red"]).await;
+    let red = Shown::login("red");
+    world.push(&red, "red/app", "a", b"layer").await.unwrap();
+    let pull = async |shown: &Shown, from: u8| {
+        let path = "/v2/red/app/manifests/a";
+        world.ask_from([192, 0, 2, from], Method::GET, path, shown).await
+    };
+    let mut refused = Vec::new();
+    for from in [1, 2, 3] {
+        for _ in 0..4 {
+            let answer = pull(&Shown::Nothing, from).await;
+            if answer.status == StatusCode::TOO_MANY_REQUESTS {
+                refused.push((
+                    from,
+                    answer.json()["errors"][0]["message"].as_str().unwrap().to_owned(),
+                ));
+            } else {
+                assert_eq!(answer.status, StatusCode::OK);
+            }
+        }
+    }
+    // Of ten an hour, five are for callers without a login, and three of these for one address.
+    assert_eq!(refused.iter().map(|(from, _)| *from).collect::<Vec<_>>(), [1, 2, 2, 3, 3, 3, 3]);
+    assert!(refused[0].1.contains("3 pulls from this namespace by one client"), "{refused:?}");
+    assert!(refused[5].1.contains("5 pulls") && refused[5].1.contains("or log in"), "{refused:?}");
+    for _ in 0..5 {
+        assert_eq!(pull(&red, 1).await.status, StatusCode::OK, "production's half is its own");
+    }
+    assert_eq!(pull(&red, 1).await.status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn blobs_and_questions_count_for_whoever_sends_them() {
+    let world = world().await;
+    let red = Shown::login("red");
+    let (digest, _) = world.push(&red, "red/app", "a", b"layer").await.unwrap();
+    let blob = nora_digest::digest(Algorithm::Sha256, b"layer");
+    let asked = [
+        (Method::GET, format!("/v2/red/app/blobs/{blob}")),
+        (Method::HEAD, format!("/v2/red/app/blobs/{blob}")),
+        (Method::HEAD, format!("/v2/red/app/manifests/{digest}")),
+        (Method::GET, "/v2/red/app/tags/list".to_owned()),
+        (Method::GET, format!("/v2/red/app/referrers/{digest}")),
+    ];
+    // Fifty for each of ten pulls.
+    let mut answered = 0;
+    loop {
+        let (method, path) = &asked[answered % asked.len()];
+        let answer = world.ask(method.clone(), path, &red).await;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            assert!(answer.header("retry-after").parse::<u64>().is_ok());
+            break;
+        }
+        assert_eq!(answer.status, StatusCode::OK, "{method} {path}");
+        answered += 1;
+        assert!(answered <= 500);
+    }
+    assert_eq!(answered, 500);
+}
+
+#[tokio::test]
+async fn lists_of_all_repositories_come_at_a_pace() {
+    let world = world().await;
+    let red = Shown::login("red");
+    let mut answered = 0;
+    let refused = loop {
+        let answer = world.ask(Method::GET, "/v2/_catalog", &red).await;
+        if answer.status != StatusCode::OK {
+            break answer;
+        }
+        answered += 1;
+        assert!(answered <= 600);
+    };
+    assert_eq!((answered, refused.status), (600, StatusCode::TOO_MANY_REQUESTS));
+    assert!(refused.header("retry-after").parse::<u64>().is_ok());
+    assert_eq!(
+        world.ask(Method::GET, "/v2/_catalog", &Shown::admin()).await.status,
+        StatusCode::OK
+    );
 }

@@ -11,7 +11,8 @@ use http::{Method, StatusCode};
 use nora_auth::credential::Scheme;
 use nora_auth::permission::Action;
 use nora_digest::digest;
-use nora_domain::{Algorithm, Digest, Format, Rate, RepositoryPath};
+use nora_domain::{Algorithm, Digest, Format, RepositoryPath};
+use nora_identity::Spends;
 
 use crate::body;
 use crate::oci::Oci;
@@ -37,12 +38,12 @@ impl Surface for Toy {
             let (name, digest) = rest.split_once("/-/")?;
             Some((RepositoryPath::parse(name).ok()?, Digest::parse(digest).ok()?))
         });
-        let (action, rate) = match head.method {
-            Method::PUT => (Action::Push, Rate::Push),
-            _ => (Action::Pull, Rate::Pull),
+        let (action, spends) = match head.method {
+            Method::PUT => (Action::Push, Spends::Push),
+            _ => (Action::Pull, Spends::Pull),
         };
         let asked = parsed.map(|(path, what)| {
-            Asked::Repository(About { path, action, spends: Some(rate), session: None, what })
+            Asked::Repository(About { path, action, spends, session: None, what })
         });
         let nonsense = || Problem::new(StatusCode::BAD_REQUEST, Kind::NameInvalid, "no such file");
         Read { route: "File", asked: asked.ok_or_else(nonsense) }

@@ -1,0 +1,127 @@
+//! What one caller takes of a tenant's hour on this node, so that no caller takes it all.
+//!
+//! A caller is a user, a CI job's subject, or an address without a login. Pulls count, and so does whatever else is read:
+//! blobs, lists, and questions whether something is there. Guarantees: memory is bounded, for one who is forgotten to keep it
+//! so begins anew. Must not know: what is read.
+
+use std::net::IpAddr;
+
+use moka::sync::Cache;
+use nora_domain::{HOUR_MILLIS, LimitsRecord, TenantName, Timestamp};
+
+use super::limits::{Allowance, Limit, Over, Why};
+
+/// Callers that are counted.
+const CALLERS_MAX: u64 = 20_000;
+
+/// Who reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Who {
+    /// By the subject's name.
+    Subject(String),
+    /// Whoever is there without a login; `None` if nobody knows where.
+    Address(Option<IpAddr>),
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    hour: u64,
+    pulls: u64,
+    reads: u64,
+}
+
+/// What callers have read of tenants in an hour.
+pub(super) struct Callers {
+    counts: Cache<(TenantName, Who), Counts>,
+}
+
+impl Callers {
+    pub(super) fn new() -> Self {
+        Self { counts: Cache::new(CALLERS_MAX) }
+    }
+
+    /// Counts a request that reads, and says what is left; `None` if nothing limits the caller.
+    pub(super) fn take(
+        &self,
+        tenant: &TenantName,
+        who: Who,
+        limits: &LimitsRecord,
+        is_pull: bool,
+        now: Timestamp,
+    ) -> Result<Option<Allowance>, Over> {
+        let is_anonymous = matches!(who, Who::Address(_));
+        let pulls_max = limits.pulls_of_caller(is_anonymous);
+        let reads_max = limits.reads_of_caller(is_anonymous);
+        if pulls_max.is_none() && reads_max.is_none() {
+            return Ok(None);
+        }
+        let hour = now.0 / HOUR_MILLIS;
+        let counted = self.counts.entry((tenant.clone(), who)).and_upsert_with(|known| {
+            let known = known.map(moka::Entry::into_value).filter(|counts| counts.hour == hour);
+            let Counts { pulls, reads, .. } = known.unwrap_or_default();
+            let pulls = pulls.saturating_add(u64::from(is_pull));
+            Counts { hour, pulls, reads: reads.saturating_add(1) }
+        });
+        let counts = counted.into_value();
+        let pulls = (Limit::CallerPull, pulls_max.filter(|_| is_pull), counts.pulls);
+        let reads = (Limit::CallerRead, reads_max, counts.reads);
+        let mut told = None;
+        for (of, max, count) in [reads, pulls] {
+            let Some(max) = max else { continue };
+            let allowance = Allowance::until_next_hour(max, max.saturating_sub(count), now);
+            if count > max {
+                return Err(Over { of, why: Why::Spent, allowance });
+            }
+            // Clients are told of pulls; what else they read is limited far beyond what a pull takes.
+            told = Some(allowance).filter(|_| of == Limit::CallerPull);
+        }
+        Ok(told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(HOUR_MILLIS);
+
+    fn tenant() -> TenantName {
+        TenantName::parse("red").unwrap()
+    }
+
+    fn user(name: &str) -> Who {
+        Who::Subject(name.to_owned())
+    }
+
+    #[test]
+    fn each_caller_has_a_part_of_the_hour() {
+        let callers = Callers::new();
+        let limits = LimitsRecord {
+            pull_limit: Some(100),
+            caller_pull_limit: Some(2),
+            ..LimitsRecord::default()
+        };
+        let pull = |who, now| callers.take(&tenant(), who, &limits, true, now);
+        assert_eq!(pull(user("a"), NOW).unwrap().unwrap().remaining, 1);
+        assert_eq!(pull(user("a"), NOW).unwrap().unwrap().remaining, 0);
+        let over = pull(user("a"), NOW).unwrap_err();
+        assert_eq!((over.of, over.allowance.reset_secs), (Limit::CallerPull, 3_600));
+        pull(user("b"), NOW).unwrap();
+        pull(Who::Address(None), NOW).unwrap();
+        pull(user("a"), Timestamp(2 * HOUR_MILLIS)).unwrap();
+    }
+
+    #[test]
+    fn whatever_is_read_counts() {
+        let callers = Callers::new();
+        let limits = LimitsRecord { pull_limit: Some(4), ..LimitsRecord::default() };
+        let read = |who| callers.take(&tenant(), who, &limits, false, NOW);
+        // Half of four may be pulled without a login, half of that by an address, and fifty requests go with each.
+        let address = || Who::Address(Some([192, 0, 2, 1].into()));
+        assert_eq!((0..60).filter(|_| read(address()).is_ok()).count(), 50);
+        assert_eq!(read(address()).unwrap_err().of, Limit::CallerRead);
+        assert_eq!((0..300).filter(|_| read(user("a")).is_ok()).count(), 200);
+        let free = LimitsRecord::default();
+        assert_eq!(callers.take(&tenant(), user("a"), &free, false, NOW), Ok(None));
+    }
+}
