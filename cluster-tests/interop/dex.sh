@@ -43,6 +43,9 @@ staticPasswords:
 YAML
 
 cat >"$work/nora.toml" <<TOML
+[server]
+egress_networks = ["127.0.0.0/8"]      # Dex is on this machine
+
 [auth.oidc]
 enabled = true
 

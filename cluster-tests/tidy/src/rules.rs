@@ -69,6 +69,12 @@ pub const CRATES: &[CrateRule] = &[
         internal: &["nora-domain"],
         external: External::Only(&["aws-lc-rs"]),
     },
+    // The one client for calls to other places knows none of them.
+    CrateRule {
+        name: "nora-egress",
+        internal: &[],
+        external: External::Only(&["reqwest", "thiserror", "tokio"]),
+    },
     // Configuration is parsed and checked by itself: it asks nobody, so it has neither a runtime nor HTTP's server.
     CrateRule {
         name: "nora-config",
@@ -90,6 +96,7 @@ pub const CRATES: &[CrateRule] = &[
             "nora-config",
             "nora-digest",
             "nora-domain",
+            "nora-egress",
             "nora-formats",
         ],
         external: External::Any,
@@ -171,6 +178,7 @@ pub const CRATES: &[CrateRule] = &[
             "nora-auth",
             "nora-config",
             "nora-digest",
+            "nora-egress",
             "nora-identity",
             "nora-http",
             "nora-cluster",

@@ -22,6 +22,7 @@ use nora_auth::workload::{
     Algorithm, DiscoveryDocument, Expect, KeySet, Unverified, Verified, WorkloadError, peek, verify,
 };
 use nora_domain::{AccessTokenRecord, Timestamp, TokenId};
+use nora_egress::Egress;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -119,7 +120,7 @@ impl Asking {
 
 /// The issuers' keys.
 pub struct Issuers {
-    client: reqwest::Client,
+    egress: Egress,
     clock: Arc<dyn Clock>,
     /// Exchanges of each subject.
     exchanges: Pace,
@@ -127,16 +128,9 @@ pub struct Issuers {
 }
 
 impl Issuers {
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Result<Arc<Self>, std::io::Error> {
-        // An issuer's address is the policy's; where it would send us to is not.
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(ANSWER_TIMEOUT)
-            .user_agent(concat!("nora/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(std::io::Error::other)?;
+    pub(super) fn new(clock: Arc<dyn Clock>, egress: Egress) -> Arc<Self> {
         let exchanges = Pace::new(EXCHANGES_A_MINUTE, MINUTE);
-        Ok(Arc::new(Self { client, clock, exchanges, known: std::sync::Mutex::default() }))
+        Arc::new(Self { egress, clock, exchanges, known: std::sync::Mutex::default() })
     }
 
     /// Believes a token of that issuer, or not.
@@ -230,10 +224,14 @@ impl Issuers {
     }
 
     async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
-        let response = self.client.get(url).send().await.map_err(|error| {
-            // The cause says more than "error sending request".
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            format!("{url} does not answer: {}", cause.unwrap_or_else(|| error.to_string()))
+        let request = self.egress.get(url).map_err(|refused| refused.to_string())?;
+        let response = request.timeout(ANSWER_TIMEOUT).send().await.map_err(|error| {
+            // The last cause says more than "error sending request".
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(deeper) = cause.source() {
+                cause = deeper;
+            }
+            format!("{url} does not answer: {cause}")
         })?;
         if response.status() != http::StatusCode::OK {
             return Err(format!("{url} answered {}", response.status()));

@@ -35,6 +35,7 @@ use nora_app::Registry;
 use nora_app::ports::clock::Clock;
 use nora_auth::credential::Secret;
 use nora_domain::{Actor, Rate, TenantName, Timestamp, UploadId};
+use nora_egress::Egress;
 use tracing::warn;
 
 pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, shared_password};
@@ -93,6 +94,8 @@ pub struct GuardSettings {
     pub login_failures_max: u32,
     /// For how long they count.
     pub login_window: Duration,
+    /// What issuers are called with.
+    pub egress: Egress,
 }
 
 /// Recognises callers, and keeps what decisions rest on up to date.
@@ -134,8 +137,14 @@ impl Guard {
         policies: Arc<Policies>,
         settings: GuardSettings,
     ) -> Result<Arc<Self>, std::io::Error> {
-        let GuardSettings { is_loopback, admin, admin_file, login_failures_max, login_window } =
-            settings;
+        let GuardSettings {
+            is_loopback,
+            admin,
+            admin_file,
+            login_failures_max,
+            login_window,
+            egress,
+        } = settings;
         let (mut secret, mut unshared) = ([0; 32], [0; 32]);
         for random in [&mut secret, &mut unshared] {
             getrandom::fill(random).map_err(|error| std::io::Error::other(error.to_string()))?;
@@ -144,7 +153,7 @@ impl Guard {
             limits: Limits::new(registry.clone(), clock.clone()),
             callers: Callers::new(),
             catalogs: Pace::new(CATALOGS_MAX, CATALOGS_WITHIN),
-            issuers: Issuers::new(clock.clone())?,
+            issuers: Issuers::new(clock.clone(), egress),
             registry,
             clock,
             policies,

@@ -23,6 +23,7 @@ use nora_domain::{
     AccessTokenRecord, AccountName, Command, Epoch, NodeId, OwnerName, Terms, Timestamp, TokenId,
     TokenName, UploadId,
 };
+use nora_egress::Egress;
 
 use crate::{AdminPasswords, Guard, GuardSettings, Policies, canonical, tenant_limits};
 
@@ -65,6 +66,7 @@ impl MemoryNode {
             login_failures_max: 5,
             login_window: Duration::from_secs(300),
             admin_file: None,
+            egress: Egress::new(|_| false, Duration::from_secs(5)).unwrap(),
         });
         node.guard.make_keys().await.unwrap();
         node

@@ -31,6 +31,7 @@ use tonic::{Code, Request as Call};
 use tower::ServiceExt;
 
 use super::*;
+use nora_egress::Egress;
 use nora_http::testkit::surface;
 use nora_identity::testkit::MemoryNode;
 use nora_identity::{AdminPasswords, GuardSettings};
@@ -206,6 +207,7 @@ fn world(password: Option<&str>) -> World {
         login_failures_max: 1_000,
         login_window: Duration::from_secs(300),
         admin_file: None,
+        egress: Egress::new(|_| false, Duration::from_secs(5)).unwrap(),
     };
     let MemoryNode { guard, registry, .. } = MemoryNode::new(settings);
     let api = surface(registry, guard, Vec::new());

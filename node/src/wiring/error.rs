@@ -39,6 +39,9 @@ pub enum ServeError {
     /// The administrator's password cannot be made or read.
     #[error("cannot make or read the administrator's password")]
     Admin(#[source] io::Error),
+    /// No client for calls to other places can be made.
+    #[error("issuers and webhooks cannot be called from here")]
+    Egress(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The policy cannot be used.
     #[error("the policy cannot be used here")]
     Policy(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -33,6 +33,7 @@ use nora_app::ports::clock::Clock;
 use nora_app::{Dependencies, Registry};
 use nora_cluster::{Cluster, JournalSegments, MutualTls, Roster, StartError, check_format};
 use nora_domain::{AuthorityRecord, ClusterRecord, Epoch, Key, Record, StorageMode};
+use nora_egress::Egress;
 use nora_trust::Identity;
 use tokio::net::TcpListener;
 use tokio::sync::{RwLock, watch};
@@ -69,6 +70,9 @@ use settings::{
     server_settings, settings,
 };
 use storage::Storage;
+
+/// How long a call to another place may take, if the caller sets no other time.
+const EGRESS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long what waits to be written down may take when the node stops.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -338,7 +342,9 @@ impl Node {
         });
         let own = &self.config.policy;
         policy::bring(own, &registry, &policies, &self.roster).await?;
-        let (guard, admin) = self.guard(address, authority.as_ref(), &registry, &policies)?;
+        let egress = self.egress()?;
+        let (guard, admin) =
+            self.guard(address, authority.as_ref(), &registry, &policies, egress.clone())?;
         guard.reload().await.map_err(|error| ServeError::Policy(Box::new(error)))?;
         if let Err(error) = guard.make_keys().await {
             debug!(%error, "no other signing key yet");
@@ -415,6 +421,13 @@ impl Node {
         outcome
     }
 
+    /// Calls other places, where this node's configuration lets it.
+    fn egress(&self) -> Result<Egress, ServeError> {
+        let networks = self.config.server.egress_networks.clone();
+        let is_allowed = move |address| networks.iter().any(|network| network.contains(address));
+        Egress::new(is_allowed, EGRESS_TIMEOUT).map_err(|error| ServeError::Egress(Box::new(error)))
+    }
+
     /// Recognises callers: with an administrator's password wherever not everybody may do everything.
     fn guard(
         &self,
@@ -422,6 +435,7 @@ impl Node {
         authority: Option<&AuthorityRecord>,
         registry: &Registry,
         policies: &Arc<Policies>,
+        egress: Egress,
     ) -> Result<(Arc<Guard>, Option<Announced>), ServeError> {
         let is_loopback = address.ip().is_loopback();
         let has_auth = policies.in_force().policy().has_auth() || self.config.policy.auth.is_some();
@@ -443,6 +457,7 @@ impl Node {
             login_failures_max: u32::try_from(self.config.limits.login_failures_max)
                 .unwrap_or(u32::MAX),
             login_window: self.config.limits.login_window,
+            egress,
         };
         let guard = Guard::new(registry.clone(), self.clock.clone(), policies.clone(), settings)
             .map_err(ServeError::Admin)?;

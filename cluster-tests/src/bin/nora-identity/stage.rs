@@ -135,12 +135,13 @@ pub struct Stage {
     secrets: Mutex<Vec<String>>,
 }
 
-/// Everything that a node could say, so that it is seen what it does not say.
-const LOG: &str = "[log]\nlevel = \"trace,h2=debug\"\n";
+/// Everything that a node could say, so that it is seen what it does not say. The issuers are on this machine.
+const OWN: &str =
+    "[server]\negress_networks = [\"127.0.0.0/8\"]\n[log]\nlevel = \"trace,h2=debug\"\n";
 
 fn policy(issuers: &Issuers) -> String {
     let mut text = format!(
-        r#"{LOG}
+        r#"{OWN}
 [auth]
 htpasswd = "users.htpasswd"
 
@@ -230,7 +231,7 @@ impl Stage {
     pub fn start(program: &Path, work: &Path, issuers: Issuers) -> Step<Self> {
         let (config, users) = (work.join("nora.toml"), work.join("users.htpasswd"));
         // Whether a cluster is whole is told by metrics, which are an administrator's: nodes are open until it is.
-        std::fs::write(&config, LOG)?;
+        std::fs::write(&config, OWN)?;
         std::fs::write(users, format!("{}:{ALICE_HASH}\n", ALICE.0))?;
         let cluster = Cluster::start(&Setup {
             program: program.to_owned(),
