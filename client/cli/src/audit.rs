@@ -36,6 +36,8 @@ pub(crate) struct AuditArgs {
 pub(crate) enum AuditCommand {
     /// Have every hash of the log computed again; the exit code tells whether the log is whole.
     Verify,
+    /// Print the key by which the webhook's receiver tells that a request comes from this cluster.
+    WebhookKey,
 }
 
 pub(crate) async fn run(
@@ -52,6 +54,19 @@ pub(crate) async fn run(
             message: "the log is checked as a whole".into(),
             hint: "leave --since, --actor, --resource and --follow out",
         }),
+        Some(AuditCommand::WebhookKey) if args != AuditArgs::default() => Err(Failure::Usage {
+            message: "the webhook's key has nothing to do with entries".into(),
+            hint: "leave --since, --actor, --resource and --follow out",
+        }),
+        Some(AuditCommand::WebhookKey) => match client.webhook_key().await? {
+            Some(key) => output.print(&WebhookKey { key: &key }, || format!("{key}\n")),
+            None => Err(Failure::Usage {
+                message:
+                    "the cluster has no secret yet, so the webhook's requests carry no signature"
+                        .into(),
+                hint: "ask again once the cluster is founded",
+            }),
+        },
         Some(AuditCommand::Verify) => {
             let verdict = client.verify_audit().await?;
             output.print(&verdict, || verdict_text(&verdict))?;
@@ -66,6 +81,12 @@ pub(crate) async fn run(
             }
         }
     }
+}
+
+/// What `-o json` prints of the webhook's key.
+#[derive(Serialize)]
+struct WebhookKey<'a> {
+    key: &'a str,
 }
 
 async fn list(client: &AdminClient, args: &AuditArgs, output: &Output) -> Result<(), Failure> {

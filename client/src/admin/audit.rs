@@ -116,6 +116,15 @@ impl AdminClient {
         Ok(AuditPage { entries, more, last })
     }
 
+    /// The key by which a receiver tells that the webhook's requests come from this cluster; `None` if the cluster has no
+    /// secret yet.
+    pub async fn webhook_key(&self) -> Result<Option<String>, AdminError> {
+        let told = self.call(proto::GetWebhookKeyRequest {}, async |channel, request| {
+            AuditClient::new(channel).get_webhook_key(request).await
+        });
+        Ok(Some(told.await?.key).filter(|key| !key.is_empty()))
+    }
+
     /// Has every hash of the log computed again.
     pub async fn verify_audit(&self) -> Result<AuditVerdict, AdminError> {
         let verified = self.call(proto::VerifyAuditRequest {}, async |channel, mut request| {

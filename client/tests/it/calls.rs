@@ -343,6 +343,13 @@ async fn the_audit_log_goes_on_where_a_page_ended() {
         assert_eq!((verdict.first, verdict.last, verdict.broken_at), (2, 9, expected));
         sent.last::<proto::VerifyAuditRequest>("Audit/VerifyAudit");
     }
+
+    for (key, expected) in [("", None), ("whsec_a2V5", Some("whsec_a2V5".to_owned()))] {
+        let answer = proto::GetWebhookKeyResponse { key: key.to_owned() };
+        let (_member, client, sent) = answering(answer).await;
+        assert_eq!(client.webhook_key().await.unwrap(), expected);
+        sent.last::<proto::GetWebhookKeyRequest>("Audit/GetWebhookKey");
+    }
 }
 
 #[tokio::test]

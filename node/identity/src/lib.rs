@@ -221,6 +221,24 @@ impl Guard {
             || self.secrets.is_proof(shown, &[&upload.0.to_be_bytes(), subject.as_bytes()])
     }
 
+    /// The key by which a webhook's receiver tells that requests come from this cluster; `None` while the cluster has no
+    /// secret.
+    pub async fn webhook_key(&self) -> Result<Option<String>, PolicyFailure> {
+        self.reload().await?;
+        Ok(self.secrets.webhook_key())
+    }
+
+    /// The signatures of a webhook's request, in the form of Standard Webhooks; `None` while the cluster has no secret.
+    pub async fn sign_webhook(
+        &self,
+        id: &str,
+        at_secs: u64,
+        body: &[u8],
+    ) -> Result<Option<String>, PolicyFailure> {
+        // Nobody may have asked this node for anything yet.
+        self.reload().await?;
+        Ok(self.secrets.sign_webhook(id, at_secs, body))
+    }
 
     /// Whether a session opens only with what [`Self::session_proof`] gave. Until an upgrade is finished, nodes that give
     /// none may have opened it.

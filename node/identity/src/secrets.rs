@@ -1,5 +1,5 @@
-//! What the members share and nobody else knows, as this node has applied it: the administrator's password and the keys of
-//! upload sessions' proofs are made from it.
+//! What the members share and nobody else knows, as this node has applied it: the administrator's password, the keys of
+//! upload sessions' proofs and of webhooks' signatures are made from it.
 //!
 //! Guarantees: while the secret is replaced, members that have and members that have not applied the change understand each
 //! other; once it is replaced, the old password opens nothing.
@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use nora_app::{Error, Registry};
 use nora_domain::SharedSecret;
 
@@ -30,10 +32,17 @@ struct State {
     passwords: AdminPasswords,
 }
 
+/// A key for one purpose, which tells nothing about the secret or about other purposes' keys.
+fn derived(secret: &SharedSecret, purpose: &[u8]) -> hmac::Tag {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret.0), purpose)
+}
+
 fn proof_key(secret: &SharedSecret) -> hmac::Key {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &secret.0);
-    let derived = hmac::sign(&key, b"NORA proofs of upload sessions");
-    hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
+    hmac::Key::new(hmac::HMAC_SHA256, derived(secret, b"NORA proofs of upload sessions").as_ref())
+}
+
+fn webhook_key(secret: &SharedSecret) -> hmac::Tag {
+    derived(secret, b"NORA signatures of webhooks")
 }
 
 impl Secrets {
@@ -81,6 +90,28 @@ impl Secrets {
         self.state.load().proofs.iter().any(|key| {
             verify_slices_are_equal(shown.as_bytes(), proof(key, parts).as_bytes()).is_ok()
         })
+    }
+
+    /// The key of webhooks' signatures as receivers take it, if a secret is known.
+    pub(super) fn webhook_key(&self) -> Option<String> {
+        let state = self.state.load();
+        let key = webhook_key(state.known.first()?);
+        Some(format!("whsec_{}", BASE64.encode(key.as_ref())))
+    }
+
+    /// A webhook's signatures, by the secret that is in force and by the one that comes: a receiver may have either key.
+    /// `None` if no secret is known.
+    pub(super) fn sign_webhook(&self, id: &str, at_secs: u64, body: &[u8]) -> Option<String> {
+        let state = self.state.load();
+        let signed = state.known.iter().map(|secret| {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, webhook_key(secret).as_ref());
+            let mut context = hmac::Context::with_key(&key);
+            context.update(format!("{id}.{at_secs}.").as_bytes());
+            context.update(body);
+            format!("v1,{}", BASE64.encode(context.sign().as_ref()))
+        });
+        let signed: Vec<_> = signed.collect();
+        (!signed.is_empty()).then(|| signed.join(" "))
     }
 
     /// The generation of the administrator's sessions, if it is a password that comes from the secrets.
@@ -131,9 +162,12 @@ mod tests {
         assert!(accepted(&old) && !accepted(&new));
         let caller = node.guard.administrator(None, "request".into());
         let proof = node.guard.session_proof(&caller, UPLOAD).unwrap();
+        let old_key = node.guard.secrets.webhook_key().unwrap();
         let keys = AuthorityKeys { certificate: vec![8], key: vec![8] };
         let begin = BeginRotation { keys, secret: secret(8), session_key: secret(9) };
         proposed(&node, begin.into()).await;
+        let signed = node.guard.secrets.sign_webhook("id", 1, b"body").unwrap();
+        assert_eq!(signed.matches("v1,").count(), 2, "by the old key and by the new one: {signed}");
         // Another member may be ahead: what it makes is understood here.
         let ahead = Secrets::unknown([0; 32]);
         ahead.state.store(Arc::new(State {
@@ -154,6 +188,10 @@ mod tests {
         assert!(!accepted(&old) && accepted(&new));
         assert_eq!(node.guard.session_proof(&caller, UPLOAD).unwrap(), of_another);
         assert!(node.guard.is_session_proof(&caller, UPLOAD, &proof), "an upload broke off");
+        assert!(
+            node.guard.secrets.webhook_key().is_some_and(|key| key != old_key),
+            "the key is another"
+        );
         assert!(!node.guard.is_session_proof(&caller, UploadId(8), &proof));
     }
 }

@@ -9,7 +9,7 @@ use nora_proto::v1::policy_server::Policy;
 use nora_proto::v1::tenants_server::Tenants;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, caller_of, page_rows, refused, to_the_end};
+use super::{Admin, caller_of, may_make_logins, page_rows, refused, to_the_end};
 use nora_config::policy_changes;
 use nora_identity::{
     OnceBegun, Policies, PolicyFailure, canonical, end_tokens_of_nobody, stranded, tenant_limits,
@@ -226,6 +226,19 @@ impl Audit for Admin {
             .filter(|entry| entry.resource.starts_with(&request.resource))
             .collect();
         Ok(Response::new(proto::ListAuditResponse { entries, more: page.more, last }))
+    }
+
+    async fn get_webhook_key(
+        &self,
+        request: Request<proto::GetWebhookKeyRequest>,
+    ) -> Result<Response<proto::GetWebhookKeyResponse>, Status> {
+        // It outlives the token that asked for it.
+        may_make_logins(&caller_of(&request)?, Deed::new(Verb::PolicySet, About::Registry))?;
+        let key = self.api.guard.webhook_key().await.map_err(|error| {
+            Status::unavailable(format!("the cluster's secret could not be read: {error}"))
+        })?;
+        let key = key.unwrap_or_default();
+        Ok(Response::new(proto::GetWebhookKeyResponse { key }))
     }
 
     async fn verify_audit(

@@ -15,10 +15,11 @@ use nora_app::ports::{BoxError, BoxFuture};
 use nora_app::uploads::Expired;
 use nora_cluster::{Cluster, PositionedEvent};
 use nora_domain::{Event, Key, Rows, Timestamp, UploadId};
+use nora_egress::Egress;
 use nora_objects::ObjectBlobs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, broadcast};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::audit_sink;
 use super::storage::Storage;
@@ -69,6 +70,7 @@ pub(super) struct Parts<'a> {
     pub(super) registry: &'a Registry,
     pub(super) guard: &'a Arc<Guard>,
     pub(super) policies: &'a Arc<Policies>,
+    pub(super) egress: &'a Egress,
     pub(super) storage: &'a Storage,
     pub(super) certificate: Option<&'a Arc<Certificate>>,
 }
@@ -80,10 +82,8 @@ impl Parts<'_> {
         jobs.push(freed_memory());
         jobs.extend(self.guarding());
         let (registry, cluster) = (self.registry.clone(), self.cluster.clone());
-        match audit_sink::to_webhook(registry, self.policies.clone(), cluster) {
-            Ok(webhook) => jobs.push(webhook),
-            Err(error) => warn!(%error, "audit entries are sent to no webhook"),
-        }
+        let egress = self.egress.clone();
+        jobs.push(audit_sink::to_webhook(registry, self.guard.clone(), cluster, egress));
         if let Some(path) = self.config.log.audit_file.clone() {
             jobs.push(audit_sink::to_file(path, self.registry.clone()));
         }

@@ -396,6 +396,7 @@ impl Node {
             registry: &registry,
             guard: &guard,
             policies: &policies,
+            egress: &egress,
             storage: &self.storage,
             certificate: self.certificate.as_ref(),
         };

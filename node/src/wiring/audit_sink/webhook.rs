@@ -1,7 +1,8 @@
 //! The policy's webhook: whoever leads sends it every entry.
 //!
 //! Guarantees: entries come in order; what was not answered with a success is sent again; what was is noted in the
-//! replicated log, and a node that begins to lead goes on after it. Nothing of a lead that is over is remembered.
+//! replicated log, and a node that begins to lead goes on after it. Nothing of a lead that is over is remembered. Each
+//! request is signed as Standard Webhooks are (<https://www.standardwebhooks.com>), and carries no other credential.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -11,27 +12,26 @@ use nora_app::Registry;
 use nora_app::jobs::{Job, Schedule, Turn, job};
 use nora_cluster::Cluster;
 use nora_domain::ConsumerName;
+use nora_egress::Egress;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::trouble::Trouble;
 use super::{Failed, Gap, INTERVAL, PAGE, lines};
-use nora_identity::Policies;
+use nora_identity::Guard;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The leader's job that sends entries to the policy's webhook.
 pub(in crate::wiring) fn to_webhook(
     registry: Registry,
-    policies: Arc<Policies>,
+    guard: Arc<Guard>,
     cluster: Arc<Cluster>,
-) -> Result<Arc<dyn Job>, reqwest::Error> {
-    let client = reqwest::Client::builder()
-        .timeout(TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()?;
-    let sender = Arc::new(Mutex::new(Sender::new(client, registry)));
-    Ok(job(Schedule::every("audit-webhook", INTERVAL).on_leader(), move || {
+    egress: Egress,
+) -> Arc<dyn Job> {
+    let policies = guard.policies().clone();
+    let sender = Arc::new(Mutex::new(Sender::new(egress, registry, guard)));
+    job(Schedule::every("audit-webhook", INTERVAL).on_leader(), move || {
         let (sender, policies, cluster) = (sender.clone(), policies.clone(), cluster.clone());
         async move {
             // Before each page it is asked again who leads, and where entries go.
@@ -40,7 +40,7 @@ pub(in crate::wiring) fn to_webhook(
             let leads = status.leader == Some(status.node);
             sender.lock().await.turn(url.filter(|_| leads), status.term).await
         }
-    }))
+    })
 }
 
 /// The name under which the cluster notes how far the webhook is.
@@ -81,15 +81,16 @@ struct Sent {
 }
 
 struct Sender {
-    client: reqwest::Client,
+    egress: Egress,
     registry: Registry,
+    guard: Arc<Guard>,
     delivery: Option<Delivery>,
     noting: Trouble,
 }
 
 impl Sender {
-    fn new(client: reqwest::Client, registry: Registry) -> Self {
-        Self { client, registry, delivery: None, noting: Trouble::default() }
+    fn new(egress: Egress, registry: Registry, guard: Arc<Guard>) -> Self {
+        Self { egress, registry, guard, delivery: None, noting: Trouble::default() }
     }
 
     /// Sends a page to where this node, if it leads in this term, is to send entries.
@@ -134,7 +135,18 @@ impl Sender {
         let text = lines(&page.items);
         // Much of the journal is no caller's doing, and has no line.
         if !text.is_empty() {
-            let request = self.client.post(url).header("content-type", "application/x-ndjson");
+            // The same when it is sent again, so that a receiver may keep what it has taken by it.
+            let id = format!("audit-{first}-{newest}");
+            let at = self.guard.now().0 / 1_000;
+            let mut request = self.egress.post(url).map_err(|refused| refused.to_string())?;
+            request = request
+                .timeout(TIMEOUT)
+                .header("content-type", "application/x-ndjson")
+                .header("webhook-id", &id)
+                .header("webhook-timestamp", at);
+            if let Some(signature) = self.guard.sign_webhook(&id, at, text.as_bytes()).await? {
+                request = request.header("webhook-signature", signature);
+            }
             let answer = request.body(text).send().await;
             let status = answer.map_err(|error| chain(&error.without_url()))?.status();
             if !status.is_success() {
@@ -178,7 +190,10 @@ mod tests {
     use std::sync::Mutex as StdMutex;
     use std::sync::atomic::{AtomicU16, Ordering};
 
-    use http::StatusCode;
+    use aws_lc_rs::hmac;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    use http::{HeaderMap, StatusCode};
     use nora_app::jobs::Next;
     use tokio::net::TcpListener;
 
@@ -190,6 +205,8 @@ mod tests {
         url: String,
         status: Arc<AtomicU16>,
         bodies: Arc<StdMutex<Vec<String>>>,
+        /// Of the last request: id, time, signature and body.
+        signed: Arc<StdMutex<[String; 4]>>,
     }
 
     impl Receiver {
@@ -198,14 +215,19 @@ mod tests {
             let url = format!("http://{}/", listener.local_addr().unwrap());
             let status = Arc::new(AtomicU16::new(200));
             let bodies = Arc::new(StdMutex::new(Vec::new()));
-            let (answer, taken) = (status.clone(), bodies.clone());
-            let router = axum::Router::new().fallback(move |body: String| {
+            let signed = Arc::new(StdMutex::new(Default::default()));
+            let (answer, taken, shown) = (status.clone(), bodies.clone(), signed.clone());
+            let router = axum::Router::new().fallback(move |headers: HeaderMap, body: String| {
+                let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+                let [id, at, signature] =
+                    ["webhook-id", "webhook-timestamp", "webhook-signature"].map(header);
+                *shown.lock().unwrap() = [id, at, signature, body.clone()];
                 taken.lock().unwrap().push(body);
                 let status = StatusCode::from_u16(answer.load(Ordering::Relaxed)).unwrap();
                 async move { status }
             });
             tokio::spawn(async move { axum::serve(listener, router).await });
-            Self { url, status, bodies }
+            Self { url, status, bodies, signed }
         }
 
         fn answers(&self, status: u16) {
@@ -235,8 +257,40 @@ mod tests {
     }
 
     fn sender(world: &World) -> Sender {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Sender::new(client, world.registry.clone())
+        let egress = Egress::new(|address| address.is_loopback(), TIMEOUT).unwrap();
+        Sender::new(egress, world.registry.clone(), world.guard.clone())
+    }
+
+    #[tokio::test]
+    async fn a_receiver_tells_whose_requests_they_are() {
+        let (world, receiver) = (World::without_policy(true).await, Receiver::new().await);
+        refuse(&world, 2).await;
+        receiver.answers(500);
+        sender(&world).turn(Some(receiver.url.clone()), 1).await.unwrap_err();
+        let first = receiver.signed.lock().unwrap().clone();
+        receiver.answers(200);
+        sender(&world).turn(Some(receiver.url.clone()), 1).await.unwrap();
+        let [id, at, signature, body] = receiver.signed.lock().unwrap().clone();
+        assert_eq!((&first[0], &first[3]), (&id, &body), "it is sent again under the same id");
+        // What a receiver does, with nothing but the key that an administrator has given it.
+        let key = world.guard.webhook_key().await.unwrap().unwrap();
+        let key = BASE64.decode(key.strip_prefix("whsec_").unwrap()).unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+        let shown = BASE64.decode(signature.strip_prefix("v1,").unwrap()).unwrap();
+        hmac::verify(&key, format!("{id}.{at}.{body}").as_bytes(), &shown).unwrap();
+        hmac::verify(&key, format!("{id}.{at}.{body} ").as_bytes(), &shown).unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_may_not_be_called_gets_nothing() {
+        let (world, receiver) = (World::without_policy(true).await, Receiver::new().await);
+        refuse(&world, 1).await;
+        let egress = Egress::new(|_| false, TIMEOUT).unwrap();
+        let mut sender = Sender::new(egress, world.registry.clone(), world.guard.clone());
+        let refused = sender.turn(Some(receiver.url.clone()), 1).await.unwrap_err();
+        assert!(refused.to_string().contains("server.egress_networks"), "{refused}");
+        assert!(receiver.seen().is_empty());
+        assert_eq!(noted(&world).await, 0, "the entries wait");
     }
 
     #[tokio::test]
