@@ -35,20 +35,14 @@ impl Server {
     /// Its output goes to the file `log`; the end of it is in the error when the server does not
     /// become ready.
     pub fn start(
-        mut command: Command,
+        command: Command,
         addr: SocketAddr,
         ready_path: &str,
         log: &Path,
         limit: Duration,
     ) -> Result<(Self, Duration)> {
-        let open = || File::options().create(true).append(true).open(log);
-        let out = open().during(|| format!("open {}", log.display()))?;
-        let err = open().during(|| format!("open {}", log.display()))?;
-        command.stdin(Stdio::null()).stdout(out).stderr(err);
         let started = Instant::now();
-        let child =
-            command.spawn().during(|| format!("start {}", command.get_program().display()))?;
-        let mut server = Self { child, addr, log: log.to_owned() };
+        let mut server = Self::start_unseen(command, addr, log)?;
         while !is_ready(addr, ready_path) {
             let exited = server.child.try_wait().during(|| "wait for the server".into())?;
             if let Some(status) = exited {
@@ -60,6 +54,17 @@ impl Server {
             thread::sleep(POLL);
         }
         Ok((server, started.elapsed()))
+    }
+
+    /// Starts a server without waiting for it: whoever asks for it finds out when it is ready.
+    pub fn start_unseen(mut command: Command, addr: SocketAddr, log: &Path) -> Result<Self> {
+        let open = || File::options().create(true).append(true).open(log);
+        let out = open().during(|| format!("open {}", log.display()))?;
+        let err = open().during(|| format!("open {}", log.display()))?;
+        command.stdin(Stdio::null()).stdout(out).stderr(err);
+        let child =
+            command.spawn().during(|| format!("start {}", command.get_program().display()))?;
+        Ok(Self { child, addr, log: log.to_owned() })
     }
 
     /// Where it listens.

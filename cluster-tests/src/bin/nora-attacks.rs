@@ -1,6 +1,6 @@
 //! `nora-attacks`: what strangers can hold open on a node, and what that costs its well-behaved clients.
 //!
-//! A release build of one node runs by itself; each attack comes from its own loopback address, and a client at another
+//! A release build runs as two nodes, one after the other: the first without logins and TLS, the second with both. Each attack comes from its own loopback address, and a client at another
 //! asks for a manifest all the while, half of the time on a new connection. The result is a table: latency of that client
 //! before and during the attack, the node's memory and processor time. Nothing here fails on time: figures are for
 //! `docs/reference/limits.md`. An attack that keeps the client from being answered at all is a failure.
@@ -38,7 +38,13 @@ struct Args {
     /// Seconds that each attack lasts.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// Only attacks whose name contains this, beside the quiet time before and after.
+    #[arg(long, default_value = "")]
+    only: String,
 }
+
+/// What the second node takes: everybody may use `good/`, and nobody without a login anything else.
+const CLOSED: &str = "[auth]\nanonymous = [\"pull,push,overwrite:good/*\"]\n";
 
 /// From where the well-behaved client asks.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -55,6 +61,8 @@ fn wrong(error: impl std::fmt::Display) -> Error {
 /// The node under attack.
 struct Target {
     server: Server,
+    scheme: &'static str,
+    only: String,
     http: SocketAddr,
     cluster: SocketAddr,
     /// What the well-behaved client asks for.
@@ -65,7 +73,12 @@ struct Target {
 
 /// A client from one address.
 fn client_from(address: IpAddr) -> Result<reqwest::Client> {
-    reqwest::Client::builder().local_address(address).no_proxy().build().map_err(wrong)
+    reqwest::Client::builder()
+        .local_address(address)
+        .no_proxy()
+        .danger_accept_invalid_certs(true)
+        .build()
+        .map_err(wrong)
 }
 
 /// A client of HTTP/2 that makes one connection.
@@ -88,31 +101,50 @@ async fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
 }
 
 impl Target {
-    async fn start(nora: &Path, work: &Path) -> Result<Self> {
+    /// A node without logins and TLS, or one with both.
+    async fn start(args: &Args, is_closed: bool) -> Result<Self> {
+        let work = &args.work.join(if is_closed { "closed" } else { "open" });
         let _ = std::fs::remove_dir_all(work);
         std::fs::create_dir_all(work).map_err(wrong)?;
         let (http, cluster) = (free_address()?, free_address()?);
-        let mut command = Command::new(nora);
+        let mut command = Command::new(&args.nora);
         let config = work.join("nora.toml");
-        std::fs::write(&config, "[log]\nlevel = \"error\"\n").map_err(wrong)?;
+        let mut text = "[log]\nlevel = \"error\"\n".to_owned();
+        if is_closed {
+            make_certificate(work)?;
+            text += "[server]\ntls = { cert = \"tls.crt\", key = \"tls.key\" }\n";
+            text += CLOSED;
+        }
+        std::fs::write(&config, text).map_err(wrong)?;
         command.args(["serve", "--listen", &http.to_string(), "--config"]).arg(config);
         command.args(["--cluster-listen", &cluster.to_string(), "--data-dir"]);
         command.arg(work.join("data"));
         let log = work.join("log");
         let limit = Duration::from_secs(60);
-        let (server, _) = Server::start(command, http, "/ready", &log, limit)?;
+        let (server, scheme) = match is_closed {
+            false => (Server::start(command, http, "/ready", &log, limit)?.0, "http"),
+            true => (Server::start_unseen(command, http, &log)?, "https"),
+        };
+        let base = format!("{scheme}://{http}");
         let client = client_from(CLIENT)?;
+        answers(&client, &format!("{base}/ready"), limit).await?;
         let blob = vec![7; 8 << 20];
-        let blob_path = push_blob(&client, http, "good/app", &blob).await?;
-        push_blob(&client, http, "good/app", b"{}").await?;
+        let blob_path = push_blob(&client, &base, "good/app", &blob).await?;
+        push_blob(&client, &base, "good/app", b"{}").await?;
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST,
             "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(b"{}"), "size": 2},
             "layers": [],
         });
         let manifest_path = "/v2/good/app/manifests/v1".to_owned();
-        put(&client, http, &manifest_path, MANIFEST, manifest.to_string()).await?;
-        Ok(Self { server, http, cluster, manifest: manifest_path, blob: blob_path })
+        put(&client, &base, &manifest_path, MANIFEST, manifest.to_string()).await?;
+        let only = args.only.clone();
+        Ok(Self { server, scheme, only, http, cluster, manifest: manifest_path, blob: blob_path })
+    }
+
+    /// Where the node answers.
+    fn base(&self) -> String {
+        format!("{}://{}", self.scheme, self.http)
     }
 
     fn resident_mb(&self) -> f64 {
@@ -131,14 +163,35 @@ impl Target {
     }
 }
 
+/// A certificate for the address of loopback tests, beside the configuration.
+fn make_certificate(dir: &Path) -> Result<()> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(wrong)?;
+    std::fs::write(dir.join("tls.crt"), made.cert.pem()).map_err(wrong)?;
+    std::fs::write(dir.join("tls.key"), made.signing_key.serialize_pem()).map_err(wrong)
+}
+
+/// Waits until a node behind TLS is ready.
+async fn answers(client: &reqwest::Client, url: &str, limit: Duration) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        match client.get(url).send().await {
+            Ok(answer) if answer.status() == 200 => return Ok(()),
+            _ if began.elapsed() > limit => {
+                return Err(Error::Wrong(format!("{url} does not answer")));
+            }
+            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
 async fn push_blob(
     client: &reqwest::Client,
-    to: SocketAddr,
+    to: &str,
     repository: &str,
     bytes: &[u8],
 ) -> Result<String> {
     let digest = sha256(bytes);
-    let url = format!("http://{to}/v2/{repository}/blobs/uploads/?digest={digest}");
+    let url = format!("{to}/v2/{repository}/blobs/uploads/?digest={digest}");
     let pushed = client.post(url).body(bytes.to_vec()).send().await.map_err(wrong)?;
     match pushed.status().as_u16() {
         201 => Ok(format!("/v2/{repository}/blobs/{digest}")),
@@ -148,12 +201,12 @@ async fn push_blob(
 
 async fn put(
     client: &reqwest::Client,
-    to: SocketAddr,
+    to: &str,
     path: &str,
     kind: &str,
     body: String,
 ) -> Result<()> {
-    let url = format!("http://{to}{path}");
+    let url = format!("{to}{path}");
     let put = client.put(url).header("content-type", kind).body(body).send().await;
     match put.map_err(wrong)?.status().as_u16() {
         201 => Ok(()),
@@ -171,7 +224,7 @@ struct Seen {
 
 /// Asks for a manifest until told to stop, half of the time on a new connection.
 async fn behave(target: &Target, mut stop: watch::Receiver<bool>) -> Result<Seen> {
-    let url = format!("http://{}{}", target.http, target.manifest);
+    let url = format!("{}{}", target.base(), target.manifest);
     let kept = client_from(CLIENT)?;
     let (mut samples, mut failures, mut resident_mb) = (Vec::new(), 0, 0_f64);
     let (began, used) = (Instant::now(), target.processor_secs());
@@ -203,6 +256,9 @@ async fn under<T>(
     seconds: u64,
     attack: impl Future<Output = Result<T>>,
 ) -> Result<bool> {
+    if !name.starts_with("none") && !name.contains(&target.only) {
+        return Ok(true);
+    }
     let (stop, stopped) = watch::channel(false);
     let attacked = async {
         let held = attack.await;
@@ -242,9 +298,9 @@ async fn large_referrers(target: &Target) -> Result<()> {
         });
         let body = index.to_string();
         let path = format!("/v2/bad/app/manifests/{}", sha256(body.as_bytes()));
-        put(&client, target.http, &path, INDEX, body).await?;
+        put(&client, &target.base(), &path, INDEX, body).await?;
     }
-    let url = format!("http://{}/v2/bad/app/referrers/{subject}", target.http);
+    let url = format!("{}/v2/bad/app/referrers/{subject}", target.base());
     let lists = (0..4).map(|_| async {
         match client.get(&url).send().await {
             Ok(answer) => drop(answer.bytes().await),
@@ -257,7 +313,7 @@ async fn large_referrers(target: &Target) -> Result<()> {
 
 /// Six connections with 200 downloads each, of which nobody takes more than the first window.
 async fn windowless(target: &Target) -> Result<Vec<reqwest::Response>> {
-    let url = format!("http://{}{}", target.http, target.blob);
+    let url = format!("{}{}", target.base(), target.blob);
     let mut held = Vec::new();
     for _ in 0..6 {
         let client = http2_from(ATTACKER)?;
@@ -311,7 +367,7 @@ async fn endless_messages(target: &Target) -> Result<Vec<tokio::task::JoinHandle
 
 /// Wrong passwords as fast as one address can send them.
 async fn guesses(target: &Target, seconds: u64) -> Result<usize> {
-    let url = format!("http://{}/v2/", target.http);
+    let url = format!("{}/v2/", target.base());
     let end = Instant::now() + Duration::from_secs(seconds);
     let client = client_from(ATTACKER)?;
     let guessers = (0..8).map(|guesser| {
@@ -336,22 +392,43 @@ fn raise_descriptors() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
 }
 
-async fn attacks(args: &Args) -> Result<bool> {
-    let target = Target::start(&args.nora, &args.work).await?;
+/// Pushes without a login as fast as one address can send them: each is refused, and noted in the audit log.
+async fn refusals(target: &Target, seconds: u64) -> Result<usize> {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let client = client_from(ATTACKER)?;
+    let pushers = (0..8).map(|pusher| {
+        let (client, base) = (client.clone(), target.base());
+        async move {
+            let mut refused = 0;
+            while Instant::now() < end {
+                let url = format!("{base}/v2/other/app-{pusher}-{refused}/blobs/uploads/");
+                let asked = client.post(url).send().await;
+                refused += usize::from(asked.is_ok_and(|answer| answer.status() == 401));
+            }
+            refused
+        }
+    });
+    let refused = join_all(pushers).await.into_iter().sum();
+    if refused == 0 {
+        return Err(Error::Wrong("no push without a login was refused".into()));
+    }
+    Ok(refused)
+}
+
+/// The first bytes of a TLS handshake: a record of which the rest never comes.
+const HELLO: [u8; 5] = [0x16, 0x03, 0x01, 0x02, 0x00];
+
+/// Attacks on a node without logins and TLS.
+async fn on_open(args: &Args) -> Result<bool> {
+    let target = Target::start(args, false).await?;
     let seconds = args.seconds;
-    println!("| attack | answers | p50 | p99 | failures | most memory | processor |");
-    println!("|---|---|---|---|---|---|---|");
-    let mut all = true;
-    let quiet = async { Ok(()) };
-    all &= under(&target, "none", seconds, quiet).await?;
+    let mut all = under(&target, "none", seconds, async { Ok(()) }).await?;
     let (http, cluster) = (target.http, target.cluster);
-    // The first bytes of a TLS handshake: a record of which the rest never comes.
-    let hello = [0x16, 0x03, 0x01, 0x02, 0x00];
     let attack = silent(http, 10_000, b"G");
     all &= under(&target, "10,000 connections of one byte", seconds, attack).await?;
     let attack = silent(http, 5_000, b"");
     all &= under(&target, "5,000 silent connections", seconds, attack).await?;
-    let attack = silent(cluster, 5_000, &hello);
+    let attack = silent(cluster, 5_000, &HELLO);
     all &= under(&target, "5,000 half-open handshakes, cluster port", seconds, attack).await?;
     all &= under(&target, "1,200 streams without a window", seconds, windowless(&target)).await?;
     let attack = endless_messages(&target);
@@ -361,6 +438,26 @@ async fn attacks(args: &Args) -> Result<bool> {
     all &= under(&target, "none, afterwards", seconds, async { Ok(()) }).await?;
     target.server.stop()?;
     Ok(all)
+}
+
+/// Attacks on a node with logins and TLS.
+async fn on_closed(args: &Args) -> Result<bool> {
+    let target = Target::start(args, true).await?;
+    let seconds = args.seconds;
+    let mut all = under(&target, "none, with TLS", seconds, async { Ok(()) }).await?;
+    let attack = silent(target.http, 5_000, &HELLO);
+    all &= under(&target, "5,000 half-open handshakes, HTTPS", seconds, attack).await?;
+    let attack = refusals(&target, seconds);
+    all &= under(&target, "pushes without a login, HTTPS", seconds, attack).await?;
+    all &= under(&target, "none with TLS, afterwards", seconds, async { Ok(()) }).await?;
+    target.server.stop()?;
+    Ok(all)
+}
+
+async fn attacks(args: &Args) -> Result<bool> {
+    println!("| attack | answers | p50 | p99 | failures | most memory | processor |");
+    println!("|---|---|---|---|---|---|---|");
+    Ok(on_open(args).await? & on_closed(args).await?)
 }
 
 fn main() -> ExitCode {
