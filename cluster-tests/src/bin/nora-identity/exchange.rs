@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::stage::{AUDIENCE, Answer, Login, NODES, Stage, Step, ensure};
 
 /// How many tokens with unknown keys come, and how many at a time.
-const UNKNOWN: usize = 1_000;
+const UNKNOWN: usize = 10_000;
 const AT_ONCE: usize = 32;
 /// An issuer is asked once in so long.
 const COOLDOWN: Duration = Duration::from_secs(30);
@@ -161,7 +161,8 @@ pub async fn refuses(stage: &Stage) -> Step<String> {
     Ok(format!("401 for {asked} forgeries and strangers"))
 }
 
-/// A thousand tokens with keys that nobody knows: the issuer is asked once, and who is honest gets through.
+/// Ten thousand tokens with keys that nobody knows: the issuer is asked once in half a minute, and who is honest gets
+/// through.
 pub async fn unknown_keys(stage: &Stage) -> Step<String> {
     let issuer = &stage.issuers.fresh;
     let mut tokens = Vec::new();
@@ -194,12 +195,16 @@ pub async fn unknown_keys(stage: &Stage) -> Step<String> {
         let status = status?;
         ensure(status == 401, || format!("a token with an unknown key: {status}"))?;
     }
-    ensure(took < COOLDOWN, || format!("the flood took {took:?}: that proves nothing"))?;
     let after = issuer.fetches();
-    ensure((after.keys(), after.discovery()) == (1, 1), || format!("asked too often: {after:?}"))?;
+    let most = 1 + took.as_secs() / COOLDOWN.as_secs();
+    let asked = [after.keys(), after.discovery()];
+    ensure(asked.iter().all(|count| (1..=most).contains(count)), || {
+        format!("asked too often in {took:?}: {after:?}")
+    })?;
     Ok(format!(
-        "{UNKNOWN} in {:.1} s made 1 fetch; an honest exchange meanwhile took {} ms at most",
+        "{UNKNOWN} in {:.1} s made {} fetches; an honest exchange meanwhile took {} ms at most",
         took.as_secs_f64(),
+        asked[0],
         longest.as_millis()
     ))
 }

@@ -12,6 +12,7 @@ mod quota;
 mod revocation;
 mod rotation;
 mod secrets;
+mod spread;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,9 @@ struct Args {
     /// Only checks whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Images that are pushed through changing nodes.
+    #[arg(long, default_value_t = 300)]
+    images: usize,
     /// Where nodes keep their data, which stays; a folder that is removed again without it.
     #[arg(long)]
     work: Option<PathBuf>,
@@ -113,7 +117,7 @@ fn run(args: &Args) -> Step<bool> {
     let stage = Stage::start(&args.nora.canonicalize()?, &work, issuers()?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut report = Report { only: args.only.clone(), passed: 0, failed: 0 };
-    runtime.block_on(checks(&stage, &mut report))?;
+    runtime.block_on(checks(&stage, &mut report, args.images))?;
     let Report { passed, failed, .. } = report;
     if failed == 0 && args.work.is_none() {
         drop(stage);
@@ -125,7 +129,7 @@ fn run(args: &Args) -> Step<bool> {
     Ok(failed == 0 && passed > 0)
 }
 
-async fn checks(stage: &Stage, report: &mut Report) -> Step<()> {
+async fn checks(stage: &Stage, report: &mut Report, images: usize) -> Step<()> {
     for robot in ["load", "reader", "boss"] {
         stage.add_account(robot, &[], None).await?;
     }
@@ -152,6 +156,8 @@ async fn checks(stage: &Stage, report: &mut Report) -> Step<()> {
     report.check("policy refused whole", policy::refused_whole(stage)).await;
     report.check("policy in force", policy::in_force(stage, &reader)).await;
     report.check("immutable tag", policy::immutable(stage, &load)).await;
+    report.check("deleted blobs", policy::deleted_blobs(stage, &load)).await;
+    report.check("images over all nodes", spread::over_all_nodes(stage, &load, images)).await;
     report.check("leader lost", outage::leader_lost(stage, &load)).await;
     report.check("audit of refusals", audit::refusals(stage, &reader)).await;
     report.check("audit counts once", audit::counts_once(stage)).await;

@@ -1,4 +1,5 @@
-//! A policy comes whole or not at all, to every node; a tag that must not move does not, whoever races for it.
+//! A policy comes whole or not at all, to every node; a tag that must not move does not, whoever races for it; a blob that was
+//! deleted is gone on every node, and there for whoever else has it.
 
 use std::time::{Duration, Instant};
 
@@ -149,4 +150,34 @@ pub async fn immutable(stage: &Stage, login: &Login) -> Step<String> {
         ensure(seen.iter().eq(won.iter()), || format!("{won:?} won, and {seen:?} was seen"))?;
     }
     Ok(format!("one of {RACERS} won, three times, and the tag never moved"))
+}
+
+/// A blob that two repositories have, deleted from one of them: no node gives it out there, and every node does in the
+/// other one, although all nodes have read it before.
+pub async fn deleted_blobs(stage: &Stage, login: &Login) -> Step<String> {
+    const ROUNDS: usize = 30;
+    for round in 0..ROUNDS {
+        let bytes = crate::stage::random(20_000)?;
+        let digest = sha256(&bytes);
+        for repository in ["free/kept", "free/deleted"] {
+            stage.push_blob(round, login, repository, &bytes).await?.must_be(201, "a blob")?;
+        }
+        let (kept, deleted) =
+            (format!("/v2/free/kept/blobs/{digest}"), format!("/v2/free/deleted/blobs/{digest}"));
+        for node in 0..NODES {
+            for path in [&kept, &deleted] {
+                stage.get(node, path, login).await?.must_be(200, "a blob that is there")?;
+            }
+        }
+        let gone = stage.request(round + 1, reqwest::Method::DELETE, &deleted, login);
+        crate::stage::send(gone).await?.must_be(202, "the deletion of a blob")?;
+        for node in 0..NODES {
+            stage.get(node, &deleted, login).await?.must_be(404, "a blob that was deleted")?;
+            let answer = stage.get(node, &kept, login).await?.must_be(200, "the other one's")?;
+            ensure(answer.body == bytes, || format!("node {node} gives other bytes"))?;
+        }
+    }
+    Ok(format!(
+        "{ROUNDS} blobs deleted on one node are gone on {NODES}, and the other repository's are not"
+    ))
 }
