@@ -1,4 +1,4 @@
-//! What a policy says of accounts, beside the accounts that there are.
+//! What a policy says of accounts, beside the accounts that there are, and what else in it is likely not meant.
 //!
 //! Accounts come and go without the policy, so a rule about nobody is no error; but it is more often a slip than a wish.
 
@@ -50,7 +50,8 @@ impl Present {
     }
 }
 
-/// Rules and groups that speak of somebody who is not there, a line each.
+/// What is likely not meant, a line each: rules and groups that speak of somebody who is not there, and rules for CI systems
+/// that know an owner by name alone.
 pub async fn unmatched(registry: &Registry, policy: &Policy) -> Result<Vec<String>, Error> {
     let Some(auth) = &policy.document().auth else { return Ok(Vec::new()) };
     let present = Present::of(registry, auth).await?;
@@ -79,6 +80,7 @@ pub async fn unmatched(registry: &Registry, policy: &Policy) -> Result<Vec<Strin
             ));
         }
     }
+    told.extend(policy.owners_by_name());
     Ok(told)
 }
 

@@ -116,6 +116,11 @@ impl Policy {
         self.immutable.covers_some(format, path)
     }
 
+    /// Rules for CI systems that know an owner by name alone, a line each. They are no errors: an operator may have reasons.
+    pub fn owners_by_name(&self) -> Vec<String> {
+        providers::owners_by_name(&self.providers)
+    }
+
     /// Whether tokens are exchanged at all.
     pub fn exchanges(&self) -> bool {
         self.exchanging().is_some()

@@ -24,6 +24,10 @@ const GITHUB_OWNERS: [&str; 4] =
     ["repository", "repository_id", "repository_owner", "repository_owner_id"];
 const GITLAB_OWNERS: [&str; 4] = ["project_path", "project_id", "namespace_path", "namespace_id"];
 
+/// Those among them that no later owner of a name can have.
+const GITHUB_IDS: [&str; 2] = ["repository_id", "repository_owner_id"];
+const GITLAB_IDS: [&str; 2] = ["project_id", "namespace_id"];
+
 /// Issuers with their defaults filled in, and their rules in the same order.
 pub(super) fn compile(oidc: &Oidc, errors: &mut Errors) -> (Vec<Provider>, Vec<ProviderRules>) {
     if !(60..=3_600).contains(&oidc.token_seconds) {
@@ -197,4 +201,27 @@ fn check_pinned(place: &str, kind: ProviderKind, rule: &ProviderRule, errors: &m
         );
         errors.add(format!("{place}.match"), reason);
     }
+}
+
+/// Rules that give more than `pull` to an owner whom they know by name alone, a line each: names can be given up, and taken
+/// by somebody else.
+pub(super) fn owners_by_name(providers: &[Provider]) -> Vec<String> {
+    let mut told = Vec::new();
+    for (at, provider) in providers.iter().enumerate() {
+        let (ids, id) = match provider.kind {
+            ProviderKind::Github => (GITHUB_IDS, "repository_owner_id"),
+            ProviderKind::Gitlab => (GITLAB_IDS, "namespace_id"),
+            ProviderKind::Generic => continue,
+        };
+        for (number, rule) in provider.rules.iter().enumerate() {
+            let only_pulls = rule.permissions.iter().all(|text| text.starts_with("pull:"));
+            if only_pulls || ids.iter().any(|id| rule.claims.contains_key(*id)) {
+                continue;
+            }
+            told.push(format!(
+                "auth.oidc.providers[{at}].rules[{number}].match: the owner is known by name alone, and whoever takes the name later gets the same: match `{id}` too"
+            ));
+        }
+    }
+    told
 }

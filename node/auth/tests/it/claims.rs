@@ -67,6 +67,36 @@ fn every_claim_of_a_rule_must_match_within_its_segments() {
     assert_eq!(grant.subject, "my-org/app@refs/heads/main");
 }
 
+#[test]
+fn rules_that_know_an_owner_by_name_alone_are_named() {
+    let by_name = push_rule(&[("repository", "my-org/*"), ("ref", "refs/heads/main")]);
+    let pinned = push_rule(&[("repository", "my-org/*"), ("repository_owner_id", "42")]);
+    let of_one = push_rule(&[("repository_id", "1001")]);
+    let reads = provider_rule(&[("repository", "my-org/*")], &["pull:my-org/*"]);
+    let policy = policy_of(github(vec![pinned, by_name.clone(), of_one, reads]));
+    let told = policy.owners_by_name();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let place = "auth.oidc.providers[0].rules[1].match: ";
+    assert!(told[0].starts_with(place) && told[0].contains("`repository_owner_id`"), "{told:?}");
+    let gitlab = |claims: &[(&str, &str)]| Provider {
+        kind: ProviderKind::Gitlab,
+        issuer: "https://gitlab.com".into(),
+        rules: vec![push_rule(claims)],
+        ..github(Vec::new())
+    };
+    let told = policy_of(gitlab(&[("project_path", "my-org/**")])).owners_by_name();
+    assert!(told.len() == 1 && told[0].contains("`namespace_id`"), "{told:?}");
+    let pinned = gitlab(&[("project_path", "my-org/**"), ("namespace_id", "7")]);
+    assert!(policy_of(pinned).owners_by_name().is_empty());
+    // Nobody but the operator gives out names there.
+    let own = Provider {
+        kind: ProviderKind::Generic,
+        issuer: "https://ci.example.com".into(),
+        ..github(vec![by_name])
+    };
+    assert!(policy_of(own).owners_by_name().is_empty());
+}
+
 /// What was exchanged is judged again by the rules that are there by then.
 #[test]
 fn a_grant_is_decided_again_by_the_claims_that_decided_it() {
