@@ -40,6 +40,7 @@ const NODE: NodeId = NodeId(1);
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const PASSWORD: &str = "correct-horse";
 
+mod content;
 mod logins;
 
 /// A membership whose changes are written down.
