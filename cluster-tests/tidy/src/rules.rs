@@ -69,6 +69,11 @@ pub const CRATES: &[CrateRule] = &[
         internal: &["nora-domain"],
         external: External::Only(&["aws-lc-rs"]),
     },
+    CrateRule {
+        name: "nora-compute",
+        internal: &[],
+        external: External::Only(&["rustix", "tokio", "tracing"]),
+    },
     // The one client for calls to other places knows none of them.
     CrateRule {
         name: "nora-egress",
@@ -93,6 +98,7 @@ pub const CRATES: &[CrateRule] = &[
         internal: &[
             "nora-app",
             "nora-auth",
+            "nora-compute",
             "nora-config",
             "nora-digest",
             "nora-domain",
@@ -107,6 +113,7 @@ pub const CRATES: &[CrateRule] = &[
         internal: &[
             "nora-app",
             "nora-auth",
+            "nora-compute",
             "nora-config",
             "nora-digest",
             "nora-domain",

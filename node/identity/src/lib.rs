@@ -382,7 +382,7 @@ impl Guard {
         let Some(turn) = turn else {
             return Err("too many passwords wait to be hashed; try again in a second".to_owned());
         };
-        let hashed = tokio::task::spawn_blocking(move || {
+        let hashed = nora_compute::run(move || {
             // Held to the end, also if nobody waits for it any more.
             let _turn = turn;
             nora_auth::password::hash(password.expose())

@@ -307,9 +307,8 @@ impl Guard {
         let owner = owner.filter(|owner| !owner.password_hash.is_empty());
         let hash = owner.as_ref().map(|owner| owner.password_hash.clone());
         let in_force = self.policies.in_force();
-        let checked = tokio::task::spawn_blocking(move || {
-            in_force.passwords.check(password.expose(), hash.as_deref())
-        });
+        let checked =
+            nora_compute::run(move || in_force.passwords.check(password.expose(), hash.as_deref()));
         let is_right = checked.await.unwrap_or(false);
         Ok(owner.filter(|_| is_right).map(|owner| Known {
             identity: Identity { groups: owner.groups, ..Identity::of(owner.subject) },

@@ -248,7 +248,7 @@ async fn parsed<T: Send + 'static>(
     let room = api.parsing.take(size.saturating_mul(PARSING_FACTOR)).await;
     let _room = room.map_err(too_many_lists)?;
     let bytes = artifact.bytes().await?;
-    tokio::task::spawn_blocking(move || parse(&bytes)).await.map_err(|_| {
+    nora_compute::run(move || parse(&bytes)).await.map_err(|_| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Unknown, "parsing was interrupted")
     })
 }

@@ -25,8 +25,8 @@ use crate::to_the_end;
 static OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 static OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 
-/// Manifests up to this size are hashed where the request runs: it takes microseconds.
-const HASH_INLINE_BYTES_MAX: usize = 128 << 10;
+/// Manifests up to this size are hashed and parsed where the request runs: it takes less than a millisecond.
+const JUDGED_INLINE_BYTES_MAX: usize = 128 << 10;
 /// Tags that one request may set.
 const TAGS_MAX: usize = 50;
 
@@ -78,20 +78,40 @@ async fn get(call: Call, reference: Reference) -> Result<Response, Problem> {
     Ok(response)
 }
 
-async fn digest_of(algorithm: Algorithm, bytes: &Bytes) -> Result<Digest, Problem> {
-    if bytes.len() <= HASH_INLINE_BYTES_MAX {
-        return Ok(nora_digest::digest(algorithm, bytes));
+/// A manifest's digest and what it says; it must have the digest that its reference names, if it names one.
+fn judged(
+    bytes: &[u8],
+    algorithm: Algorithm,
+    reference: &Reference,
+    content_type: Option<&str>,
+) -> Result<(Digest, Manifest), Problem> {
+    let digest = nora_digest::digest(algorithm, bytes);
+    if let Reference::Digest(expected) = reference
+        && *expected != digest
+    {
+        let expected = *expected;
+        return Err(nora_app::Error::DigestMismatch { expected, computed: digest }.into());
     }
-    let bytes = bytes.clone();
-    tokio::task::spawn_blocking(move || nora_digest::digest(algorithm, &bytes)).await.map_err(
-        |_| {
-            Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                Kind::Unknown,
-                "hashing was interrupted",
-            )
-        },
-    )
+    let manifest = manifest::parse(bytes, content_type).map_err(|error| refused(&error))?;
+    Ok((digest, manifest))
+}
+
+/// The same, off the async threads for a large manifest.
+async fn judge(
+    bytes: &Bytes,
+    algorithm: Algorithm,
+    reference: Reference,
+    content_type: Option<&str>,
+) -> Result<(Digest, Manifest), Problem> {
+    if bytes.len() <= JUDGED_INLINE_BYTES_MAX {
+        return judged(bytes, algorithm, &reference, content_type);
+    }
+    let (bytes, content_type) = (bytes.clone(), content_type.map(str::to_owned));
+    let work = move || judged(&bytes, algorithm, &reference, content_type.as_deref());
+    nora_compute::run(work).await.unwrap_or_else(|_| {
+        let told = "reading the manifest was interrupted";
+        Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Unknown, told))
+    })
 }
 
 fn refused(error: &ManifestError) -> Problem {
@@ -142,13 +162,8 @@ async fn put(mut call: Call, reference: Reference) -> Result<Response, Problem> 
         (Reference::Tag(_), Some("sha512")) => Algorithm::Sha512,
         (Reference::Tag(_), _) => Algorithm::Sha256,
     };
-    let digest = digest_of(algorithm, &bytes).await?;
-    if let Reference::Digest(expected) = reference
-        && expected != digest
-    {
-        return Err(nora_app::Error::DigestMismatch { expected, computed: digest }.into());
-    }
-    let manifest = manifest::parse(&bytes, call.header(CONTENT_TYPE)).map_err(|e| refused(&e))?;
+    let content_type = call.header(CONTENT_TYPE);
+    let (digest, manifest) = judge(&bytes, algorithm, reference, content_type).await?;
     let subject = manifest.subject;
     let location = call.location(&format!("manifests/{digest}"));
     let put = into_artifact(&call, digest, bytes, manifest, tags.clone());
