@@ -9,7 +9,7 @@ use nora_proto::v1::policy_server::Policy;
 use nora_proto::v1::tenants_server::Tenants;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, caller_of, may_make_logins, page_rows, refused, to_the_end};
+use super::{Admin, caller_of, page_rows, refused, to_the_end};
 use nora_config::policy_changes;
 use nora_identity::{
     OnceBegun, Policies, PolicyFailure, canonical, end_tokens_of_nobody, stranded, tenant_limits,
@@ -232,8 +232,11 @@ impl Audit for Admin {
         &self,
         request: Request<proto::GetWebhookKeyRequest>,
     ) -> Result<Response<proto::GetWebhookKeyResponse>, Status> {
-        // It outlives the token that asked for it.
-        may_make_logins(&caller_of(&request)?, Deed::new(Verb::PolicySet, About::Registry))?;
+        if !caller_of(&request)?.is_in_person() {
+            return Err(Status::permission_denied(
+                "a token gets no key, because the key would outlive it: show a password, or the administrator's certificate",
+            ));
+        }
         let key = self.api.guard.webhook_key().await.map_err(|error| {
             Status::unavailable(format!("the cluster's secret could not be read: {error}"))
         })?;

@@ -528,6 +528,11 @@ async fn all_of_it_is_in_the_log(desk: &Desk, tokens: &Tokens) {
     assert_eq!((verdict["first"].clone(), verdict["broken_at"].clone()), (json!(1), json!(null)));
     assert!(verdict["last"].as_u64().unwrap() >= entries.len() as u64, "{verdict}");
     assert_eq!(verdict["head"].as_str().unwrap().len(), 64);
+    // What it prints is a secret, and so it is nowhere in the node's log.
+    let key = done(said(&mut desk.command(&["audit", "webhook-key"]))).out.trim_end().to_owned();
+    assert!(key.starts_with("whsec_") && key.len() == 50, "{key}");
+    desk.secrets.borrow_mut().push(key);
+    assert_ne!(desk.as_alice(&["audit", "webhook-key"]).code, 0);
     let verified = done(desk.nora(&["audit", "verify"]));
     assert!(verified.out.contains("Whole:             yes\n"), "{}", verified.out);
 }

@@ -4,6 +4,7 @@ use nora_app::Registry;
 use nora_app::tokens::NewToken;
 use nora_auth::credential::ApiToken;
 use nora_domain::{AccessTokenRecord, AccountName, OwnerName, TokenName};
+use nora_proto::v1::audit_client::AuditClient;
 use nora_proto::v1::identity_client::IdentityClient;
 
 use super::*;
@@ -177,6 +178,12 @@ async fn a_token_makes_no_logins_whoever_owns_it() {
         };
         world.client().add_user(shows(token, robot)).await.unwrap();
     }
+    let mut audit = AuditClient::new(world.to(Peer::Anonymous));
+    let asks = |shown: &str| shows(shown, proto::GetWebhookKeyRequest {});
+    let refused = audit.get_webhook_key(asks(&whole)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "a key outlives the token: {refused:?}");
+    let told = audit.get_webhook_key(asks(&basic("admin", PASSWORD))).await.unwrap().into_inner();
+    assert!(told.key.starts_with("whsec_"), "{told:?}");
     let own = world.token("user:alice", &[]).await;
     let mine = proto::CreateTokenRequest { name: "more".into(), ..Default::default() };
     let refused = world.client().create_token(shows(&own, mine)).await.unwrap_err();
