@@ -282,25 +282,33 @@ async fn under<T>(
     Ok(seen.failures == 0 && seen.latencies.count() > 0)
 }
 
-/// Sixty artifacts about one subject, each with 3.7 MB of small annotations, and four lists of them at once.
-async fn large_referrers(target: &Target) -> Result<()> {
+/// What large artifacts are about.
+fn subject() -> String {
+    "sha256:".to_owned() + &"7".repeat(64)
+}
+
+/// An artifact about the subject with 3.7 MB of small annotations, and where it goes. Made before the attack: to make it takes
+/// the processors that the client is measured on.
+fn large_artifact(number: usize) -> (String, String) {
+    let mut annotations = Map::new();
+    for at in 0..70_000 {
+        annotations.insert(format!("key-{number}-{at}"), json!("a value of some thirty bytes, so"));
+    }
+    let index = json!({
+        "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": annotations,
+        "artifactType": "application/vnd.example", "subject": {"mediaType": MANIFEST, "digest": subject(), "size": 9},
+    });
+    let body = index.to_string();
+    (format!("/v2/bad/app/manifests/{}", sha256(body.as_bytes())), body)
+}
+
+/// Sixty such artifacts, and four lists of them at once.
+async fn large_referrers(target: &Target, artifacts: Vec<(String, String)>) -> Result<()> {
     let client = client_from(ATTACKER)?;
-    let subject = "sha256:".to_owned() + &"7".repeat(64);
-    for number in 0..60 {
-        let mut annotations = Map::new();
-        for at in 0..70_000 {
-            annotations
-                .insert(format!("key-{number}-{at}"), json!("a value of some thirty bytes, so"));
-        }
-        let index = json!({
-            "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": annotations,
-            "artifactType": "application/vnd.example", "subject": {"mediaType": MANIFEST, "digest": subject, "size": 9},
-        });
-        let body = index.to_string();
-        let path = format!("/v2/bad/app/manifests/{}", sha256(body.as_bytes()));
+    for (path, body) in artifacts {
         put(&client, &target.base(), &path, INDEX, body).await?;
     }
-    let url = format!("{}/v2/bad/app/referrers/{subject}", target.base());
+    let url = format!("{}/v2/bad/app/referrers/{}", target.base(), subject());
     let lists = (0..4).map(|_| async {
         match client.get(&url).send().await {
             Ok(answer) => drop(answer.bytes().await),
@@ -434,7 +442,9 @@ async fn on_open(args: &Args) -> Result<bool> {
     let attack = endless_messages(&target);
     all &= under(&target, "800 endless messages, cluster port", seconds, attack).await?;
     all &= under(&target, "wrong passwords", seconds, guesses(&target, seconds)).await?;
-    all &= under(&target, "60 referrers of 3.7 MB", seconds, large_referrers(&target)).await?;
+    let artifacts = (0..60).map(large_artifact).collect();
+    let attack = large_referrers(&target, artifacts);
+    all &= under(&target, "60 referrers of 3.7 MB", seconds, attack).await?;
     all &= under(&target, "none, afterwards", seconds, async { Ok(()) }).await?;
     target.server.stop()?;
     Ok(all)
