@@ -64,8 +64,8 @@ const KNOWN_MAX: u64 = 50_000;
 /// changes before: what changes somewhere makes all of them be looked at again, and passwords not hashed again for that.
 const KNOWN_FOR: Duration = Duration::from_secs(60);
 
-/// Passwords that are hashed at once: each takes 19 MiB and a core.
-const HASHED_AT_ONCE: usize = 2;
+/// Passwords that are hashed at once, at most: each takes 19 MiB and a processor.
+const HASHED_AT_ONCE_MAX: usize = 2;
 
 /// Logins that wait for that, of all addresses; more are told to come again.
 const LOGINS_WAITING_MAX: usize = 100;
@@ -166,7 +166,7 @@ impl Guard {
             epoch: AtomicU64::new(0),
             reloading: tokio::sync::Mutex::default(),
             unusable: AtomicBool::new(false),
-            turns: Turns::new(HASHED_AT_ONCE, LOGINS_WAITING_MAX),
+            turns: Turns::new(hashed_at_once(), LOGINS_WAITING_MAX),
             lockout: Lockout::new(login_failures_max, login_window),
             keys: Keys::default(),
             notes: Notes::default(),
@@ -393,6 +393,12 @@ impl Guard {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// How many passwords are hashed at once here: half of the processors stay free of it, if there are several.
+fn hashed_at_once() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, HASHED_AT_ONCE_MAX)
 }
 
 /// By what name a caller's requests are counted.
