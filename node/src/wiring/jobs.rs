@@ -181,19 +181,25 @@ impl Parts<'_> {
 /// Gives freed memory back once the process has grown.
 fn freed_memory() -> Arc<dyn Job> {
     let least = Arc::new(AtomicU64::new(0));
+    // After a turn that gave much back, the next one looks again: what was in use then may be free now, and nothing has to
+    // grow for that.
+    let again = Arc::new(AtomicBool::new(false));
     job(Schedule::every("memory-give-back", MEMORY_INTERVAL), move || {
-        let least = least.clone();
+        let (least, again) = (least.clone(), again.clone());
         async move {
             let given = tokio::task::spawn_blocking(move || {
                 let before = memory::private_bytes()?;
                 least.fetch_min(before, Ordering::Relaxed);
-                if before < least.load(Ordering::Relaxed) + MEMORY_GROWTH {
+                let has_grown = before >= least.load(Ordering::Relaxed) + MEMORY_GROWTH;
+                if !again.swap(false, Ordering::Relaxed) && !has_grown {
                     return None;
                 }
                 memory::give_back();
                 let after = memory::private_bytes()?;
                 least.store(after, Ordering::Relaxed);
-                Some(before.saturating_sub(after))
+                let given = before.saturating_sub(after);
+                again.store(has_grown || given >= MEMORY_GROWTH, Ordering::Relaxed);
+                Some(given)
             });
             Ok(Turn::done().count("bytes given back", given.await?.unwrap_or(0)))
         }
