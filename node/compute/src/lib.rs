@@ -1,8 +1,7 @@
 //! Computation that takes long: a password's hash, a manifest of megabytes.
 //!
 //! Guarantees: it runs off the async threads, on as many threads as there are processors; on Linux, the kernel lets these
-//! threads wait for whatever else the process has to do, so that who asks for much computation delays nobody who asks for
-//! little. Must not know: what is computed.
+//! threads wait for whatever else the process has to do. A caller who asks for much computation does not delay the others. Must not know: what is computed.
 
 use std::sync::LazyLock;
 use std::thread::available_parallelism;

@@ -15,7 +15,7 @@ section! {
         public_url: Option<PublicUrl> = none;
         /// Proxies and load balancers whose word is taken for a client's address (`X-Forwarded-For`), which the access log, the audit and the count of failed logins go by, and for `https` (`X-Forwarded-Proto`, or `Forwarded` without one) in the login challenge. Nobody else's is. Behind one that is not named here all clients share one address, and failed logins of one make all wait.
         trusted_proxies: Vec<Network> = "[]";
-        /// Networks in which this node may call issuers of identity tokens and the audit webhook, beside public addresses. A name that resolves to any other address, such as this machine's or a cloud's metadata service (`169.254.169.254`), is not called.
+        /// Networks in which this node may call issuers of identity tokens and the audit webhook, beside public addresses. A list of your own replaces this one. A name that resolves to any other address, such as this machine's, is not called, and neither is a cloud's metadata service at all.
         egress_networks: Vec<Network> = "[\"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"fc00::/7\"]";
     }
     tables {

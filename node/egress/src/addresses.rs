@@ -32,17 +32,40 @@ const SPECIAL_V6: [(Ipv6Addr, u32); 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20), // documentation
 ];
 
+/// Where clouds tell their machines secrets, in ranges that may be public or allowed otherwise: Azure, Amazon and Google.
+const METADATA_V4: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(168, 63, 129, 16)];
+const METADATA_V6: [(Ipv6Addr, u32); 2] = [
+    (Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32),
+    (Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0), 32),
+];
+
 /// IPv4 addresses as networks of IPv6 alone reach them (NAT64).
 const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
-/// Whether everybody may have this address. An IPv4 address within IPv6 counts as the IPv4 address.
-pub fn is_public(address: IpAddr) -> bool {
+/// The address that is reached: an IPv4 address within IPv6 counts as the IPv4 address.
+fn reached(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) if lies_in(address, NAT64) => {
             let [.., a, b, c, d] = address.octets();
-            is_public_v4(Ipv4Addr::new(a, b, c, d))
+            IpAddr::V4(Ipv4Addr::new(a, b, c, d))
         }
+        address => address,
+    }
+}
+
+/// Whether a cloud tells its machines secrets there. Nothing else that anybody calls is there.
+pub fn is_metadata(address: IpAddr) -> bool {
+    match reached(address) {
+        IpAddr::V4(address) => METADATA_V4.contains(&address),
+        IpAddr::V6(address) => METADATA_V6.iter().any(|range| lies_in(address, *range)),
+    }
+}
+
+/// Whether everybody may have this address. An IPv4 address within IPv6 counts as the IPv4 address.
+pub fn is_public(address: IpAddr) -> bool {
+    match reached(address) {
+        IpAddr::V4(address) => is_public_v4(address),
         IpAddr::V6(address) => {
             lies_in(address, GLOBAL_V6) && !SPECIAL_V6.iter().any(|range| lies_in(address, *range))
         }
@@ -61,6 +84,24 @@ fn lies_in(address: Ipv6Addr, (first, bits): (Ipv6Addr, u32)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clouds_metadata_is_nowhere_that_is_called() {
+        for text in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "168.63.129.16",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd20:ce::254",
+        ] {
+            assert!(is_metadata(text.parse().unwrap()), "{text}");
+        }
+        for text in ["169.254.169.253", "168.63.129.17", "fd00:ec3::1", "10.0.0.1", "8.8.8.8"] {
+            assert!(!is_metadata(text.parse().unwrap()), "{text}");
+        }
+    }
 
     #[test]
     fn public_addresses_are_those_that_everybody_may_have() {

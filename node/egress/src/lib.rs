@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Url};
 
-pub use addresses::is_public;
+pub use addresses::{is_metadata, is_public};
 
 use names::Names;
 
@@ -27,11 +27,11 @@ pub(crate) type Allowed = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// What was to be called is no URL.
-    #[error("{0} is no URL")]
-    NoUrl(String),
+    #[error("what is to be called is no URL; look at the policy's issuers and webhook")]
+    NoUrl,
     /// The address is neither public nor allowed.
     #[error(
-        "{host} is at {address}, which is neither a public address nor in one of `server.egress_networks`, so it is not called"
+        "{host} is at {address}, which is neither a public address nor in one of `server.egress_networks`, or belongs to a cloud, so it is not called"
     )]
     Address {
         /// What was to be called.
@@ -84,7 +84,7 @@ impl Egress {
     }
 
     fn request(&self, method: Method, url: &str) -> Result<RequestBuilder, Refused> {
-        let url = Url::parse(url).map_err(|_| Refused::NoUrl(url.to_owned()))?;
+        let url = Url::parse(url).map_err(|_| Refused::NoUrl)?;
         // Addresses are not resolved, so the resolver never sees them.
         let host = url.host_str().unwrap_or_default();
         let literal = host.trim_start_matches('[').trim_end_matches(']');
@@ -95,9 +95,9 @@ impl Egress {
     }
 }
 
-/// Refuses an address that may not be called.
+/// Refuses an address that may not be called: one that is neither public nor allowed, and clouds' metadata in any case.
 fn check(allowed: &Allowed, host: &str, address: IpAddr) -> Result<(), Refused> {
-    if is_public(address) || allowed(address.to_canonical()) {
+    if !is_metadata(address) && (is_public(address) || allowed(address.to_canonical())) {
         return Ok(());
     }
     Err(Refused::Address { host: host.to_owned(), address })
@@ -155,7 +155,12 @@ mod tests {
         let error = all_causes(named.send().await.unwrap_err());
         assert!(error.contains("localhost is at") && error.contains("egress_networks"), "{error}");
         assert_eq!(count.load(Ordering::Relaxed), 0);
-        assert_eq!(strict.get("no url").err(), Some(Refused::NoUrl("no url".into())));
+        let lax = Egress::new(|_| true, TIMEOUT).unwrap();
+        for host in ["169.254.169.254", "168.63.129.16", "[fd00:ec2::254]"] {
+            let refused = lax.get(&format!("http://{host}/")).err();
+            assert!(matches!(refused, Some(Refused::Address { .. })), "{host}: {refused:?}");
+        }
+        assert_eq!(strict.get("no url").err(), Some(Refused::NoUrl));
     }
 
     #[tokio::test]

@@ -40,7 +40,7 @@ impl Resolve for Names {
             if addresses.is_empty() {
                 return Err(format!("{host} has no address").into());
             }
-            // One that must not be called condemns the others: who may answer with it may answer with it alone.
+            // One that must not be called condemns the others: its DNS could answer with that address alone.
             for address in &addresses {
                 check(&allowed, &host, address.ip())?;
             }

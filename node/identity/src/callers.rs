@@ -1,8 +1,8 @@
 //! What one caller takes of a tenant's hour on this node, so that no caller takes it all.
 //!
 //! A caller is a user, a CI job's subject, or an address without a login. Pulls count, and so does whatever else is read:
-//! blobs, lists, and questions whether something is there. Guarantees: memory is bounded, for one who is forgotten to keep it
-//! so begins anew. Must not know: what is read.
+//! blobs, lists, and questions whether something is there. Guarantee: memory is bounded. To keep it so, callers may be
+//! forgotten, and begin anew. Must not know: what is read.
 
 use std::net::IpAddr;
 
@@ -77,6 +77,21 @@ impl Callers {
         }
         Ok(told)
     }
+
+    /// Takes back that a request was counted: another limit has refused it.
+    pub(super) fn give_back(&self, tenant: &TenantName, who: Who, is_pull: bool, now: Timestamp) {
+        let hour = now.0 / HOUR_MILLIS;
+        self.counts.entry((tenant.clone(), who)).and_compute_with(|known| {
+            match known.map(moka::Entry::into_value).filter(|counts| counts.hour == hour) {
+                Some(Counts { pulls, reads, .. }) => moka::ops::compute::Op::Put(Counts {
+                    hour,
+                    pulls: pulls.saturating_sub(u64::from(is_pull)),
+                    reads: reads.saturating_sub(1),
+                }),
+                None => moka::ops::compute::Op::Nop,
+            }
+        });
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +124,13 @@ mod tests {
         pull(user("b"), NOW).unwrap();
         pull(Who::Address(None), NOW).unwrap();
         pull(user("a"), Timestamp(2 * HOUR_MILLIS)).unwrap();
+        // What another limit refused is no part of the hour.
+        pull(user("c"), NOW).unwrap();
+        pull(user("c"), NOW).unwrap();
+        callers.give_back(&tenant(), user("c"), true, NOW);
+        callers.give_back(&tenant(), user("c"), true, Timestamp(2 * HOUR_MILLIS));
+        assert_eq!(pull(user("c"), NOW).unwrap().unwrap().remaining, 0);
+        pull(user("c"), NOW).unwrap_err();
     }
 
     #[test]

@@ -224,8 +224,17 @@ impl Guard {
     /// The key by which a webhook's receiver tells that requests come from this cluster; `None` while the cluster has no
     /// secret.
     pub async fn webhook_key(&self) -> Result<Option<String>, PolicyFailure> {
-        self.reload().await?;
+        self.load_secrets().await?;
         Ok(self.secrets.webhook_key())
+    }
+
+    /// Brings what the members share to what this node has applied: nobody may have asked this node for anything yet. A policy
+    /// that cannot be used is another matter.
+    async fn load_secrets(&self) -> Result<(), PolicyFailure> {
+        match self.reload().await {
+            Err(error) if !self.secrets.is_loaded() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The signatures of a webhook's request, in the form of Standard Webhooks; `None` while the cluster has no secret.
@@ -235,8 +244,7 @@ impl Guard {
         at_secs: u64,
         body: &[u8],
     ) -> Result<Option<String>, PolicyFailure> {
-        // Nobody may have asked this node for anything yet.
-        self.reload().await?;
+        self.load_secrets().await?;
         Ok(self.secrets.sign_webhook(id, at_secs, body))
     }
 
@@ -274,7 +282,15 @@ impl Guard {
         }
         for rate in rates {
             let Some(limit) = limits.limit(*rate) else { continue };
-            let of_tenant = self.limits.take(tenant, *rate, limit).await?;
+            let of_tenant = match self.limits.take(tenant, *rate, limit).await {
+                Ok(allowance) => allowance,
+                Err(over) => {
+                    if is_pull {
+                        self.callers.give_back(tenant, who(caller), is_pull, self.clock.now());
+                    }
+                    return Err(over);
+                }
+            };
             left = left.into_iter().chain([of_tenant]).min_by_key(|allowance| allowance.remaining);
         }
         Ok(left)

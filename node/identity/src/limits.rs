@@ -4,8 +4,8 @@
 //! wait for nobody. Shares are small beside the limit and shrink with what is left; a burst on a node that was idle asks
 //! for as many as wait. Guarantees: while the log answers, all nodes together let no more through in an hour than the
 //! limit, because the log grants no more; an idle node gives back what it does not use. While the log does not answer, a
-//! node lets requests through at the limit's own pace and no faster: limits are no reason to be down, and a slow log is no
-//! way around them. What it let through so is taken off the next share.
+//! node lets requests through at the limit's own pace and no faster, as far as it knows the hour to have some left. The next
+//! share pays for what it let through so. A cluster that cannot answer is no reason to refuse everything.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -201,7 +201,7 @@ impl Limits {
                 return match self.step(tenant, rate, limit) {
                     Step::Taken(allowance) => Ok(allowance),
                     Step::Refused(over) => Err(over),
-                    Step::Wait(..) => Err(self.over(rate, limit, Why::Unanswered)),
+                    Step::Wait(..) => Err(self.over(rate, limit, Why::Burst)),
                 };
             }
         }
@@ -225,14 +225,23 @@ impl Limits {
     }
 
     fn over(&self, rate: Rate, limit: u64, why: Why) -> Over {
-        let allowance = Allowance::until_next_hour(limit, 0, self.clock.now());
-        let reset_secs = match why {
-            Why::Spent => allowance.reset_secs,
-            Why::Burst => 1,
-            // When the pace allows the next one.
-            Why::Unanswered => (HOUR_MILLIS / limit.max(1)).div_ceil(1_000).max(1),
-        };
-        Over { of: Limit::Tenant(rate), why, allowance: Allowance { reset_secs, ..allowance } }
+        let mut allowance = Allowance::until_next_hour(limit, 0, self.clock.now());
+        if why == Why::Burst {
+            allowance.reset_secs = 1;
+        }
+        Over { of: Limit::Tenant(rate), why, allowance }
+    }
+
+    /// The log does not answer, and this node has let so many through: the next one may go when the pace has reached it.
+    fn unanswered(&self, rate: Rate, limit: u64, let_through: u64) -> Over {
+        let mut over = self.over(rate, limit, Why::Unanswered);
+        let next_at =
+            u128::from(let_through + 1) * u128::from(HOUR_MILLIS) / u128::from(limit.max(1));
+        let into_hour = u128::from(self.clock.now().0 % HOUR_MILLIS);
+        let wait_secs = next_at.saturating_sub(into_hour).div_ceil(1_000);
+        let wait_secs = u64::try_from(wait_secs).unwrap_or(u64::MAX).max(1);
+        over.allowance.reset_secs = over.allowance.reset_secs.min(wait_secs);
+        over
     }
 
     fn step(self: &Arc<Self>, tenant: &TenantName, rate: Rate, limit: u64) -> Step {
@@ -249,7 +258,9 @@ impl Limits {
         let wanted = (limit / SHARE_OF_LIMIT).min(rest / SHARE_OF_REST).max(1).max(share.waiting);
         let wanted = wanted.saturating_add(share.owed);
         let is_unanswered = share.left == 0 && !share.is_spent && now < share.excused_until;
-        let is_excused = is_unanswered && share.let_through < paced(limit, now);
+        // As far as this node knows, the hour has some left.
+        let has_rest = share.granted.saturating_add(share.owed) < limit;
+        let is_excused = is_unanswered && has_rest && share.let_through < paced(limit, now);
         let taken = share.left > 0 || is_excused;
         share.let_through += u64::from(taken);
         share.owed += u64::from(is_excused);
@@ -267,7 +278,7 @@ impl Limits {
             return Step::Refused(self.over(rate, limit, Why::Spent));
         }
         if is_unanswered {
-            return Step::Refused(self.over(rate, limit, Why::Unanswered));
+            return Step::Refused(self.unanswered(rate, limit, share.let_through));
         }
         Step::Wait(share.came.clone(), share.answers)
     }
@@ -372,10 +383,11 @@ mod tests {
         assert_eq!(without_log, pace, "the hour's pace, and not one more");
         let tenant = TenantName::parse("red").unwrap();
         let over = node.guard.limits.take(&tenant, Rate::Pull, LIMIT).await.unwrap_err();
-        assert_eq!((over.why, over.allowance.reset_secs), (Why::Unanswered, 36));
+        assert_eq!((over.why, over.allowance.reset_secs), (Why::Unanswered, 28));
         node.clock.advance(HOUR_MILLIS / LIMIT);
         assert_eq!(let_through(&node, LIMIT).await, 1, "as time goes on");
 
+        assert_eq!(let_through(&node, 1).await, 0);
         node.metadata.fail(None);
         let with_log = let_through(&node, 2 * LIMIT).await;
         assert_eq!(
@@ -383,5 +395,11 @@ mod tests {
             LIMIT,
             "the log's shares pay for what was let through"
         );
+
+        // The hour is spent, and the log falls silent again: an hour that is over its middle lets nothing more through.
+        node.clock.advance(HOUR_MILLIS / 2);
+        node.guard.limits.give_back().await.unwrap();
+        node.metadata.fail(Some(Failure::NoLeader));
+        assert_eq!(let_through(&node, LIMIT).await, 0, "what other nodes were granted counts");
     }
 }

@@ -222,7 +222,7 @@ section! {
         /// Of these, pulled by callers without a login, all together. Without a number, half of `pull`.
         anonymous_pull: Option<usize> = none, "1" ..= "1000000000000";
         /// Of these, pulled by one caller from one node: by a user, a CI job's subject, or an address without a login.
-        /// Without a number, an address without a login may use half of what all of them may, and a user any.
+        /// Without a number, an address without a login may use half of what all of them may, and a user may use all.
         pull_per_caller: Option<usize> = none, "1" ..= "1000000000000";
     }
 }

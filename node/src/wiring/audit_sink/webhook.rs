@@ -135,7 +135,7 @@ impl Sender {
         let text = lines(&page.items);
         // Much of the journal is no caller's doing, and has no line.
         if !text.is_empty() {
-            // The same when it is sent again, so that a receiver may keep what it has taken by it.
+            // The same when the same entries are sent again. With entries that came meanwhile it is another request.
             let id = format!("audit-{first}-{newest}");
             let at = self.guard.now().0 / 1_000;
             let mut request = self.egress.post(url).map_err(|refused| refused.to_string())?;
@@ -271,7 +271,11 @@ mod tests {
         receiver.answers(200);
         sender(&world).turn(Some(receiver.url.clone()), 1).await.unwrap();
         let [id, at, signature, body] = receiver.signed.lock().unwrap().clone();
-        assert_eq!((&first[0], &first[3]), (&id, &body), "it is sent again under the same id");
+        assert_eq!(
+            (&first[0], &first[3]),
+            (&id, &body),
+            "the same entries are sent again under the same id"
+        );
         // What a receiver does, with nothing but the key that an administrator has given it.
         let key = world.guard.webhook_key().await.unwrap().unwrap();
         let key = BASE64.decode(key.strip_prefix("whsec_").unwrap()).unwrap();
