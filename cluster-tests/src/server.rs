@@ -56,7 +56,7 @@ impl Server {
         Ok((server, started.elapsed()))
     }
 
-    /// Starts a server without waiting for it: whoever asks for it finds out when it is ready.
+    /// Starts a server without waiting for it. The caller asks the server until it is ready.
     pub fn start_unseen(mut command: Command, addr: SocketAddr, log: &Path) -> Result<Self> {
         let open = || File::options().create(true).append(true).open(log);
         let out = open().during(|| format!("open {}", log.display()))?;

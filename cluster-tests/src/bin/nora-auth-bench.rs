@@ -139,7 +139,7 @@ fn start(nora: &Path, dir: &Path, policy: Option<&str>) -> Result<Server> {
     Ok(Server::start(command, http, "/ready", &dir.join("log"), limit)?.0)
 }
 
-/// A thousand rules, few of which are about whoever pulls.
+/// A thousand rules about single users, and one that lets every login pull.
 fn policy() -> String {
     let rules = (0..RULES).map(|i| {
         format!("[[auth.rules]]\nsubject = \"user{i}\"\npermissions = [\"pull:o{i}/*\"]\n")

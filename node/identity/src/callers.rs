@@ -19,7 +19,7 @@ const CALLERS_MAX: u64 = 20_000;
 pub(super) enum Who {
     /// By the subject's name.
     Subject(String),
-    /// Whoever is there without a login; `None` if nobody knows where.
+    /// A caller without a login, by address; `None` if the address is not known.
     Address(Option<IpAddr>),
 }
 

@@ -30,7 +30,7 @@ struct State {
 }
 
 impl State {
-    /// Takes out whoever's turn it is.
+    /// Takes out the login whose turn it is.
     fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
         let lane = self.order.pop_front()?;
         let waiting = self.lanes.get_mut(&lane)?;

@@ -233,6 +233,27 @@ impl World {
     fn to(&self, peer: Peer) -> Router {
         router(self.admin.clone()).layer(Extension(peer))
     }
+
+    /// Puts a manifest that names nothing, under a tag. Returns its digest.
+    async fn put_manifest(&self, path: &str, tag: &str, bytes: &[u8]) -> String {
+        let registry = &self.admin.api.registry;
+        let digest = nora_digest::digest(Algorithm::Sha256, bytes);
+        let put = PutArtifact {
+            repository: registry.repository(Format::Oci, RepositoryPath::parse(path).unwrap()),
+            digest,
+            media_type: MediaType::parse("application/vnd.oci.image.manifest.v1+json").unwrap(),
+            bytes: bytes.to_vec().into(),
+            subject: None,
+            artifact_type: None,
+            blobs: Vec::new(),
+            children: Vec::new(),
+            optional_blobs: Vec::new(),
+            either: Vec::new(),
+            tags: vec![TagName::parse(tag).unwrap()],
+        };
+        registry.artifacts().put(put).await.unwrap();
+        digest.to_string()
+    }
 }
 
 /// Every method that the descriptors know of, as a path; those of health and reflection too.
@@ -506,27 +527,8 @@ fn deadlines_are_read_as_grpc_writes_them() {
 #[tokio::test]
 async fn content_is_listed_tagged_and_deleted() {
     let world = closed();
-    let registry = &world.admin.api.registry;
-    let repository = registry.repository(Format::Oci, RepositoryPath::parse("team/app").unwrap());
-    let bytes = b"{}".to_vec();
-    let digest = nora_digest::digest(Algorithm::Sha256, &bytes);
-    let put = PutArtifact {
-        repository,
-        digest,
-        media_type: MediaType::parse("application/vnd.oci.image.manifest.v1+json").unwrap(),
-        bytes: bytes.into(),
-        subject: None,
-        artifact_type: None,
-        blobs: Vec::new(),
-        children: Vec::new(),
-        optional_blobs: Vec::new(),
-        either: Vec::new(),
-        tags: vec![TagName::parse("v1").unwrap()],
-    };
-    registry.artifacts().put(put).await.unwrap();
-
+    let digest = world.put_manifest("team/app", "v1", b"{}").await;
     let mut client = ContentClient::new(world.to(Peer::Admin));
-    let digest = digest.to_string();
     let repository = || "team/app".to_owned();
     let listed = client.list_repositories(proto::ListRepositoriesRequest::default()).await;
     assert_eq!(listed.unwrap().into_inner().paths, ["team/app"]);

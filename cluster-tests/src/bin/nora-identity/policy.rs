@@ -1,5 +1,5 @@
-//! A policy comes whole or not at all, to every node; a tag that must not move does not, whoever races for it; a blob that was
-//! deleted is gone on every node, and there for whoever else has it.
+//! A policy comes whole or not at all, to every node. No race moves a tag that must not move. A blob that was deleted from one
+//! repository is gone there on every node, and other repositories keep it.
 
 use std::time::{Duration, Instant};
 

@@ -219,7 +219,7 @@ pub(super) fn owners_by_name(providers: &[Provider]) -> Vec<String> {
                 continue;
             }
             told.push(format!(
-                "auth.oidc.providers[{at}].rules[{number}].match: the owner is known by name alone, and whoever takes the name later gets the same: match `{id}` too"
+                "auth.oidc.providers[{at}].rules[{number}].match: the rule knows the owner by name alone, so another owner who takes that name later gets the same: match `{id}` too"
             ));
         }
     }

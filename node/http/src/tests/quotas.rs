@@ -329,7 +329,7 @@ async fn callers_without_a_login_leave_half_to_the_others() {
 }
 
 #[tokio::test]
-async fn blobs_and_questions_count_for_whoever_sends_them() {
+async fn every_read_counts_for_its_caller() {
     let world = world().await;
     let red = Shown::login("red");
     let (digest, _) = world.push(&red, "red/app", "a", b"layer").await.unwrap();

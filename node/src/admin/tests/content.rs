@@ -24,23 +24,7 @@ async fn world_with_images() -> (World, String) {
     let mut digests = Vec::new();
     for path in ["a/app", "b/app"] {
         for (tag, bytes) in [("v1", b"{}".as_slice()), ("other", b"{ }")] {
-            let digest = nora_digest::digest(Algorithm::Sha256, bytes);
-            let repository = registry.repository(Format::Oci, RepositoryPath::parse(path).unwrap());
-            let put = PutArtifact {
-                repository,
-                digest,
-                media_type: MediaType::parse("application/vnd.oci.image.manifest.v1+json").unwrap(),
-                bytes: bytes.to_vec().into(),
-                subject: None,
-                artifact_type: None,
-                blobs: Vec::new(),
-                children: Vec::new(),
-                optional_blobs: Vec::new(),
-                either: Vec::new(),
-                tags: vec![TagName::parse(tag).unwrap()],
-            };
-            registry.artifacts().put(put).await.unwrap();
-            digests.push(digest.to_string());
+            digests.push(world.put_manifest(path, tag, bytes).await);
         }
     }
     (world, digests.swap_remove(0))
@@ -55,7 +39,7 @@ fn hers<T>(message: T) -> Call<T> {
 }
 
 #[tokio::test]
-async fn an_immutable_tag_stays_whoever_asks() {
+async fn no_admin_call_moves_or_deletes_an_immutable_tag() {
     let (world, digest) = world_with_images().await;
     let repository = || "a/app".to_owned();
     for services in [world.to(Peer::Admin), world.to(Peer::Anonymous)] {
