@@ -82,6 +82,17 @@ struct Remembered {
     epoch: u64,
 }
 
+/// Why a new password was not hashed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unhashed {
+    /// All places are taken by passwords of others.
+    #[error("too many passwords wait to be hashed; try again in a second")]
+    Busy,
+    /// It cannot be hashed.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// What the guard is made of.
 pub struct GuardSettings {
     /// Whether only this machine reaches the node.
@@ -390,13 +401,13 @@ impl Guard {
     }
 
     /// Hashes a new password.
-    pub async fn hash_password(&self, password: Secret) -> Result<String, String> {
+    pub async fn hash_password(&self, password: Secret) -> Result<String, Unhashed> {
         let turn = match self.turns.join(None) {
             Some(place) => place.turn().await,
             None => None,
         };
         let Some(turn) = turn else {
-            return Err("too many passwords wait to be hashed; try again in a second".to_owned());
+            return Err(Unhashed::Busy);
         };
         let hashed = nora_compute::run(move || {
             // Held to the end, also if nobody waits for it any more.
@@ -405,8 +416,8 @@ impl Guard {
         });
         match hashed.await {
             Ok(Ok(hash)) => Ok(hash),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Ok(Err(error)) => Err(Unhashed::Failed(error.to_string())),
+            Err(error) => Err(Unhashed::Failed(error.to_string())),
         }
     }
 }

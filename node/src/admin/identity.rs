@@ -21,7 +21,7 @@ use nora_proto::v1::identity_server::Identity;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, caller_of, may_make_logins, not_permitted, page_rows, refused, to_the_end};
-use nora_identity::{ADMIN_USER, Caller, ExchangeFailure, Rejected};
+use nora_identity::{ADMIN_USER, Caller, ExchangeFailure, Rejected, Unhashed};
 
 const MINUTE_SECS: u64 = 60;
 const TOKEN_DEFAULT_SECS: u64 = 90 * 24 * 3_600;
@@ -541,7 +541,10 @@ impl Identity for Admin {
 impl Admin {
     async fn hashed(&self, password: Secret) -> Result<String, Status> {
         check_strength(password.expose()).map_err(|error| malformed("password", error))?;
-        self.api.guard.hash_password(password).await.map_err(Status::internal)
+        self.api.guard.hash_password(password).await.map_err(|why| match why {
+            Unhashed::Busy => Status::resource_exhausted(why.to_string()),
+            Unhashed::Failed(why) => Status::internal(why),
+        })
     }
 
     /// Somebody as they would be if they logged in.

@@ -147,3 +147,16 @@ async fn who_hangs_up_has_guessed_all_the_same() {
     }
     assert!(guard.lockout.wait(address, "alice").is_some());
 }
+
+#[tokio::test]
+async fn a_new_password_that_finds_no_place_is_told_to_come_again() {
+    let node = MemoryNode::without_policy(false).await;
+    let guard = &node.guard;
+    let addresses = (0_u8..=255).map(|last| Some(IpAddr::from([192, 0, 2, last])));
+    let places: Vec<_> = addresses.map_while(|address| guard.turns.join(address)).collect();
+    assert!(places.len() > 100, "{} places", places.len());
+    let refused = guard.hash_password(Secret::new("a new password")).await;
+    assert_eq!(refused, Err(crate::Unhashed::Busy));
+    drop(places);
+    guard.hash_password(Secret::new("a new password")).await.unwrap();
+}
