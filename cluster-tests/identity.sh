@@ -44,7 +44,9 @@ login_action() {
   coproc ISSUER { exec "$CARGO_TARGET_DIR/debug/nora-test-issuer" --until-stdin-closes; }
   read -r issuer_line <&"${ISSUER[0]}"
   said() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"$issuer_line"; }
-  start_node
+  # The issuer is on this machine.
+  printf '[server]\negress_networks = ["127.0.0.0/8"]\n' >"$work/start.toml"
+  start_node --config "$work/start.toml"
   export REGISTRY_URL="http://$node_addr" ISSUER_URL ISSUER_REQUEST_TOKEN
   ISSUER_URL="$(said issuer)"
   ISSUER_REQUEST_TOKEN="$(said request_token)"
