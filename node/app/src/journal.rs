@@ -212,19 +212,11 @@ impl Journal<'_> {
     ) -> Result<Option<Page<(u64, Entry)>>, Error> {
         // A part that is dropped while it is read is passed over: each turn meets another part.
         while let Some((first, segment)) = self.segment_after(after).await? {
-            match self.read_segment(first, &segment).await {
-                Ok(entries) => {
-                    let from = entries.partition_point(|(number, _)| *number <= after);
-                    let items = entries[from..].iter().take(limit).cloned().collect::<Vec<_>>();
-                    // Rows follow each segment, so there always is more.
-                    return Ok(Some(Page { items, more: true }));
-                }
-                Err(error) => {
-                    if self.core.row(Key::Segment(first)).await?.is_some() {
-                        return Err(error);
-                    }
-                }
-            }
+            let Some(entries) = self.read_segment(first, &segment).await? else { continue };
+            let from = entries.partition_point(|(number, _)| *number <= after);
+            let items = entries[from..].iter().take(limit).cloned().collect::<Vec<_>>();
+            // Rows follow each segment, so there always is more.
+            return Ok(Some(Page { items, more: true }));
         }
         Ok(None)
     }
@@ -250,8 +242,22 @@ impl Journal<'_> {
         }
     }
 
-    /// The entries of a sealed part. The part that was read last is kept, because readers go on from page to page.
+    /// The entries of a sealed part; `None` if the part was dropped while this read it.
     async fn read_segment(
+        self,
+        first: u64,
+        segment: &SegmentRecord,
+    ) -> Result<Option<Arc<Vec<(u64, Entry)>>>, Error> {
+        match self.read_kept_segment(first, segment).await {
+            Ok(entries) => Ok(Some(entries)),
+            Err(_) if self.core.row(Key::Segment(first)).await?.is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The entries of a sealed part that is kept. The part that was read last stays in memory, because readers go on from
+    /// page to page.
+    async fn read_kept_segment(
         self,
         first: u64,
         segment: &SegmentRecord,
@@ -266,7 +272,11 @@ impl Journal<'_> {
             what: "a sealed part of the journal could not be read",
             source,
         };
-        let blob = LinkedBlobs::new(self.core).open(&system_repository(), segment.digest).await?;
+        let opened = LinkedBlobs::new(self.core).open(&system_repository(), segment.digest).await;
+        let blob = opened.map_err(|error| match error {
+            Error::RepositoryUnknown | Error::BlobUnknown(_) => unreadable(Some(error.into())),
+            error => error,
+        })?;
         let stream = blob.clone().read(0..blob.size(), Delivery::Process);
         let bytes = stream
             .try_fold(Vec::new(), async |mut all, part| {
@@ -297,7 +307,9 @@ impl Journal<'_> {
                 for row in rows {
                     let (Key::Segment(first), Record::Segment(segment)) = row else { continue };
                     if segment.last_at >= time {
-                        let entries = self.read_segment(first, &segment).await?;
+                        let Some(entries) = self.read_segment(first, &segment).await? else {
+                            continue 'sealed;
+                        };
                         let older = entries.partition_point(|(_, entry)| entry.at < time) as u64;
                         return Ok(first.saturating_add(older).saturating_sub(1));
                     }

@@ -237,14 +237,8 @@ async fn upkeep_while_the_chain_is_verified_breaks_nothing() {
 #[tokio::test]
 async fn an_entry_is_found_by_its_time_wherever_it_is() {
     let (world, _) = racing(Upkeep::Seal, usize::MAX).await;
-    let all = world.registry.journal().entries(0, 1).await.unwrap();
-    assert_eq!(all.items[0].0, 1);
-    let mut entries: Vec<(u64, Entry)> = Vec::new();
-    let next = head(&world).await.next;
-    while entries.last().is_none_or(|(number, _)| *number + 1 < next) {
-        let after = entries.last().map_or(0, |(number, _)| *number);
-        entries.extend(world.registry.journal().entries(after, 1_000).await.unwrap().items);
-    }
+    let entries = all_entries(&world.registry).await;
+    assert_eq!(entries[0].0, 1);
     let (first, last) = (entries[0].1.at, entries[entries.len() - 1].1.at);
     for time in (first.0 - 1..last.0 + 3).map(Timestamp) {
         let expected = entries.iter().filter(|(_, entry)| entry.at < time).count() as u64;
@@ -255,6 +249,38 @@ async fn an_entry_is_found_by_its_time_wherever_it_is() {
             // What the sealing itself adds comes later than everything here.
             let expected = if time > last { before.max(expected) } else { expected };
             assert_eq!(before, expected, "{time:?}, sealed before call {number}");
+        }
+    }
+}
+
+/// All entries that are kept.
+async fn all_entries(registry: &Registry) -> Vec<(u64, Entry)> {
+    let mut entries: Vec<(u64, Entry)> = Vec::new();
+    loop {
+        let after = entries.last().map_or(0, |(number, _)| *number);
+        let page = registry.journal().entries(after, 1_000).await.unwrap();
+        entries.extend(page.items);
+        if !page.more {
+            return entries;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_entry_is_found_by_its_time_while_old_parts_are_dropped() {
+    let (world, _) = racing(Upkeep::Seal, usize::MAX).await;
+    let all = all_entries(&world.registry).await;
+    let (first, middle) = (all[0].1.at, all[all.len() / 2].1.at);
+    for time in [Timestamp(0), first.plus_millis(5), middle] {
+        for number in 0..CALLS {
+            let (world, reader) = racing(Upkeep::Drop, number).await;
+            let before = reader.journal().before(time).await;
+            let before = before.unwrap_or_else(|error| panic!("{time:?}, {number}: {error:?}"));
+            let kept = all_entries(&world.registry).await;
+            let later = kept.iter().find(|(_, entry)| entry.at >= time);
+            let page = world.registry.journal().entries(before, 1).await.unwrap();
+            assert_eq!(page.items.first(), later, "{time:?}, dropped before call {number}");
+            assert!(!page.items.is_empty(), "what upkeep does itself is later than all of that");
         }
     }
 }
