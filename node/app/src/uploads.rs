@@ -4,7 +4,7 @@
 //! metadata calls live was whole before on every node that it names. What a refused or repeated push wrote is deleted
 //! again; what an unknown outcome left is not, because the log may have made it the live copy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use nora_domain::{
     Algorithm, BlobCommitted, CommitBlob, Digest, ExpireUploads, Key, NodeId, OpenUpload, Record,
@@ -303,6 +303,32 @@ impl<'a> UploadSessions<'a> {
             self.core.change(ExpireUploads { tenant: tenant.clone(), uploads }).await?;
         }
         Ok(seen)
+    }
+
+    /// Those of some sessions that the cluster knows of. It goes through the leases of all tenants once, however many sessions
+    /// are asked about.
+    pub async fn leased(self, asked: &HashSet<UploadId>) -> Result<HashSet<UploadId>, Error> {
+        self.core.catch_up().await?;
+        let mut leased = HashSet::new();
+        let mut tenant = self.tenant_after(None).await?;
+        while let Some(name) = tenant {
+            let mut after = None;
+            loop {
+                let rows = Rows::Uploads { tenant: name.clone(), after };
+                let rows = self.core.rows(rows, UPKEEP_PAGE_ROWS).await?;
+                let ids = rows.iter().filter_map(|(key, _)| match key {
+                    Key::Upload(_, id) => Some(*id),
+                    _ => None,
+                });
+                after = ids.clone().last();
+                leased.extend(ids.filter(|id| asked.contains(id)));
+                if rows.len() < UPKEEP_PAGE_ROWS {
+                    break;
+                }
+            }
+            tenant = self.tenant_after(Some(name)).await?;
+        }
+        Ok(leased)
     }
 
     /// Gives back what is reserved for a session that is gone or idle. A client that goes on with it reserves again.

@@ -10,11 +10,10 @@ use std::time::Duration;
 use nora_app::Registry;
 use nora_app::jobs::{Job, Schedule, Turn, job};
 use nora_app::ports::clock::Clock;
-use nora_app::ports::metadata::Metadata;
 use nora_app::ports::{BoxError, BoxFuture};
 use nora_app::uploads::Expired;
 use nora_cluster::{Cluster, PositionedEvent};
-use nora_domain::{Event, Key, Rows, Timestamp, UploadId};
+use nora_domain::{Event, Timestamp};
 use nora_egress::Egress;
 use nora_objects::ObjectBlobs;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -35,8 +34,6 @@ const JOURNAL_INTERVAL: Duration = Duration::from_secs(5);
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Bytes of the journal that stay in the state; older entries are sealed.
 const JOURNAL_BYTES_MAX: u64 = 8 << 20;
-/// Tenants that are read at a time.
-const TENANTS_PAGE: usize = 256;
 /// How often abandoned parts are looked for in the bucket.
 const ABANDONED_INTERVAL: Duration = Duration::from_secs(3600);
 /// How often certificate files are looked at.
@@ -168,12 +165,12 @@ impl Parts<'_> {
     }
 
     fn bucket_sweep(&self, objects: ObjectBlobs) -> Arc<dyn Job> {
-        let (cluster, clock) = (self.cluster.clone(), self.clock.clone());
+        let (registry, clock) = (self.registry.clone(), self.clock.clone());
         let oldest_millis = 2 * self.registry.uploads().expiry_millis();
         job(Schedule::every("bucket-sweep", ABANDONED_INTERVAL).on_leader(), move || {
-            let (objects, cluster) = (objects.clone(), cluster.clone());
+            let (objects, registry) = (objects.clone(), registry.clone());
             let before = Timestamp(clock.now().0.saturating_sub(oldest_millis));
-            async move { drop_abandoned(&objects, &cluster, before).await }
+            async move { drop_abandoned(&objects, &registry, before).await }
         })
     }
 }
@@ -296,42 +293,21 @@ async fn keep_journal(registry: &Registry, kept_millis: u64) -> Result<Turn, Box
 /// Drops parts of uploads that a node left in the bucket: older than any session may be, and no node has a lease on them.
 async fn drop_abandoned(
     objects: &ObjectBlobs,
-    cluster: &Cluster,
+    registry: &Registry,
     before: Timestamp,
 ) -> Result<Turn, BoxError> {
     let abandoned = objects.abandoned(before).await?;
     if abandoned.is_empty() {
         return Ok(Turn::done().count("dropped", 0));
     }
-    // Whatever lease there was when the list was made is seen below.
-    cluster.linearize().await?;
+    let ids = abandoned.iter().map(|upload| upload.id).collect();
+    let leased = registry.uploads().leased(&ids).await?;
     let mut dropped = 0;
-    for upload in abandoned {
-        if !is_leased(cluster, upload.id).await? {
-            let id = format!("{:032x}", upload.id.0);
-            info!(id, "dropping the parts of an abandoned upload");
-            objects.abort(&upload).await?;
-            dropped += 1;
-        }
+    for upload in abandoned.iter().filter(|upload| !leased.contains(&upload.id)) {
+        let id = format!("{:032x}", upload.id.0);
+        info!(id, "dropping the parts of an abandoned upload");
+        objects.abort(upload).await?;
+        dropped += 1;
     }
     Ok(Turn::done().count("dropped", dropped))
-}
-
-/// Whether the cluster knows of an upload session, whichever tenant's it is.
-async fn is_leased(cluster: &Cluster, upload: UploadId) -> Result<bool, BoxError> {
-    let mut after = None;
-    loop {
-        let tenants = cluster.scan(Rows::Tenants { after: after.take() }, TENANTS_PAGE).await?;
-        let is_last = tenants.len() < TENANTS_PAGE;
-        for (key, _) in tenants {
-            let Key::Tenant(tenant) = key else { continue };
-            if cluster.get(Key::Upload(tenant.clone(), upload)).await?.is_some() {
-                return Ok(true);
-            }
-            after = Some(tenant);
-        }
-        if is_last {
-            return Ok(false);
-        }
-    }
 }

@@ -491,3 +491,32 @@ async fn builds_that_were_cancelled_keep_nobody_out_for_long() {
     assert_eq!(open, left, "the oldest make place, one by one");
     assert!(matches!(start().await, Err(Error::TooManyUploads { .. })), "all others are fresh");
 }
+
+#[tokio::test]
+async fn leases_are_found_whichever_tenants_they_are() {
+    let world = world();
+    let lease = |tenant: &str, number: u128| {
+        let repository =
+            RepositoryKey { tenant: TenantName::parse(tenant).unwrap(), ..repository("app") };
+        let lease = OpenUpload {
+            upload: UploadId(number),
+            repository,
+            node: NODE,
+            lives_millis: 60_000,
+            reserve: 0,
+        };
+        world.elsewhere(Action::OpenUpload(lease));
+    };
+    // More than a page of one tenant, and more than a page of tenants.
+    for number in 0..300 {
+        lease("a", number);
+        lease(&format!("t{number:03}"), 1_000 + number);
+    }
+    let asked = |numbers: &[u128]| numbers.iter().map(|number| UploadId(*number)).collect();
+    let ids = asked(&[0, 299, 300, 1_000, 1_299, 1_300]);
+    let leased = world.registry.uploads().leased(&ids).await.unwrap();
+    assert_eq!(leased, asked(&[0, 299, 1_000, 1_299]));
+    let before = world.counts().linearizations;
+    assert!(world.registry.uploads().leased(&asked(&[7_000])).await.unwrap().is_empty());
+    assert_eq!(world.counts().linearizations, before + 1, "it is seen what others acknowledged");
+}
