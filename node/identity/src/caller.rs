@@ -8,72 +8,43 @@ use std::sync::Arc;
 
 use nora_app::ports::BoxFuture;
 use nora_app::ports::metadata::MetadataError;
-use nora_app::ports::policy::{Caller as Judge, Change, Judgement};
-use nora_app::repositories::Shown;
+use nora_app::ports::policy::{self, Change, Judgement};
 use nora_auth::identity::{Identity, Subject};
 use nora_auth::permission::{Action, Resource};
-use nora_domain::{
-    Actor, Deed, Format, Reason, RepositoryKey, RepositoryPath, TagName, TokenId, Verdict,
-};
+use nora_domain::{Actor, Deed, Format, Reason, RepositoryKey, RepositoryPath, TagName, Verdict};
 
 use super::Guard;
+use super::listed::Listed;
 use super::policies::InForce;
+use super::principal::Principal;
 
-/// Who was recognised by a credential: what is kept of it between requests.
-#[derive(Debug)]
-pub struct Known {
-    /// Who, and with what.
-    pub identity: Identity,
-    /// The same without what a session was cut down to: whether asking for another session would help.
-    pub uncut: Option<Identity>,
-    /// The API token that was shown, or that a session came from.
-    pub token: Option<TokenId>,
-    /// The refresh token that keeps the session up, if one does.
-    pub refresh: Option<TokenId>,
-    /// The account's generation, for sessions that are made.
-    pub generation: u64,
-    /// When it ends, in milliseconds since the Unix epoch.
-    pub expires_at: u64,
-}
-
-impl Known {
-    /// Whoever showed nothing.
-    pub fn anonymous() -> Self {
-        Self {
-            identity: Identity::anonymous(),
-            uncut: None,
-            token: None,
-            refresh: None,
-            generation: 0,
-            expires_at: u64::MAX,
-        }
-    }
-
-    /// The administrator, by a password of that generation.
-    pub fn administrator(generation: u64) -> Self {
-        let identity = Identity::of(Subject::Administrator);
-        Self { identity, generation, ..Self::anonymous() }
-    }
+/// By what it is decided what a caller may do.
+#[derive(Clone, Debug)]
+pub(super) enum JudgedBy {
+    /// The policy in force.
+    Policy,
+    /// Nothing, as long as the node is open: it asks nobody to log in.
+    OpenNode,
+    /// Another member, which recognised this actor and let the request through.
+    Member(Arc<Actor>),
 }
 
 /// Who makes a request.
 #[derive(Clone)]
 pub struct Caller {
     pub(super) guard: Arc<Guard>,
-    pub(super) known: Arc<Known>,
+    pub(super) principal: Arc<Principal>,
     /// The identity epoch that they were recognised in, or an earlier one.
     pub(super) epoch: u64,
-    /// The node is open, or a member has let the request through: everything may be done.
-    pub(super) is_open: bool,
-    /// On whose behalf a member asks.
-    pub(super) behalf: Option<Arc<Actor>>,
+    pub(super) judged_by: JudgedBy,
     pub(super) address: Option<IpAddr>,
     pub(super) request: Arc<str>,
 }
 
 impl std::fmt::Debug for Caller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Caller").field("known", &self.known).field("open", &self.is_open).finish()
+        let mut told = f.debug_struct("Caller");
+        told.field("principal", &self.principal).field("judged_by", &self.judged_by).finish()
     }
 }
 
@@ -82,15 +53,20 @@ impl Caller {
         self.guard.policies.in_force()
     }
 
-    /// Whether they are asked for nothing still: a policy that has come meanwhile asks for what they did not show.
-    fn is_free(&self) -> bool {
-        self.is_open && (self.behalf.is_some() || self.guard.is_open())
+    /// Whether the caller is still exempt from the policy. An open node may have got one since the request began, and that
+    /// policy asks for what the caller did not show.
+    fn is_still_exempt(&self) -> bool {
+        match self.judged_by {
+            JudgedBy::Policy => false,
+            JudgedBy::OpenNode => self.guard.is_open(),
+            JudgedBy::Member(_) => true,
+        }
     }
 
     /// Whether they may do that: the one decision point.
     pub fn may(&self, action: Action, what: &Resource<'_>) -> bool {
         let in_force = self.in_force();
-        self.is_free() || in_force.decisions.decide(&self.known.identity, action, what)
+        self.is_still_exempt() || in_force.decisions.decide(&self.principal.identity, action, what)
     }
 
     /// Whether they may do that to a repository.
@@ -106,17 +82,17 @@ impl Caller {
         // Not by way of the cache: a list asks about every repository there is, once.
         let in_force = self.in_force();
         let policy = in_force.policy();
-        let mut who = self.known.uncut.iter().chain([&self.known.identity]);
-        self.is_free() || who.any(|who| policy.decide(who, Action::Pull, &what))
+        let mut who = self.principal.unscoped.iter().chain([&self.principal.identity]);
+        self.is_still_exempt() || who.any(|who| policy.decide(who, Action::Pull, &what))
     }
 
     /// The repositories of a format that lists show them.
     pub fn listed(&self, format: Format) -> Listed<'_> {
         let in_force = self.in_force();
-        let starts = match self.is_free() {
+        let starts = match self.is_still_exempt() {
             true => vec![String::new()],
             // What a session was cut down to takes away, and adds no name.
-            false => in_force.policy().starts(&self.known.identity, Action::Pull, format),
+            false => in_force.policy().starts(&self.principal.identity, Action::Pull, format),
         };
         Listed { caller: self, format, starts }
     }
@@ -128,30 +104,30 @@ impl Caller {
 
     /// Whether they could do that with another session: theirs is cut down to other things.
     pub fn could_with_another_session(&self, action: Action, what: &Resource<'_>) -> bool {
-        let uncut = self.known.uncut.as_ref();
-        uncut.is_some_and(|who| self.in_force().decisions.decide(who, action, what))
+        let unscoped = self.principal.unscoped.as_ref();
+        unscoped.is_some_and(|who| self.in_force().decisions.decide(who, action, what))
     }
 
     /// Who they are.
     pub fn identity(&self) -> &Identity {
-        &self.known.identity
+        &self.principal.identity
     }
 
     /// Whether they showed a password or a certificate: no token, and nothing that is cut down. What a token makes could
     /// outlive it.
     pub fn is_in_person(&self) -> bool {
-        let Identity { token, scope, grant, .. } = &self.known.identity;
+        let Identity { token, scope, grant, .. } = &self.principal.identity;
         token.is_none() && scope.is_none() && grant.is_none()
     }
 
-    /// What is known of them.
-    pub fn known(&self) -> &Known {
-        &self.known
+    /// Whom the credential is of.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
     }
 
     /// Whether they showed nothing, where something would tell more.
     pub fn is_anonymous(&self) -> bool {
-        !self.is_open && !self.known.identity.is_authenticated()
+        !self.is_exempt() && !self.principal.identity.is_authenticated()
     }
 
     /// Where they are, if it is known.
@@ -159,20 +135,20 @@ impl Caller {
         self.address
     }
 
-    /// Whether the node asks nobody for anything.
-    pub fn is_open(&self) -> bool {
-        self.is_open
+    /// Whether this node asked nothing of them: it was open when the request began, or another member has judged it.
+    pub fn is_exempt(&self) -> bool {
+        !matches!(self.judged_by, JudgedBy::Policy)
     }
 
     /// The caller as the journal names it.
     pub fn actor(&self) -> Actor {
-        if let Some(actor) = &self.behalf {
+        if let JudgedBy::Member(actor) = &self.judged_by {
             return actor.as_ref().clone();
         }
-        let identity = &self.known.identity;
+        let identity = &self.principal.identity;
         let address = self.address.map(|address| address.to_string()).unwrap_or_default();
         Actor {
-            subject: match self.is_open && !identity.is_authenticated() {
+            subject: match self.is_exempt() && !identity.is_authenticated() {
                 true => Subject::Anyone,
                 false => identity.subject.clone(),
             },
@@ -194,12 +170,12 @@ impl Caller {
 }
 
 /// A caller whose operation was already authorised: it is finished even if their rights change meanwhile.
-pub struct OnceBegun {
+pub struct AlreadyAuthorised {
     /// Who that is.
     pub actor: Actor,
 }
 
-impl Judge for OnceBegun {
+impl policy::Caller for AlreadyAuthorised {
     fn actor(&self) -> Actor {
         self.actor.clone()
     }
@@ -219,7 +195,7 @@ impl Judge for OnceBegun {
     }
 }
 
-impl Judge for Caller {
+impl policy::Caller for Caller {
     fn actor(&self) -> Actor {
         Self::actor(self)
     }
@@ -229,10 +205,10 @@ impl Judge for Caller {
         let (format, path) = (repository.format, repository.path.as_str());
         // All of it by one policy, whose number the command then carries. It is read first: should another come now, that
         // one is what the command fails by.
-        let is_free = self.is_free();
+        let is_exempt = self.is_still_exempt();
         let may = |action| {
             let what = Resource::Repository { format, path };
-            is_free || in_force.decisions.decide(&self.known.identity, action, &what)
+            is_exempt || in_force.decisions.decide(&self.principal.identity, action, &what)
         };
         let is_permitted = match change {
             Change::Pull => may(Action::Pull),
@@ -263,10 +239,10 @@ impl Judge for Caller {
 
     fn still_stands(&self) -> BoxFuture<'_, Result<bool, nora_app::Error>> {
         Box::pin(async {
-            if self.is_free() || self.behalf.is_some() {
+            if self.is_still_exempt() {
                 return Ok(true);
             }
-            self.guard.still_stands(&self.known, self.epoch).await
+            self.guard.still_stands(&self.principal, self.epoch).await
         })
     }
 
@@ -277,66 +253,5 @@ impl Judge for Caller {
             }
             Ok(())
         })
-    }
-}
-
-/// The repositories of a format that lists show a caller.
-pub struct Listed<'a> {
-    caller: &'a Caller,
-    format: Format,
-    /// What their names begin with, in order; none begins with another.
-    starts: Vec<String>,
-}
-
-impl Shown for Listed<'_> {
-    fn shows(&self, path: &RepositoryPath) -> bool {
-        self.caller.lists(self.format, path)
-    }
-
-    fn go_on(&self, after: Option<RepositoryPath>) -> Option<Option<RepositoryPath>> {
-        go_on(&self.starts, after)
-    }
-}
-
-/// Where names with one of these starts go on after `after`.
-fn go_on(starts: &[String], after: Option<RepositoryPath>) -> Option<Option<RepositoryPath>> {
-    let text = after.as_ref().map_or("", |after| after.as_str());
-    let next =
-        starts.iter().find(|start| start.as_str() > text || text.starts_with(start.as_str()))?;
-    if text.starts_with(next.as_str()) {
-        return Some(after);
-    }
-    // A list begins behind a name: behind the longest one before the start, unless the list is further already. The name
-    // itself must not be left out where it is what the start says.
-    let before = next.char_indices().rev().map(|(at, _)| &next[..at]);
-    let before = before.filter_map(|text| RepositoryPath::parse(text).ok()).next();
-    Some(before.max(after))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn after(starts: &[&str], text: &str) -> Option<Option<String>> {
-        let starts: Vec<_> = starts.iter().map(ToString::to_string).collect();
-        let from = RepositoryPath::parse(text).ok();
-        go_on(&starts, from).map(|path| path.map(|path| path.to_string()))
-    }
-
-    #[test]
-    fn a_list_skips_what_its_caller_may_not_see() {
-        let some = |text: &str| Some(Some(text.to_owned()));
-        assert_eq!(after(&[], ""), None, "nothing is shown");
-        assert_eq!(after(&[""], ""), Some(None), "everything is");
-        assert_eq!(after(&[""], "z"), some("z"));
-        let starts = ["a/b", "team/", "z/"];
-        assert_eq!(after(&starts, ""), some("a/"));
-        assert_eq!(after(&starts, "a/a"), some("a/a"), "it goes on, and never back");
-        assert_eq!(after(&starts, "a/b"), some("a/b"));
-        assert_eq!(after(&starts, "a/c"), some("team"));
-        assert_eq!(after(&starts, "team-x"), some("team-x"));
-        assert_eq!(after(&starts, "team/x/y"), some("team/x/y"));
-        assert_eq!(after(&starts, "teams/x"), some("z"));
-        assert_eq!(after(&starts, "zz"), None);
     }
 }

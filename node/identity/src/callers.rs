@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use moka::sync::Cache;
 use nora_domain::{HOUR_MILLIS, LimitsRecord, TenantName, Timestamp};
 
+use super::caller::Caller;
 use super::limits::{Allowance, Limit, Over, Why};
+use super::lockout::neighbours;
 
 /// Callers that are counted.
 const CALLERS_MAX: u64 = 20_000;
@@ -21,6 +23,26 @@ pub(super) enum Who {
     Subject(String),
     /// A caller without a login, by address; `None` if the address is not known.
     Address(Option<IpAddr>),
+}
+
+impl std::fmt::Display for Who {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Subject(subject) => f.write_str(subject),
+            Self::Address(Some(address)) => write!(f, "{address}"),
+            Self::Address(None) => f.write_str("unknown address"),
+        }
+    }
+}
+
+impl Who {
+    /// As whom a caller's requests are counted. On an open node all callers are one.
+    pub(super) fn asks(caller: &Caller) -> Self {
+        match caller.is_anonymous() {
+            true => Self::Address(caller.address().map(neighbours)),
+            false => Self::Subject(caller.identity().subject.to_string()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Default)]

@@ -12,10 +12,13 @@ mod caller;
 mod callers;
 mod issuers;
 mod limits;
+mod listed;
 mod lockout;
 mod notes;
 mod pace;
+mod passwords;
 mod policies;
+mod principal;
 mod recognise;
 mod refresh;
 mod secrets;
@@ -33,21 +36,23 @@ use std::time::Duration;
 use moka::sync::Cache;
 use nora_app::Registry;
 use nora_app::ports::clock::Clock;
-use nora_auth::credential::Secret;
 use nora_domain::{Actor, Rate, TenantName, Timestamp, UploadId};
 use nora_egress::Egress;
 use tracing::warn;
 
 pub use admin::{ADMIN_USER, AdminFile, AdminPasswords, shared_password};
-pub use caller::{Caller, Known, Listed, OnceBegun};
+pub use caller::{AlreadyAuthorised, Caller};
 pub use issuers::{ExchangeFailure, Exchanged, Issuers};
 pub use limits::{Allowance, Limit, Over, Spends, Why};
+pub use listed::Listed;
 pub use lockout::neighbours;
 pub use policies::{InForce, Policies, PolicyFailure, canonical, stranded, tenant_limits};
+pub use principal::Principal;
 pub use recognise::Rejected;
 pub use sessions::{Session, SessionRequest};
 pub use unmatched::{end_tokens_of_nobody, unmatched};
 
+use caller::JudgedBy;
 use callers::{Callers, Who};
 use limits::Limits;
 use lockout::Lockout;
@@ -58,11 +63,11 @@ use sessions::Keys;
 use turns::Turns;
 
 /// Credentials that are recognised without looking again.
-const KNOWN_MAX: u64 = 50_000;
+const CACHED_MAX: u64 = 50_000;
 
 /// How long a password is believed without hashing it again, and other credentials without looking again, unless something
 /// changes before: what changes somewhere makes all of them be looked at again, and passwords not hashed again for that.
-const KNOWN_FOR: Duration = Duration::from_secs(60);
+const CACHED_FOR: Duration = Duration::from_secs(60);
 
 /// Passwords that are hashed at once, at most: each takes 19 MiB and a processor.
 const HASHED_AT_ONCE_MAX: usize = 2;
@@ -77,8 +82,8 @@ const CATALOGS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Whom a credential is of, as of an identity epoch.
 #[derive(Clone)]
-struct Remembered {
-    known: Arc<Known>,
+struct Cached {
+    principal: Arc<Principal>,
     epoch: u64,
 }
 
@@ -119,8 +124,8 @@ pub struct Guard {
     admin_file: Option<Arc<AdminFile>>,
     secrets: Secrets,
     /// By a hash of what was shown, under a key that only this process has.
-    known: Cache<[u8; 32], Remembered>,
-    known_key: aws_lc_rs::hmac::Key,
+    cached: Cache<[u8; 32], Cached>,
+    fingerprint_key: aws_lc_rs::hmac::Key,
     /// The identity epoch that policy and signing keys are of, 0 before the first.
     epoch: AtomicU64,
     reloading: tokio::sync::Mutex<()>,
@@ -172,8 +177,8 @@ impl Guard {
             admin,
             admin_file: admin_file.map(Arc::new),
             secrets: Secrets::unknown(unshared),
-            known: Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
-            known_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret),
+            cached: Cache::builder().max_capacity(CACHED_MAX).time_to_live(CACHED_FOR).build(),
+            fingerprint_key: aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret),
             epoch: AtomicU64::new(0),
             reloading: tokio::sync::Mutex::default(),
             unusable: AtomicBool::new(false),
@@ -202,23 +207,23 @@ impl Guard {
 
     /// A caller who is in the cluster's own hands: its administrator by certificate.
     pub fn administrator(self: &Arc<Self>, address: Option<IpAddr>, request: Arc<str>) -> Caller {
-        let known = Arc::new(Known::administrator(0));
+        let (guard, principal) = (self.clone(), Arc::new(Principal::administrator(0)));
         // Nobody but the cluster's authority ends a certificate.
-        let (guard, behalf) = (self.clone(), None);
-        Caller { guard, known, epoch: u64::MAX, is_open: false, behalf, address, request }
+        let epoch = u64::MAX;
+        Caller { guard, principal, epoch, judged_by: JudgedBy::Policy, address, request }
     }
 
     /// A caller whom another member has recognised and let through.
     pub fn on_behalf_of(self: &Arc<Self>, actor: Actor, request: Arc<str>) -> Caller {
-        let (known, behalf) = (Arc::new(Known::anonymous()), Some(Arc::new(actor)));
-        let (guard, address) = (self.clone(), None);
-        Caller { guard, known, epoch: u64::MAX, is_open: true, behalf, address, request }
+        let (guard, principal) = (self.clone(), Arc::new(Principal::anonymous()));
+        let judged_by = JudgedBy::Member(Arc::new(actor));
+        Caller { guard, principal, epoch: u64::MAX, judged_by, address: None, request }
     }
 
     /// What makes an upload session the caller's own: nobody else's word for it has this. `None` on an open node.
     /// See [`Self::asks_for_proofs`].
     pub fn session_proof(&self, caller: &Caller, upload: UploadId) -> Option<String> {
-        if caller.is_open() {
+        if caller.is_exempt() {
             return None;
         }
         let subject = caller.identity().subject.to_string();
@@ -228,7 +233,7 @@ impl Guard {
     /// Whether `shown` makes an upload session the caller's own; always so on an open node.
     pub fn is_session_proof(&self, caller: &Caller, upload: UploadId, shown: &str) -> bool {
         let subject = caller.identity().subject.to_string();
-        caller.is_open()
+        caller.is_exempt()
             || self.secrets.is_proof(shown, &[&upload.0.to_be_bytes(), subject.as_bytes()])
     }
 
@@ -289,7 +294,8 @@ impl Guard {
         };
         let mut left: Option<Allowance> = None;
         if spends != Spends::Push {
-            left = self.callers.take(tenant, who(caller), limits, is_pull, self.clock.now())?;
+            left =
+                self.callers.take(tenant, Who::asks(caller), limits, is_pull, self.clock.now())?;
         }
         for rate in rates {
             let Some(limit) = limits.limit(*rate) else { continue };
@@ -297,7 +303,12 @@ impl Guard {
                 Ok(allowance) => allowance,
                 Err(over) => {
                     if is_pull {
-                        self.callers.give_back(tenant, who(caller), is_pull, self.clock.now());
+                        self.callers.give_back(
+                            tenant,
+                            Who::asks(caller),
+                            is_pull,
+                            self.clock.now(),
+                        );
                     }
                     return Err(over);
                 }
@@ -309,16 +320,10 @@ impl Guard {
 
     /// Counts a page of the list of all repositories; `Err` says how long the caller has to wait.
     pub fn spend_catalog(&self, caller: &Caller) -> Result<(), Duration> {
-        if caller.is_open() {
+        if caller.is_exempt() {
             return Ok(());
         }
-        let name = match who(caller) {
-            Who::Subject(subject) => subject,
-            Who::Address(address) => {
-                address.map_or_else(String::new, |address| address.to_string())
-            }
-        };
-        self.catalogs.take(&name)
+        self.catalogs.take(&Who::asks(caller).to_string())
     }
 
     /// Brings policy, signing keys and recognised credentials to what this node has applied. Cheap if nothing changed.
@@ -359,7 +364,7 @@ impl Guard {
 
     /// A hash of what was shown, by which it is recognised again; nothing that could be shown is kept.
     fn fingerprint(&self, parts: &[&str]) -> [u8; 32] {
-        let mut context = aws_lc_rs::hmac::Context::with_key(&self.known_key);
+        let mut context = aws_lc_rs::hmac::Context::with_key(&self.fingerprint_key);
         for part in parts {
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part.as_bytes());
@@ -399,39 +404,10 @@ impl Guard {
             }
         }
     }
-
-    /// Hashes a new password.
-    pub async fn hash_password(&self, password: Secret) -> Result<String, Unhashed> {
-        let turn = match self.turns.join(None) {
-            Some(place) => place.turn().await,
-            None => None,
-        };
-        let Some(turn) = turn else {
-            return Err(Unhashed::Busy);
-        };
-        let hashed = nora_compute::run(move || {
-            // Held to the end, also if nobody waits for it any more.
-            let _turn = turn;
-            nora_auth::password::hash(password.expose())
-        });
-        match hashed.await {
-            Ok(Ok(hash)) => Ok(hash),
-            Ok(Err(error)) => Err(Unhashed::Failed(error.to_string())),
-            Err(error) => Err(Unhashed::Failed(error.to_string())),
-        }
-    }
 }
 
 /// How many passwords are hashed at once here: half of the processors stay free of it, if there are several.
 fn hashed_at_once() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     (processors / 2).clamp(1, HASHED_AT_ONCE_MAX)
-}
-
-/// By what name a caller's requests are counted.
-fn who(caller: &Caller) -> Who {
-    match caller.is_anonymous() {
-        true => Who::Address(caller.address().map(neighbours)),
-        false => Who::Subject(caller.identity().subject.to_string()),
-    }
 }

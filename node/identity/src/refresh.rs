@@ -15,8 +15,9 @@ use nora_auth::session::{SessionError, Use};
 use nora_domain::{OwnerName, Timestamp, TokenId};
 
 use super::Guard;
-use super::caller::{Caller, Known};
+use super::caller::Caller;
 use super::pace::Pace;
+use super::principal::Principal;
 use super::recognise::{Rejected, TOKEN, wrong};
 use super::sessions::{REFRESH_SECS, no_random};
 
@@ -46,12 +47,15 @@ impl Guard {
         &self,
         caller: &Caller,
     ) -> Result<Option<TokenId>, Rejected> {
-        let known = caller.known();
-        // A session makes no more of itself than it is: what it was cut down to would be forgotten.
-        let is_login = caller.is_in_person() && known.uncut.is_none() && known.refresh.is_none();
-        let subject = known.identity.subject.to_string();
+        let principal = caller.principal();
+        // A session makes no more of itself than it is: its scope would be forgotten.
+        let is_login =
+            caller.is_in_person() && principal.unscoped.is_none() && principal.refresh.is_none();
+        let subject = principal.identity.subject.to_string();
         let Ok(owner) = OwnerName::parse(&subject) else { return Ok(None) };
-        if !is_login || !known.identity.is_authenticated() || self.refreshes.take(&subject).is_err()
+        if !is_login
+            || !principal.identity.is_authenticated()
+            || self.refreshes.take(&subject).is_err()
         {
             return Ok(None);
         }
@@ -60,7 +64,7 @@ impl Guard {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| no_random("a refresh token", &error))?;
         let token = TokenId(u128::from_be_bytes(random));
-        let (generation, lives) = (known.generation, REFRESH_SECS * 1_000);
+        let (generation, lives) = (principal.generation, REFRESH_SECS * 1_000);
         match registry.refresh_tokens().create(token, owner, generation, lives, address).await {
             Ok(()) => Ok(Some(token)),
             Err(Error::NotPermitted) => wrong(TOKEN),
@@ -83,14 +87,14 @@ impl Guard {
             return wrong(TOKEN);
         }
         let epoch = self.epoch.load(Ordering::Acquire);
-        let known = match self.base_of(&claims).await {
+        let base = match self.session_base(&claims).await {
             // The account or the token may have been made on another node a moment ago.
             Err(Rejected::Wrong(_)) if self.has_caught_up(epoch).await? => {
-                self.base_of(&claims).await?
+                self.session_base(&claims).await?
             }
-            known => known?,
+            base => base?,
         };
-        Ok(Caller { known: Arc::new(known), ..like.clone() })
+        Ok(Caller { principal: Arc::new(base), ..like.clone() })
     }
 
     /// Ends a refresh token that is shown, whoever shows it. False for a session, which ends by itself or with what it came
@@ -119,29 +123,33 @@ impl Guard {
         }
     }
 
-    /// Who somebody is whose session a refresh token keeps up, if that is there and has not expired.
-    pub(super) async fn kept_by(&self, known: Known, token: TokenId) -> Result<Known, Rejected> {
-        let Some(expires_at) = self.refresh_token_of(&known, token).await? else {
+    /// A login whose session a refresh token keeps up, if the token is there and has not expired.
+    pub(super) async fn kept_up_by(
+        &self,
+        login: Principal,
+        token: TokenId,
+    ) -> Result<Principal, Rejected> {
+        let Some(expires_at) = self.refresh_token_of(&login, token).await? else {
             return wrong(TOKEN);
         };
         if expires_at <= self.clock.now() {
             return wrong(TOKEN);
         }
-        let expires_at = known.expires_at.min(expires_at.0);
-        Ok(Known { refresh: Some(token), expires_at, ..known })
+        let expires_at = login.expires_at.min(expires_at.0);
+        Ok(Principal { refresh: Some(token), expires_at, ..login })
     }
 
     /// When somebody's refresh token ends; none if there is no such one.
     pub(super) async fn refresh_token_of(
         &self,
-        known: &Known,
+        principal: &Principal,
         token: TokenId,
     ) -> Result<Option<Timestamp>, Error> {
-        let Ok(owner) = OwnerName::parse(&known.identity.subject.to_string()) else {
+        let Ok(owner) = OwnerName::parse(&principal.identity.subject.to_string()) else {
             return Ok(None);
         };
         let record = self.registry.refresh_tokens().get(owner, token).await?;
-        let record = record.filter(|record| record.generation == known.generation);
+        let record = record.filter(|record| record.generation == principal.generation);
         Ok(record.map(|record| record.expires_at))
     }
 }

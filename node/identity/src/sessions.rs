@@ -127,20 +127,20 @@ impl Guard {
             }
         }
         let now = self.clock.now().0 / 1_000;
-        let known = caller.known();
+        let principal = caller.principal();
         let made = match request.wants_refresh {
             true => self.refresh_token_for(caller).await?,
             false => None,
         };
         let claims = Claims {
-            sub: known.identity.subject.to_string(),
-            refresh: made.or(known.refresh).map(hex),
-            cred: known.token.map(|token| format!("{:032x}", token.0)),
-            generation: known.generation,
+            sub: principal.identity.subject.to_string(),
+            refresh: made.or(principal.refresh).map(hex),
+            cred: principal.token.map(|token| format!("{:032x}", token.0)),
+            generation: principal.generation,
             scopes,
             aud: nora_auth::session::AUDIENCE.to_owned(),
             iat: now,
-            exp: (now + ACCESS_SECS).min(known.expires_at / 1_000),
+            exp: (now + ACCESS_SECS).min(principal.expires_at / 1_000),
             use_: Use::Access,
         };
         let expires_in_secs = claims.exp.saturating_sub(now);

@@ -10,7 +10,7 @@ use nora_auth::policy::Policy;
 use nora_domain::{AccountName, OwnerName, TokenName};
 use tracing::warn;
 
-use super::recognise::generation_of;
+use super::principal::generation_of;
 
 /// Accounts that are read at a time.
 const PAGE: usize = 1_000;

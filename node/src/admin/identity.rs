@@ -64,7 +64,7 @@ fn token_to_proto(id: TokenId, record: AccessTokenRecord) -> proto::Token {
 
 /// Who owns tokens that a caller makes for themselves: its account.
 pub(super) fn own(caller: &Caller) -> String {
-    if caller.is_open() && !caller.identity().is_authenticated() {
+    if caller.is_exempt() && !caller.identity().is_authenticated() {
         return ADMIN_USER.to_owned();
     }
     caller.identity().subject.to_string()
@@ -197,7 +197,7 @@ impl Identity for Admin {
         let identity = caller.identity();
         let scope = identity.scope.as_ref().or(identity.grant.as_ref());
         Ok(Response::new(proto::WhoAmIResponse {
-            subject: match caller.is_open() {
+            subject: match caller.is_exempt() {
                 true => "anyone: this node asks nobody to log in".to_owned(),
                 false => identity.subject.to_string(),
             },
@@ -446,7 +446,7 @@ impl Identity for Admin {
     ) -> Result<Response<proto::RevokeTokenResponse>, Status> {
         let caller = caller_of(&request)?;
         let named = self.token_named(&request.into_inner().token).await;
-        let shown = caller.known().token;
+        let shown = caller.principal().token;
         let named = match named {
             // Others' tokens are as good as absent. A token may end itself.
             Ok((id, record))
@@ -511,7 +511,7 @@ impl Identity for Admin {
         }
         let who = if is_ours {
             let secret = Secret::new(credential);
-            let known = guard.known_by_token(&secret).await.map_err(|why| match why {
+            let known = guard.principal_of_token(&secret).await.map_err(|why| match why {
                 Rejected::Failed(error) => refused(error),
                 Rejected::Wrong(why) => Status::not_found(why),
                 Rejected::TooMany(_) => Status::resource_exhausted("too many failed logins"),

@@ -217,7 +217,7 @@ async fn authenticate(
         Err(status) => return status.into_http::<axum::body::Body>().into_response(),
     };
     let allowed = match needed(request.uri().path()) {
-        Needed::Recognised => caller.is_open() || caller.identity().is_authenticated(),
+        Needed::Recognised => caller.is_exempt() || caller.identity().is_authenticated(),
         Needed::Administrator => caller.administers(),
     };
     if !allowed {
@@ -294,7 +294,7 @@ fn recognised(
         let caller = guard.recognise(credential, address, id).await.map_err(unrecognised)?;
         // A node that asks nobody for anything means this machine alone, and others may reach the cluster's port.
         let is_here = address.is_some_and(|address| address.is_loopback());
-        if caller.is_open() && !is_here {
+        if caller.is_exempt() && !is_here {
             return Err(Status::unauthenticated(LOG_IN));
         }
         Ok(caller)

@@ -12,8 +12,8 @@ use tonic::{Request, Response, Status};
 use super::{Admin, caller_of, page_rows, refused, to_the_end};
 use nora_config::policy_changes;
 use nora_identity::{
-    OnceBegun, Policies, PolicyFailure, canonical, end_tokens_of_nobody, stranded, tenant_limits,
-    unmatched,
+    AlreadyAuthorised, Policies, PolicyFailure, canonical, end_tokens_of_nobody, stranded,
+    tenant_limits, unmatched,
 };
 
 /// A document as it may be shown: who is listed in the htpasswd file, and no hashes.
@@ -108,7 +108,8 @@ impl Policy for Admin {
             canonical(&document).map_err(|error| Status::internal(error.to_string()))?;
         let by_caller = registry.by(std::sync::Arc::new(caller.clone()));
         // Their own login may be what the policy takes away.
-        let by_itself = registry.by(std::sync::Arc::new(OnceBegun { actor: caller.actor() }));
+        let by_itself =
+            registry.by(std::sync::Arc::new(AlreadyAuthorised { actor: caller.actor() }));
         let tenants = tenant_limits(&document);
         // What was looked at above is what is changed.
         let set = to_the_end(async move {

@@ -13,7 +13,8 @@ use tracing::{error, info, warn};
 
 use super::error::ServeError;
 use nora_identity::{
-    OnceBegun, Policies, canonical, end_tokens_of_nobody, stranded, tenant_limits, unmatched,
+    AlreadyAuthorised, Policies, canonical, end_tokens_of_nobody, stranded, tenant_limits,
+    unmatched,
 };
 
 fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> ServeError {
@@ -44,7 +45,7 @@ pub(super) async fn bring(
     }
     let (document, hash) = canonical(own).map_err(unusable)?;
     let known = registry.access().policy().await.map_err(unusable)?;
-    let by_file = registry.by(std::sync::Arc::new(OnceBegun { actor: by_file() }));
+    let by_file = registry.by(std::sync::Arc::new(AlreadyAuthorised { actor: by_file() }));
     let is_alone = members.view().await.map(|view| view.members.len() <= 1).unwrap_or(false);
     if known.as_ref().is_some_and(|known| known.hash == hash) {
         if is_alone {

@@ -103,7 +103,7 @@ pub(super) async fn tags(call: Call) -> Result<Response, Problem> {
 pub(super) async fn catalog(call: OtherCall) -> Result<Response, Problem> {
     only_reads(&call.method)?;
     let OtherCall { api, caller, challenge, .. } = &call;
-    if caller.is_anonymous() && caller.known().uncut.is_none() {
+    if caller.is_anonymous() && caller.principal().unscoped.is_none() {
         return Err(challenged(challenge, Some("registry:catalog:*"), "log in first"));
     }
     api.guard.spend_catalog(caller).map_err(|wait| {

@@ -55,12 +55,12 @@ pub(super) static CALLER: HeaderName = HeaderName::from_static("x-nora-caller");
 const OPEN: &str = "open";
 const JUDGED: &str = "judged";
 
-fn caller_header(actor: &Actor, is_open: bool) -> Option<HeaderValue> {
+fn caller_header(actor: &Actor, is_exempt: bool) -> Option<HeaderValue> {
     let encode = |text: &str| {
         percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
     };
     let Actor { subject, token, address, request } = actor;
-    let word = if is_open { OPEN } else { JUDGED };
+    let word = if is_exempt { OPEN } else { JUDGED };
     let (subject, token) = (subject.to_string(), token.as_deref().unwrap_or_default());
     let parts = [subject.as_str(), token, address.as_str(), request.as_str()].map(encode);
     let text = [&parts.join(" "), word].join(" ");
@@ -100,11 +100,11 @@ pub(super) async fn pass_through(
     mut request: Request,
 ) -> Result<Response, Problem> {
     without_hop_by_hop(request.headers_mut());
-    if caller.is_open() {
+    if caller.is_exempt() {
         // What nobody asked for is nobody's business.
         request.headers_mut().remove(AUTHORIZATION);
     }
-    if let Some(caller) = caller_header(&caller.actor(), caller.is_open()) {
+    if let Some(caller) = caller_header(&caller.actor(), caller.is_exempt()) {
         request.headers_mut().insert(CALLER.clone(), caller);
     }
     if let Ok(value) = id.0.parse() {

@@ -24,7 +24,7 @@ pub(super) fn admit(access: Access, caller: &Caller, challenge: &Challenge) -> R
     let allowed = match access {
         // What these are about, their handlers say.
         Access::Probe | Access::Public | Access::Credential => true,
-        Access::Recognised => !caller.is_anonymous() || caller.known().uncut.is_some(),
+        Access::Recognised => !caller.is_anonymous() || caller.principal().unscoped.is_some(),
         Access::Administrator => caller.administers(),
     };
     if allowed {

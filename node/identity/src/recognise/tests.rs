@@ -138,7 +138,7 @@ async fn who_hangs_up_has_guessed_all_the_same() {
     let address = IpAddr::from([192, 0, 2, 7]);
     for guess in 0..5 {
         let password = Secret::new(format!("guess {guess}"));
-        let login = guard.login("alice", "alice", password, Some(address));
+        let login = guard.by_password("alice", "alice", password, Some(address));
         assert!(futures_util::FutureExt::now_or_never(login).is_none());
     }
     assert_eq!(guard.turns.held(), 5, "nobody's place is free before its time");
