@@ -63,6 +63,12 @@ pub enum Error {
         /// What is allowed.
         sessions_max: usize,
     },
+    /// The caller has its share of this node's upload sessions. Trying again once some have ended is right.
+    #[error("{open} upload sessions of this caller are open already")]
+    TooManyUploadsOfCaller {
+        /// How many the caller has.
+        open: usize,
+    },
     /// What the artifact references must be pushed or mounted first.
     #[error("{} blobs and {} artifacts that it references are missing", .blobs.len(), .children.len())]
     ReferencesMissing {
@@ -203,6 +209,7 @@ impl Error {
             UploadError::WrongOffset { offset, start } => Self::UploadOffset { offset, start },
             UploadError::TooLarge { bytes_max } => Self::TooLarge { bytes_max },
             UploadError::TooMany { sessions_max } => Self::TooManyUploads { sessions_max },
+            UploadError::TooManyOfOne { open, .. } => Self::TooManyUploadsOfCaller { open },
             UploadError::DigestMismatch { expected, computed } => {
                 Self::DigestMismatch { expected, computed }
             }

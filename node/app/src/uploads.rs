@@ -15,7 +15,8 @@ use tracing::warn;
 use crate::core::Core;
 use crate::ports::blobs::BlobCopy;
 use crate::ports::metadata::MetadataError;
-use crate::ports::uploads::{UploadError, UploadState};
+use crate::ports::policy::Caller;
+use crate::ports::uploads::{Admission, Purpose, UploadError, UploadState};
 use crate::ports::{ByteStream, Incoming};
 use crate::proposing::NoAnswer;
 use crate::upload_quota::UploadQuota;
@@ -27,10 +28,11 @@ const UPKEEP_PAGE_ROWS: usize = 256;
 /// How long a reservation waits for bytes that do not come: longer than a client waits before it goes on.
 const ROOM_IDLE_MILLIS: u64 = 15 * 60 * 1_000;
 
-/// How long nobody wrote to a session that may be ended for another's.
+/// How long a session is idle that may be ended for a caller of another tenant, or one that holds nothing for a caller of its
+/// own tenant.
 const PLACE_IDLE_MILLIS: u64 = 60_000;
 
-/// How long nobody wrote to a session with bytes that may be ended for one of the same tenant. A client that lost its network
+/// How long a session with bytes is idle that may be ended for a caller of its own tenant. A client that lost its network
 /// comes back sooner; a build that was cancelled never does.
 const HALF_IDLE_MILLIS: u64 = 5 * 60_000;
 
@@ -52,16 +54,15 @@ pub struct Expired {
     pub next: Option<UploadPlace>,
 }
 
-/// Sessions of which a caller who pushes to `tenant` may have one ended, the first one first. They are idle, and the tenant
-/// that has the most has them, so that nobody who opens many keeps the others out. Of the tenant's own, those that hold nothing
-/// come first, and those that hold something only if they are idle for much longer.
-fn dispensable(
-    sessions: &[UploadState],
+/// Sessions of which one may be ended for a caller who pushes to `tenant`, the first one first. The tenant that has the most
+/// comes first, with sessions that are idle, so that nobody who opens many keeps the others out. Then come the tenant's own
+/// that were most likely given up: those that hold nothing before those that hold something.
+fn dispensable<'a>(
+    sessions: &'a [UploadState],
     tenant: &TenantName,
     now: Timestamp,
-) -> Vec<(TenantName, UploadId)> {
-    let idle_since = |millis: u64| Timestamp(now.0.saturating_sub(millis));
-    let (idle, half_idle) = (idle_since(PLACE_IDLE_MILLIS), idle_since(HALF_IDLE_MILLIS));
+) -> Vec<&'a UploadState> {
+    let idle = Timestamp(now.0.saturating_sub(PLACE_IDLE_MILLIS));
     let mut counts: BTreeMap<&TenantName, usize> = BTreeMap::new();
     for state in sessions {
         *counts.entry(&state.repository.tenant).or_default() += 1;
@@ -69,16 +70,51 @@ fn dispensable(
     let own = counts.get(tenant).copied().unwrap_or(0);
     let most = counts.iter().max_by_key(|(_, count)| **count);
     let most = most.filter(|(_, count)| **count > own).map(|(name, _)| *name);
+    let is_own = |state: &UploadState| state.repository.tenant == *tenant;
     let may_go = |state: &&UploadState| match most {
-        _ if state.written_at >= idle => false,
-        Some(most) => state.repository.tenant == *most,
-        None if state.repository.tenant != *tenant => false,
-        None => state.offset == 0 || state.written_at < half_idle,
+        _ if is_own(state) => is_given_up(state, now),
+        Some(most) => state.repository.tenant == *most && state.written_at < idle,
+        None => false,
     };
     let mut open: Vec<_> = sessions.iter().filter(may_go).collect();
-    let is_own = |state: &UploadState| state.repository.tenant == *tenant;
-    open.sort_by_key(|state| (is_own(state) && state.offset > 0, state.written_at));
-    open.into_iter().map(|state| (state.repository.tenant.clone(), state.id)).collect()
+    open.sort_by_key(|state| (is_own(state), is_own(state) && state.offset > 0, state.written_at));
+    open
+}
+
+/// Whether a session is idle for so long that its client has most likely given it up.
+fn is_given_up(state: &UploadState, now: Timestamp) -> bool {
+    let idle_millis = if state.offset == 0 { PLACE_IDLE_MILLIS } else { HALF_IDLE_MILLIS };
+    state.written_at < Timestamp(now.0.saturating_sub(idle_millis))
+}
+
+/// What it takes to find a place for a caller who has its share, or on a node that is full.
+#[derive(Debug, PartialEq, Eq)]
+enum Way {
+    /// None is found: nothing may be ended that would leave the caller a share.
+    None,
+    /// There is a place.
+    Free,
+    /// The first of these that nobody writes to is to be ended.
+    End(Vec<(TenantName, UploadId)>),
+}
+
+/// Finds a place for a session. Sessions that may be ended for it count as free places: so what was given up takes nothing
+/// from anybody's share, and nothing is ended for a caller who would be refused all the same.
+fn way_to_a_place(sessions: &[UploadState], purpose: &Purpose, sessions_max: usize) -> Way {
+    let may_go = dispensable(sessions, &purpose.repository.tenant, purpose.opened_at);
+    let left = sessions_max.saturating_sub(sessions.len());
+    let is_own = |state: &&UploadState| purpose.opener.is_some() && state.opener == purpose.opener;
+    let own = sessions.iter().filter(is_own).count();
+    let own_kept = own - may_go.iter().copied().filter(is_own).count();
+    if own_kept >= left + may_go.len() {
+        return Way::None;
+    }
+    match left {
+        0 => Way::End(
+            may_go.into_iter().map(|state| (state.repository.tenant.clone(), state.id)).collect(),
+        ),
+        _ => Way::Free,
+    }
 }
 
 /// The upload sessions of this node.
@@ -103,20 +139,35 @@ impl<'a> UploadSessions<'a> {
         repository: RepositoryKey,
         algorithm: Algorithm,
     ) -> Result<UploadState, Error> {
+        let opener = self.core.caller().map(Caller::counted_as);
+        self.open(Purpose { repository, algorithm, opener, opened_at: self.core.now() }).await
+    }
+
+    /// Opens a session. Where the caller has its share, or the node is full, sessions that were given up make place.
+    async fn open(self, purpose: Purpose) -> Result<UploadState, Error> {
         let id = self.core.ids().upload_id();
-        let open = || self.core.uploads().open(id, repository.clone(), algorithm, self.core.now());
-        let mut opened = open().await;
-        if let Err(UploadError::TooMany { .. }) = opened
-            && self.make_place(&repository.tenant).await
+        let open = |admission| self.core.uploads().open(id, purpose.clone(), admission);
+        let mut opened = open(Admission::ByShare).await;
+        if let Err(
+            UploadError::TooMany { sessions_max } | UploadError::TooManyOfOne { sessions_max, .. },
+        ) = opened
         {
-            opened = open().await;
+            let has_place =
+                match way_to_a_place(&self.core.uploads().list(), &purpose, sessions_max) {
+                    Way::None => false,
+                    Way::Free => true,
+                    Way::End(may_go) => self.make_place(may_go).await,
+                };
+            if has_place {
+                opened = open(Admission::AnyPlace).await;
+            }
         }
         opened.map_err(|error| Error::of_upload(id, error))
     }
 
-    /// Ends a session that nobody writes to, for somebody who needs its place; false if none may be ended.
-    async fn make_place(self, tenant: &TenantName) -> bool {
-        for (of, id) in dispensable(&self.core.uploads().list(), tenant, self.core.now()) {
+    /// Ends the first of these sessions that nobody writes to; false if there is none.
+    async fn make_place(self, may_go: Vec<(TenantName, UploadId)>) -> bool {
+        for (of, id) in may_go {
             match self.core.uploads().cancel(id).await {
                 Ok(()) => {
                     UploadQuota::limited(self.core, &of, id).release().await;
@@ -267,6 +318,32 @@ impl<'a> UploadSessions<'a> {
         Ok(Expired { dropped: dropped.len(), next: reached })
     }
 
+    /// Those of some sessions that the cluster knows of. It goes through the leases of all tenants once, however many sessions
+    /// are asked about.
+    pub async fn leased(self, asked: &HashSet<UploadId>) -> Result<HashSet<UploadId>, Error> {
+        self.core.catch_up().await?;
+        let mut leased = HashSet::new();
+        let mut tenant = self.tenant_after(None).await?;
+        while let Some(name) = tenant {
+            let mut after = None;
+            loop {
+                let rows = Rows::Uploads { tenant: name.clone(), after };
+                let rows = self.core.rows(rows, UPKEEP_PAGE_ROWS).await?;
+                let ids = rows.iter().filter_map(|(key, _)| match key {
+                    Key::Upload(_, id) => Some(*id),
+                    _ => None,
+                });
+                after = ids.clone().last();
+                leased.extend(ids.filter(|id| asked.contains(id)));
+                if rows.len() < UPKEEP_PAGE_ROWS {
+                    break;
+                }
+            }
+            tenant = self.tenant_after(Some(name)).await?;
+        }
+        Ok(leased)
+    }
+
     async fn tenant_after(self, after: Option<TenantName>) -> Result<Option<TenantName>, Error> {
         match self.core.rows(Rows::Tenants { after }, 1).await?.into_iter().next() {
             Some((Key::Tenant(tenant), _)) => Ok(Some(tenant)),
@@ -303,32 +380,6 @@ impl<'a> UploadSessions<'a> {
             self.core.change(ExpireUploads { tenant: tenant.clone(), uploads }).await?;
         }
         Ok(seen)
-    }
-
-    /// Those of some sessions that the cluster knows of. It goes through the leases of all tenants once, however many sessions
-    /// are asked about.
-    pub async fn leased(self, asked: &HashSet<UploadId>) -> Result<HashSet<UploadId>, Error> {
-        self.core.catch_up().await?;
-        let mut leased = HashSet::new();
-        let mut tenant = self.tenant_after(None).await?;
-        while let Some(name) = tenant {
-            let mut after = None;
-            loop {
-                let rows = Rows::Uploads { tenant: name.clone(), after };
-                let rows = self.core.rows(rows, UPKEEP_PAGE_ROWS).await?;
-                let ids = rows.iter().filter_map(|(key, _)| match key {
-                    Key::Upload(_, id) => Some(*id),
-                    _ => None,
-                });
-                after = ids.clone().last();
-                leased.extend(ids.filter(|id| asked.contains(id)));
-                if rows.len() < UPKEEP_PAGE_ROWS {
-                    break;
-                }
-            }
-            tenant = self.tenant_after(Some(name)).await?;
-        }
-        Ok(leased)
     }
 
     /// Gives back what is reserved for a session that is gone or idle. A client that goes on with it reserves again.
@@ -418,6 +469,17 @@ impl<'a> UploadSessions<'a> {
         body: impl Into<Incoming>,
     ) -> Result<BlobStat, Error> {
         let id = self.start(repository.clone(), digest.algorithm()).await?.id;
+        self.push_into(repository, id, digest, body.into()).await
+    }
+
+    /// Pushes a whole body into a session that nobody else learns of.
+    async fn push_into(
+        self,
+        repository: RepositoryKey,
+        id: UploadId,
+        digest: Digest,
+        body: Incoming,
+    ) -> Result<BlobStat, Error> {
         let quota = UploadQuota::of(self.core, &repository.tenant, id);
         let finished = self.finish(repository, id, None, Some(body), digest).await;
         if finished.is_err() {
@@ -430,7 +492,8 @@ impl<'a> UploadSessions<'a> {
         finished
     }
 
-    /// Stores bytes that are in memory already as a blob of the repository.
+    /// Stores bytes that are in memory already as a blob of the repository. The session ends at once, so it is not counted
+    /// against the caller.
     pub(crate) async fn store_bytes(
         self,
         repository: &RepositoryKey,
@@ -439,6 +502,11 @@ impl<'a> UploadSessions<'a> {
     ) -> Result<BlobStat, Error> {
         let length = Some(bytes.len() as u64);
         let stream: ByteStream = Box::pin(futures_util::stream::iter([Ok(bytes)]));
-        self.push(repository.clone(), digest, Incoming { stream, length }).await
+        let (repository, algorithm) = (repository.clone(), digest.algorithm());
+        let opened_at = self.core.now();
+        let purpose =
+            Purpose { repository: repository.clone(), algorithm, opener: None, opened_at };
+        let id = self.open(purpose).await?.id;
+        self.push_into(repository, id, digest, Incoming { stream, length }).await
     }
 }

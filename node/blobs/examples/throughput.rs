@@ -14,7 +14,7 @@ use futures_util::{StreamExt, future, stream};
 use nora_app::ports::ByteStream;
 use nora_app::ports::blobs::BlobCopy;
 use nora_app::ports::blobs::{Blobs, Delivery};
-use nora_app::ports::uploads::{Finish, Sessions};
+use nora_app::ports::uploads::{Admission, Finish, Purpose, Sessions};
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
 use nora_domain::{
     Algorithm, Digest, Epoch, Format, Generation, NodeId, RepositoryKey, RepositoryPath,
@@ -63,7 +63,9 @@ async fn push(store: &LocalBlobs, pattern: &Bytes, len: usize, digest: Digest, n
         format: Format::Oci,
         path: RepositoryPath::parse("bench").unwrap(),
     };
-    uploads.open(id, repository, Algorithm::Sha256, Timestamp(0)).await.unwrap();
+    let (algorithm, opened_at) = (Algorithm::Sha256, Timestamp(0));
+    let purpose = Purpose { repository, algorithm, opener: None, opened_at };
+    uploads.open(id, purpose, Admission::ByShare).await.unwrap();
     uploads.append(id, None, body(pattern, len)).await.unwrap();
     store.finish(id, digest, Generation { epoch: Epoch(1), sequence: n }).await.unwrap()
 }

@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io;
 
 use bytes::Bytes;
-use nora_app::ports::uploads::UploadError;
+use nora_app::ports::uploads::{Purpose, UploadError};
 use nora_domain::UploadId;
-use nora_uploads::{Found, Place, Purpose, PurposeV1, Writing, name_of, on_disk, timestamp_of};
+use nora_uploads::{Found, Place, PurposeV1, Writing, name_of, on_disk, timestamp_of};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tracing::warn;
@@ -59,7 +59,7 @@ impl Place for Layout {
 
 /// Makes the files of a session that holds nothing yet; none are left after an error.
 fn create_files(layout: &Layout, id: UploadId, purpose: &Purpose) -> io::Result<()> {
-    let sidecar = SidecarV1 { version: 1, purpose: purpose.stored() };
+    let sidecar = SidecarV1 { version: 1, purpose: PurposeV1::of(purpose) };
     let created = serde_json::to_vec(&sidecar).map_err(io::Error::from).and_then(|sidecar| {
         File::create_new(layout.upload(id))?;
         std::fs::write(layout.sidecar(id), sidecar)
@@ -138,13 +138,14 @@ mod tests {
                 path: RepositoryPath::parse("a/b").unwrap(),
             },
             algorithm: Algorithm::Sha512,
+            opener: None,
             opened_at: Timestamp(77),
         };
         let stored = concat!(
             r#"{"version":1,"tenant":"default","format":"oci","path":"a/b","#,
             r#""algorithm":"sha512","opened_at":77}"#
         );
-        let sidecar = SidecarV1 { version: 1, purpose: purpose.stored() };
+        let sidecar = SidecarV1 { version: 1, purpose: PurposeV1::of(&purpose) };
         assert_eq!(serde_json::to_string(&sidecar).unwrap(), stored);
         let back: SidecarV1 = serde_json::from_str(stored).unwrap();
         assert_eq!((back.version, back.purpose.parse()), (1, Some(purpose)));

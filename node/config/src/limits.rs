@@ -26,7 +26,8 @@ section! {
         drain_timeout: Duration = "\"30s\"", "0ms" ..= "1h";
         /// The size of a blob.
         upload_bytes_max: Size = "\"64GiB\"", "1MiB" ..= "16TiB";
-        /// Upload sessions open at once on this node.
+        /// Upload sessions open at once on this node. A caller may have as many as could still be opened: half of them, if
+        /// nobody else uploads.
         upload_sessions_max: usize = "1024", "1" ..= "1000000";
         /// How long an upload session is kept after its last byte.
         upload_expiry: Duration = "\"24h\"", "1m" ..= "52w";

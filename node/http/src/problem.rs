@@ -188,6 +188,15 @@ impl From<Error> for Problem {
                 format!("{sessions_max} uploads are open, which is the limit set for this node; try again soon"),
             )
             .with_header(RETRY_AFTER, "5"),
+            Error::TooManyUploadsOfCaller { open } => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                Kind::TooManyRequests,
+                format!(
+                    "you have {open} uploads open on this node, and it keeps the other places for others; finish or cancel \
+                     some of them, or try again soon"
+                ),
+            )
+            .with_header(RETRY_AFTER, "5"),
             Error::ReferencesMissing { blobs, children } => Self::new(
                 StatusCode::BAD_REQUEST,
                 Kind::ReferenceMissing,

@@ -14,6 +14,7 @@ use nora_auth::permission::{Action, Resource};
 use nora_domain::{Actor, Deed, Format, Reason, RepositoryKey, RepositoryPath, TagName, Verdict};
 
 use super::Guard;
+use super::callers::Who;
 use super::listed::Listed;
 use super::policies::InForce;
 use super::principal::Principal;
@@ -120,7 +121,7 @@ impl Caller {
         token.is_none() && scope.is_none() && grant.is_none()
     }
 
-    /// Whom the credential is of.
+    /// Whom the credential belongs to.
     pub fn principal(&self) -> &Principal {
         &self.principal
     }
@@ -180,6 +181,10 @@ impl policy::Caller for AlreadyAuthorised {
         self.actor.clone()
     }
 
+    fn counted_as(&self) -> String {
+        self.actor.subject.to_string()
+    }
+
     fn judge(&self, _: Change, _: &RepositoryKey, _: &[TagName]) -> Judgement {
         Judgement { is_permitted: true, ..Judgement::default() }
     }
@@ -198,6 +203,10 @@ impl policy::Caller for AlreadyAuthorised {
 impl policy::Caller for Caller {
     fn actor(&self) -> Actor {
         Self::actor(self)
+    }
+
+    fn counted_as(&self) -> String {
+        Who::holds(self).to_string()
     }
 
     fn judge(&self, change: Change, repository: &RepositoryKey, tags: &[TagName]) -> Judgement {
@@ -253,5 +262,39 @@ impl policy::Caller for Caller {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nora_auth::credential::{Credential, Secret};
+
+    use super::*;
+    use crate::testkit::{MemoryNode, PASSWORD};
+
+    async fn counted(node: &MemoryNode, shown: Credential, address: &str) -> String {
+        let address = Some(address.parse().unwrap());
+        let caller = node.guard.recognise(shown, address, "request".into()).await.unwrap();
+        policy::Caller::counted_as(&caller)
+    }
+
+    #[tokio::test]
+    async fn places_are_counted_by_login_or_else_by_address() {
+        let open = MemoryNode::without_policy(true).await;
+        let closed = MemoryNode::without_policy(false).await;
+        closed.apply("[auth]\nanonymous = [\"push:public/*\"]\n").await;
+        closed.users(&["alice", "bob"]).await;
+        let login = |name: &str| Credential::of_login(name.to_owned(), Secret::new(PASSWORD));
+        assert_eq!(counted(&closed, login("alice"), "192.0.2.1").await, "user:alice");
+        assert_eq!(counted(&closed, login("alice"), "192.0.2.2").await, "user:alice");
+        assert_eq!(counted(&closed, login("bob"), "192.0.2.1").await, "user:bob");
+        for node in [&open, &closed] {
+            let by_address = async |address| counted(node, Credential::None, address).await;
+            let first = by_address("192.0.2.1").await;
+            assert_ne!(first, by_address("192.0.2.2").await);
+            let network = by_address("2001:db8::1").await;
+            assert_eq!(network, by_address("2001:db8::2").await, "a customer has a whole network");
+            assert_ne!(network, by_address("2001:db8:0:1::1").await);
+        }
     }
 }

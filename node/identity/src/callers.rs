@@ -1,4 +1,4 @@
-//! What one caller takes of a tenant's hour on this node, so that no caller takes it all.
+//! As whom a caller is counted; and what one caller takes of a tenant's hour on this node, so that no caller takes it all.
 //!
 //! A caller is a user, a CI job's subject, or an address without a login. Pulls count, and so does whatever else is read:
 //! blobs, lists, and questions whether something is there. Guarantee: memory is bounded. To keep it so, callers may be
@@ -16,7 +16,7 @@ use super::lockout::neighbours;
 /// Callers that are counted.
 const CALLERS_MAX: u64 = 20_000;
 
-/// Who reads.
+/// A caller, as what it takes and holds is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Who {
     /// By the subject's name.
@@ -36,11 +36,19 @@ impl std::fmt::Display for Who {
 }
 
 impl Who {
-    /// As whom a caller's requests are counted. On an open node all callers are one.
+    /// As whom a caller's requests are counted. On an open node, callers without a login are counted as one.
     pub(super) fn asks(caller: &Caller) -> Self {
         match caller.is_anonymous() {
             true => Self::Address(caller.address().map(neighbours)),
             false => Self::Subject(caller.identity().subject.to_string()),
+        }
+    }
+
+    /// As whom the places that a caller holds are counted. On an open node each address has its own.
+    pub(super) fn holds(caller: &Caller) -> Self {
+        match caller.identity().is_authenticated() {
+            true => Self::Subject(caller.identity().subject.to_string()),
+            false => Self::Address(caller.address().map(neighbours)),
         }
     }
 }

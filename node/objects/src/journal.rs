@@ -7,7 +7,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use nora_uploads::{Purpose, PurposeV1};
+use nora_app::ports::uploads::Purpose;
+use nora_uploads::PurposeV1;
 use serde::{Deserialize, Serialize};
 
 const VERSION: u32 = 1;
@@ -43,7 +44,11 @@ pub(crate) struct Header {
 
 impl Header {
     fn stored(&self) -> HeaderV1 {
-        HeaderV1 { version: VERSION, purpose: self.purpose.stored(), part_bytes: self.part_bytes }
+        HeaderV1 {
+            version: VERSION,
+            purpose: PurposeV1::of(&self.purpose),
+            part_bytes: self.part_bytes,
+        }
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -101,6 +106,7 @@ mod tests {
                 path: RepositoryPath::parse("a/b").unwrap(),
             },
             algorithm: Algorithm::Sha512,
+            opener: None,
             opened_at: Timestamp(77),
         };
         Header { purpose, part_bytes: 8 << 20 }

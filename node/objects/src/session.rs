@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nora_app::ports::uploads::UploadError;
+use nora_app::ports::uploads::{Purpose, UploadError};
 use nora_domain::{Timestamp, UploadId};
-use nora_uploads::{Found, Place, Purpose, Writing, id_of, name_of, on_disk, timestamp_of};
+use nora_uploads::{Found, Place, Writing, id_of, name_of, on_disk, timestamp_of};
 use tracing::warn;
 
 use crate::bucket::Bucket;

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use nora_app::ports::uploads::UploadError;
+use nora_app::ports::uploads::{Purpose, UploadError};
 use nora_domain::{Algorithm, Digest, Generation, UploadId};
 use nora_swarm::ChunkTable;
-use nora_uploads::{Hashes, Purpose, Writer as _, on_disk};
+use nora_uploads::{Hashes, Writer as _, on_disk};
 use tokio::task::JoinHandle;
 
 use crate::bucket::Bucket;

@@ -348,9 +348,10 @@ fn refused(error: Error) -> Status {
         Error::BlobReferenced { .. } | Error::ReferencesMissing { .. } => {
             Status::failed_precondition(message)
         }
-        Error::Unavailable { .. } | Error::UploadBusy | Error::TooManyUploads { .. } => {
-            Status::unavailable(message)
-        }
+        Error::Unavailable { .. }
+        | Error::UploadBusy
+        | Error::TooManyUploads { .. }
+        | Error::TooManyUploadsOfCaller { .. } => Status::unavailable(message),
         Error::OutcomeUnknown => Status::unknown(
             "no answer in time: the change may or may not have been made; looking, or trying again, is safe",
         ),

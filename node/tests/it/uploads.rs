@@ -162,7 +162,7 @@ async fn a_mount_needs_no_bytes_and_a_deleted_blob_is_gone_from_one_repository_o
 async fn bad_pushes_are_told_apart_and_store_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("nora.toml");
-    std::fs::write(&config, "[limits]\nupload_bytes_max = \"1MiB\"\nupload_sessions_max = 2\n")
+    std::fs::write(&config, "[limits]\nupload_bytes_max = \"1MiB\"\nupload_sessions_max = 4\n")
         .unwrap();
     let node = Node::start(&dir.path().join("data"), &["--config", config.to_str().unwrap()]);
     let post = async |query: &str, body: Vec<u8>| {
@@ -192,8 +192,21 @@ async fn bad_pushes_are_told_apart_and_store_nothing() {
     assert!(!header(&third, "retry-after").is_empty());
     let third = error(third).await;
     assert_eq!((third.0, third.1.as_str()), (429, "TOOMANYREQUESTS"));
+    // The other places are for other callers, until there are none.
+    let by_another = async |caller| {
+        let address = std::net::IpAddr::from([127, 0, 0, caller]);
+        let client = reqwest::Client::builder().local_address(address).no_proxy().build().unwrap();
+        client
+            .post(format!("http://{}{path}", node.address()))
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+    };
+    assert_eq!([by_another(2).await, by_another(3).await, by_another(4).await], [202, 202, 429]);
     assert_eq!(node.delete(&open).await, 204, "a cancelled session frees its place");
-    node.open_upload("r").await;
+    assert_eq!(by_another(4).await, 202);
 
     let unfinished = node.request(Method::PUT, &open).send().await.unwrap();
     assert_eq!(error(unfinished).await.1, "DIGEST_INVALID");

@@ -21,7 +21,7 @@ mod table;
 pub use hashes::Hashes;
 pub use names::{id_of, name_of};
 pub use place::{Place, Writing};
-pub use purpose::{Purpose, PurposeV1};
+pub use purpose::PurposeV1;
 pub use session::{Claim, Writer};
 pub use sessions::{Limits, OpenSessions};
 pub use step::{StepError, blocking, chain, on_disk, step, timestamp_of};

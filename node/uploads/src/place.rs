@@ -3,11 +3,10 @@
 use std::io;
 
 use bytes::Bytes;
-use nora_app::ports::uploads::UploadError;
+use nora_app::ports::uploads::{Purpose, UploadError};
 use nora_domain::UploadId;
 use tokio::task::JoinHandle;
 
-use crate::purpose::Purpose;
 use crate::session::{Claim, Writer};
 
 /// A batch on its way into a session. It gives the claim back, unless it failed.

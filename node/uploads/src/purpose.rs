@@ -1,20 +1,10 @@
-//! What a session is for, and how a storage writes it down beside the session's bytes.
+//! How a storage writes down what a session is for, beside the session's bytes.
 //!
 //! Guarantees: what was written is read back as it was, or not at all.
 
+use nora_app::ports::uploads::Purpose;
 use nora_domain::{Algorithm, Format, RepositoryKey, RepositoryPath, TenantName, Timestamp};
 use serde::{Deserialize, Serialize};
-
-/// What a session is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Purpose {
-    /// Where its blob will be linked.
-    pub repository: RepositoryKey,
-    /// What its bytes are hashed with while they come in.
-    pub algorithm: Algorithm,
-    /// When it was opened.
-    pub opened_at: Timestamp,
-}
 
 /// The stored form. A storage flattens it into a document of its own, which has a version.
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,23 +13,25 @@ pub struct PurposeV1 {
     format: String,
     path: String,
     algorithm: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    opener: Option<String>,
     opened_at: u64,
 }
 
-impl Purpose {
-    /// Its stored form.
-    pub fn stored(&self) -> PurposeV1 {
-        PurposeV1 {
-            tenant: self.repository.tenant.as_str().to_owned(),
-            format: self.repository.format.name().to_owned(),
-            path: self.repository.path.as_str().to_owned(),
-            algorithm: self.algorithm.name().to_owned(),
-            opened_at: self.opened_at.0,
+impl PurposeV1 {
+    /// The stored form of a purpose.
+    pub fn of(purpose: &Purpose) -> Self {
+        let Purpose { repository, algorithm, opener, opened_at } = purpose;
+        Self {
+            tenant: repository.tenant.as_str().to_owned(),
+            format: repository.format.name().to_owned(),
+            path: repository.path.as_str().to_owned(),
+            algorithm: algorithm.name().to_owned(),
+            opener: opener.clone(),
+            opened_at: opened_at.0,
         }
     }
-}
 
-impl PurposeV1 {
     /// What was stored; `None` if this program did not write it.
     pub fn parse(&self) -> Option<Purpose> {
         Some(Purpose {
@@ -49,6 +41,7 @@ impl PurposeV1 {
                 path: RepositoryPath::parse(&self.path).ok()?,
             },
             algorithm: Algorithm::from_name(&self.algorithm)?,
+            opener: self.opener.clone(),
             opened_at: Timestamp(self.opened_at),
         })
     }
@@ -60,7 +53,7 @@ mod tests {
 
     const STORED: &str = concat!(
         r#"{"tenant":"default","format":"oci","path":"a/b","algorithm":"sha512","#,
-        r#""opened_at":77}"#
+        r#""opener":"alice","opened_at":77}"#
     );
 
     fn parse(text: &str) -> Option<Purpose> {
@@ -76,9 +69,12 @@ mod tests {
                 path: RepositoryPath::parse("a/b").unwrap(),
             },
             algorithm: Algorithm::Sha512,
+            opener: Some("alice".to_owned()),
             opened_at: Timestamp(77),
         };
-        assert_eq!(serde_json::to_string(&purpose.stored()).unwrap(), STORED);
+        assert_eq!(serde_json::to_string(&PurposeV1::of(&purpose)).unwrap(), STORED);
+        let by_the_cluster = Purpose { opener: None, ..purpose.clone() };
+        assert_eq!(parse(&STORED.replace(r#""opener":"alice","#, "")), Some(by_the_cluster));
         assert_eq!(parse(STORED), Some(purpose));
     }
 

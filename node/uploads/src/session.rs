@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use nora_app::ports::uploads::{UploadError, UploadState};
+use nora_app::ports::uploads::{Purpose, UploadError, UploadState};
 use nora_domain::{Timestamp, UploadId};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::purpose::Purpose;
 use crate::step::timestamp_of;
 
 /// The bytes of one session, as a storage keeps them.
@@ -59,6 +58,11 @@ impl<W: Writer> Session<W> {
         self.id
     }
 
+    /// Who opened it.
+    pub(crate) fn opener(&self) -> Option<&str> {
+        self.purpose.opener.as_deref()
+    }
+
     pub(crate) fn written_at(&self) -> Timestamp {
         Timestamp(self.written_at.load(Ordering::Acquire))
     }
@@ -67,6 +71,7 @@ impl<W: Writer> Session<W> {
         UploadState {
             id: self.id,
             repository: self.purpose.repository.clone(),
+            opener: self.purpose.opener.clone(),
             offset: self.offset.load(Ordering::Acquire),
             opened_at: self.purpose.opened_at,
             written_at: self.written_at(),

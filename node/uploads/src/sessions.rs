@@ -6,15 +6,14 @@
 use std::future::ready;
 use std::sync::Arc;
 
-use nora_app::ports::uploads::{Sessions, UploadError, UploadState};
+use nora_app::ports::uploads::{Admission, Purpose, Sessions, UploadError, UploadState};
 use nora_app::ports::{BoxFuture, ByteStream};
-use nora_domain::{Algorithm, RepositoryKey, Timestamp, UploadId};
+use nora_domain::{Timestamp, UploadId};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use crate::intake::Intake;
 use crate::place::Place;
-use crate::purpose::Purpose;
 use crate::session::{Claim, Writer};
 use crate::step::{blocking, chain, step};
 use crate::table::{Found, Table};
@@ -51,9 +50,14 @@ pub(crate) struct Shared<P: Place> {
 
 impl<P: Place> Shared<P> {
     /// Opens a session and makes its files. Blocks.
-    fn open(&self, id: UploadId, purpose: Purpose) -> Result<UploadState, UploadError> {
+    fn open(
+        &self,
+        id: UploadId,
+        purpose: Purpose,
+        admission: Admission,
+    ) -> Result<UploadState, UploadError> {
         let writer = self.place.writer(id, &purpose);
-        let mut claim = self.table.open(id, purpose, writer)?;
+        let mut claim = self.table.open(id, purpose, admission, writer)?;
         match self.place.create(&claim) {
             Ok(()) => Ok(claim.state()),
             Err(error) => {
@@ -119,13 +123,11 @@ impl<P: Place> Sessions for OpenSessions<P> {
     fn open(
         &self,
         id: UploadId,
-        repository: RepositoryKey,
-        algorithm: Algorithm,
-        now: Timestamp,
+        purpose: Purpose,
+        admission: Admission,
     ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
         let shared = Arc::clone(&self.shared);
-        let purpose = Purpose { repository, algorithm, opened_at: now };
-        Box::pin(blocking("open an upload session", move || shared.open(id, purpose)))
+        Box::pin(blocking("open an upload session", move || shared.open(id, purpose, admission)))
     }
 
     fn state(&self, id: UploadId) -> BoxFuture<'_, Result<UploadState, UploadError>> {

@@ -1,16 +1,15 @@
 //! The sessions that are open on this node.
 //!
-//! Guarantees: an id names one session; no more are open than may be.
+//! Guarantees: an id names one session; no more are open than may be, and a caller has no more than its share unless the
+//! registry found it more.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nora_app::ports::uploads::{UploadError, UploadState};
+use nora_app::ports::uploads::{Admission, Purpose, UploadError, UploadState, check_place};
 use nora_domain::{Timestamp, UploadId};
 
-use crate::purpose::Purpose;
 use crate::session::{Claim, Session, Writer};
 
 /// A session that an earlier run of the server left.
@@ -28,21 +27,52 @@ pub struct Found<W> {
 /// The sessions that are open.
 pub(crate) struct Table<W> {
     sessions_max: usize,
-    by_id: Mutex<HashMap<UploadId, Arc<Session<W>>>>,
+    open: Mutex<Open<W>>,
+}
+
+struct Open<W> {
+    by_id: HashMap<UploadId, Arc<Session<W>>>,
+    /// How many each caller has.
+    by_opener: HashMap<String, usize>,
+}
+
+impl<W: Writer> Open<W> {
+    fn count(&self, opener: Option<&str>) -> usize {
+        opener.and_then(|opener| self.by_opener.get(opener)).copied().unwrap_or(0)
+    }
+
+    fn insert(&mut self, session: Arc<Session<W>>) {
+        if let Some(opener) = session.opener() {
+            *self.by_opener.entry(opener.to_owned()).or_default() += 1;
+        }
+        self.by_id.insert(session.id(), session);
+    }
+
+    fn remove(&mut self, id: UploadId) {
+        let Some(session) = self.by_id.remove(&id) else { return };
+        let Some(opener) = session.opener() else { return };
+        if let Some(count) = self.by_opener.get_mut(opener) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_opener.remove(opener);
+            }
+        }
+    }
 }
 
 impl<W: Writer> Table<W> {
     /// The sessions that were found. Of others, at most so many are opened that there are `sessions_max`.
     pub(crate) fn new(sessions_max: usize, found: impl IntoIterator<Item = Found<W>>) -> Self {
-        let sessions = found.into_iter().map(|Found { id, purpose, written_at, writer }| {
-            (id, Arc::new(Session::new(id, purpose, written_at, writer)))
-        });
-        Self { sessions_max, by_id: Mutex::new(sessions.collect()) }
+        let mut open = Open { by_id: HashMap::new(), by_opener: HashMap::new() };
+        for Found { id, purpose, written_at, writer } in found {
+            open.insert(Arc::new(Session::new(id, purpose, written_at, writer)));
+        }
+        Self { sessions_max, open: Mutex::new(open) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<UploadId, Arc<Session<W>>>> {
-        // Nothing that can panic leaves the map half changed: every use is one call.
-        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Open<W>> {
+        // Nothing that can panic leaves the counts and the sessions apart.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a session, claimed: nobody else can write to it before the caller has made its files.
@@ -50,29 +80,28 @@ impl<W: Writer> Table<W> {
         &self,
         id: UploadId,
         purpose: Purpose,
+        admission: Admission,
         writer: W,
     ) -> Result<Claim<W>, UploadError> {
         let opened_at = purpose.opened_at;
         let session = Arc::new(Session::new(id, purpose, opened_at, writer));
         let claim = Arc::clone(&session).claim()?;
-        let mut by_id = self.lock();
-        if by_id.len() >= self.sessions_max {
-            return Err(UploadError::TooMany { sessions_max: self.sessions_max });
+        let mut open = self.lock();
+        let own = match admission {
+            Admission::ByShare => open.count(session.opener()),
+            Admission::AnyPlace => 0,
+        };
+        check_place(open.by_id.len(), own, self.sessions_max)?;
+        if open.by_id.contains_key(&id) {
+            let source = io::Error::from(io::ErrorKind::AlreadyExists).into();
+            return Err(UploadError::Io { step: "open an upload session", source });
         }
-        match by_id.entry(id) {
-            Entry::Vacant(place) => {
-                place.insert(session);
-                Ok(claim)
-            }
-            Entry::Occupied(_) => {
-                let source = io::Error::from(io::ErrorKind::AlreadyExists).into();
-                Err(UploadError::Io { step: "open an upload session", source })
-            }
-        }
+        open.insert(session);
+        Ok(claim)
     }
 
     fn get(&self, id: UploadId) -> Result<Arc<Session<W>>, UploadError> {
-        self.lock().get(&id).cloned().ok_or(UploadError::Unknown)
+        self.lock().by_id.get(&id).cloned().ok_or(UploadError::Unknown)
     }
 
     /// Makes the caller the session's one writer.
@@ -87,7 +116,7 @@ impl<W: Writer> Table<W> {
 
     /// Whether there is such a session.
     pub(crate) fn contains(&self, id: UploadId) -> bool {
-        self.lock().contains_key(&id)
+        self.lock().by_id.contains_key(&id)
     }
 
     /// Whether somebody has claimed the session.
@@ -97,14 +126,14 @@ impl<W: Writer> Table<W> {
 
     /// All sessions.
     pub(crate) fn list(&self) -> Vec<UploadState> {
-        let sessions: Vec<_> = self.lock().values().cloned().collect();
+        let sessions: Vec<_> = self.lock().by_id.values().cloned().collect();
         sessions.iter().map(|session| session.state()).collect()
     }
 
     /// The sessions that nobody has written to since `before`.
     pub(crate) fn idle_since(&self, before: Timestamp) -> Vec<UploadId> {
-        let by_id = self.lock();
-        let idle = by_id.values().filter(|session| session.written_at() < before);
+        let open = self.lock();
+        let idle = open.by_id.values().filter(|session| session.written_at() < before);
         idle.map(|session| session.id()).collect()
     }
 
@@ -117,6 +146,6 @@ impl<W: Writer> Table<W> {
     /// Ends a session: nobody finds or claims it any more.
     pub(crate) fn forget(&self, claim: &mut Claim<W>) {
         claim.end();
-        self.lock().remove(&claim.id());
+        self.lock().remove(claim.id());
     }
 }

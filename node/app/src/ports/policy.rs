@@ -56,6 +56,9 @@ pub trait Caller: Send + Sync {
     /// What the audit log says of them.
     fn actor(&self) -> Actor;
 
+    /// The name under which what they hold is counted: their subject, or where they are if they showed no login.
+    fn counted_as(&self) -> String;
+
     /// Judges a change of a repository, and of these tags of it, all by one policy.
     fn judge(&self, change: Change, repository: &RepositoryKey, tags: &[TagName]) -> Judgement;
 

@@ -37,6 +37,14 @@ pub enum UploadError {
         /// What is allowed.
         sessions_max: usize,
     },
+    /// One caller has as many sessions open as could still be opened.
+    #[error("one caller has {open} upload sessions open already")]
+    TooManyOfOne {
+        /// How many the caller has.
+        open: usize,
+        /// How many may be open on this node.
+        sessions_max: usize,
+    },
     /// The bytes have another digest than the client said.
     #[error("the bytes have digest {computed}, not {expected}")]
     DigestMismatch {
@@ -72,13 +80,29 @@ pub enum UploadError {
     },
 }
 
+/// What a session is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purpose {
+    /// Where its blob will be linked; a request for another repository must not see the session.
+    pub repository: RepositoryKey,
+    /// What its bytes are hashed with while they come in. A session that ends with a digest of another algorithm is hashed
+    /// again.
+    pub algorithm: Algorithm,
+    /// The caller who opened it, by the name under which sessions are counted; `None` for the cluster itself.
+    pub opener: Option<String>,
+    /// When it was opened.
+    pub opened_at: Timestamp,
+}
+
 /// A session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UploadState {
     /// Its name.
     pub id: UploadId,
-    /// Where its blob will be linked; a request for another repository must not see the session.
+    /// Where its blob will be linked.
     pub repository: RepositoryKey,
+    /// Who opened it, as [`Purpose::opener`] says.
+    pub opener: Option<String>,
     /// Bytes it holds.
     pub offset: u64,
     /// When it was opened.
@@ -87,16 +111,38 @@ pub struct UploadState {
     pub written_at: Timestamp,
 }
 
+/// How a place is found for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// By the caller's share: [`check_place`].
+    ByShare,
+    /// Any place will do: sessions that may be ended were found to leave the caller a share.
+    AnyPlace,
+}
+
+/// Whether a caller who has `own` of the `open` sessions may open one more, by its share.
+///
+/// A caller may have as many sessions as could still be opened. So the first caller gets half of the places, rounded up, and
+/// each further one half of what is left: eleven callers can take 1,024 places.
+///
+/// # Errors
+/// [`UploadError::TooMany`] and [`UploadError::TooManyOfOne`].
+pub fn check_place(open: usize, own: usize, sessions_max: usize) -> Result<(), UploadError> {
+    match sessions_max.saturating_sub(open) {
+        0 => Err(UploadError::TooMany { sessions_max }),
+        left if own >= left => Err(UploadError::TooManyOfOne { open: own, sessions_max }),
+        _ => Ok(()),
+    }
+}
+
 /// The upload sessions on this node.
 pub trait Sessions: Send + Sync {
-    /// Opens a session. `algorithm` is the one to hash with while bytes come in; a session that ends with a digest of
-    /// another algorithm is hashed again.
+    /// Opens a session, if there is a place for it. What the cluster itself opens takes any place.
     fn open(
         &self,
         id: UploadId,
-        repository: RepositoryKey,
-        algorithm: Algorithm,
-        now: Timestamp,
+        purpose: Purpose,
+        admission: Admission,
     ) -> BoxFuture<'_, Result<UploadState, UploadError>>;
 
     /// The session as it is.

@@ -14,6 +14,7 @@ use nora_domain::{
 use super::{Hashes, Uploads};
 use crate::ports::ByteStream;
 use crate::ports::blobs::{BlobCopy, Delivery, OpenBlob};
+use crate::ports::uploads::{Admission, Purpose};
 
 /// A mebibyte.
 pub const MIB: usize = 1 << 20;
@@ -92,10 +93,16 @@ pub fn generation(sequence: u64) -> Generation {
     Generation { epoch: Epoch(1), sequence }
 }
 
+/// A session that the cluster itself opens for a repository.
+pub fn purpose(path: &str, algorithm: Algorithm, opened_at: Timestamp) -> Purpose {
+    Purpose { repository: repository(path), algorithm, opener: None, opened_at }
+}
+
 /// Opens a session for `a/b` at time 1000.
 pub async fn open_session(uploads: Uploads<'_>, id: u128) -> UploadId {
     let id = UploadId(id);
-    uploads.open(id, repository("a/b"), Algorithm::Sha256, Timestamp(1000)).await.unwrap();
+    let purpose = purpose("a/b", Algorithm::Sha256, Timestamp(1000));
+    uploads.open(id, purpose, Admission::ByShare).await.unwrap();
     id
 }
 

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use nora_domain::{
-    Algorithm, Digest, Generation, NodeId, Placement, RepositoryKey, Timestamp, UploadId,
-};
+use nora_domain::{Digest, Generation, NodeId, Placement, Timestamp, UploadId};
 
 use super::Hashes;
 use crate::ports::blobs::{BlobCopy, BlobError, Blobs, Delivery, OpenBlob};
 use crate::ports::clock::Clock;
-use crate::ports::uploads::{Finish, Sessions, UploadError, UploadState};
+use crate::ports::uploads::{
+    Admission, Finish, Purpose, Sessions, UploadError, UploadState, check_place,
+};
 use crate::ports::{BoxFuture, ByteStream};
 
 /// Bytes per piece of a read: small, so that readers meet more than one.
@@ -36,8 +36,7 @@ struct State {
 }
 
 struct Session {
-    repository: RepositoryKey,
-    opened_at: Timestamp,
+    purpose: Purpose,
     written_at: Timestamp,
     bytes: Vec<u8>,
     busy: bool,
@@ -47,9 +46,10 @@ impl Session {
     fn state(&self, id: UploadId) -> UploadState {
         UploadState {
             id,
-            repository: self.repository.clone(),
+            repository: self.purpose.repository.clone(),
+            opener: self.purpose.opener.clone(),
             offset: self.bytes.len() as u64,
-            opened_at: self.opened_at,
+            opened_at: self.purpose.opened_at,
             written_at: self.written_at,
         }
     }
@@ -174,27 +174,24 @@ impl Sessions for MemoryBlobs {
     fn open(
         &self,
         id: UploadId,
-        repository: RepositoryKey,
-        _algorithm: Algorithm,
-        now: Timestamp,
+        purpose: Purpose,
+        admission: Admission,
     ) -> BoxFuture<'_, Result<UploadState, UploadError>> {
         Box::pin(async move {
             let mut state = self.lock();
             if state.sessions.contains_key(&id) {
                 return Err(UploadError::Io { step: "open", source: "it is there".into() });
             }
-            if let Some(sessions_max) =
-                state.sessions_max.filter(|max| state.sessions.len() >= *max)
-            {
-                return Err(UploadError::TooMany { sessions_max });
+            if let Some(sessions_max) = state.sessions_max {
+                let is_own = |session: &&Session| {
+                    let by_share = admission == Admission::ByShare && purpose.opener.is_some();
+                    by_share && session.purpose.opener == purpose.opener
+                };
+                let own = state.sessions.values().filter(is_own).count();
+                check_place(state.sessions.len(), own, sessions_max)?;
             }
-            let session = Session {
-                repository,
-                opened_at: now,
-                written_at: now,
-                bytes: Vec::new(),
-                busy: false,
-            };
+            let written_at = purpose.opened_at;
+            let session = Session { purpose, written_at, bytes: Vec::new(), busy: false };
             let opened = session.state(id);
             state.sessions.insert(id, session);
             Ok(opened)

@@ -20,8 +20,8 @@ mod uploads_contract;
 
 pub use blobs_contract::blobs_contract;
 pub use material::{
-    MIB, admit_node, body, bytes, create_join_token, found_cluster, generation, open_session, push,
-    read, repository, start_node,
+    MIB, admit_node, body, bytes, create_join_token, found_cluster, generation, open_session,
+    purpose, push, read, repository, start_node,
 };
 pub use memory_blobs::MemoryBlobs;
 pub use memory_metadata::{Counts, Failure, MemoryMetadata};

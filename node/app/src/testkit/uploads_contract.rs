@@ -9,10 +9,12 @@ use futures_util::stream::{self, StreamExt};
 use nora_domain::{Algorithm, Digest, NodeId, Placement, Timestamp, UploadId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Hashes, MIB, Uploads, body, bytes, generation, open_session, push, read, repository};
+use super::{
+    Hashes, MIB, Uploads, body, bytes, generation, open_session, purpose, push, read, repository,
+};
 use crate::ports::ByteStream;
 use crate::ports::blobs::{BlobCopy, Blobs, Delivery};
-use crate::ports::uploads::{UploadError, UploadState};
+use crate::ports::uploads::{Admission, Purpose, UploadError, UploadState};
 
 async fn bytes_become_a_blob(uploads: Uploads<'_>, blobs: &dyn Blobs, hashes: Hashes) {
     for (sequence, len) in [0, 1, 70_000, MIB, MIB + 1, 5 * MIB + 77].into_iter().enumerate() {
@@ -32,13 +34,18 @@ async fn bytes_become_a_blob(uploads: Uploads<'_>, blobs: &dyn Blobs, hashes: Ha
     }
 }
 
+fn opened_by(opener: &str, at: Timestamp) -> Purpose {
+    Purpose { opener: Some(opener.to_owned()), ..purpose("x/y", Algorithm::Sha256, at) }
+}
+
 async fn a_session_tells_its_state(uploads: Uploads<'_>) {
     let id = UploadId(0x57a7e);
     let at = Timestamp(77);
-    let opened = uploads.open(id, repository("x/y"), Algorithm::Sha256, at).await.unwrap();
+    let opened = uploads.open(id, opened_by("alice", at), Admission::ByShare).await.unwrap();
     let is_as_expected = |state: &UploadState, offset| {
         let known = (state.id, &state.repository, state.offset, state.opened_at);
         assert_eq!(known, (id, &repository("x/y"), offset, at));
+        assert_eq!(state.opener.as_deref(), Some("alice"));
     };
     is_as_expected(&opened, 0);
     let first = uploads.append(id, None, body(&[7; 10], 3)).await.unwrap();
@@ -63,7 +70,10 @@ async fn unknown_sessions_are_unknown(uploads: Uploads<'_>, hashes: Hashes) {
 async fn a_name_is_used_once(uploads: Uploads<'_>) {
     let id = open_session(uploads, 0x2).await;
     uploads.append(id, None, body(b"kept", 4)).await.unwrap();
-    let again = uploads.open(id, repository("c"), Algorithm::Sha256, Timestamp(5)).await;
+    let again = {
+        let purpose = purpose("c", Algorithm::Sha256, Timestamp(5));
+        uploads.open(id, purpose, Admission::ByShare).await
+    };
     assert!(matches!(again, Err(UploadError::Io { .. })), "{again:?}");
     assert_eq!(uploads.state(id).await.unwrap().offset, 4);
     uploads.cancel(id).await.unwrap();
@@ -113,7 +123,8 @@ async fn either_algorithm_ends_a_session(uploads: Uploads<'_>, blobs: &dyn Blobs
         for digest in digests {
             sequence += 1;
             let id = UploadId(u128::from(sequence));
-            uploads.open(id, repository("a"), algorithm, Timestamp(1)).await.unwrap();
+            let purpose = purpose("a", algorithm, Timestamp(1));
+            uploads.open(id, purpose, Admission::ByShare).await.unwrap();
             uploads.append(id, None, body(&bytes, 70_001)).await.unwrap();
             let stored = uploads.finish(id, digest, generation(sequence)).await.unwrap();
             assert_eq!((stored.digest, stored.chunk_root), (digest, (hashes.chunk_root)(&bytes)));

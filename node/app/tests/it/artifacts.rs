@@ -498,7 +498,7 @@ async fn an_immutable_tag_keeps_what_its_index_lists_at_any_depth() {
     let middle = index(&world, "middle", &[child], None).await;
     index(&world, "top", &[middle], Some("v1")).await;
     let unrelated = index(&world, "unrelated", &[], Some("tag")).await;
-    let alice = world.registry.by(Arc::new(Somebody { stands: true }));
+    let alice = world.registry.by(Arc::new(Somebody { name: "alice", stands: true }));
     for digest in [child, middle] {
         let refused = alice.artifacts().delete(here.clone(), digest).await;
         assert!(
@@ -524,7 +524,7 @@ async fn a_deletion_reads_only_what_may_keep_the_artifact() {
     world.registry.artifacts().put(put).await.unwrap();
     let child = index(&world, "child", &[], None).await;
     let listed = index(&world, "index", &[child], None).await;
-    let alice = world.registry.by(Arc::new(Somebody { stands: true }));
+    let alice = world.registry.by(Arc::new(Somebody { name: "alice", stands: true }));
     for (digest, reads_max) in [(child, 5), (listed, 3)] {
         let before = world.counts().reads;
         alice.artifacts().delete(here.clone(), digest).await.unwrap();
@@ -553,7 +553,7 @@ async fn an_immutable_tag_that_comes_while_a_deletion_is_judged_keeps_the_artifa
         }) as BoxFuture<'static, ()>)
     });
     let refused = registry
-        .by(Arc::new(Somebody { stands: true }))
+        .by(Arc::new(Somebody { name: "alice", stands: true }))
         .artifacts()
         .delete(here.clone(), child)
         .await;

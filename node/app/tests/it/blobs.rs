@@ -333,7 +333,7 @@ async fn an_object_that_is_gone_is_lost_and_comes_back_with_the_next_push() {
     let registry = Registry::new(dependencies);
     world.registry.blobs().stat(&here, digest).await.unwrap();
     // A reader needs no other permission.
-    let read = registry.by(Arc::new(Somebody { stands: false }));
+    let read = registry.by(Arc::new(Somebody { name: "alice", stands: false }));
     let read = read.blobs().open(&here, digest).await.err();
     assert!(
         matches!(read, Some(Error::Internal { what, .. }) if what.contains("lost")),

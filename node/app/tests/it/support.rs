@@ -313,13 +313,18 @@ impl Metadata for Meddler {
 
 /// A caller under a policy that keeps tags that begin with `v` as they are.
 pub(crate) struct Somebody {
+    pub(crate) name: &'static str,
     /// Whether what they showed is still believed.
     pub(crate) stands: bool,
 }
 
 impl Caller for Somebody {
     fn actor(&self) -> Actor {
-        Actor::named(Subject::User("alice".into()))
+        Actor::named(Subject::User(self.name.into()))
+    }
+
+    fn counted_as(&self) -> String {
+        self.name.to_owned()
     }
 
     fn judge(&self, _: Change, _: &RepositoryKey, tags: &[TagName]) -> Judgement {

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use nora_app::Error;
 use nora_app::ports::ByteStream;
 use nora_app::ports::blobs::{BlobCopy, Blobs};
 use nora_app::ports::metadata::Metadata;
 use nora_app::testkit::{Failure, Uploads, body, generation, push, repository, start_node};
+use nora_app::{Error, Registry};
 use nora_domain::{
     Action, Algorithm, BlobRecord, CommitBlob, Digest, DropHolder, Epoch, Generation, Key, NodeId,
     OpenUpload, Placement, Record, RepositoryKey, SetStanding, Standing, TenantName, UploadId,
 };
 
-use crate::support::{HASHES, LimitedTenant, NODE, NOW, World, settings, sha256, world, world_of};
+use crate::support::{
+    HASHES, LimitedTenant, NODE, NOW, Somebody, World, settings, sha256, world, world_of,
+};
 
 #[tokio::test]
 async fn a_pushed_blob_is_visible_where_it_was_pushed() {
@@ -492,6 +494,138 @@ async fn builds_that_were_cancelled_keep_nobody_out_for_long() {
     assert!(matches!(start().await, Err(Error::TooManyUploads { .. })), "all others are fresh");
 }
 
+/// A world with places for so many sessions, and what opens a session for a caller, with some bytes or none, half a second
+/// apart.
+struct Places {
+    world: World,
+}
+
+impl Places {
+    fn of(sessions_max: usize) -> Self {
+        let world = world();
+        world.blobs.limit_sessions(sessions_max);
+        Self { world }
+    }
+
+    fn registry(&self, name: &'static str) -> Registry {
+        self.world.registry.by(Arc::new(Somebody { name, stands: true }))
+    }
+
+    async fn open(&self, name: &'static str) -> Result<UploadId, Error> {
+        self.open_in("default", name).await
+    }
+
+    async fn open_in(&self, tenant: &str, name: &'static str) -> Result<UploadId, Error> {
+        let tenant = TenantName::parse(tenant).unwrap();
+        let here = RepositoryKey { tenant, ..repository("here") };
+        let started = self.registry(name).uploads().start(here.clone(), Algorithm::Sha256).await?;
+        self.world.registry.uploads().append(&here, started.id, None, body(b"half", 4)).await?;
+        self.world.clock.advance(500);
+        Ok(started.id)
+    }
+
+    fn sessions(&self) -> Vec<UploadId> {
+        self.world.blobs.sessions()
+    }
+}
+
+fn is_over_its_share(answer: Result<UploadId, Error>, own: usize) {
+    assert!(
+        matches!(answer, Err(Error::TooManyUploadsOfCaller { open }) if open == own),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn one_caller_leaves_places_to_others() {
+    let places = Places::of(4);
+    let first = places.open("alice").await.unwrap();
+    places.world.clock.advance(2_000);
+    let second = places.open("alice").await.unwrap();
+    is_over_its_share(places.open("alice").await, 2);
+    let alice = places.registry("alice");
+    let whole = alice.uploads().push(repository("here"), sha256(b"one"), body(b"one", 3));
+    let pushed = whole.await;
+    assert!(matches!(pushed, Err(Error::TooManyUploadsOfCaller { open: 2 })), "{pushed:?}");
+    let others = places.open("bob").await.unwrap();
+    // What was given up takes nothing from anybody's share, and is ended only when the node is full.
+    places.world.clock.advance(5 * 60_000 - 2_500);
+    let third = places.open("alice").await.unwrap();
+    assert_eq!(places.sessions(), [first, second, others, third]);
+    let full = places.open("alice").await;
+    assert!(
+        matches!(full, Err(Error::TooManyUploads { .. })),
+        "one of three was given up: {full:?}"
+    );
+    places.world.clock.advance(1_500);
+    let fourth = places.open("alice").await.unwrap();
+    assert_eq!(places.sessions(), [second, others, third, fourth], "the oldest makes place");
+}
+
+#[tokio::test]
+async fn nothing_is_ended_for_a_caller_who_is_refused_all_the_same() {
+    let places = Places::of(12);
+    for _ in 0..6 {
+        places.open("alice").await.unwrap();
+    }
+    for _ in 0..3 {
+        places.open("bob").await.unwrap();
+    }
+    places.world.clock.advance(4 * 60_000);
+    let before = places.sessions();
+    for _ in 0..3 {
+        is_over_its_share(places.open("bob").await, 3);
+    }
+    assert_eq!(places.sessions(), before);
+    // One of alice's is given up: it counts as a place, which is not enough for bob to have more than is left.
+    places.world.clock.advance(60_000 - 4_000);
+    is_over_its_share(places.open("alice").await, 6);
+    assert_eq!(places.sessions(), before);
+}
+
+#[tokio::test]
+async fn builds_that_were_cancelled_take_no_share() {
+    let places = Places::of(64);
+    for build in 0..62 {
+        let name = ["a", "b", "c", "d", "e", "f", "g", "h"][build % 8];
+        let opened = places.open(name).await;
+        if opened.is_err() {
+            break;
+        }
+    }
+    places.world.clock.advance(6 * 60_000);
+    // A push of twelve layers at once, from a caller of its own, and then the builds' own caller again.
+    for _ in 0..12 {
+        places.open("pusher").await.unwrap();
+    }
+    for _ in 0..12 {
+        places.open("a").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn another_tenants_idle_session_is_ended_only_for_whom_it_helps() {
+    let places = Places::of(4);
+    let greedy: Vec<_> = [
+        places.open_in("greedy", "g").await.unwrap(),
+        places.open_in("greedy", "g").await.unwrap(),
+        places.open_in("greedy", "h").await.unwrap(),
+    ]
+    .into();
+    places.open_in("modest", "m").await.unwrap();
+    let full = places.open_in("modest", "n").await;
+    assert!(matches!(full, Err(Error::TooManyUploads { .. })), "nobody is idle yet: {full:?}");
+    places.world.clock.advance(61_000);
+    places.open_in("modest", "m").await.unwrap();
+    assert!(!places.sessions().contains(&greedy[0]), "the oldest makes place");
+    let before = places.sessions();
+    assert_eq!(before.len(), 4);
+    // Two are left that may be ended, and the caller has two already.
+    let full = places.open_in("modest", "m").await;
+    assert!(matches!(full, Err(Error::TooManyUploads { .. })), "{full:?}");
+    assert_eq!(places.sessions(), before, "nothing is ended for nothing");
+}
+
 #[tokio::test]
 async fn leases_are_found_whichever_tenants_they_are() {
     let world = world();
@@ -507,7 +641,7 @@ async fn leases_are_found_whichever_tenants_they_are() {
         };
         world.elsewhere(Action::OpenUpload(lease));
     };
-    // More than a page of one tenant, and more than a page of tenants.
+    // More than a page of one tenant, and many tenants.
     for number in 0..300 {
         lease("a", number);
         lease(&format!("t{number:03}"), 1_000 + number);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 
 use nora_app::ports::blobs::Delivery;
-use nora_app::ports::uploads::UploadError;
+use nora_app::ports::uploads::{Admission, Purpose, UploadError};
 use nora_blobs::{ReconcileError, Reconciled};
 use nora_domain::{Algorithm, Epoch, Generation, Timestamp, UploadId};
 
@@ -15,17 +15,16 @@ async fn a_session_goes_on_after_a_restart() {
     let first = store();
     let bytes = bytes(3 * MIB + 17, 1);
     let id = UploadId(5);
-    let before = first
-        .uploads()
-        .open(id, repository("deep/er"), Algorithm::Sha512, Timestamp(9))
-        .await
-        .unwrap();
+    let opener = Some("alice".to_owned());
+    let purpose = Purpose { opener, ..purpose("deep/er", Algorithm::Sha512, Timestamp(9)) };
+    let before = first.uploads().open(id, purpose, Admission::ByShare).await.unwrap();
     first.uploads().append(id, None, body(&bytes[..2 * MIB + 3], 99_999)).await.unwrap();
 
     let second = first.restart();
     let after = second.uploads().state(id).await.unwrap();
     assert_eq!(after.offset, 2 * MIB as u64 + 3);
     assert_eq!((after.repository, after.opened_at), (before.repository, before.opened_at));
+    assert_eq!(after.opener.as_deref(), Some("alice"), "it counts for its caller as before");
     second
         .uploads()
         .append(id, Some(after.offset), body(&bytes[2 * MIB + 3..], 5000))

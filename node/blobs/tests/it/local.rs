@@ -5,7 +5,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use futures_util::stream;
-use nora_app::ports::uploads::UploadError;
+use nora_app::ports::uploads::{Admission, UploadError};
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
 use nora_domain::{Algorithm, Timestamp, UploadId};
 use proptest::prelude::{ProptestConfig, proptest};
@@ -35,7 +35,13 @@ async fn only_so_many_sessions_may_be_open() {
         open_session(store.uploads(), id).await;
     }
     let uploads = store.uploads();
-    let open = |id| uploads.open(UploadId(id), repository("a"), Algorithm::Sha256, Timestamp(1));
+    let open = |id| {
+        uploads.open(
+            UploadId(id),
+            purpose("a", Algorithm::Sha256, Timestamp(1)),
+            Admission::ByShare,
+        )
+    };
     let over = open(8).await;
     assert!(matches!(over, Err(UploadError::TooMany { sessions_max: 8 })), "{over:?}");
     assert_eq!(store.upload_files().len(), 16);

@@ -8,7 +8,9 @@ use nora_app::testkit::{Hashes, Uploads};
 use nora_blobs::{LocalBlobs, LocalBlobsConfig};
 use nora_domain::{Algorithm, Digest, NodeId};
 
-pub(crate) use nora_app::testkit::{MIB, body, bytes, generation, open_session, read, repository};
+pub(crate) use nora_app::testkit::{
+    MIB, body, bytes, generation, open_session, purpose, read, repository,
+};
 
 /// What the store must compute, computed by other code.
 pub(crate) const HASHES: Hashes = Hashes { digest: digest_of, chunk_root };

@@ -8,7 +8,9 @@ use nora_domain::{Algorithm, Digest};
 use nora_objects::{ObjectBlobs, ObjectBlobsConfig, ObjectError};
 use nora_swarm::{Limits, Pool};
 
-pub(crate) use nora_app::testkit::{MIB, body, bytes, generation, open_session, read, repository};
+pub(crate) use nora_app::testkit::{
+    MIB, body, bytes, generation, open_session, purpose, read, repository,
+};
 
 use crate::servers::{ACCESS_KEY, BUCKET, REGION, SECRET_KEY};
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nora_app::ports::blobs::{Blobs, Delivery};
-use nora_app::ports::uploads::{Finish, Sessions, UploadError};
+use nora_app::ports::uploads::{Admission, Finish, Purpose, Sessions, UploadError};
 use nora_domain::{Algorithm, Placement, Timestamp, UploadId};
 
 use nora_objects::ObjectBlobs;
@@ -12,7 +12,8 @@ use nora_objects::ObjectBlobs;
 use crate::proxy::{Proxy, refusal};
 use crate::servers::{Kind, Server, on_both, start};
 use crate::support::{
-    HASHES, MIB, body, bytes, files, generation, open_session, read, repository, store, uploads,
+    HASHES, MIB, body, bytes, files, generation, open_session, purpose, read, repository, store,
+    uploads,
 };
 
 on_both!(
@@ -61,13 +62,16 @@ async fn a_restarted_node_goes_on_with_its_sessions(server: &Server) {
         {
             let first = store(&server.endpoint(), dir.path());
             let opened = Timestamp(77 + n as u64);
-            first.sessions().open(id, repository("r/s"), Algorithm::Sha256, opened).await.unwrap();
+            let opener = Some("alice".to_owned());
+            let purpose = Purpose { opener, ..purpose("r/s", Algorithm::Sha256, opened) };
+            first.sessions().open(id, purpose, Admission::ByShare).await.unwrap();
             first.sessions().append(id, None, body(&bytes[..before], 1 << 17)).await.unwrap();
         }
         let second = store(&server.endpoint(), dir.path());
         let state = second.sessions().state(id).await.unwrap();
         assert_eq!((state.offset, state.opened_at.0), (before as u64, 77 + n as u64));
         assert_eq!(state.repository, repository("r/s"));
+        assert_eq!(state.opener.as_deref(), Some("alice"), "it counts for its caller as before");
         second
             .sessions()
             .append(id, Some(before as u64), body(&bytes[before..], 1 << 17))

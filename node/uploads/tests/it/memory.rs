@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use nora_app::ports::BoxFuture;
 use nora_app::ports::blobs::BlobCopy;
-use nora_app::ports::uploads::{Finish, Sessions, UploadError};
+use nora_app::ports::uploads::{Admission, Finish, Purpose, Sessions, UploadError};
 use nora_app::testkit::{self, MIB, ManualClock, MemoryBlobs, Uploads, body};
 use nora_domain::{Algorithm, Digest, Generation, Timestamp, UploadId};
-use nora_uploads::{Claim, Found, Hashes, Limits, OpenSessions, Place, Purpose, Writer, Writing};
+use nora_uploads::{Claim, Found, Hashes, Limits, OpenSessions, Place, Writer, Writing};
 use tokio::sync::Semaphore;
 
 /// What sessions must compute, computed by other code.
@@ -137,8 +137,8 @@ impl Store {
         digest: Digest,
         generation: Generation,
     ) -> Result<BlobCopy, UploadError> {
-        let Purpose { repository, algorithm, opened_at } = claim.purpose().clone();
-        let (computed, table) = if digest.algorithm() == algorithm {
+        let purpose = claim.purpose().clone();
+        let (computed, table) = if digest.algorithm() == purpose.algorithm {
             claim.hashes.result()
         } else {
             let mut hashes = Hashes::new(digest.algorithm());
@@ -148,7 +148,7 @@ impl Store {
         if computed != digest {
             return Err(UploadError::DigestMismatch { expected: digest, computed });
         }
-        self.blobs.open(claim.id(), repository, algorithm, opened_at).await?;
+        self.blobs.open(claim.id(), purpose, Admission::ByShare).await?;
         self.blobs.append(claim.id(), None, body(&claim.bytes, MIB)).await?;
         let copy = self.blobs.finish(claim.id(), digest, generation).await?;
         Ok(BlobCopy { chunk_root: table.root(), ..copy })

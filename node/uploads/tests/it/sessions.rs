@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use futures_util::{StreamExt, future, stream};
 use nora_app::ports::ByteStream;
-use nora_app::ports::uploads::UploadError;
+use nora_app::ports::uploads::{Admission, Purpose, UploadError};
 use nora_app::testkit::{
-    blobs_contract, body, bytes, generation, open_session, repository, uploads_contract,
+    blobs_contract, body, bytes, generation, open_session, purpose, repository, uploads_contract,
 };
 use nora_domain::{Algorithm, Timestamp, UploadId};
-use nora_uploads::{Found, Limits, Purpose};
+use nora_uploads::{Found, Limits};
 
 use crate::memory::{HASHES, Held, STUCK, Store};
 
@@ -34,7 +34,13 @@ async fn the_contract_of_blobs() {
 async fn only_so_many_sessions_may_be_open() {
     let store = Store::new(Limits { sessions_max: 2, ..LIMITS }, Vec::new());
     let uploads = store.uploads();
-    let open = |id| uploads.open(UploadId(id), repository("a"), Algorithm::Sha256, Timestamp(1));
+    let open = |id| {
+        uploads.open(
+            UploadId(id),
+            purpose("a", Algorithm::Sha256, Timestamp(1)),
+            Admission::ByShare,
+        )
+    };
     open(1).await.unwrap();
     open(2).await.unwrap();
     let over = open(3).await;
@@ -44,10 +50,56 @@ async fn only_so_many_sessions_may_be_open() {
 }
 
 #[tokio::test]
+async fn a_caller_gets_half_of_what_is_left() {
+    let store = Store::new(Limits { sessions_max: 9, ..LIMITS }, Vec::new());
+    let uploads = store.uploads();
+    let mut ids = (1..).map(UploadId);
+    let mut open = |opener: &str| {
+        let opener = Some(opener.to_owned());
+        let purpose = Purpose { opener, ..purpose("a", Algorithm::Sha256, Timestamp(1)) };
+        uploads.open(ids.next().unwrap(), purpose, Admission::ByShare)
+    };
+    for (opener, places) in [("alice", 5), ("bob", 2), ("carol", 1)] {
+        for _ in 0..places {
+            open(opener).await.unwrap();
+        }
+        let over = open(opener).await;
+        assert!(
+            matches!(over, Err(UploadError::TooManyOfOne { open, .. }) if open == places),
+            "{opener}: {over:?}"
+        );
+    }
+    let over = open("alice").await;
+    assert!(
+        matches!(over, Err(UploadError::TooManyOfOne { open: 5, sessions_max: 9 })),
+        "{over:?}"
+    );
+    open("dora").await.unwrap();
+    let over = open("emil").await;
+    assert!(matches!(over, Err(UploadError::TooMany { sessions_max: 9 })), "{over:?}");
+    // One place is free: alice has more than that, and takes it only if the registry found it for her.
+    uploads.cancel(UploadId(1)).await.unwrap();
+    let over = open("alice").await;
+    assert!(matches!(over, Err(UploadError::TooManyOfOne { open: 4, .. })), "{over:?}");
+    let purpose = Purpose {
+        opener: Some("alice".to_owned()),
+        ..purpose("a", Algorithm::Sha256, Timestamp(1))
+    };
+    let id = UploadId(77);
+    uploads.open(id, purpose.clone(), Admission::AnyPlace).await.unwrap();
+    let over = uploads.open(UploadId(78), purpose, Admission::AnyPlace).await;
+    assert!(matches!(over, Err(UploadError::TooMany { .. })), "{over:?}");
+    uploads.cancel(id).await.unwrap();
+    open("emil").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_session_without_files_is_none_and_takes_no_place() {
     let store = Store::new(Limits { sessions_max: 1, ..LIMITS }, Vec::new());
     let uploads = store.uploads();
-    let open = || uploads.open(UploadId(1), repository("a"), Algorithm::Sha256, Timestamp(1));
+    let open = || {
+        uploads.open(UploadId(1), purpose("a", Algorithm::Sha256, Timestamp(1)), Admission::ByShare)
+    };
     store.faults.create.store(true, Ordering::Relaxed);
     let full = open().await;
     assert!(matches!(full, Err(UploadError::DiskFull)), "{full:?}");
@@ -114,14 +166,9 @@ async fn a_session_that_takes_no_more_is_asked_before_the_body() {
 
 #[tokio::test]
 async fn a_session_that_was_found_goes_on() {
-    let purpose = |path| Purpose {
-        repository: repository(path),
-        algorithm: Algorithm::Sha256,
-        opened_at: Timestamp(7),
-    };
     let found = |id, path, written_at| Found {
         id: UploadId(id),
-        purpose: purpose(path),
+        purpose: purpose(path, Algorithm::Sha256, Timestamp(7)),
         written_at: Timestamp(written_at),
         writer: Held::new(Algorithm::Sha256),
     };
