@@ -54,6 +54,9 @@ const PREFACE_PAUSE_MAX: Duration = Duration::from_secs(4);
 const STRANGERS_STREAMS_MAX: u32 = 16;
 /// An HTTP/2 connection with nothing open for so long is told to end: its client makes another when it needs one.
 const HTTP2_IDLE_MAX: Duration = Duration::from_secs(300);
+/// How long a stop waits for the client of an HTTP/2 connection with nothing open to say goodbye: one whose machine vanished
+/// never does. What is left of an answer in this process gets as long to reach the kernel.
+const GOODBYE_MAX: Duration = Duration::from_secs(5);
 /// Larger frames than HTTP/2's least cost less for each byte of a blob.
 const HTTP2_FRAME_BYTES_MAX: u32 = 256 << 10;
 
@@ -412,6 +415,12 @@ impl Connection {
         if http2 && is_known {
             // Members keep their connections, and wait for each other's answers for as long as those take.
             let (service, peer, review) = (self.service(about), self.peer, self.review.clone());
+            let open = Open::default();
+            let counted = open.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (begun, answer) = (counted.begin(), service.call(request));
+                async move { answer.await.map(|answer| progress::counted(answer, begun)) }
+            });
             let is_over = async {
                 match review {
                     Some(review) => review.until_over(shown).await,
@@ -419,7 +428,7 @@ impl Connection {
                 }
             };
             tokio::select! {
-                () = self.serve_http2(stream, service, std::future::pending()) => {}
+                () = self.serve_http2(stream, service, &open, std::future::pending()) => {}
                 () = is_over => debug!(%peer, "closed: its certificate is not accepted any more"),
             }
         } else if http2 {
@@ -468,7 +477,7 @@ impl Connection {
             .writev(true)
             .serve_connection(TokioIo::new(stream), service);
         // Waiting for the next request's head ends by its own deadline.
-        self.until_stopped(connection, std::future::pending()).await;
+        self.until_stopped(connection, std::future::pending(), std::future::pending()).await;
     }
 
     /// HTTP/2 with a client: an answer that it does not take is broken off, and a connection that it does not use ends.
@@ -484,7 +493,7 @@ impl Connection {
             let (begun, answer) = (watched.begin(), service.call(request));
             async move { answer.await.map(|answer| progress::watched(answer, begun, patience)) }
         });
-        self.serve_http2(stream, service, open.is_idle_for(HTTP2_IDLE_MAX)).await;
+        self.serve_http2(stream, service, &open, open.is_idle_for(HTTP2_IDLE_MAX)).await;
     }
 
     async fn serve_http2(
@@ -496,6 +505,7 @@ impl Connection {
             Error = Infallible,
             Future: Send + 'static,
         >,
+        open: &Open,
         is_idle: impl Future<Output = ()>,
     ) {
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -505,17 +515,19 @@ impl Connection {
             .max_frame_size(HTTP2_FRAME_BYTES_MAX)
             .adaptive_window(true)
             .serve_connection(TokioIo::new(stream), service);
-        self.until_stopped(connection, is_idle).await;
+        self.until_stopped(connection, is_idle, open.is_idle_for(GOODBYE_MAX)).await;
     }
 
-    /// Serves a connection; once a stop is asked for, or the connection was idle for too long, only what runs on it.
+    /// Serves a connection; once a stop is asked for, or the connection was idle for too long, only what runs on it, until
+    /// `is_over`.
     async fn until_stopped(
         mut self,
         connection: impl GracefulConnection<Error = hyper::Error>,
         is_idle: impl Future<Output = ()>,
+        is_over: impl Future<Output = ()>,
     ) {
         let mut connection = pin!(connection);
-        let over = async {
+        let ends = async {
             tokio::select! {
                 () = is_idle => {}
                 () = asked(&mut self.stop) => {}
@@ -523,9 +535,14 @@ impl Connection {
         };
         let served = tokio::select! {
             served = connection.as_mut() => served,
-            () = over => {
+            () = ends => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    served = connection => served,
+                    () = is_over => {
+                        return debug!(peer = %self.peer, "closed: its client said no goodbye");
+                    }
+                }
             }
         };
         if let Err(error) = served {

@@ -91,6 +91,39 @@ pub(super) fn watched(response: Response, request: Request, patience: Duration) 
     })
 }
 
+/// The answer, which counts as open until its last byte is taken.
+pub(super) fn counted(response: Response, request: Request) -> Response {
+    response.map(|body| match body.is_end_stream() {
+        true => body,
+        false => Body::new(Counted { body, _request: request }),
+    })
+}
+
+struct Counted {
+    body: Body,
+    _request: Request,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// An answer's body, where both its reader and its watcher reach it.
 struct Slot {
     /// `None` once it was broken off.

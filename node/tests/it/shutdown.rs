@@ -80,6 +80,27 @@ async fn a_client_that_has_asked_nothing_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_client_that_vanished_is_not_waited_for() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    // A frame of settings with nothing in it; the node acknowledges it once the connection stands.
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let dir = tempfile::tempdir().unwrap();
+    let mut node =
+        Node::start_configured(&dir.path().join("data"), "[limits]\ndrain_timeout = \"1h\"\n");
+    let mut vanished = tokio::net::TcpStream::connect(node.address()).await.unwrap();
+    vanished.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+    let mut heard = [0; 64];
+    assert!(vanished.read(&mut heard).await.unwrap() > 0);
+    node.signal(SIGTERM);
+    // From here on it reads nothing, and answers nothing.
+    let ended = tokio::task::spawn_blocking(move || node.wait());
+    let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+    assert_eq!(ended.expect("the node waits for who has vanished").unwrap(), Some(0));
+    drop(vanished);
+}
+
+#[tokio::test]
 async fn a_client_that_takes_nothing_is_let_go() {
     use tokio::io::AsyncWriteExt;
     let dir = tempfile::tempdir().unwrap();
