@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use nora_domain::{Digest, MediaType};
 use serde::Deserialize;
 
+use super::annotations::Annotations;
+
 /// OCI image manifest.
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// OCI image index.
@@ -94,7 +96,7 @@ pub struct Manifest {
     pub subject: Option<Digest>,
     /// Its artifact type: as it says, or its config's media type.
     pub artifact_type: Option<MediaType>,
-    /// Its annotations.
+    /// Its annotations; none if they take more than [`ANNOTATIONS_BYTES_MAX`](super::annotations::ANNOTATIONS_BYTES_MAX).
     pub annotations: BTreeMap<String, String>,
     /// Blobs that must be there.
     pub blobs: Vec<Digest>,
@@ -117,7 +119,7 @@ struct Document {
     blobs: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
     subject: Option<Descriptor>,
-    annotations: Option<BTreeMap<String, String>>,
+    annotations: Option<Annotations>,
     #[serde(rename = "fsLayers")]
     fs_layers: Option<serde::de::IgnoredAny>,
 }
@@ -175,7 +177,7 @@ pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Manifest, Manif
         },
         artifact_type: artifact_type(&document),
         media_type,
-        annotations: document.annotations.unwrap_or_default(),
+        annotations: document.annotations.unwrap_or_default().0,
         blobs: Vec::new(),
         optional_blobs: Vec::new(),
         children: Vec::new(),

@@ -1,5 +1,6 @@
 //! OCI distribution 1.1 and its Docker ancestor.
 
+pub mod annotations;
 pub mod errors;
 pub mod manifest;
 pub mod name;

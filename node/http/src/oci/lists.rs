@@ -35,9 +35,6 @@ const QUERY_VALUE: &AsciiSet =
 const REFERRERS_PAGE_MAX: usize = 100;
 const REFERRERS_PAGE_BYTES_MAX: usize = 4 << 20;
 
-/// Annotations of one row, in bytes. An artifact with more is listed without them; it has them itself.
-const ANNOTATIONS_BYTES_MAX: usize = 64 << 10;
-
 /// Rows of a client's own index that one request looks at.
 const FALLBACK_ROWS_MAX: usize = 1_000;
 
@@ -259,9 +256,7 @@ async fn annotations(api: &Api, artifact: &Artifact) -> Result<BTreeMap<String, 
     let parse = move |bytes: &[u8]| {
         // It was parsed when it was pushed; were it unreadable now, its row would still name it.
         let parsed = manifest::parse(bytes, Some(media_type.as_str()));
-        let annotations = parsed.map(|manifest| manifest.annotations).unwrap_or_default();
-        let bytes: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if bytes > ANNOTATIONS_BYTES_MAX { BTreeMap::new() } else { annotations }
+        parsed.map(|manifest| manifest.annotations).unwrap_or_default()
     };
     parsed(api, artifact, parse).await
 }

@@ -92,9 +92,7 @@ fn judged(
         let expected = *expected;
         return Err(nora_app::Error::DigestMismatch { expected, computed: digest }.into());
     }
-    let mut manifest = manifest::parse(bytes, content_type).map_err(|error| refused(&error))?;
-    // A push needs none of them, and to free a hundred thousand takes milliseconds: here, and on no async thread.
-    manifest.annotations.clear();
+    let manifest = manifest::parse(bytes, content_type).map_err(|error| refused(&error))?;
     Ok((digest, manifest))
 }
 
