@@ -302,7 +302,7 @@ async fn under<T>(
     held_secs: u64,
     attack: impl Future<Output = Result<T>>,
 ) -> Result<bool> {
-    if !name.starts_with("none") && !name.contains(&target.only) {
+    if !name.starts_with("no") && !name.contains(&target.only) {
         return Ok(true);
     }
     let (stop, stopped) = watch::channel(false);
@@ -363,6 +363,15 @@ async fn large_referrers(target: &Target, artifacts: Vec<(String, String)>) -> R
         }
     });
     join_all(lists).await;
+    Ok(())
+}
+
+/// No attack, but a measure for the one before: as many blobs of that size, as anybody pushes them.
+async fn ordinary_blobs(target: &Target, blobs: Vec<Vec<u8>>) -> Result<()> {
+    let client = client_from(ATTACKER)?;
+    for blob in blobs {
+        push_blob(&client, &target.base(), "bad/app", &blob).await?;
+    }
     Ok(())
 }
 
@@ -498,6 +507,9 @@ async fn on_open(args: &Args, target: Target, client: &Client) -> Result<bool> {
     let artifacts = (0..60).map(large_artifact).collect();
     let attack = large_referrers(&target, artifacts);
     all &= under(at, "60 referrers of 3.7 MB", seconds, attack).await?;
+    let blobs = (0..60).map(|number| vec![number; 3_700_000]).collect();
+    let attack = ordinary_blobs(&target, blobs);
+    all &= under(at, "no attack: 60 blobs of 3.7 MB", seconds, attack).await?;
     all &= under(at, "none, afterwards", seconds, async { Ok(()) }).await?;
     target.server.stop()?;
     Ok(all)
