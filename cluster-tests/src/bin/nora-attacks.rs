@@ -55,6 +55,8 @@ const CLOSED: &str = "[auth]\nanonymous = [\"pull,push,overwrite:good/*\"]\n";
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 /// From where the attacks come.
 const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+/// How long the client is watched without an attack, however long attacks last.
+const QUIET_SECS_MAX: u64 = 20;
 const PACE: Duration = Duration::from_millis(5);
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -492,7 +494,8 @@ const HELLO: [u8; 5] = [0x16, 0x03, 0x01, 0x02, 0x00];
 /// Attacks on a node without logins and TLS.
 async fn on_open(args: &Args, target: Target, client: &Client) -> Result<bool> {
     let (seconds, at) = (args.seconds, (&target, client));
-    let mut all = under(at, "none", seconds, async { Ok(()) }).await?;
+    let quiet = seconds.min(QUIET_SECS_MAX);
+    let mut all = under(at, "none", quiet, async { Ok(()) }).await?;
     let (http, cluster) = (target.http, target.cluster);
     let attack = silent(http, 10_000, b"G");
     all &= under(at, "10,000 connections of one byte", seconds, attack).await?;
@@ -510,7 +513,7 @@ async fn on_open(args: &Args, target: Target, client: &Client) -> Result<bool> {
     let blobs = (0..60).map(|number| vec![number; 3_700_000]).collect();
     let attack = ordinary_blobs(&target, blobs);
     all &= under(at, "no attack: 60 blobs of 3.7 MB", seconds, attack).await?;
-    all &= under(at, "none, afterwards", seconds, async { Ok(()) }).await?;
+    all &= under(at, "none, afterwards", quiet, async { Ok(()) }).await?;
     target.server.stop()?;
     Ok(all)
 }
@@ -518,12 +521,13 @@ async fn on_open(args: &Args, target: Target, client: &Client) -> Result<bool> {
 /// Attacks on a node with logins and TLS.
 async fn on_closed(args: &Args, target: Target, client: &Client) -> Result<bool> {
     let (seconds, at) = (args.seconds, (&target, client));
-    let mut all = under(at, "none, with TLS", seconds, async { Ok(()) }).await?;
+    let quiet = seconds.min(QUIET_SECS_MAX);
+    let mut all = under(at, "none, with TLS", quiet, async { Ok(()) }).await?;
     let attack = silent(target.http, 5_000, &HELLO);
     all &= under(at, "5,000 half-open handshakes, HTTPS", seconds, attack).await?;
     let attack = refusals(&target, seconds);
     all &= under(at, "pushes without a login, HTTPS", 0, attack).await?;
-    all &= under(at, "none with TLS, afterwards", seconds, async { Ok(()) }).await?;
+    all &= under(at, "none with TLS, afterwards", quiet, async { Ok(()) }).await?;
     target.server.stop()?;
     Ok(all)
 }

@@ -1,7 +1,8 @@
 //! Computation that takes long: a password's hash, a manifest of megabytes.
 //!
-//! Guarantees: it runs off the async threads, on as many threads as there are processors; on Linux, the kernel lets these
-//! threads wait for whatever else the process has to do. A caller who asks for much computation does not delay the others. Must not know: what is computed.
+//! Guarantees: it runs off the async threads, on half as many threads as there are processors; on Linux, the kernel lets these
+//! threads wait for whatever else the process has to do. So a caller who asks for much computation does not delay the others.
+//! Must not know: what is computed.
 
 use std::sync::LazyLock;
 use std::thread::available_parallelism;
@@ -21,7 +22,9 @@ const NICENESS_MAX: i32 = 19;
 
 /// A runtime whose blocking threads these are; nothing else runs on it. `None` if none could be made.
 static THREADS: LazyLock<Option<Runtime>> = LazyLock::new(|| {
-    let threads = available_parallelism().map_or(1, usize::from);
+    // The kernel lets a thread run for some milliseconds before it looks at others again, however far it stands behind. A
+    // request that wakes up finds a processor without such a thread.
+    let threads = available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1));
     let made = Builder::new_current_thread()
         .max_blocking_threads(threads)
         .thread_name("nora-compute")
