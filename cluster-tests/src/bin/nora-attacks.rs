@@ -14,7 +14,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -377,6 +378,31 @@ async fn ordinary_blobs(target: &Target, blobs: Vec<Vec<u8>>) -> Result<()> {
     Ok(())
 }
 
+/// No attack on the node: other programs keep every processor busy, at the lowest priority. What an attacker does on this
+/// machine for itself costs the client as much.
+struct BusyProcessors(Arc<AtomicBool>);
+
+impl BusyProcessors {
+    fn begin() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Self(stop)
+    }
+}
+
+impl Drop for BusyProcessors {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Six connections with 200 downloads each, of which nobody takes more than the first window.
 async fn windowless(target: &Target) -> Result<Vec<reqwest::Response>> {
     let url = format!("{}{}", target.base(), target.blob);
@@ -513,6 +539,8 @@ async fn on_open(args: &Args, target: Target, client: &Client) -> Result<bool> {
     let blobs = (0..60).map(|number| vec![number; 3_700_000]).collect();
     let attack = ordinary_blobs(&target, blobs);
     all &= under(at, "no attack: 60 blobs of 3.7 MB", seconds, attack).await?;
+    let busy = async { Ok(BusyProcessors::begin()) };
+    all &= under(at, "no attack: every processor busy with others' work", quiet, busy).await?;
     all &= under(at, "none, afterwards", quiet, async { Ok(()) }).await?;
     target.server.stop()?;
     Ok(all)
