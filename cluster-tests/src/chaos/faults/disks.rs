@@ -14,8 +14,10 @@ use crate::cluster::{Cluster, is_ready};
 use crate::error::{During, Error, Result};
 use crate::proxy::Trouble;
 
-/// How long a scrub of a small store may take to find what was damaged.
+/// How long a scrub may take to find what was damaged, beside [`MENDED_OF_FILE_MAX`].
 const MENDED_MAX: Duration = Duration::from_secs(60);
+/// How much longer that is for each file of the store: a long run leaves tens of thousands, and other work may be beside it.
+const MENDED_OF_FILE_MAX: Duration = Duration::from_millis(20);
 /// How long a node without a disk may get none of the acknowledged blobs that it lacks: more than two passes of repair.
 const STALLED_MAX: Duration = Duration::from_secs(150);
 /// How long a node with damaged metadata may take to refuse or to serve.
@@ -26,11 +28,12 @@ const FLIPS_MAX: usize = 4;
 /// What rots on a disk is found by scrubbing: asks for it, and waits until the copy is set aside or whole again.
 fn await_mended(
     cluster: &Cluster,
-    number: usize,
+    (number, files): (usize, usize),
     path: &Path,
     offset: u64,
     whole: u8,
 ) -> Result<()> {
+    let limit = MENDED_MAX + MENDED_OF_FILE_MAX * u32::try_from(files).unwrap_or(u32::MAX);
     cluster.scrub(number)?;
     let begun = Instant::now();
     let mut byte = [0];
@@ -38,10 +41,10 @@ fn await_mended(
         if file.read_at(&mut byte, offset).is_ok() && byte[0] == whole {
             return Ok(());
         }
-        if begun.elapsed() > MENDED_MAX {
+        if begun.elapsed() > limit {
             let who = number + 1;
             return Err(Error::Wrong(format!(
-                "node {who} did not find its damaged copy in {MENDED_MAX:?}"
+                "node {who} did not find its damaged copy in {limit:?}"
             )));
         }
         thread::sleep(Duration::from_millis(50));
@@ -127,7 +130,7 @@ impl Faults {
             file.write_all_at(&byte, offset).during(step)?;
             self.flipped.insert(digest_in(path));
             drop(file);
-            await_mended(cluster, number, path, offset, whole)?;
+            await_mended(cluster, (number, files.len()), path, offset, whole)?;
         }
         Ok(())
     }
