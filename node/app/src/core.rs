@@ -44,8 +44,10 @@ pub struct Dependencies {
     pub uploads: Arc<dyn Sessions>,
     /// What makes blobs of them.
     pub finish: Arc<dyn Finish>,
-    /// Time.
+    /// The cluster's clock, by which the log stamps rows and decides ages.
     pub clock: Arc<dyn Clock>,
+    /// This machine's clock, by which upload sessions age: their files carry it.
+    pub wall: Arc<dyn Clock>,
     /// Random names.
     pub ids: Arc<dyn Ids>,
     /// Who owns names.
@@ -91,6 +93,7 @@ struct Shared {
     uploads: Arc<dyn Sessions>,
     finish: Arc<dyn Finish>,
     clock: Arc<dyn Clock>,
+    wall: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
     tenancy: Arc<dyn Tenancy>,
     segments: Arc<dyn Segments>,
@@ -111,6 +114,7 @@ impl Core {
             uploads,
             finish,
             clock,
+            wall,
             ids,
             tenancy,
             segments,
@@ -124,6 +128,7 @@ impl Core {
             uploads,
             finish,
             clock,
+            wall,
             ids,
             tenancy,
             segments,
@@ -205,8 +210,14 @@ impl Core {
         &self.shared.last_segment
     }
 
+    /// The cluster's clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.shared.clock.now()
+    }
+
+    /// This machine's clock.
+    pub(crate) fn wall_now(&self) -> Timestamp {
+        self.shared.wall.now()
     }
 
     /// A generation that was never used before: the epoch is this start's own, the sequence counts within it.

@@ -140,7 +140,7 @@ impl<'a> UploadSessions<'a> {
         algorithm: Algorithm,
     ) -> Result<UploadState, Error> {
         let opener = self.core.caller().map(Caller::counted_as);
-        self.open(Purpose { repository, algorithm, opener, opened_at: self.core.now() }).await
+        self.open(Purpose { repository, algorithm, opener, opened_at: self.core.wall_now() }).await
     }
 
     /// Opens a session. Where the caller has its share, or the node is full, sessions that were given up make place.
@@ -226,7 +226,7 @@ impl<'a> UploadSessions<'a> {
     /// goes by age, and spares the sessions that the cluster knows of.
     async fn announce_if_old(self, state: &UploadState) -> Result<(), Error> {
         let lives_millis = self.core.settings().upload_expiry_millis;
-        if self.core.now().millis_since(state.opened_at) <= lives_millis {
+        if self.core.wall_now().millis_since(state.opened_at) <= lives_millis {
             return Ok(());
         }
         let command = OpenUpload {
@@ -293,8 +293,9 @@ impl<'a> UploadSessions<'a> {
     /// back what is reserved for sessions of this node that are gone or idle. One call looks at a page of the cluster's
     /// rows, after `after`. Runs now and then on every node.
     pub async fn expire(self, after: Option<UploadPlace>) -> Result<Expired, Error> {
-        let now = self.core.now();
-        let before = Timestamp(now.0.saturating_sub(self.core.settings().upload_expiry_millis));
+        let (now, wall_now) = (self.core.now(), self.core.wall_now());
+        let expiry_millis = self.core.settings().upload_expiry_millis;
+        let before = Timestamp(wall_now.0.saturating_sub(expiry_millis));
         let dropped =
             self.core.uploads().expire(before).await.map_err(|error| Error::Internal {
                 what: "expired uploads could not be dropped",
@@ -385,6 +386,7 @@ impl<'a> UploadSessions<'a> {
     /// Gives back what is reserved for a session that is gone or idle. A client that goes on with it reserves again.
     async fn give_back_if_idle(self, id: UploadId, lease: &UploadRecord) -> Result<(), Error> {
         let since = self.core.now().0.saturating_sub(ROOM_IDLE_MILLIS);
+        let wall_since = self.core.wall_now().0.saturating_sub(ROOM_IDLE_MILLIS);
         let leased_at =
             lease.expires_at.0.saturating_sub(self.core.settings().upload_expiry_millis);
         if leased_at > since || self.core.uploads().is_written(id) {
@@ -392,7 +394,7 @@ impl<'a> UploadSessions<'a> {
         }
         let quota = UploadQuota::limited(self.core, &lease.repository.tenant, id);
         match self.core.uploads().state(id).await {
-            Ok(state) if state.written_at.0 > since => Ok(()),
+            Ok(state) if state.written_at.0 > wall_since => Ok(()),
             Ok(_) => quota.shrink(0, lease.expires_at).await,
             Err(UploadError::Unknown) => quota.close().await,
             // It is asked again next time.
@@ -503,7 +505,7 @@ impl<'a> UploadSessions<'a> {
         let length = Some(bytes.len() as u64);
         let stream: ByteStream = Box::pin(futures_util::stream::iter([Ok(bytes)]));
         let (repository, algorithm) = (repository.clone(), digest.algorithm());
-        let opened_at = self.core.now();
+        let opened_at = self.core.wall_now();
         let purpose =
             Purpose { repository: repository.clone(), algorithm, opener: None, opened_at };
         let id = self.open(purpose).await?.id;

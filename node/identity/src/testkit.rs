@@ -90,6 +90,7 @@ impl MemoryNode {
             uploads: blobs.clone(),
             finish: blobs,
             clock: clock.clone(),
+            wall: clock.clone(),
             ids: Arc::new(OwnIds(AtomicU64::new(1))),
             tenancy: policies.clone(),
             segments: Arc::new(MemorySegments::new(hashes)),

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use super::error::ServeError;
 
+/// This machine's clock.
 pub(super) struct SystemClock;
 
 impl Clock for SystemClock {
@@ -25,6 +26,15 @@ impl Clock for SystemClock {
         // A clock before 1970 counts as 1970; the replicated clock never runs backwards anyway.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The cluster's clock, as far as this node knows: what the log stamped is compared with it alone.
+pub(super) struct ClusterTime(pub(super) Arc<Cluster>);
+
+impl Clock for ClusterTime {
+    fn now(&self) -> Timestamp {
+        self.0.now()
     }
 }
 

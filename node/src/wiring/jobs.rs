@@ -62,7 +62,7 @@ impl Leadership for ByConsensus {
 /// What the jobs work on.
 pub(super) struct Parts<'a> {
     pub(super) config: &'a Config,
-    pub(super) clock: &'a Arc<dyn Clock>,
+    pub(super) wall: &'a Arc<dyn Clock>,
     pub(super) cluster: &'a Arc<Cluster>,
     pub(super) registry: &'a Registry,
     pub(super) guard: &'a Arc<Guard>,
@@ -165,11 +165,11 @@ impl Parts<'_> {
     }
 
     fn bucket_sweep(&self, objects: ObjectBlobs) -> Arc<dyn Job> {
-        let (registry, clock) = (self.registry.clone(), self.clock.clone());
+        let (registry, wall) = (self.registry.clone(), self.wall.clone());
         let oldest_millis = 2 * self.registry.uploads().expiry_millis();
         job(Schedule::every("bucket-sweep", ABANDONED_INTERVAL).on_leader(), move || {
             let (objects, registry) = (objects.clone(), registry.clone());
-            let before = Timestamp(clock.now().0.saturating_sub(oldest_millis));
+            let before = Timestamp(wall.now().0.saturating_sub(oldest_millis));
             async move { drop_abandoned(&objects, &registry, before).await }
         })
     }

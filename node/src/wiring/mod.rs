@@ -49,7 +49,7 @@ use crate::admin::{self, Admin};
 use crate::descriptors::Shares;
 use crate::jobs::Driver;
 use crate::server::{Certificate, Door, Surface, serve, tls_config};
-use adapters::{NodeProbe, RandomIds, SystemClock, lock_data_dir};
+use adapters::{ClusterTime, NodeProbe, RandomIds, SystemClock, lock_data_dir};
 use jobs::{ByConsensus, Parts};
 use nora_cli::JoinArgs;
 use nora_config::{Config, Loaded, as_toml};
@@ -138,8 +138,8 @@ pub async fn run(
         .await
         .map_err(ServeError::Metadata)?;
     let cluster = Arc::new(cluster);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let storage = Storage::open(&config, &cluster, &clock).await?;
+    let wall: Arc<dyn Clock> = Arc::new(SystemClock);
+    let storage = Storage::open(&config, &cluster, &wall).await?;
     let report = OwnReport::new(data_dir.clone());
     report.tell_storage(storage.clone());
     let roster =
@@ -191,7 +191,7 @@ pub async fn run(
     leave_address(&data_dir, peer_address);
 
     let mut stop = Box::pin(stop);
-    let mut membership = Driver::new(clock.clone(), Arc::new(ByConsensus(cluster.clone())));
+    let mut membership = Driver::new(wall.clone(), Arc::new(ByConsensus(cluster.clone())));
     roster.jobs().into_iter().for_each(|job| membership.add(job));
     let epoch = tokio::select! {
         epoch = enter(&cluster, &identity) => Some(epoch),
@@ -215,7 +215,7 @@ pub async fn run(
                 certificate,
                 identity,
                 cluster: cluster.clone(),
-                clock,
+                wall,
                 storage,
                 report,
                 roster,
@@ -299,7 +299,8 @@ struct Node {
     certificate: Option<Arc<Certificate>>,
     identity: Arc<Identity>,
     cluster: Arc<Cluster>,
-    clock: Arc<dyn Clock>,
+    /// This machine's clock.
+    wall: Arc<dyn Clock>,
     storage: Storage,
     report: Arc<OwnReport>,
     roster: Roster,
@@ -332,7 +333,8 @@ impl Node {
             blobs: self.storage.blobs(),
             uploads: self.storage.uploads(),
             finish: self.storage.finish(),
-            clock: self.clock.clone(),
+            clock: Arc::new(ClusterTime(self.cluster.clone())),
+            wall: self.wall.clone(),
             ids: Arc::new(RandomIds::new(node)),
             tenancy: policies.clone(),
             segments: Arc::new(JournalSegments),
@@ -391,7 +393,7 @@ impl Node {
         upkeep::start(&mut tasks, &self.storage, &self.cluster, &registry, &self.metrics);
         let parts = Parts {
             config: &self.config,
-            clock: &self.clock,
+            wall: &self.wall,
             cluster: &self.cluster,
             registry: &registry,
             guard: &guard,
@@ -460,7 +462,8 @@ impl Node {
             login_window: self.config.limits.login_window,
             egress,
         };
-        let guard = Guard::new(registry.clone(), self.clock.clone(), policies.clone(), settings)
+        let clock = Arc::new(ClusterTime(self.cluster.clone()));
+        let guard = Guard::new(registry.clone(), clock, policies.clone(), settings)
             .map_err(ServeError::Admin)?;
         Ok((guard, announced))
     }

@@ -2,9 +2,10 @@
 
 use nora_domain::{Timestamp, UploadId};
 
-/// Tells the time.
+/// Tells the time: the cluster's, or this machine's. They may be days apart, so what was stamped by one must never be compared
+/// with the other.
 pub trait Clock: Send + Sync {
-    /// Now, in milliseconds since the Unix epoch. May step; the replicated clock is what keeps time monotone.
+    /// Now, in milliseconds since the Unix epoch. A machine's clock may step.
     fn now(&self) -> Timestamp;
 }
 

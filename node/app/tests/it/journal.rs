@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nora_app::ports::journal::Segments;
 use nora_app::ports::{BoxError, BoxFuture};
-use nora_app::testkit::{MemorySegments, repository};
+use nora_app::testkit::{ManualClock, MemorySegments, repository};
 use nora_app::{Dependencies, Error, Registry};
 use nora_domain::{
     Action, ConsumerName, CursorRecord, Digest, Entry, Epoch, JournalHead, Key, Record, Reference,
@@ -157,6 +157,21 @@ async fn entries_whose_time_is_over_go_although_they_are_few() {
     let left = numbers(&world.registry, 0, 500).await;
     assert!(left.len() < 64, "{} entries", left.len());
     world.assert_sound();
+}
+
+/// The journal is stamped by the cluster's clock, which may be a day ahead of the leader's own.
+#[tokio::test]
+async fn a_leader_whose_own_clock_is_behind_lets_old_entries_go() {
+    const KEPT: u64 = 80_000;
+    let world = world();
+    let wall = Arc::new(ManualClock::at(Timestamp(NOW.0 - 24 * 3_600_000)));
+    let registry = Registry::new(Dependencies { wall, ..world.dependencies() });
+    flips(&world, 50).await;
+    let early = head(&world).await.next;
+    world.clock.advance(2 * KEPT);
+    registry.journal().seal_overdue(KEPT).await.unwrap();
+    while registry.journal().drop_segments(KEPT).await.unwrap() {}
+    assert_eq!(numbers(&registry, 0, 500).await.first(), Some(&early));
 }
 
 /// Calls of a read to the metadata, and a few more.

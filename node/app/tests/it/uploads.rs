@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use nora_app::ports::ByteStream;
 use nora_app::ports::blobs::{BlobCopy, Blobs};
+use nora_app::ports::clock::Clock;
 use nora_app::ports::metadata::Metadata;
-use nora_app::testkit::{Failure, Uploads, body, generation, push, repository, start_node};
-use nora_app::{Error, Registry};
+use nora_app::testkit::{
+    Failure, ManualClock, Uploads, body, generation, push, repository, start_node,
+};
+use nora_app::{Dependencies, Error, Registry};
 use nora_domain::{
     Action, Algorithm, BlobRecord, CommitBlob, Digest, DropHolder, Epoch, Generation, Key, NodeId,
-    OpenUpload, Placement, Record, RepositoryKey, SetStanding, Standing, TenantName, UploadId,
+    OpenUpload, Placement, Record, RepositoryKey, SetStanding, Standing, TenantName, Timestamp,
+    UploadId,
 };
 
 use crate::support::{
@@ -653,4 +657,33 @@ async fn leases_are_found_whichever_tenants_they_are() {
     let before = world.counts().linearizations;
     assert!(world.registry.uploads().leased(&asked(&[7_000])).await.unwrap().is_empty());
     assert_eq!(world.counts().linearizations, before + 1, "it is seen what others acknowledged");
+}
+
+/// The clocks of the cluster and of a machine may be days apart: each age is told by the clock that stamped its beginning.
+#[tokio::test]
+async fn sessions_age_by_the_machines_clock_and_leases_by_the_clusters() {
+    const DAY: u64 = 24 * 3_600_000;
+    let world = world();
+    let wall = Arc::new(ManualClock::at(Timestamp(NOW.0 - 2 * DAY)));
+    let registry = Registry::new(Dependencies { wall: wall.clone(), ..world.dependencies() });
+    let here = repository("here");
+    let session = registry.uploads().start(here.clone(), Algorithm::Sha256).await.unwrap();
+    assert_eq!(session.opened_at, wall.now());
+    let lease = OpenUpload {
+        upload: UploadId(7),
+        repository: here.clone(),
+        node: NodeId(2),
+        lives_millis: 60_000,
+        reserve: 0,
+    };
+    world.elsewhere(Action::OpenUpload(lease));
+    world.metadata.linearize().await.unwrap();
+    let lease = Key::Upload(here.tenant.clone(), UploadId(7));
+    world.clock.advance(3 * DAY);
+    let expired = registry.uploads().expire(None).await.unwrap();
+    assert_eq!(expired.dropped, 0, "this machine's clock stands still");
+    assert_eq!(world.metadata.row(&lease), None, "the cluster's does not");
+    wall.advance(registry.uploads().expiry_millis() + 1);
+    let expired = registry.uploads().expire(None).await.unwrap();
+    assert_eq!((expired.dropped, world.blobs.sessions()), (1, vec![]));
 }
