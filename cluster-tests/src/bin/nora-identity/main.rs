@@ -4,6 +4,7 @@
 //! about stands at the head of its module.
 
 mod audit;
+mod clock;
 mod exchange;
 mod limits;
 mod outage;
@@ -158,6 +159,7 @@ async fn checks(stage: &Stage, report: &mut Report, images: usize) -> Step<()> {
     report.check("immutable tag", policy::immutable(stage, &load)).await;
     report.check("deleted blobs", policy::deleted_blobs(stage, &load)).await;
     report.check("images over all nodes", spread::over_all_nodes(stage, &load, images)).await;
+    report.check("clock of a node is wrong", clock::of_a_node_is_wrong(stage, &load)).await;
     report.check("leader lost", outage::leader_lost(stage, &load)).await;
     report.check("audit of refusals", audit::refusals(stage, &reader)).await;
     report.check("audit counts once", audit::counts_once(stage)).await;

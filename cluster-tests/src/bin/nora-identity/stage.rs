@@ -238,7 +238,7 @@ impl Stage {
             work: work.to_owned(),
             nodes: NODES,
             users: false,
-            faults: false,
+            faults: true,
             args: vec!["--config".to_owned(), config.display().to_string()],
         })?;
         std::fs::write(&config, policy(&issuers))?;
