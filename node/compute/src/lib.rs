@@ -1,6 +1,6 @@
 //! Computation that takes long: a password's hash, a manifest of megabytes.
 //!
-//! Guarantees: it runs off the async threads, on half as many threads as there are processors; on Linux, the kernel lets these
+//! Guarantees: it runs off the async threads, on half as many threads as there are processors, and one at least; on Linux, the kernel lets these
 //! threads wait for whatever else the process has to do. So a caller who asks for much computation does not delay the others.
 //! Must not know: what is computed.
 

@@ -121,16 +121,17 @@ impl Asking {
 /// The issuers' keys.
 pub struct Issuers {
     egress: Egress,
-    clock: Arc<dyn Clock>,
+    /// This machine's clock, as issuers go by clocks of their own.
+    wall: Arc<dyn Clock>,
     /// Exchanges of each subject.
     exchanges: Pace,
     known: std::sync::Mutex<HashMap<String, Arc<Known>>>,
 }
 
 impl Issuers {
-    pub(super) fn new(clock: Arc<dyn Clock>, egress: Egress) -> Arc<Self> {
+    pub(super) fn new(wall: Arc<dyn Clock>, egress: Egress) -> Arc<Self> {
         let exchanges = Pace::new(EXCHANGES_A_MINUTE, MINUTE);
-        Arc::new(Self { egress, clock, exchanges, known: std::sync::Mutex::default() })
+        Arc::new(Self { egress, wall, exchanges, known: std::sync::Mutex::default() })
     }
 
     /// Believes a token of that issuer, or not.
@@ -148,7 +149,7 @@ impl Issuers {
             audience: &provider.audience,
             algorithms: &algorithms,
             required_claims: &provider.required_claims,
-            now_secs: self.clock.now().0 / 1_000,
+            now_secs: self.wall.now().0 / 1_000,
         };
         Ok(verify(token, &keys.0, &expect)?)
     }

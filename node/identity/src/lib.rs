@@ -98,6 +98,14 @@ pub enum Unhashed {
     Failed(String),
 }
 
+/// The clocks that the guard reads. They may be days apart.
+pub struct Clocks {
+    /// The cluster's, by which what the cluster gives begins and ends.
+    pub cluster: Arc<dyn Clock>,
+    /// This machine's, by which the world outside tells the time: issuers, receivers of webhooks, clients.
+    pub wall: Arc<dyn Clock>,
+}
+
 /// What the guard is made of.
 pub struct GuardSettings {
     /// Whether only this machine reaches the node.
@@ -117,7 +125,10 @@ pub struct GuardSettings {
 /// Recognises callers, and keeps what decisions rest on up to date.
 pub struct Guard {
     registry: Registry,
+    /// The cluster's clock.
     clock: Arc<dyn Clock>,
+    /// This machine's clock.
+    wall: Arc<dyn Clock>,
     policies: Arc<Policies>,
     is_loopback: bool,
     admin: Option<AdminPasswords>,
@@ -149,7 +160,7 @@ impl Guard {
     /// A guard over the registry's accounts, tokens and policy.
     pub fn new(
         registry: Registry,
-        clock: Arc<dyn Clock>,
+        Clocks { cluster: clock, wall }: Clocks,
         policies: Arc<Policies>,
         settings: GuardSettings,
     ) -> Result<Arc<Self>, std::io::Error> {
@@ -169,9 +180,10 @@ impl Guard {
             limits: Limits::new(registry.clone(), clock.clone()),
             callers: Callers::new(),
             catalogs: Pace::new(CATALOGS_MAX, CATALOGS_WITHIN),
-            issuers: Issuers::new(clock.clone(), egress),
+            issuers: Issuers::new(wall.clone(), egress),
             registry,
             clock,
+            wall,
             policies,
             is_loopback,
             admin,
@@ -270,9 +282,14 @@ impl Guard {
         self.makes_sessions()
     }
 
-    /// The time, as this node sees it.
+    /// The cluster's time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The time that this node tells the world outside.
+    pub fn wall_now(&self) -> Timestamp {
+        self.wall.now()
     }
 
     /// Counts a request against the limits of the tenant whose repository it is about: what is left of them, or `None` if

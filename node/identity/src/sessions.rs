@@ -166,7 +166,8 @@ impl Guard {
             access,
             refresh: refresh.transpose().map_err(failed)?,
             expires_in_secs,
-            issued_at_secs: now,
+            // Clients count from there by their own clocks.
+            issued_at_secs: self.wall.now().0 / 1_000,
             granted,
         })
     }

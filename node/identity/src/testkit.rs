@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nora_app::ports::clock::{Clock, Ids};
+use nora_app::ports::clock::Ids;
 use nora_app::testkit::{
     Hashes, ManualClock, MemoryBlobs, MemoryMetadata, MemorySegments, found_cluster, start_node,
 };
@@ -25,7 +25,7 @@ use nora_domain::{
 };
 use nora_egress::Egress;
 
-use crate::{AdminPasswords, Guard, GuardSettings, Policies, canonical, tenant_limits};
+use crate::{AdminPasswords, Clocks, Guard, GuardSettings, Policies, canonical, tenant_limits};
 
 /// The one node.
 pub const NODE: NodeId = NodeId(1);
@@ -103,8 +103,8 @@ impl MemoryNode {
                 upload_expiry_millis: 86_400_000,
             },
         });
-        let ticking: Arc<dyn Clock> = clock.clone();
-        let guard = Guard::new(registry.clone(), ticking, policies, settings).unwrap();
+        let clocks = Clocks { cluster: clock.clone(), wall: clock.clone() };
+        let guard = Guard::new(registry.clone(), clocks, policies, settings).unwrap();
         Self { guard, registry, clock, metadata }
     }
 

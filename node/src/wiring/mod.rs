@@ -59,7 +59,7 @@ use nora_http::{
     Api, LISTS_BYTES_MAX, body, forwarded_router, manifest_budget, router, waiting_router,
 };
 use nora_identity::{
-    ADMIN_USER, AdminFile, AdminPasswords, Guard, GuardSettings, Policies, shared_password,
+    ADMIN_USER, AdminFile, AdminPasswords, Clocks, Guard, GuardSettings, Policies, shared_password,
 };
 
 use peers::{
@@ -462,8 +462,9 @@ impl Node {
             login_window: self.config.limits.login_window,
             egress,
         };
-        let clock = Arc::new(ClusterTime(self.cluster.clone()));
-        let guard = Guard::new(registry.clone(), clock, policies.clone(), settings)
+        let cluster = Arc::new(ClusterTime(self.cluster.clone()));
+        let clocks = Clocks { cluster, wall: self.wall.clone() };
+        let guard = Guard::new(registry.clone(), clocks, policies.clone(), settings)
             .map_err(ServeError::Admin)?;
         Ok((guard, announced))
     }

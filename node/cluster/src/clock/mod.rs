@@ -156,6 +156,8 @@ pub(crate) struct ClusterClock {
     wall: WallClock,
     limits: ClockLimits,
     applied: Arc<AppliedClock>,
+    /// The latest time that was read here. A new leader begins at the last command's time, and what was over stays over.
+    read: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -189,10 +191,10 @@ impl ClusterClock {
             reachable: None,
             is_off: false,
         };
-        Self { node, wall, limits, applied, inner: Mutex::new(inner) }
+        Self { node, wall, limits, applied, read: AtomicU64::new(0), inner: Mutex::new(inner) }
     }
 
-    /// The cluster's clock, as far as this node knows.
+    /// The cluster's clock, as far as this node knows. It never goes back here, once the state has a clock.
     pub(crate) fn now(&self) -> Timestamp {
         let mut inner = locked(&self.inner);
         let at = Instant::now();
@@ -200,7 +202,12 @@ impl ClusterClock {
             Some(_) => self.advance(&mut inner, at),
             None => inner.heard.clock + at.saturating_duration_since(inner.heard.at),
         };
-        timestamp(clock).max(self.applied.get())
+        let (clock, applied) = (timestamp(clock), self.applied.get());
+        if applied == Timestamp(0) {
+            return clock;
+        }
+        let clock = clock.max(applied);
+        Timestamp(self.read.fetch_max(clock.0, Ordering::AcqRel).max(clock.0))
     }
 
     /// The stamp for commands that this node writes into the log as the leader of `term`.

@@ -137,7 +137,7 @@ impl Sender {
         if !text.is_empty() {
             // The same when the same entries are sent again. With entries that came meanwhile it is another request.
             let id = format!("audit-{first}-{newest}");
-            let at = self.guard.now().0 / 1_000;
+            let at = self.guard.wall_now().0 / 1_000;
             let mut request = self.egress.post(url).map_err(|refused| refused.to_string())?;
             request = request
                 .timeout(TIMEOUT)
