@@ -198,7 +198,7 @@ impl<'a> UploadSessions<'a> {
     ) -> Result<UploadState, Error> {
         let state =
             self.core.uploads().state(id).await.map_err(|error| Error::of_upload(id, error))?;
-        // A session of another repository is told from none by nothing: its id opens only its own repository.
+        // A caller cannot tell a session of another repository from a missing one: an id opens only its own repository.
         if state.repository != *repository {
             return Err(Error::UploadUnknown(id));
         }

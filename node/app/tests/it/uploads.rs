@@ -498,7 +498,7 @@ async fn builds_that_were_cancelled_keep_nobody_out_for_long() {
     assert!(matches!(start().await, Err(Error::TooManyUploads { .. })), "all others are fresh");
 }
 
-/// A world with places for so many sessions, and what opens a session for a caller, with some bytes or none, half a second
+/// A world with places for so many sessions. Sessions are opened for named callers, hold some bytes, and are half a second
 /// apart.
 struct Places {
     world: World,
@@ -581,7 +581,7 @@ async fn nothing_is_ended_for_a_caller_who_is_refused_all_the_same() {
         is_over_its_share(places.open("bob").await, 3);
     }
     assert_eq!(places.sessions(), before);
-    // One of alice's is given up: it counts as a place, which is not enough for bob to have more than is left.
+    // One of alice's is given up: it counts as a place, and alice has more than four all the same.
     places.world.clock.advance(60_000 - 4_000);
     is_over_its_share(places.open("alice").await, 6);
     assert_eq!(places.sessions(), before);
