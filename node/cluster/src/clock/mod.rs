@@ -1,7 +1,7 @@
 //! The cluster's clock: what leases, tokens and ages are measured by.
 //!
-//! The leader stamps every command with the clock of the state at its election plus the time that has passed since, by
-//! its monotonic clock. Once a second the leader compares the wall clocks of all members. The agreed time, the lower
+//! The leader stamps every command with the clock as it knew it at its election plus the time that has passed since, by
+//! its monotonic clock. What it knew is the later of the state's clock and what the leader before told it. Once a second the leader compares the wall clocks of all members. The agreed time, the lower
 //! median of the voters' clocks, corrects the cluster's clock (`pace` says how far).
 //!
 //! Guarantees: no single wall clock moves the cluster's clock of several voters ahead; the clock never goes back; a node
@@ -132,6 +132,12 @@ struct Heard {
     at: Instant,
 }
 
+impl Heard {
+    fn clock_at(&self, at: Instant) -> Duration {
+        self.clock + at.saturating_duration_since(self.at)
+    }
+}
+
 #[derive(Debug)]
 struct Lead {
     term: u64,
@@ -200,7 +206,7 @@ impl ClusterClock {
         let at = Instant::now();
         let clock = match inner.lead {
             Some(_) => self.advance(&mut inner, at),
-            None => inner.heard.clock + at.saturating_duration_since(inner.heard.at),
+            None => inner.heard.clock_at(at),
         };
         let (clock, applied) = (timestamp(clock), self.applied.get());
         if applied == Timestamp(0) {
@@ -227,10 +233,20 @@ impl ClusterClock {
         at: Instant,
     ) {
         if inner.lead.as_ref().is_none_or(|lead| lead.term != term) {
-            let pace = Pace::new(duration(self.applied.get()), at);
+            let pace = Pace::new(self.known(inner, at), at);
             inner.lead = Some(Lead { term, pace });
             inner.reports.clear();
             inner.voters = voters.collect();
+        }
+    }
+
+    /// The cluster's clock, as this node knew it before it led. In a quiet cluster the last command is old; the leader
+    /// before went on to tell its clock, and what had ended by it must not begin again.
+    fn known(&self, inner: &Inner, at: Instant) -> Duration {
+        match self.applied.get() {
+            // No clock was set yet: the first leader sets it.
+            Timestamp(0) => Duration::ZERO,
+            applied => duration(applied).max(inner.heard.clock_at(at)),
         }
     }
 
@@ -383,5 +399,48 @@ impl ClusterClock {
             members: inner.reports.iter().filter_map(offset_of).chain(own).collect(),
             lag_millis: agreed.map(|agreed| difference(agreed.time, duration(now))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOTERS: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
+    fn clock(applied: u64) -> ClusterClock {
+        let limits = ClockLimits {
+            skew_max: Duration::from_secs(60),
+            step_max: Duration::from_secs(86_400),
+        };
+        let shown = AppliedClock::default();
+        shown.note(Timestamp(applied));
+        ClusterClock::new(NodeId(2), WallClock::new(|| Timestamp(1)), limits, Arc::new(shown))
+    }
+
+    fn told(term: u64, clock: u64) -> Told {
+        let clock = Timestamp(clock);
+        Told { term, clock, offset_millis: None, reachable: BTreeSet::new() }
+    }
+
+    #[test]
+    fn a_new_leader_goes_on_from_the_clock_that_the_leader_before_told() {
+        let node = clock(1_000_000);
+        assert_eq!(node.hear(told(1, 9_000_000)), Timestamp(1));
+        let first = node.stamp(2, VOTERS.into_iter());
+        assert!(first >= Timestamp(9_000_000), "{first:?}");
+        // It leads again after another did, which told nothing yet.
+        node.follow();
+        assert!(node.stamp(4, VOTERS.into_iter()) >= first);
+        // The state's clock is later than what was heard long ago.
+        node.follow();
+        node.applied.note(Timestamp(20_000_000));
+        assert!(node.stamp(5, VOTERS.into_iter()) >= Timestamp(20_000_000));
+    }
+
+    #[test]
+    fn the_first_leader_of_all_has_no_clock_to_go_on_from() {
+        let node = clock(0);
+        assert!(node.stamp(1, VOTERS.into_iter()) < Timestamp(60_000));
     }
 }
