@@ -22,6 +22,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         // What may be large is a slice of what was received, not a copy of it.
         .bytes(".nora.record.v1.Body")
+        .bytes(".nora.record.v1.Artifact.annotations")
+        .bytes(".nora.command.v1.PutArtifact.annotations")
         .bytes(".nora.record.v1.Facts")
         .bytes(".nora.raft.v1.Entry")
         .bytes(".nora.exchange.v1")

@@ -288,6 +288,7 @@ fn put(number: usize, value: u64) -> Action {
         body: Body::Inline(value.to_be_bytes().to_vec().into()),
         subject: None,
         artifact_type: None,
+        annotations: Default::default(),
         blobs: Vec::new(),
         children: Vec::new(),
         tags: vec![tag(number)],

@@ -45,6 +45,9 @@ pub struct PutArtifact {
     pub subject: Option<Digest>,
     /// What kind of thing it is.
     pub artifact_type: Option<MediaType>,
+    /// What a list of referrers shows of its annotations, as its format writes them. Kept if its bytes become a blob, so
+    /// that no list reads it; dropped if they take more than a record holds.
+    pub annotations: Bytes,
     /// Blobs it needs, in any order.
     pub blobs: Vec<Digest>,
     /// Artifacts it lists, in any order.
@@ -81,6 +84,28 @@ pub enum ArtifactBody {
     Bytes(Bytes),
     /// In a blob.
     Blob(Arc<dyn OpenBlob>),
+}
+
+/// An artifact as a list shows it: what its record alone says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The media type it was pushed with.
+    pub media_type: MediaType,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The artifact it speaks about.
+    pub subject: Option<Digest>,
+    /// Where its annotations are found.
+    pub annotations: Annotations,
+}
+
+/// Where a list finds an artifact's annotations; never in a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Annotations {
+    /// Among the artifact's own bytes, at most [`Body::INLINE_BYTES_MAX`] of them.
+    Within(Bytes),
+    /// Here, as its format wrote them when it was pushed; empty if there are none to show.
+    Kept(Bytes),
 }
 
 /// An artifact that speaks about another.
@@ -138,6 +163,11 @@ impl<'a> Artifacts<'a> {
         if references > references_max {
             return Err(Error::TooManyReferences { references_max });
         }
+        let is_listed = is_large && subject.is_some();
+        let annotations = match put.annotations {
+            kept if is_listed && kept.len() <= Body::INLINE_BYTES_MAX => kept,
+            _ => Bytes::new(),
+        };
         let size = bytes.len() as u64;
         let mut own_link_is_new = false;
         let body = if is_large {
@@ -160,6 +190,7 @@ impl<'a> Artifacts<'a> {
             body,
             subject,
             artifact_type,
+            annotations,
             blobs,
             children,
             tags,
@@ -299,17 +330,21 @@ impl Artifacts<'_> {
         Ok(Page::cut(found, limit))
     }
 
-    /// An artifact that a list named, which is no pull of it; `None` if it was deleted since.
+    /// An artifact that a list named, which is no pull of it; `None` if it was deleted since. Reads no blob.
     pub async fn listed(
         self,
         repository: &RepositoryKey,
         digest: Digest,
-    ) -> Result<Option<Artifact>, Error> {
+    ) -> Result<Option<Listed>, Error> {
         let row = self.core.row(Key::Artifact(repository.clone(), digest)).await?;
-        match record!(Artifact, row) {
-            Some(record) => self.with_body(repository, digest, record).await,
-            None => Ok(None),
-        }
+        Ok(record!(Artifact, row).map(|record| {
+            let ArtifactRecord { media_type, size, subject, body, annotations, .. } = record;
+            let annotations = match body {
+                Body::Inline(bytes) => Annotations::Within(bytes),
+                Body::Blob => Annotations::Kept(annotations),
+            };
+            Listed { media_type, size, subject, annotations }
+        }))
     }
 
     /// An artifact with its body; `None` if it was deleted since its record was read, and its body with it.

@@ -118,6 +118,7 @@ fn put(artifact: u64, tag: u64) -> Action {
         body: Body::Inline(vec![b' '; BODY_BYTES].into()),
         subject: None,
         artifact_type: None,
+        annotations: Default::default(),
         blobs: vec![digest(1, 0), digest(1, 1)],
         children: vec![],
         tags: vec![TagName::parse(&format!("t{tag}")).expect("a valid tag")],

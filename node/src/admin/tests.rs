@@ -245,6 +245,7 @@ impl World {
             bytes: bytes.to_vec().into(),
             subject: None,
             artifact_type: None,
+            annotations: Default::default(),
             blobs: Vec::new(),
             children: Vec::new(),
             optional_blobs: Vec::new(),

@@ -128,12 +128,17 @@ async fn a_page_of_referrers_ends_by_bytes_and_leaves_huge_annotations_out() {
     let config = node.push_blob("r", b"{}").await;
     let subject = digest_of(b"whatever it is");
     let mut pushed = BTreeMap::new();
-    for (number, annotation) in
-        (0..81).map(|number| (number, if number == 0 { 200_000 } else { 60_000 }))
-    {
+    for number in 0..82 {
+        // The first has too many annotations, and the last few in a manifest that is large otherwise.
+        let (annotation, other) = match number {
+            0 => (200_000, 0),
+            81 => (10, 200_000),
+            _ => (60_000, 0),
+        };
         let extra = json!({
             "subject": {"mediaType": OCI_MANIFEST, "digest": subject, "size": 14},
             "annotations": {"number": number.to_string(), "padding": "x".repeat(annotation)},
+            "other": "x".repeat(other),
         });
         let manifest = image(&config, 2, &[], &extra);
         let digest = digest_of(&manifest);

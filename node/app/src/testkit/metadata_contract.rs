@@ -243,6 +243,7 @@ async fn fill(metadata: &dyn Metadata, repository: &RepositoryKey, node: NodeId)
             body: Body::Inline(b"{}".as_slice().into()),
             subject: Some(digest(100)),
             artifact_type: None,
+            annotations: Default::default(),
             blobs: vec![digest(0)],
             children: vec![],
             tags: if n == 0 { (0..ROWS).map(tag).collect() } else { vec![] },

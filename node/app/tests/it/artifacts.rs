@@ -279,6 +279,7 @@ fn inline(repository: &RepositoryKey, content: &str) -> PutArtifact {
         body: Body::Inline(content.to_owned().into()),
         subject: None,
         artifact_type: None,
+        annotations: Default::default(),
         blobs: vec![],
         children: vec![],
         tags: vec![],

@@ -1,6 +1,7 @@
 //! Lists: whole, in order, page by page.
 
 use nora_app::Error;
+use nora_app::artifacts::Annotations;
 use nora_app::testkit::repository;
 use nora_domain::{
     Action, Body, Digest, Format, MediaType, MountBlob, PutArtifact, RepositoryKey, RepositoryPath,
@@ -50,6 +51,7 @@ async fn lists_are_read_after_catching_up() {
             body: Body::Inline(content.to_owned().into()),
             subject,
             artifact_type: None,
+            annotations: Default::default(),
             blobs: vec![],
             children: vec![],
             tags: vec![tag(content)],
@@ -128,6 +130,7 @@ fn refer(world: &World, repository: &RepositoryKey, subject: Digest) -> (Vec<Dig
             body: Body::Inline(bytes.clone().into()),
             subject: Some(subject),
             artifact_type: Some(media_type(if is_signature { "signature" } else { "sbom" })),
+            annotations: Default::default(),
             blobs: vec![],
             children: vec![],
             tags: vec![],
@@ -196,13 +199,39 @@ async fn a_referrer_shows_its_bytes() {
         world.registry.artifacts().referrers(&here, sha256(b"it"), None, None, 5).await.unwrap();
     let [referrer] = &page.items[..] else { panic!("{} referrers", page.items.len()) };
     let listed = world.registry.artifacts().listed(&here, referrer.digest).await.unwrap().unwrap();
-    assert_eq!(listed.bytes().await.unwrap(), put.bytes);
+    assert_eq!(listed.annotations, Annotations::Within(put.bytes.clone()));
     assert_eq!(referrer.artifact_type, put.artifact_type);
     world.registry.artifacts().delete(here.clone(), put.digest).await.unwrap();
     let page =
         world.registry.artifacts().referrers(&here, sha256(b"it"), None, None, 5).await.unwrap();
     assert!(page.items.is_empty());
     assert!(world.registry.artifacts().listed(&here, put.digest).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_list_reads_the_annotations_of_a_large_referrer_from_its_record() {
+    let world = world();
+    let here = repository("here");
+    let large = |fill: u8| vec![fill; Body::INLINE_BYTES_MAX + 1];
+    let most = vec![b'a'; Body::INLINE_BYTES_MAX];
+    let too_many = vec![b'a'; Body::INLINE_BYTES_MAX + 1];
+    let (some, none) = (b"some".to_vec(), Vec::new());
+    let cases = [
+        (large(1), true, some.clone(), some.clone()),
+        (large(2), true, most.clone(), most),
+        (large(3), true, too_many, none.clone()),
+        (large(4), false, some.clone(), none),
+    ];
+    for (bytes, has_subject, annotations, kept) in cases {
+        let mut put = artifact(&here, bytes);
+        put.subject = has_subject.then(|| sha256(b"it"));
+        put.annotations = annotations.into();
+        world.registry.artifacts().put(put.clone()).await.unwrap();
+        let listed = world.registry.artifacts().listed(&here, put.digest).await.unwrap().unwrap();
+        assert_eq!(listed.annotations, Annotations::Kept(kept.into()));
+        assert_eq!((listed.subject, listed.size), (put.subject, put.bytes.len() as u64));
+    }
+    world.assert_sound();
 }
 
 #[tokio::test]

@@ -238,6 +238,7 @@ pub(crate) fn artifact(repository: &RepositoryKey, bytes: impl Into<Bytes>) -> P
         bytes,
         subject: None,
         artifact_type: None,
+        annotations: Default::default(),
         blobs: vec![],
         children: vec![],
         optional_blobs: vec![],

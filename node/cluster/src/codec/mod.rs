@@ -89,6 +89,7 @@ mod token;
 mod upload;
 mod version;
 
+use bytes::Bytes;
 use nora_domain::NameError;
 
 pub(crate) use self::node::{profile_from_proto, profile_to_proto};
@@ -162,7 +163,7 @@ macro_rules! as_they_are {
     };
 }
 
-as_they_are!(bool, u32, u64, String, Vec<u8>);
+as_they_are!(bool, u32, u64, String, Vec<u8>, Bytes);
 
 impl Codec for Box<str> {
     type Message = String;

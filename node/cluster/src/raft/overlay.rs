@@ -103,7 +103,7 @@ fn weight(row: &Row) -> usize {
         Some(Record::Artifact(artifact)) => {
             let body = match &artifact.body {
                 Body::Inline(bytes) => bytes.len(),
-                Body::Blob => 0,
+                Body::Blob => artifact.annotations.len(),
             };
             ROW + body + 65 * (artifact.blobs.len() + artifact.children.len())
         }

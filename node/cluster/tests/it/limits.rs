@@ -107,6 +107,7 @@ fn artifact(body: usize, number: u64) -> Command {
         body: Body::Inline(vec![b' '; body].into()),
         subject: None,
         artifact_type: None,
+        annotations: Default::default(),
         blobs: vec![],
         children: vec![],
         tags: vec![TagName::parse("latest").unwrap()],

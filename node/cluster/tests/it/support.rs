@@ -101,6 +101,7 @@ pub fn workload(length: u64) -> Vec<Command> {
                 body: Body::Inline(b"{ }\n".as_slice().into()),
                 subject: (next(3) == 0).then(|| digest(200)),
                 artifact_type: None,
+                annotations: Default::default(),
                 blobs: vec![blob],
                 children: vec![],
                 tags: vec![tag],

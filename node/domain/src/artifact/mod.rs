@@ -35,6 +35,9 @@ pub struct ArtifactRecord {
     pub subject: Option<Digest>,
     /// What kind of thing it is, if it says so: OCI's artifactType, or its config's media type.
     pub artifact_type: Option<MediaType>,
+    /// What a list of referrers shows of its annotations: canonical bytes, opaque here. Kept only if its body is a blob, so
+    /// that a list reads no blob; empty otherwise. At most [`Body::INLINE_BYTES_MAX`].
+    pub annotations: Bytes,
     /// Blobs that must live as long as it does; sorted, each once. Holds its own digest if its body is a blob.
     pub blobs: Vec<Digest>,
     /// Artifacts of the same repository that it lists; sorted, each once.
@@ -44,7 +47,7 @@ pub struct ArtifactRecord {
 }
 
 impl ArtifactRecord {
-    /// Bytes that the record holds itself.
+    /// Bytes of the artifact that the record holds itself. Its annotations are a part of a body that is counted as a blob.
     pub fn inline_bytes(&self) -> u64 {
         match self.body {
             Body::Inline(_) => self.size,
@@ -77,6 +80,8 @@ pub struct PutArtifact {
     pub subject: Option<Digest>,
     /// What kind of thing it is.
     pub artifact_type: Option<MediaType>,
+    /// What a list of referrers shows of its annotations, if its body is a blob; empty otherwise.
+    pub annotations: Bytes,
     /// Blobs it needs; sorted, each once. Every one must be live, not lost, and linked, or the command is refused.
     pub blobs: Vec<Digest>,
     /// Artifacts it lists; sorted, each once. Every one must be there, or the command is refused.

@@ -116,6 +116,7 @@ impl<S: Store> Step<'_, S> {
             body: body.clone(),
             subject: *subject,
             artifact_type: command.artifact_type.clone(),
+            annotations: command.annotations.clone(),
             blobs,
             children,
             pushed_at: self.now,

@@ -45,6 +45,7 @@ fn put(repo: u8, i: u8, tags: &[&str]) -> Action {
         body: Body::Inline(vec![i].into()),
         subject: None,
         artifact_type: None,
+        annotations: Default::default(),
         blobs: vec![],
         children: vec![],
         tags: tags.iter().map(|name| tag(name)).collect(),

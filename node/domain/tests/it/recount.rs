@@ -42,6 +42,7 @@ fn sound() -> MemoryStore {
             body,
             subject,
             artifact_type: None,
+            annotations: Default::default(),
             blobs,
             children,
             tags: if artifact == 7 { vec![tag("v1")] } else { Vec::new() },

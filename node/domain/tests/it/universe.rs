@@ -1,5 +1,6 @@
 //! A small universe of names in which random commands meet one another, and the strategy that makes them.
 
+use bytes::Bytes;
 use nora_domain::{
     About, AccessTokenRecord, AccountName, Action, Actor, AddHolder, AddSigningKey, AdmitNode,
     AdvanceCursor, Applied, AuthorityKeys, BeginRotation, Body, CloseUpload, ClusterId, Command,
@@ -806,6 +807,7 @@ impl PutOp {
         } else {
             (Body::Inline(vec![self.artifact; 7].into()), 7)
         };
+        let annotations = if self.has_blob_body { vec![b'a'; 11].into() } else { Bytes::new() };
         Action::PutArtifact(PutArtifact {
             repository: here,
             digest: digest(self.artifact),
@@ -814,6 +816,7 @@ impl PutOp {
             body,
             subject: self.subject.map(digest),
             artifact_type: (self.blobs > 99).then(|| media_type("type/of-artifact")),
+            annotations,
             blobs,
             children,
             tags: members(self.tags, 0, 4).map(|i| tag(&format!("v{i}"))).collect(),

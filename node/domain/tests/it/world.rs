@@ -208,6 +208,7 @@ pub fn put(repo: u8, i: u8, blobs: &[u8], children: &[u8], tags: &[&str]) -> Act
         body: Body::Inline(vec![i; 10].into()),
         subject: None,
         artifact_type: None,
+        annotations: Default::default(),
         blobs: blobs.iter().copied().map(digest).collect(),
         children: children.iter().copied().map(digest).collect(),
         tags: tags.iter().map(|name| tag(name)).collect(),

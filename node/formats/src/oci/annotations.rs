@@ -12,6 +12,20 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 /// them itself.
 pub const ANNOTATIONS_BYTES_MAX: usize = 64 << 10;
 
+/// Annotations as bytes that a registry may keep beside a large manifest; empty if there are none.
+pub fn keep(annotations: &BTreeMap<String, String>) -> Vec<u8> {
+    if annotations.is_empty() {
+        return Vec::new();
+    }
+    // A map of texts always serialises.
+    serde_json::to_vec(annotations).unwrap_or_default()
+}
+
+/// What [`keep`] wrote; none where nothing was kept.
+pub fn kept(bytes: &[u8]) -> BTreeMap<String, String> {
+    serde_json::from_slice(bytes).unwrap_or_default()
+}
+
 /// Annotations by their keys; none if they take more than [`ANNOTATIONS_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct Annotations(pub(super) BTreeMap<String, String>);
@@ -89,6 +103,14 @@ mod tests {
         let most = ANNOTATIONS_BYTES_MAX / 16;
         assert_eq!(parse(&of(most)).unwrap().len(), most);
         assert_eq!(parse(&of(most + 1)).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again() {
+        let some = parse(r#"{"a": "1", "b\n": "\u00fc\""}"#).unwrap();
+        assert_eq!(kept(&keep(&some)), some);
+        assert!(keep(&BTreeMap::new()).is_empty());
+        assert!(kept(b"").is_empty());
     }
 
     #[test]

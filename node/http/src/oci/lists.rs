@@ -7,9 +7,10 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LINK, RETRY_AFTER};
 use http::{HeaderName, Method, StatusCode};
-use nora_app::artifacts::Artifact;
+use nora_app::artifacts::{Annotations, Artifact, Listed};
 use nora_app::{Error, Registry};
 use nora_domain::{Digest, Format, MediaType, Reference, RepositoryKey, RepositoryPath, TagName};
+use nora_formats::oci::annotations;
 use nora_formats::oci::manifest::{self, OCI_INDEX};
 use nora_formats::oci::name::fallback_tag;
 use nora_formats::oci::render::{self, ReferrerDescriptor};
@@ -172,9 +173,9 @@ pub(super) async fn referrers(call: Call, subject: Digest) -> Result<Response, P
         if let Some(artifact) =
             registry.artifacts().listed(&call.repository, referrer.digest).await?
         {
-            let annotations = annotations(&call.api, &artifact).await?;
+            let annotations = annotations_of(&artifact);
             let row = ReferrerDescriptor::new(
-                &artifact.digest,
+                &referrer.digest,
                 &artifact.media_type,
                 artifact.size,
                 referrer.artifact_type.as_ref(),
@@ -232,33 +233,30 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// What an artifact's bytes say. Large ones are parsed off the async threads, and a few of them at a time.
-async fn parsed<T: Send + 'static>(
-    api: &Api,
-    artifact: &Artifact,
-    parse: impl FnOnce(&[u8]) -> T + Send + 'static,
-) -> Result<T, Problem> {
-    let size = usize::try_from(artifact.size).unwrap_or(usize::MAX);
+/// The rows of a client's own index. A large one is parsed off the async threads, and a few of them at a time.
+async fn fallback_rows(api: &Api, index: &Artifact) -> Result<Vec<ReferrerDescriptor>, Problem> {
+    let size = usize::try_from(index.size).unwrap_or(usize::MAX);
     if size <= PARSED_INLINE_BYTES_MAX {
-        return Ok(parse(&artifact.bytes().await?));
+        return Ok(render::fallback_rows(&index.bytes().await?));
     }
     let room = api.parsing.take(size.saturating_mul(PARSING_FACTOR)).await;
     let _room = room.map_err(too_many_lists)?;
-    let bytes = artifact.bytes().await?;
-    nora_compute::run(move || parse(&bytes)).await.map_err(|_| {
+    let bytes = index.bytes().await?;
+    nora_compute::run(move || render::fallback_rows(&bytes)).await.map_err(|_| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, Kind::Unknown, "parsing was interrupted")
     })
 }
 
-/// An artifact's annotations, unless they are too many for a list.
-async fn annotations(api: &Api, artifact: &Artifact) -> Result<BTreeMap<String, String>, Problem> {
-    let media_type = artifact.media_type.clone();
-    let parse = move |bytes: &[u8]| {
-        // It was parsed when it was pushed; were it unreadable now, its row would still name it.
-        let parsed = manifest::parse(bytes, Some(media_type.as_str()));
-        parsed.map(|manifest| manifest.annotations).unwrap_or_default()
-    };
-    parsed(api, artifact, parse).await
+/// A listed artifact's annotations, unless they are too many for a list.
+fn annotations_of(artifact: &Listed) -> BTreeMap<String, String> {
+    match &artifact.annotations {
+        Annotations::Within(bytes) => {
+            // It was parsed when it was pushed; were it unreadable now, its row would still name it.
+            let parsed = manifest::parse(bytes, Some(artifact.media_type.as_str()));
+            parsed.map(|manifest| manifest.annotations).unwrap_or_default()
+        }
+        Annotations::Kept(bytes) => annotations::kept(bytes),
+    }
 }
 
 fn too_many_lists(_: Unread) -> Problem {
@@ -284,7 +282,7 @@ async fn append_fallback_rows(
         Err(error) => return Err(error.into()),
     };
     let mut listed: BTreeSet<String> = rows.rows.iter().map(|row| row.digest.clone()).collect();
-    let own = parsed(rows.api, &index, render::fallback_rows).await?;
+    let own = fallback_rows(rows.api, &index).await?;
     for row in own.into_iter().take(FALLBACK_ROWS_MAX) {
         if rows.is_full() {
             break;

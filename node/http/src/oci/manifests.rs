@@ -10,6 +10,7 @@ use http::{HeaderName, Method, StatusCode};
 use nora_app::artifacts::ArtifactBody;
 use nora_app::artifacts::PutArtifact;
 use nora_domain::{Algorithm, Digest, Reference, TagName};
+use nora_formats::oci::annotations;
 use nora_formats::oci::manifest::{self, Manifest, ManifestError};
 use nora_formats::oci::name::parse_tag;
 
@@ -196,6 +197,11 @@ fn into_artifact(
     manifest: Manifest,
     tags: Vec<TagName>,
 ) -> PutArtifact {
+    // Only what speaks about another artifact stands in a list.
+    let annotations = match manifest.subject {
+        Some(_) => annotations::keep(&manifest.annotations),
+        None => Vec::new(),
+    };
     PutArtifact {
         repository: call.repository.clone(),
         digest,
@@ -203,6 +209,7 @@ fn into_artifact(
         bytes,
         subject: manifest.subject,
         artifact_type: manifest.artifact_type,
+        annotations: annotations.into(),
         blobs: manifest.blobs,
         children: manifest.children,
         optional_blobs: manifest.optional_blobs,

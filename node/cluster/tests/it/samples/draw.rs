@@ -365,7 +365,7 @@ structs! {
     UploadRecord { repository, node, opened_at, expires_at, reserved_bytes }
     RepositoryRecord { created_at, revision, artifacts, versions, tags, links }
     ArtifactRecord {
-        media_type, size, body, subject, artifact_type, blobs, children, pushed_at,
+        media_type, size, body, subject, artifact_type, annotations, blobs, children, pushed_at,
     }
     ReferrerRecord { artifact_type }
     VersionRecord { state, facts, files, published_at, revision }
@@ -401,7 +401,7 @@ structs! {
     DropHolder { digest, generation, node, keep }
     LoseObject { digest, generation }
     PutArtifact {
-        repository, digest, media_type, size, body, subject, artifact_type, blobs, children, tags,
+        repository, digest, media_type, size, body, subject, artifact_type, annotations, blobs, children, tags,
     }
     DeleteArtifact { repository, digest }
     SetTag { repository, tag, target }
