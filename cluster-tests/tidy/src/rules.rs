@@ -199,6 +199,7 @@ pub const CRATES: &[CrateRule] = &[
         external: External::Any,
     },
     CrateRule { name: "nora-cluster-tests", internal: &["*"], external: External::Any },
+    CrateRule { name: "nora-model", internal: &[], external: External::Only(&["stateright"]) },
     CrateRule { name: "nora-tidy", internal: &[], external: External::Only(&[]) },
 ];
 
